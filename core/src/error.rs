@@ -1,0 +1,120 @@
+//! The one error type of the library. Fields, not prose: what was asked, what was expected, what was found.
+
+/// Anything that can go wrong for a reason outside Mantissa's own code.
+#[derive(Debug, Clone, thiserror::Error, PartialEq)]
+pub enum Error {
+    /// An operand of an operation has the wrong shape, dtype or count.
+    #[error("{op}: expected {expected}, got {got}{}", at(.place))]
+    Operand {
+        /// Operation that refused.
+        op: String,
+        /// What it takes.
+        expected: String,
+        /// What it was given.
+        got: String,
+        /// Scope and source line of the model code, when known.
+        place: String,
+    },
+    /// A setting (flag, file entry, builder argument) has an impossible value.
+    #[error("{name}: expected {expected}, got {got}")]
+    Config {
+        /// Name of the setting as the user wrote it.
+        name: String,
+        /// What it takes.
+        expected: String,
+        /// What it was given.
+        got: String,
+    },
+    /// A gradient scaler or optimizer was used in an order that would train wrongly.
+    #[error("{call}: {problem}; {remedy}")]
+    Misuse {
+        /// The call that came at the wrong time.
+        call: &'static str,
+        /// Why it is wrong.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A Program breaks a rule that every backend relies on.
+    #[error("malformed Program: instruction {instr} ({op}) in scope `{scope}`: expected {expected}, found {found}")]
+    Program {
+        /// Index of the instruction.
+        instr: usize,
+        /// Its operation.
+        op: String,
+        /// Its scope.
+        scope: String,
+        /// The rule.
+        expected: String,
+        /// What breaks it.
+        found: String,
+    },
+    /// Input data (a corpus, a file, a checkpoint) is not what its reader needs.
+    #[error("{what}: expected {expected}, found {found}")]
+    Data {
+        /// The data.
+        what: String,
+        /// What its reader needs.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A device cannot do what was asked of it.
+    #[error("device {device}: {problem}")]
+    Device {
+        /// Device name.
+        device: String,
+        /// What it cannot do.
+        problem: String,
+    },
+    /// A value that must be finite is not.
+    #[error("{what} is {value} at step {step}")]
+    NonFinite {
+        /// Name of the value.
+        what: String,
+        /// What it is: `inf` or `NaN`.
+        value: String,
+        /// Step at which it was seen.
+        step: u64,
+    },
+}
+
+/// Shorthand for results of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn at(place: &str) -> String {
+    if place.is_empty() { String::new() } else { format!(" (in {place})") }
+}
+
+impl Error {
+    /// An [`Error::Operand`] without a place; the recorder adds it.
+    pub fn operand(op: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) -> Error {
+        Error::Operand { op: op.into(), expected: expected.into(), got: got.into(), place: String::new() }
+    }
+
+    /// An [`Error::Config`].
+    pub fn config(name: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) -> Error {
+        Error::Config { name: name.into(), expected: expected.into(), got: got.into() }
+    }
+
+    /// An [`Error::Data`].
+    pub fn data(what: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Error {
+        Error::Data { what: what.into(), expected: expected.into(), found: found.into() }
+    }
+
+    /// Adds scope and source line to an [`Error::Operand`] that has none.
+    pub fn at_place(self, where_: impl Into<String>) -> Error {
+        match self {
+            Error::Operand { op, expected, got, place } if place.is_empty() => {
+                Error::Operand { op, expected, got, place: where_.into() }
+            }
+            other @ (Error::Operand { .. }
+            | Error::Config { .. }
+            | Error::Misuse { .. }
+            | Error::Program { .. }
+            | Error::Data { .. }
+            | Error::Device { .. }
+            | Error::NonFinite { .. }) => other,
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! The closed instruction set.
+pub mod map;
