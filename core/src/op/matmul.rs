@@ -1,0 +1,163 @@
+//! `MatMul`: `y = store(scale_a * scale_b * sum_k op(a) op(b) + bias)`, f32 accumulation. CPU kernel: `cpu/matmul.rs`.
+//!
+//! Operands: `a`, `b`, then the dequantization scales of those that have one (`scale_inv` f32[] per tensor, E8M0 blocks of 32
+//! along the contraction axis), then `bias` [N]. `a` is [.., M, K] ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if
+//! `trans_b`). Ranks are equal with equal leading axes, or `b` is a plain matrix shared by all leading axes of `a`.
+
+use super::{Op, arity, expect, expect_float};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::shape::{Shape, Ty};
+
+/// Dequantization scale of one operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OperandScale {
+    /// The stored values are the values.
+    None,
+    /// One f32 `scale_inv` for the tensor.
+    Tensor,
+    /// One E8M0 scale per 32 elements along the last stored axis.
+    Block32Last,
+    /// One E8M0 scale per 32 elements along the first stored axis (of the matrix).
+    Block32First,
+}
+
+/// Attributes of `MatMul`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MatMul {
+    /// `a` is stored transposed.
+    pub trans_a: bool,
+    /// `b` is stored transposed.
+    pub trans_b: bool,
+    /// `Tf32` rounds f32 operands to 10 mantissa bits; `F32` takes the stored values.
+    pub compute: DType,
+    /// Storage dtype of the output.
+    pub out: DType,
+    /// Scales of `a` and `b`.
+    pub scales: [OperandScale; 2],
+    /// A bias row is added before the store.
+    pub bias: bool,
+    /// Tensor cores may keep fewer accumulator bits (fp8 forward products); emulation always accumulates in f32.
+    pub fast_accum: bool,
+}
+
+/// Sizes of one product: `batch` products of [M, K] x [K, N].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dims {
+    /// Number of products.
+    pub batch: usize,
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// Contraction length.
+    pub k: usize,
+    /// `b` is one matrix shared by all products.
+    pub b_shared: bool,
+}
+
+impl MatMul {
+    /// A product of plain operands stored as `out`.
+    pub fn new(trans_a: bool, trans_b: bool, out: DType) -> MatMul {
+        MatMul {
+            trans_a,
+            trans_b,
+            compute: DType::F32,
+            out,
+            scales: [OperandScale::None; 2],
+            bias: false,
+            fast_accum: false,
+        }
+    }
+
+    /// The instruction.
+    pub fn op(self) -> Op {
+        Op::MatMul(self)
+    }
+
+    /// Index of the input with the scale of operand 0 or 1.
+    pub fn scale_input(&self, operand: usize) -> Option<usize> {
+        let has = |i: usize| self.scales[i] != OperandScale::None;
+        has(operand).then(|| 2 + usize::from(operand == 1 && has(0)))
+    }
+
+    /// Index of the bias input.
+    pub fn bias_input(&self) -> Option<usize> {
+        let scales = self.scales.iter().filter(|&&s| s != OperandScale::None).count();
+        self.bias.then_some(2 + scales)
+    }
+
+    /// Sizes for operands of these types.
+    pub fn dims(&self, a: &Ty, b: &Ty) -> Result<Dims> {
+        expect(a.shape.len() >= 2, "matmul", "a with 2 or more axes", a)?;
+        expect(b.shape.len() >= 2, "matmul", "b with 2 or more axes", b)?;
+        let split = |t: &Ty, trans: bool| {
+            let (r, c) = (t.shape[t.shape.len() - 2], t.shape[t.shape.len() - 1]);
+            if trans { (c, r) } else { (r, c) }
+        };
+        let (m, k) = split(a, self.trans_a);
+        let (kb, n) = split(b, self.trans_b);
+        expect(k == kb, "matmul", format!("a contraction of length {k} in b (a is {a})"), b)?;
+        let lead_a = &a.shape[..a.shape.len() - 2];
+        let lead_b = &b.shape[..b.shape.len() - 2];
+        let batch: usize = lead_a.iter().product();
+        let shared = lead_b.is_empty();
+        expect(shared || lead_a == lead_b, "matmul", format!("leading axes {lead_a:?} in b"), b)?;
+        if shared && !self.trans_a {
+            return Ok(Dims { batch: 1, m: batch * m, n, k, b_shared: true });
+        }
+        Ok(Dims { batch, m, n, k, b_shared: shared })
+    }
+
+    pub(super) fn infer(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
+        let scales = self.scales.iter().filter(|&&s| s != OperandScale::None).count();
+        arity("matmul", inputs, 2 + scales + usize::from(self.bias))?;
+        let (a, b) = (&inputs[0], &inputs[1]);
+        expect_float("matmul", a)?;
+        expect_float("matmul", b)?;
+        let same = a.dtype == b.dtype || (a.dtype.is_fp8() && b.dtype.is_fp8());
+        expect(same, "matmul", format!("operands of one dtype (a is {a}; autocast or cast() brings them together)"), b)?;
+        expect(self.out.is_float(), "matmul", "a floating-point output", &self.out)?;
+        let d = self.dims(a, b)?;
+        for operand in 0..2 {
+            if let Some(i) = self.scale_input(operand) {
+                let t = &inputs[operand];
+                let want = scale_type(self.scales[operand], t);
+                expect(inputs[i] == want, "matmul", format!("scale {want} for operand {t}"), &inputs[i])?;
+            }
+        }
+        if let Some(i) = self.bias_input() {
+            let ok = inputs[i].dtype.is_float() && *inputs[i].shape == [d.n];
+            expect(ok, "matmul", format!("a floating-point bias of shape [{}]", d.n), &inputs[i])?;
+        }
+        let mut shape = a.shape[..a.shape.len() - 2].to_vec();
+        let rows = if self.trans_a { a.shape[a.shape.len() - 1] } else { a.shape[a.shape.len() - 2] };
+        shape.extend([rows, d.n]);
+        Ok(vec![Ty { dtype: self.out, shape: Shape::from(shape) }])
+    }
+
+    pub(super) fn flops(&self, inputs: &[Ty]) -> u64 {
+        self.dims(&inputs[0], &inputs[1]).map_or(0, |d| 2 * (d.batch * d.m * d.n * d.k) as u64)
+    }
+}
+
+/// Type of the scale operand of a quantized tensor.
+pub fn scale_type(scale: OperandScale, t: &Ty) -> Ty {
+    match scale {
+        OperandScale::None | OperandScale::Tensor => Ty::scalar(DType::F32),
+        OperandScale::Block32Last => {
+            let mut s = t.shape.to_vec();
+            if let Some(last) = s.last_mut() {
+                *last = last.div_ceil(super::quantize::MX_BLOCK);
+            }
+            Ty::new(DType::E8m0, s)
+        }
+        OperandScale::Block32First => {
+            let mut s = t.shape.to_vec();
+            if let Some(first) = s.len().checked_sub(2).map(|i| &mut s[i]) {
+                *first = first.div_ceil(super::quantize::MX_BLOCK);
+            }
+            Ty::new(DType::E8m0, s)
+        }
+    }
+}

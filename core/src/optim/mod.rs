@@ -1,0 +1,256 @@
+//! Optimizers, recorded as one fused multi-tensor instruction. The step counter and the moments live on the device.
+
+pub mod schedule;
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::op::expr::{Ex, Map};
+use crate::op::update::{Optimizer, Rule};
+use crate::op::{Op, Real};
+use crate::program::{Init, Kind, Rate, Role, ValueId};
+use crate::shape::Ty;
+use crate::trace::{Graph, Var};
+use serde::{Deserialize, Serialize};
+
+/// Which optimizer, with its constants. Defaults are those of GPT-2 training (AdamW) and of PyTorch (the others).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind", deny_unknown_fields)]
+pub enum OptimConfig {
+    /// Decoupled weight decay, applied to tensors of rank 2 and more.
+    AdamW {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to the root of the second moment.
+        eps: f64,
+        /// Share of the weight taken off per unit of lr.
+        weight_decay: f64,
+    },
+    /// Weight decay added to the gradient, for every tensor.
+    Adam {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to the root of the second moment.
+        eps: f64,
+        /// Added to the gradient per unit of weight.
+        weight_decay: f64,
+    },
+    /// Stochastic gradient descent.
+    Sgd {
+        /// Decay of the velocity.
+        momentum: f64,
+        /// Share of the gradient left out of the velocity.
+        dampening: f64,
+        /// Look ahead along the velocity.
+        nesterov: bool,
+        /// Added to the gradient per unit of weight.
+        weight_decay: f64,
+    },
+}
+
+impl OptimConfig {
+    /// AdamW as in GPT-2 training.
+    pub const fn adamw() -> OptimConfig {
+        OptimConfig::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 }
+    }
+
+    /// Adam with the constants of its paper.
+    pub const fn adam() -> OptimConfig {
+        OptimConfig::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 }
+    }
+
+    /// Plain SGD with momentum.
+    pub const fn sgd(momentum: f64) -> OptimConfig {
+        OptimConfig::Sgd { momentum, dampening: 0.0, nesterov: false, weight_decay: 0.0 }
+    }
+
+    /// Checks every constant.
+    pub fn validate(&self) -> Result<()> {
+        let check = |ok: bool, name: &str, want: &str, got: f64| {
+            if ok { Ok(()) } else { Err(Error::config(format!("optim.{name}"), want, got.to_string())) }
+        };
+        let decay_ok = |wd: f64| check(wd >= 0.0 && wd.is_finite(), "weight_decay", "a finite value of at least 0", wd);
+        match *self {
+            OptimConfig::AdamW { beta1, beta2, eps, weight_decay } | OptimConfig::Adam { beta1, beta2, eps, weight_decay } => {
+                check((0.0..1.0).contains(&beta1), "beta1", "a value in [0, 1)", beta1)?;
+                check((0.0..1.0).contains(&beta2), "beta2", "a value in [0, 1)", beta2)?;
+                check(eps >= 0.0 && eps.is_finite(), "eps", "a finite value of at least 0", eps)?;
+                decay_ok(weight_decay)
+            }
+            OptimConfig::Sgd { momentum, dampening, nesterov, weight_decay } => {
+                check((0.0..1.0).contains(&momentum), "momentum", "a value in [0, 1)", momentum)?;
+                check((0.0..=1.0).contains(&dampening), "dampening", "a value in [0, 1]", dampening)?;
+                check(!nesterov || (momentum > 0.0 && dampening == 0.0), "nesterov", "momentum without dampening", momentum)?;
+                decay_ok(weight_decay)
+            }
+        }
+    }
+
+    fn rule(&self) -> Rule {
+        match *self {
+            OptimConfig::AdamW { beta1, beta2, eps, .. } => {
+                Rule::Adam { beta1: Real(beta1), beta2: Real(beta2), eps: Real(eps), decoupled: true }
+            }
+            OptimConfig::Adam { beta1, beta2, eps, .. } => {
+                Rule::Adam { beta1: Real(beta1), beta2: Real(beta2), eps: Real(eps), decoupled: false }
+            }
+            OptimConfig::Sgd { momentum, dampening, nesterov, .. } => {
+                Rule::Sgd { momentum: Real(momentum), dampening: Real(dampening), nesterov }
+            }
+        }
+    }
+
+    fn decay(&self, rank: usize) -> f64 {
+        match *self {
+            OptimConfig::AdamW { weight_decay, .. } => {
+                if rank >= 2 {
+                    weight_decay
+                } else {
+                    0.0
+                }
+            }
+            OptimConfig::Adam { weight_decay, .. } | OptimConfig::Sgd { weight_decay, .. } => weight_decay,
+        }
+    }
+}
+
+/// An optimizer over a list of parameters, while recording a step.
+#[derive(Debug)]
+pub struct Optim<'g> {
+    g: &'g Graph,
+    name: String,
+    config: OptimConfig,
+    params: Vec<Var<'g>>,
+    grads: Option<Vec<Var<'g>>>,
+    clip_coef: Option<Var<'g>>,
+}
+
+impl<'g> Optim<'g> {
+    /// An optimizer named `name` (its states are `name.step`, `name.m.<param>`, ..) over `params`.
+    pub fn new(name: &str, config: OptimConfig, params: Vec<Var<'g>>) -> Result<Optim<'g>> {
+        config.validate()?;
+        let first = params.first().ok_or_else(|| Error::config("optim.params", "at least one parameter", "none"))?;
+        Ok(Optim { g: first.g, name: name.to_string(), config, params, grads: None, clip_coef: None })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The recording it belongs to.
+    pub fn graph(&self) -> &'g Graph {
+        self.g
+    }
+
+    /// Its parameters.
+    pub fn params(&self) -> &[Var<'g>] {
+        &self.params
+    }
+
+    /// Differentiates `loss` (scaled, where there is a scaler) and keeps the gradients, summed over micro-steps if there are
+    /// several. Ends the micro-step part of the recording unless `more` micro-step work follows.
+    #[track_caller]
+    pub fn backward(&mut self, loss: Var<'g>) {
+        let grads = self.g.grad(loss, &self.params);
+        self.set_grads(grads);
+    }
+
+    /// Takes gradients computed elsewhere; `None` stands for zero.
+    #[track_caller]
+    pub fn set_grads(&mut self, grads: Vec<Option<Var<'g>>>) {
+        let g = self.g;
+        let accumulate = g.grad_accum() > 1;
+        let mut taken: Vec<ValueId> = Vec::new();
+        let mut out = Vec::with_capacity(grads.len());
+        for (param, grad) in self.params.iter().zip(grads) {
+            let grad = match grad {
+                Some(v) => v.cast(DType::F32),
+                None => g.fill(0.0, param.ty()),
+            };
+            out.push(if accumulate {
+                let name = format!("{}.grad.{}", self.name, g.name(param.id));
+                let sum = g.root_state(&name, param.ty(), Role::Accumulator, 0.0);
+                let types = [param.ty(), param.ty()];
+                match Map::new(Ex::input(0) + Ex::input(1), &types, DType::F32) {
+                    Ok(add) => {
+                        g.push_into(add.op(), &[sum, grad.id], &[Some(sum)]);
+                    }
+                    Err(error) => g.fail(error),
+                }
+                g.var(sum)
+            } else if grad_is_own(g, grad.id, &taken) {
+                grad
+            } else {
+                grad.copy()
+            });
+            taken.push(out[out.len() - 1].id);
+        }
+        self.grads = Some(out);
+    }
+
+    /// The gradients, in parameter order.
+    pub fn grads(&self) -> Result<&[Var<'g>]> {
+        self.grads.as_deref().ok_or_else(|| Error::Misuse {
+            call: "optimizer",
+            problem: "it has no gradients".into(),
+            remedy: "call backward before unscale, clip and step",
+        })
+    }
+
+    pub(crate) fn replace_grads(&mut self, grads: Vec<Var<'g>>) {
+        self.grads = Some(grads);
+    }
+
+    pub(crate) fn set_clip_coef(&mut self, coef: Var<'g>) {
+        self.clip_coef = Some(coef);
+    }
+
+    /// Records the update of parameters, moments and step counter, skipped where `found_inf` is not 0.
+    #[track_caller]
+    pub(crate) fn record_step(&mut self, found_inf: Option<Var<'g>>) -> Result<()> {
+        let g = self.g;
+        let rule = self.config.rule();
+        let grads: Vec<ValueId> = self.grads()?.iter().map(|v| v.id).collect();
+        let lr = g.input(&format!("{}.lr", self.name), Ty::scalar(DType::F32), Rate::Step);
+        let step = g.root_state(&format!("{}.step", self.name), Ty::scalar(DType::U32), Role::Optimizer, 0.0);
+        let params: Vec<ValueId> = self.params.iter().map(|v| v.id).collect();
+        let moments: Vec<ValueId> = ["m", "v"][..rule.moments()]
+            .iter()
+            .flat_map(|m| self.params.iter().map(move |p| (m, p)))
+            .map(|(m, p)| g.root_state(&format!("{}.{m}.{}", self.name, g.name(p.id)), p.ty(), Role::Optimizer, 0.0))
+            .collect();
+        let op = Optimizer {
+            rule,
+            weight_decay: self.params.iter().map(|p| Real(self.config.decay(p.shape().len()))).collect(),
+            found_inf: found_inf.is_some(),
+            clip_coef: self.clip_coef.is_some(),
+        };
+        let mut inputs = vec![lr.id, step];
+        inputs.extend(found_inf.map(|v| v.id));
+        inputs.extend(self.clip_coef.map(|v| v.id));
+        inputs.extend([&params[..], &grads[..], &moments[..]].concat());
+        let outputs: Vec<Option<ValueId>> = std::iter::once(step).chain(params).chain(moments).map(Some).collect();
+        g.push_into(op.op(), &inputs, &outputs);
+        if g.grad_accum() > 1 {
+            let outputs: Vec<Option<ValueId>> = grads.iter().map(|&id| Some(id)).collect();
+            g.push_into(Op::Zero, &grads, &outputs);
+        }
+        self.clip_coef = None;
+        self.grads = None;
+        Ok(())
+    }
+}
+
+/// A gradient can stand in a list as it is if it is a temporary of its own, not shared with another parameter.
+fn grad_is_own(g: &Graph, id: ValueId, taken: &[ValueId]) -> bool {
+    matches!(g.kind(id), Kind::Temp) && !taken.contains(&id) && !g.is_view(id)
+}
+
+/// First contents of a weight of a residual branch: GPT-2 divides by the root of the number of branches.
+pub fn residual_init(std: f32, branches: usize) -> Init {
+    Init::Normal { std: std / (branches as f32).sqrt() }
+}

@@ -1,0 +1,145 @@
+//! Autocast: which dtype an operation computes in, by its class. The CUDA operation list of PyTorch 2.15, on every backend.
+//!
+//! Regions nest: an inner region replaces the outer one until it ends. With autocast off, operations take their operands as they are.
+//! Casts are ordinary instructions and carry their reason. `F32` operations read narrow inputs directly, since widening is exact,
+//! and store f32.
+
+use crate::dtype::DType;
+use crate::op::map::{BinaryFn, UnaryFn};
+use crate::op::reduce::ReduceKind;
+use crate::op::{CastClass, Op};
+use crate::precision::recipe::Fp8Config;
+use crate::program::ValueId;
+use crate::trace::{Graph, Var};
+use std::sync::Arc;
+
+/// What autocast does between two points of the model code.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Region {
+    /// Dtype of the `Low` class; `None` turns autocast off.
+    pub low: Option<DType>,
+    /// Linear layers compute in fp8.
+    pub fp8: Option<Fp8Config>,
+}
+
+impl Region {
+    /// No autocast.
+    pub fn off() -> Region {
+        Region { low: None, fp8: None }
+    }
+
+    /// Autocast to `low`.
+    pub fn low(low: DType) -> Region {
+        Region { low: Some(low), fp8: None }
+    }
+
+    /// This region with fp8 linear layers off.
+    pub fn without_fp8(self) -> Region {
+        Region { fp8: None, ..self }
+    }
+}
+
+/// An operation made ready for recording: its dtype attributes set, its inputs cast, and the reason if autocast decided.
+pub(crate) type Prepared = (Op, Vec<ValueId>, Option<Arc<str>>);
+
+/// Applies the current region to an operation that is not `Keep`.
+#[track_caller]
+pub(crate) fn apply(g: &Graph, mut op: Op, inputs: &[Var<'_>]) -> Prepared {
+    let ids = |vars: &[Var<'_>]| vars.iter().map(|v| v.id).collect::<Vec<_>>();
+    let Some(low) = g.region().low else { return (op, ids(inputs), None) };
+    let row = op.row();
+    let class = match &op {
+        Op::Reduce(r) if r.kind != ReduceKind::Sum => CastClass::Keep,
+        _other => row.class,
+    };
+    match class {
+        CastClass::Keep => (op, ids(inputs), None),
+        CastClass::Low if low == DType::Tf32 => {
+            let why = match &mut op {
+                Op::MatMul(m) => {
+                    m.compute = DType::Tf32;
+                    Some(reason(&format!("{} multiplies in tf32", row.name)))
+                }
+                _ => None,
+            };
+            (op, ids(inputs), why)
+        }
+        CastClass::Low => {
+            let why = reason(&format!("{} is in the low class: {low}", row.name));
+            let inputs: Vec<Var<'_>> = g.with_why(Some(why.clone()), || inputs.iter().map(|v| to(*v, low)).collect());
+            if let Some(out) = op.out_dtype_mut() {
+                *out = low;
+            }
+            (op, ids(&inputs), Some(why))
+        }
+        CastClass::F32 => {
+            let narrow = inputs.iter().any(|v| v.dtype().is_float() && v.dtype() != DType::F32);
+            if let Some(out) = op.out_dtype_mut() {
+                *out = DType::F32;
+            }
+            (op, ids(inputs), narrow.then(|| reason(&format!("{} is in the f32 class", row.name))))
+        }
+        CastClass::Promote => {
+            let widest = inputs.iter().map(|v| v.dtype()).filter(|d| d.is_float()).reduce(DType::promote);
+            let Some(widest) = widest else { return (op, ids(inputs), None) };
+            let why = reason(&format!("{} takes its widest input: {widest}", row.name));
+            let cast: Vec<Var<'_>> = g.with_why(Some(why.clone()), || inputs.iter().map(|v| to(*v, widest)).collect());
+            (op, ids(&cast), Some(why))
+        }
+    }
+}
+
+/// Storage dtype of an elementwise function of class `class` whose operands promote to `promoted`.
+pub(crate) fn elementwise(g: &Graph, class: CastClass, name: &str, promoted: DType) -> (DType, Option<Arc<str>>) {
+    let narrow = promoted.is_float() && promoted != DType::F32;
+    match (class, g.region().low) {
+        (CastClass::F32, Some(_)) if narrow => (DType::F32, Some(reason(&format!("{name} is in the f32 class")))),
+        _ => (promoted, None),
+    }
+}
+
+/// Class of an elementwise function of one value.
+pub fn unary_class(f: UnaryFn) -> CastClass {
+    use UnaryFn as U;
+    match f {
+        U::Exp | U::Log | U::Recip | U::Rsqrt | U::Softplus => CastClass::F32,
+        U::Neg
+        | U::Abs
+        | U::Square
+        | U::Sqrt
+        | U::Tanh
+        | U::Erf
+        | U::Sigmoid
+        | U::Sin
+        | U::Cos
+        | U::Floor
+        | U::Sign
+        | U::Relu
+        | U::ReluGrad
+        | U::GeluTanh
+        | U::GeluTanhGrad
+        | U::GeluErf
+        | U::GeluErfGrad
+        | U::Silu
+        | U::SiluGrad
+        | U::IsFinite => CastClass::Keep,
+    }
+}
+
+/// Class of an elementwise function of two values.
+pub fn binary_class(f: BinaryFn) -> CastClass {
+    use BinaryFn as B;
+    match f {
+        B::Pow => CastClass::F32,
+        B::Add | B::Sub | B::Mul | B::Div | B::Max | B::Min | B::Lt | B::Le | B::Eq => CastClass::Keep,
+    }
+}
+
+#[track_caller]
+fn to(v: Var<'_>, dtype: DType) -> Var<'_> {
+    if v.dtype().is_float() { v.cast(dtype) } else { v }
+}
+
+fn reason(text: &str) -> Arc<str> {
+    Arc::from(format!("autocast: {text}"))
+}

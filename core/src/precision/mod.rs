@@ -1,0 +1,13 @@
+//! Precision policy, written once for all backends: recipes, autocast, loss scaling, fp8 scaling, clipping.
+//!
+//! Everything here runs at record time and only inserts instructions; backends know nothing of it.
+
+pub mod autocast;
+pub mod clip;
+pub mod fp8;
+pub mod recipe;
+pub mod scaler;
+
+pub use autocast::Region;
+pub use recipe::{Fp8Config, Recipe, RecipeName};
+pub use scaler::{GradScaler, ScalerConfig, ScalerState};

@@ -1,0 +1,301 @@
+//! Recipes: the named choice a user makes, with options. Loadable from TOML or JSON; unknown keys are refused.
+//!
+//! `f32`; `tf32`; `bf16` and `f16` autocast (f16 with a `GradScaler`); `fp8-delayed`, `fp8-current` and `mxfp8`, whose linear layers
+//! multiply in fp8 and whose other low operations run in bf16. Defaults follow PyTorch AMP and Transformer Engine.
+
+use super::autocast::Region;
+use super::scaler::ScalerConfig;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::op::quantize::{AmaxAlgo, MxRule, NonFiniteAmax};
+use serde::{Deserialize, Serialize};
+
+/// Name of a recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RecipeName {
+    /// Everything in f32.
+    #[serde(rename = "f32")]
+    F32,
+    /// Matrix products with inputs rounded to tf32.
+    #[serde(rename = "tf32")]
+    Tf32,
+    /// bf16 autocast.
+    #[serde(rename = "bf16")]
+    Bf16,
+    /// f16 autocast with loss scaling.
+    #[serde(rename = "f16")]
+    F16,
+    /// fp8 linear layers, scales from amax histories.
+    #[serde(rename = "fp8-delayed")]
+    Fp8Delayed,
+    /// fp8 linear layers, scales from the present amax.
+    #[serde(rename = "fp8-current")]
+    Fp8Current,
+    /// fp8 linear layers, one E8M0 scale per 32 elements.
+    #[serde(rename = "mxfp8")]
+    Mxfp8,
+}
+
+impl RecipeName {
+    /// All names.
+    pub const ALL: [RecipeName; 7] = [
+        RecipeName::F32,
+        RecipeName::Tf32,
+        RecipeName::Bf16,
+        RecipeName::F16,
+        RecipeName::Fp8Delayed,
+        RecipeName::Fp8Current,
+        RecipeName::Mxfp8,
+    ];
+
+    /// The token a user types.
+    pub const fn name(self) -> &'static str {
+        match self {
+            RecipeName::F32 => "f32",
+            RecipeName::Tf32 => "tf32",
+            RecipeName::Bf16 => "bf16",
+            RecipeName::F16 => "f16",
+            RecipeName::Fp8Delayed => "fp8-delayed",
+            RecipeName::Fp8Current => "fp8-current",
+            RecipeName::Mxfp8 => "mxfp8",
+        }
+    }
+}
+
+impl std::fmt::Display for RecipeName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for RecipeName {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<RecipeName> {
+        RecipeName::ALL.into_iter().find(|r| r.name() == s).ok_or_else(|| {
+            let names: Vec<_> = RecipeName::ALL.iter().map(|r| r.name()).collect();
+            Error::config("recipe", format!("one of {}", names.join(", ")), format!("`{s}`"))
+        })
+    }
+}
+
+/// Formats of forward and backward fp8 tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fp8Format {
+    /// e4m3 forward, e5m2 for gradients.
+    Hybrid,
+    /// e4m3 everywhere.
+    E4m3,
+}
+
+impl Fp8Format {
+    /// Format of activations and weights.
+    pub const fn forward(self) -> DType {
+        DType::E4m3
+    }
+
+    /// Format of output gradients.
+    pub const fn backward(self) -> DType {
+        match self {
+            Fp8Format::Hybrid => DType::E5m2,
+            Fp8Format::E4m3 => DType::E4m3,
+        }
+    }
+}
+
+/// Where fp8 scales come from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "scaling", deny_unknown_fields)]
+pub enum Fp8Scaling {
+    /// Histories of past amaxes.
+    Delayed {
+        /// Steps remembered.
+        amax_history_len: usize,
+        /// Which of them decides.
+        amax_algo: AmaxAlgo,
+        /// Headroom in powers of two.
+        margin: i32,
+        /// What a non-finite amax does.
+        nonfinite_amax: NonFiniteAmax,
+        /// Start from the present amax instead of scale 1.
+        warm_up: bool,
+    },
+    /// The present amax.
+    Current {
+        /// Lower bound of the amax.
+        amax_epsilon: f32,
+        /// Scales rounded down to powers of two.
+        power_of_two: bool,
+    },
+    /// One E8M0 scale per 32 elements.
+    Mx {
+        /// Rounding of the scale.
+        scale_rule: MxRule,
+    },
+}
+
+/// fp8 part of a recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fp8Config {
+    /// Element formats.
+    pub format: Fp8Format,
+    /// Where scales come from.
+    #[serde(flatten)]
+    pub scaling: Fp8Scaling,
+}
+
+/// A precision recipe with all its options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Which recipe.
+    pub name: RecipeName,
+    /// Dtype of the low class; absent for f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low: Option<DType>,
+    /// Loss scaling; absent where gradients do not need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaler: Option<ScalerConfig>,
+    /// fp8 linear layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fp8: Option<Fp8Config>,
+}
+
+impl From<RecipeName> for Recipe {
+    fn from(name: RecipeName) -> Recipe {
+        let plain = |low| Recipe { name, low, scaler: None, fp8: None };
+        let fp8 = |format, scaling| Recipe { fp8: Some(Fp8Config { format, scaling }), ..plain(Some(DType::Bf16)) };
+        match name {
+            RecipeName::F32 => plain(None),
+            RecipeName::Tf32 => plain(Some(DType::Tf32)),
+            RecipeName::Bf16 => plain(Some(DType::Bf16)),
+            RecipeName::F16 => Recipe { scaler: Some(ScalerConfig::default()), ..plain(Some(DType::F16)) },
+            RecipeName::Fp8Delayed => fp8(
+                Fp8Format::Hybrid,
+                Fp8Scaling::Delayed {
+                    amax_history_len: 1024,
+                    amax_algo: AmaxAlgo::Max,
+                    margin: 0,
+                    nonfinite_amax: NonFiniteAmax::Ignore,
+                    warm_up: false,
+                },
+            ),
+            RecipeName::Fp8Current => {
+                fp8(Fp8Format::Hybrid, Fp8Scaling::Current { amax_epsilon: 0.0, power_of_two: false })
+            }
+            RecipeName::Mxfp8 => fp8(Fp8Format::E4m3, Fp8Scaling::Mx { scale_rule: MxRule::Ceil }),
+        }
+    }
+}
+
+impl Recipe {
+    /// The recipe `name` with default options.
+    pub fn new(name: RecipeName) -> Recipe {
+        Recipe::from(name)
+    }
+
+    /// With this loss scaling.
+    pub fn scaler(mut self, scaler: ScalerConfig) -> Recipe {
+        self.scaler = Some(scaler);
+        self
+    }
+
+    /// With this initial loss scale; turns loss scaling on if it was off.
+    pub fn init_scale(mut self, init_scale: f64) -> Recipe {
+        self.scaler = Some(ScalerConfig { init_scale, ..self.scaler.unwrap_or_default() });
+        self
+    }
+
+    /// With these fp8 formats. No effect on recipes without fp8.
+    pub fn fp8_format(mut self, format: Fp8Format) -> Recipe {
+        if let Some(fp8) = &mut self.fp8 {
+            fp8.format = format;
+        }
+        self
+    }
+
+    /// With this fp8 scaling. No effect on recipes without fp8.
+    pub fn fp8_scaling(mut self, scaling: Fp8Scaling) -> Recipe {
+        if let Some(fp8) = &mut self.fp8 {
+            fp8.scaling = scaling;
+        }
+        self
+    }
+
+    /// With an amax history of `len` steps. Only `fp8-delayed` has one.
+    pub fn amax_history(mut self, len: usize) -> Recipe {
+        if let Some(Fp8Config { scaling: Fp8Scaling::Delayed { amax_history_len, .. }, .. }) = &mut self.fp8 {
+            *amax_history_len = len;
+        }
+        self
+    }
+
+    /// The autocast region of the model's forward pass.
+    pub fn region(&self) -> Region {
+        Region { low: self.low, fp8: self.fp8 }
+    }
+
+    /// The dtype most of the arithmetic runs in: what a peak rate is quoted for.
+    pub fn compute_dtype(&self) -> DType {
+        match (&self.fp8, self.low) {
+            (Some(fp8), _) => fp8.format.forward(),
+            (None, Some(low)) => low,
+            (None, None) => DType::F32,
+        }
+    }
+
+    /// Checks every option.
+    pub fn validate(&self) -> Result<()> {
+        if let Some(low) = self.low {
+            let ok = matches!(low, DType::Tf32 | DType::F16 | DType::Bf16);
+            if !ok {
+                return Err(Error::config("recipe.low", "tf32, f16 or bf16", low.name()));
+            }
+        }
+        if let Some(scaler) = &self.scaler {
+            scaler.validate()?;
+        }
+        match self.fp8.map(|f| f.scaling) {
+            Some(Fp8Scaling::Delayed { amax_history_len, margin, .. }) => {
+                if !(1..=65_536).contains(&amax_history_len) {
+                    return Err(Error::config("recipe.fp8.amax_history_len", "1 to 65536", amax_history_len.to_string()));
+                }
+                if !(-32..=32).contains(&margin) {
+                    return Err(Error::config("recipe.fp8.margin", "-32 to 32", margin.to_string()));
+                }
+            }
+            Some(Fp8Scaling::Current { amax_epsilon, .. }) => {
+                if !(amax_epsilon >= 0.0 && amax_epsilon.is_finite()) {
+                    return Err(Error::config("recipe.fp8.amax_epsilon", "a finite value of at least 0", amax_epsilon.to_string()));
+                }
+            }
+            Some(Fp8Scaling::Mx { .. }) | None => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_recipe_survives_toml() {
+        for name in RecipeName::ALL {
+            let recipe = Recipe::new(name);
+            recipe.validate().expect("defaults are valid");
+            let text = toml::to_string(&recipe).expect("serializes");
+            assert_eq!(toml::from_str::<Recipe>(&text).expect(&text), recipe);
+        }
+    }
+
+    #[test]
+    fn bad_options_name_themselves() {
+        let bad = Recipe::new(RecipeName::Fp8Delayed).amax_history(0);
+        assert!(bad.validate().expect_err("0 rows").to_string().starts_with("recipe.fp8.amax_history_len"));
+        let bad = Recipe::new(RecipeName::F16).init_scale(0.0);
+        assert!(bad.validate().expect_err("scale 0").to_string().contains("init_scale"));
+        assert!(toml::from_str::<Recipe>("name = \"bf16\"\nlow = \"bf16\"\nmargins = 2").is_err());
+        assert!("fp16".parse::<RecipeName>().expect_err("unknown").to_string().contains("fp8-delayed"));
+    }
+}

@@ -1,0 +1,146 @@
+//! Fusion: fewer passes over memory, the same bits.
+//!
+//! 1. A cast that is the only reader of a value computed in f32 becomes the store dtype of the producer.
+//! 2. A `Map` that is the only reader of another `Map`'s result of the same shape takes that expression in; the storage dtype of the
+//!    intermediate stays as a `Round` node.
+//!
+//! Fusing a producer into a later reader keeps the producer's operands alive until then. It is done only where that holds back no more
+//! bytes than the intermediate itself would take.
+
+use crate::dtype::DType;
+use crate::op::expr::Map;
+use crate::op::map::rewrite::Source;
+use crate::op::map::{MAX_INPUTS, MapExpr};
+use crate::op::Op;
+use crate::program::{Instr, Kind, Program, ValueId};
+use std::sync::Arc;
+
+/// Runs both fusions.
+pub fn run(program: &mut Program) {
+    fold_casts(program);
+    join_maps(program);
+}
+
+/// The index of the only reader of `id`, if it is a plain temporary with one reader in the same part of the Program.
+fn only_reader(program: &Program, readers: &[Vec<usize>], id: ValueId, writer: usize) -> Option<usize> {
+    let [reader] = readers[id.index()][..] else { return None };
+    let together = (writer < program.micro_end) == (reader < program.micro_end);
+    let once = program.instrs[reader].inputs.iter().filter(|&&i| i == id).count() == 1;
+    (program.value(id).kind == Kind::Temp && together && once).then_some(reader)
+}
+
+fn fold_casts(program: &mut Program) {
+    let readers = program.readers();
+    let mut dropped = vec![false; program.instrs.len()];
+    for at in 0..program.instrs.len() {
+        let id = match program.instrs[at].outputs.first() {
+            Some(&id) if program.ty(id).dtype == DType::F32 => id,
+            Some(_) | None => continue,
+        };
+        let Some(reader) = only_reader(program, &readers, id, at) else { continue };
+        let Op::Map(m) = &program.instrs[reader].op else { continue };
+        let Some(dtype) = m.as_cast(program.ty(id)).filter(|d| d.is_float()) else { continue };
+        let (cast_out, why) = (program.instrs[reader].outputs[0], program.instrs[reader].why.clone());
+        if !matches!(program.value(cast_out).kind, Kind::Temp | Kind::Output) {
+            continue;
+        }
+        let instr = &mut program.instrs[at];
+        let Some(out) = instr.op.out_dtype_mut() else { continue };
+        *out = dtype;
+        instr.outputs[0] = cast_out;
+        instr.why = join(&instr.why, &why);
+        dropped[reader] = true;
+    }
+    retain(program, &dropped);
+}
+
+fn join_maps(program: &mut Program) {
+    let mut readers = program.readers();
+    let mut dropped = vec![false; program.instrs.len()];
+    for at in 0..program.instrs.len() {
+        let Op::Map(producer) = &program.instrs[at].op else { continue };
+        let [id] = program.instrs[at].outputs[..] else { continue };
+        let Some(reader) = only_reader(program, &readers, id, at) else { continue };
+        let Op::Map(consumer) = &program.instrs[reader].op else { continue };
+        if consumer.shape != producer.shape || !worth_it(program, &readers, at, reader, id) || overwritten(program, at, reader) {
+            continue;
+        }
+        let Some((map, inputs)) = inline(program, at, reader, id, producer, consumer) else { continue };
+        let why = join(&program.instrs[at].why, &program.instrs[reader].why);
+        for &i in &program.instrs[at].inputs {
+            let list = &mut readers[i.index()];
+            list.retain(|&r| r != at && r != reader);
+            list.push(reader);
+            list.sort_unstable();
+        }
+        let instr = &mut program.instrs[reader];
+        instr.op = map.op();
+        instr.inputs = inputs;
+        instr.why = why;
+        dropped[at] = true;
+    }
+    retain(program, &dropped);
+}
+
+/// The consumer with the producer's expression in place of input `id`, and its operands.
+fn inline(program: &Program, at: usize, reader: usize, id: ValueId, producer: &Map, consumer: &Map) -> Option<(Map, Vec<ValueId>)> {
+    let mut inputs: Vec<ValueId> = Vec::new();
+    let mut number = |v: ValueId| {
+        let i = inputs.iter().position(|&x| x == v).unwrap_or_else(|| {
+            inputs.push(v);
+            inputs.len() - 1
+        });
+        i as u16
+    };
+    let outer: Vec<Option<u16>> = program.instrs[reader].inputs.iter().map(|&v| (v != id).then(|| number(v))).collect();
+    let inner: Vec<u16> = program.instrs[at].inputs.iter().map(|&v| number(v)).collect();
+    let sources: Vec<Source<'_>> = outer
+        .iter()
+        .map(|n| match n {
+            Some(n) => Source::Input(*n),
+            None => Source::Producer { producer: &producer.expr, output: 0, dtype: program.ty(id).dtype, inputs: &inner },
+        })
+        .collect();
+    if inputs.len() > MAX_INPUTS {
+        return None;
+    }
+    let expr: MapExpr = consumer.expr.substitute(&sources).ok()?;
+    Some((Map { expr, shape: consumer.shape.clone(), out: consumer.out.clone() }, inputs))
+}
+
+/// Bytes of operands that only the producer still needs, against the bytes of the intermediate.
+fn worth_it(program: &Program, readers: &[Vec<usize>], at: usize, reader: usize, id: ValueId) -> bool {
+    let held: usize = program.instrs[at]
+        .inputs
+        .iter()
+        .filter(|i| matches!(program.value(**i).kind, Kind::Temp))
+        .filter(|i| readers[i.index()].iter().all(|&r| r < reader))
+        .map(|&i| program.ty(i).size_bytes())
+        .sum();
+    held <= program.ty(id).size_bytes()
+}
+
+/// Whether an operand of the producer is written, or consumed in place, between the two instructions.
+fn overwritten(program: &Program, at: usize, reader: usize) -> bool {
+    let operands = &program.instrs[at].inputs;
+    program.instrs[at + 1..reader].iter().any(|instr: &Instr| {
+        let written = instr.outputs.iter().any(|o| operands.contains(o));
+        let consumed = !matches!(instr.op, Op::Reshape(_))
+            && instr.op.aliases(instr.inputs.len()).iter().any(|&(_, i)| operands.contains(&instr.inputs[i]));
+        written || consumed
+    })
+}
+
+fn join(a: &Option<Arc<str>>, b: &Option<Arc<str>>) -> Option<Arc<str>> {
+    match (a, b) {
+        (Some(a), Some(b)) if a != b => Some(Arc::from(format!("{a}; {b}"))),
+        (Some(x), _) | (None, Some(x)) => Some(x.clone()),
+        (None, None) => None,
+    }
+}
+
+fn retain(program: &mut Program, dropped: &[bool]) {
+    program.micro_end -= dropped[..program.micro_end].iter().filter(|&&d| d).count();
+    let mut dropped = dropped.iter();
+    program.instrs.retain(|_| !dropped.next().copied().unwrap_or(false));
+}

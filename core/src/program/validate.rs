@@ -1,0 +1,99 @@
+//! Rules that every backend relies on. A Program that breaks one is refused, naming instruction, scope, expected and found.
+
+use super::{Instr, Kind, Program};
+use crate::error::{Error, Result};
+
+impl Program {
+    /// Checks the whole Program.
+    pub fn validate(&self) -> Result<()> {
+        let mut written = vec![false; self.values.len()];
+        let mut micro_temp = vec![false; self.values.len()];
+        let mut consumed = vec![false; self.values.len()];
+        if self.micro_end > self.instrs.len() || self.grad_accum == 0 || self.scopes.is_empty() {
+            return Err(Error::Program {
+                instr: 0,
+                op: "program".into(),
+                scope: String::new(),
+                expected: format!("micro_end within {} instructions, grad_accum at least 1, a root scope", self.instrs.len()),
+                found: format!("micro_end {}, grad_accum {}, {} scopes", self.micro_end, self.grad_accum, self.scopes.len()),
+            });
+        }
+        for (at, instr) in self.instrs.iter().enumerate() {
+            let fail = |expected: String, found: String| Error::Program {
+                instr: at,
+                op: instr.op.row().name.to_string(),
+                scope: self.scopes.get(instr.scope.0 as usize).cloned().unwrap_or_default(),
+                expected,
+                found,
+            };
+            if instr.scope.0 as usize >= self.scopes.len() {
+                return Err(fail(format!("a scope below {}", self.scopes.len()), instr.scope.0.to_string()));
+            }
+            for &id in instr.inputs.iter().chain(&instr.outputs) {
+                if id.index() >= self.values.len() {
+                    return Err(fail(format!("a value below %{}", self.values.len()), format!("%{}", id.0)));
+                }
+            }
+            for &id in &instr.inputs {
+                let i = id.index();
+                match self.values[i].kind {
+                    Kind::Param(_) | Kind::State(..) | Kind::Input(_) => {}
+                    Kind::Temp | Kind::Output => {
+                        if !written[i] {
+                            return Err(fail("inputs written before they are read".into(), self.describe(i)));
+                        }
+                        if consumed[i] {
+                            return Err(fail("no reader after an in-place update".into(), self.describe(i)));
+                        }
+                        if at >= self.micro_end && micro_temp[i] && self.grad_accum > 1 {
+                            let want = "only states to pass from micro-steps to the update";
+                            return Err(fail(want.into(), self.describe(i)));
+                        }
+                    }
+                }
+            }
+            self.check_types(instr).map_err(|e| fail("operands its rule accepts".into(), e.to_string()))?;
+            for &id in &instr.outputs {
+                let i = id.index();
+                match self.values[i].kind {
+                    Kind::Param(_) | Kind::State(..) => {}
+                    Kind::Input(_) => return Err(fail("outputs that may be written".into(), self.describe(i))),
+                    Kind::Temp | Kind::Output => {
+                        if std::mem::replace(&mut written[i], true) {
+                            return Err(fail("each temporary written once".into(), self.describe(i)));
+                        }
+                        micro_temp[i] = at < self.micro_end;
+                    }
+                }
+            }
+            if !matches!(instr.op, crate::op::Op::Reshape(_)) {
+                for (out, input) in instr.op.aliases(instr.inputs.len()) {
+                    let i = instr.inputs[input].index();
+                    match self.values[i].kind {
+                        Kind::Temp | Kind::Output => consumed[i] = true,
+                        Kind::Param(_) | Kind::State(..) if instr.outputs[out] == instr.inputs[input] => {}
+                        Kind::Param(_) | Kind::State(..) | Kind::Input(_) => {
+                            return Err(fail("an in-place update of a temporary or of its own state".into(), self.describe(i)));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_types(&self, instr: &Instr) -> Result<()> {
+        let want = instr.op.infer(&self.input_types(instr))?;
+        let found = self.output_types(instr);
+        if want == found {
+            return Ok(());
+        }
+        let show = |list: &[crate::shape::Ty]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Err(Error::operand(instr.op.row().name, format!("outputs {}", show(&want)), show(&found)))
+    }
+
+    fn describe(&self, i: usize) -> String {
+        let v = &self.values[i];
+        format!("%{i} {} {} ({:?})", v.name, v.ty, v.kind)
+    }
+}

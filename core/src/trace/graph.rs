@@ -1,0 +1,455 @@
+//! The recorder. Errors do not interrupt model code: the first one is kept, with scope and source line, and comes out of
+//! [`Graph::finish`]; what is recorded after it is never run.
+
+use super::backward::{CustomRule, TapeEntry};
+use super::var::Var;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::op::{CastClass, Op};
+use crate::precision::autocast::{self, Region};
+use crate::program::{Fp8Slot, Init, Instr, Kind, Program, Rate, Role, ScopeId, Value, ValueId, passes};
+use crate::shape::{Shape, Ty};
+use std::cell::RefCell;
+use std::panic::Location;
+use std::sync::Arc;
+
+/// Records a Program. Not shared between threads.
+#[derive(Debug)]
+pub struct Graph {
+    inner: RefCell<Inner>,
+    training: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    program: Program,
+    tape: Vec<TapeEntry>,
+    /// Whether a gradient may be asked of this value.
+    tracked: Vec<bool>,
+    tape_on: bool,
+    scope: ScopeId,
+    regions: Vec<Region>,
+    why: Option<Arc<str>>,
+    error: Option<Error>,
+    next_stream: u32,
+}
+
+impl Graph {
+    /// An empty recording. `training` turns dropout and the recording of fp8 statistics on.
+    pub fn new(name: impl Into<String>, training: bool) -> Graph {
+        let program = Program {
+            name: name.into(),
+            scopes: vec![String::new()],
+            micro_end: usize::MAX,
+            grad_accum: 1,
+            ..Program::default()
+        };
+        let inner = Inner {
+            program,
+            tape: Vec::new(),
+            tracked: Vec::new(),
+            tape_on: true,
+            scope: ScopeId(0),
+            regions: vec![Region::off()],
+            why: None,
+            error: None,
+            next_stream: 0,
+        };
+        Graph { inner: RefCell::new(inner), training }
+    }
+
+    /// Whether dropout is on and fp8 histories are written.
+    pub fn is_training(&self) -> bool {
+        self.training
+    }
+
+    /// Micro-steps per step. Call before [`Graph::begin_update`].
+    pub fn set_grad_accum(&self, n: usize) {
+        self.inner.borrow_mut().program.grad_accum = n.max(1);
+    }
+
+    /// Micro-steps per step.
+    pub fn grad_accum(&self) -> usize {
+        self.inner.borrow().program.grad_accum
+    }
+
+    /// Ends the part that runs once per micro-step; what follows runs once per step.
+    pub fn begin_update(&self) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.program.micro_end == usize::MAX {
+            inner.program.micro_end = inner.program.instrs.len();
+        }
+    }
+
+    /// Whether [`Graph::begin_update`] has been called.
+    pub fn in_update(&self) -> bool {
+        self.inner.borrow().program.micro_end != usize::MAX
+    }
+
+    /// Ends recording: runs the passes and validates. The first recording error, if any, is returned instead.
+    pub fn finish(self) -> Result<Program> {
+        let mut program = self.finish_raw()?;
+        passes::optimize(&mut program);
+        program.validate()?;
+        Ok(program)
+    }
+
+    /// Ends recording without the passes.
+    pub fn finish_raw(self) -> Result<Program> {
+        let inner = self.inner.into_inner();
+        if let Some(error) = inner.error {
+            return Err(error);
+        }
+        let mut program = inner.program;
+        program.micro_end = program.micro_end.min(program.instrs.len());
+        program.validate()?;
+        Ok(program)
+    }
+
+    /// A trained tensor, named by the current scope and `name`. Asked for twice, it is the same tensor.
+    #[track_caller]
+    pub fn param(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Var<'_> {
+        self.persistent(name, Ty::new(DType::F32, shape), Kind::Param(init))
+    }
+
+    /// A value that outlives the step, named by the current scope and `name`.
+    #[track_caller]
+    pub fn state(&self, name: &str, ty: Ty, role: Role, init: Init) -> Var<'_> {
+        self.persistent(name, ty, Kind::State(role, init))
+    }
+
+    /// A value that the host provides. Asked for twice, it is the same input.
+    #[track_caller]
+    pub fn input(&self, name: &str, ty: Ty, rate: Rate) -> Var<'_> {
+        self.declare(name.to_string(), ty, Kind::Input(rate))
+    }
+
+    #[track_caller]
+    fn persistent(&self, name: &str, ty: Ty, kind: Kind) -> Var<'_> {
+        let full = self.path(name);
+        self.declare(full, ty, kind)
+    }
+
+    #[track_caller]
+    fn declare(&self, name: String, ty: Ty, kind: Kind) -> Var<'_> {
+        let known = self.inner.borrow().program.find(&name);
+        if let Some(id) = known {
+            let same = {
+                let inner = self.inner.borrow();
+                let v = inner.program.value(id);
+                v.ty == ty && std::mem::discriminant(&v.kind) == std::mem::discriminant(&kind)
+            };
+            if !same {
+                let found = self.inner.borrow().program.ty(id).to_string();
+                self.fail(Error::operand(name, format!("the type of its first use, {found}"), ty.to_string()));
+            }
+            return Var { g: self, id };
+        }
+        let tracked = matches!(kind, Kind::Param(_));
+        Var { g: self, id: self.inner.borrow_mut().add(Value { name, ty, kind }, tracked) }
+    }
+
+    /// `name` inside the current scope.
+    pub fn path(&self, name: &str) -> String {
+        let inner = self.inner.borrow();
+        let scope = inner.program.scope(inner.scope);
+        match (scope.is_empty(), name.is_empty()) {
+            (true, _) => name.to_string(),
+            (false, true) => scope.to_string(),
+            (false, false) => format!("{scope}.{name}"),
+        }
+    }
+
+    /// Enters the scope `name` until the guard is dropped.
+    pub fn scope(&self, name: &str) -> ScopeGuard<'_> {
+        let full = self.path(name);
+        let mut inner = self.inner.borrow_mut();
+        let previous = inner.scope;
+        inner.scope = inner.scope_id(&full);
+        ScopeGuard { g: self, previous }
+    }
+
+    /// A fresh number for a place in the model that draws random numbers. Depends on recording order only.
+    pub fn next_stream(&self) -> u32 {
+        let mut inner = self.inner.borrow_mut();
+        inner.next_stream += 1;
+        inner.next_stream - 1
+    }
+
+    /// The `[seed, step]` pair that random nodes read, provided by the host for every micro-step.
+    #[track_caller]
+    pub fn rng(&self) -> Var<'_> {
+        self.input("rng", Ty::new(DType::U32, [2]), Rate::MicroStep)
+    }
+
+    /// Records `op` under the current autocast region and returns its outputs. Gradients flow through it by its rule.
+    #[track_caller]
+    pub fn apply(&self, op: Op, inputs: &[Var<'_>]) -> Vec<Var<'_>> {
+        let row = op.row();
+        let (op, inputs, why) = match row.class {
+            CastClass::Keep => (op, inputs.iter().map(|v| v.id).collect::<Vec<_>>(), None),
+            CastClass::Low | CastClass::F32 | CastClass::Promote => autocast::apply(self, op, inputs),
+        };
+        self.with_why(why, || self.push(op, &inputs))
+    }
+
+    /// Records `op` with its inputs as they are and returns its outputs.
+    #[track_caller]
+    pub fn push(&self, op: Op, inputs: &[ValueId]) -> Vec<Var<'_>> {
+        let types: Vec<Ty> = {
+            let inner = self.inner.borrow();
+            inputs.iter().map(|&i| inner.program.ty(i).clone()).collect()
+        };
+        let outputs = match op.infer(&types) {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                self.fail(error);
+                return (0..8).map(|_| self.dummy()).collect();
+            }
+        };
+        let mut inner = self.inner.borrow_mut();
+        let rule = matches!(op.row().gradient, crate::op::Gradient::Rule);
+        let tracked = inner.tape_on && rule && inputs.iter().any(|i| inner.tracked[i.index()]);
+        let outputs: Vec<ValueId> = outputs
+            .into_iter()
+            .map(|ty| {
+                let tracked = tracked && ty.dtype.is_float();
+                inner.add(Value { name: String::new(), ty, kind: Kind::Temp }, tracked)
+            })
+            .collect();
+        inner.record(op, inputs.to_vec(), outputs.clone(), tracked);
+        outputs.into_iter().map(|id| Var { g: self, id }).collect()
+    }
+
+    /// Records `op` whose outputs are the given persistent values (updates in place) or, for `None`, fresh temporaries.
+    #[track_caller]
+    pub fn push_into(&self, op: Op, inputs: &[ValueId], outputs: &[Option<ValueId>]) -> Vec<Var<'_>> {
+        let types: Vec<Ty> = {
+            let inner = self.inner.borrow();
+            inputs.iter().map(|&i| inner.program.ty(i).clone()).collect()
+        };
+        let inferred = match op.infer(&types) {
+            Ok(t) if t.len() == outputs.len() => t,
+            Ok(t) => {
+                let name = op.row().name;
+                self.fail(Error::operand(name, format!("{} outputs", t.len()), outputs.len().to_string()));
+                return (0..outputs.len()).map(|_| self.dummy()).collect();
+            }
+            Err(error) => {
+                self.fail(error);
+                return (0..outputs.len()).map(|_| self.dummy()).collect();
+            }
+        };
+        let mut inner = self.inner.borrow_mut();
+        let ids: Vec<ValueId> = outputs
+            .iter()
+            .zip(inferred)
+            .map(|(o, ty)| match o {
+                Some(id) => *id,
+                None => inner.add(Value { name: String::new(), ty, kind: Kind::Temp }, false),
+            })
+            .collect();
+        inner.record(op, inputs.to_vec(), ids.clone(), false);
+        ids.into_iter().map(|id| Var { g: self, id }).collect()
+    }
+
+    /// Gives `y`, recorded inside [`Graph::no_grad`] from `inputs`, a gradient rule as a whole.
+    pub fn custom_rule(&self, inputs: &[Var<'_>], y: Var<'_>, rule: CustomRule) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.tape_on && inputs.iter().any(|v| inner.tracked[v.id.index()]) {
+            inner.tracked[y.id.index()] = true;
+            let scope = inner.scope;
+            let inputs = inputs.iter().map(|v| v.id).collect();
+            inner.tape.push(TapeEntry { inputs, outputs: vec![y.id], scope, rule: super::Backward::Custom(rule) });
+        }
+    }
+
+    /// Lets gradients be asked of `v`, as `requires_grad_`. Parameters need no such call.
+    pub fn requires_grad(&self, v: Var<'_>) {
+        self.inner.borrow_mut().tracked[v.id.index()] = true;
+    }
+
+    /// Registers an fp8 tensor of the current scope and returns its slot.
+    pub fn fp8_slot(&self, what: &str, dtype: DType) -> usize {
+        let name = self.path(what);
+        let slots = &mut self.inner.borrow_mut().program.fp8_slots;
+        slots.push(Fp8Slot { name, dtype });
+        slots.len() - 1
+    }
+
+    /// The fp8 tensors registered so far.
+    pub fn fp8_slots(&self) -> Vec<Fp8Slot> {
+        self.inner.borrow().program.fp8_slots.clone()
+    }
+
+    /// A state named without the current scope.
+    #[track_caller]
+    pub(crate) fn root_state(&self, name: &str, ty: Ty, role: Role, fill: f64) -> ValueId {
+        self.declare(name.to_string(), ty, Kind::State(role, Init::Fill(fill))).id
+    }
+
+    /// Gives a state its final shape, once recording knows it. Nothing if there is no such state.
+    pub(crate) fn resize_state(&self, name: &str, shape: &[usize]) {
+        let mut inner = self.inner.borrow_mut();
+        if let Some(id) = inner.program.find(name) {
+            inner.program.values[id.index()].ty.shape = Shape::from(shape);
+        }
+    }
+
+    /// Runs `f` without recording gradients, as `torch.no_grad`.
+    pub fn no_grad<R>(&self, f: impl FnOnce() -> R) -> R {
+        let before = std::mem::replace(&mut self.inner.borrow_mut().tape_on, false);
+        let r = f();
+        self.inner.borrow_mut().tape_on = before;
+        r
+    }
+
+    /// Runs `f` inside an autocast region; the previous region is back afterwards.
+    pub fn autocast<R>(&self, region: Region, f: impl FnOnce() -> R) -> R {
+        self.inner.borrow_mut().regions.push(region);
+        let r = f();
+        self.inner.borrow_mut().regions.pop();
+        r
+    }
+
+    /// The innermost autocast region.
+    pub fn region(&self) -> Region {
+        self.inner.borrow().regions.last().cloned().unwrap_or_else(Region::off)
+    }
+
+    /// Runs `f`; instructions recorded inside carry the reason `why`, if there is one.
+    #[track_caller]
+    pub fn with_why<R>(&self, why: Option<Arc<str>>, f: impl FnOnce() -> R) -> R {
+        if why.is_none() {
+            return f();
+        }
+        let before = std::mem::replace(&mut self.inner.borrow_mut().why, why);
+        let r = f();
+        self.inner.borrow_mut().why = before;
+        r
+    }
+
+    /// Keeps `error` (with the current scope and the caller's source line) unless an earlier one is kept.
+    #[track_caller]
+    pub fn fail(&self, error: Error) {
+        let at = Location::caller();
+        let mut inner = self.inner.borrow_mut();
+        if inner.error.is_none() {
+            let scope = inner.program.scope(inner.scope);
+            let scope = if scope.is_empty() { String::new() } else { format!("{scope}, ") };
+            inner.error = Some(error.at_place(format!("{scope}{}:{}", at.file(), at.line())));
+        }
+    }
+
+    /// Whether recording has failed.
+    pub fn failed(&self) -> bool {
+        self.inner.borrow().error.is_some()
+    }
+
+    /// Names a temporary and lets the host read it after the step.
+    pub fn output(&self, name: &str, v: Var<'_>) {
+        let mut inner = self.inner.borrow_mut();
+        let value = &mut inner.program.values[v.id.index()];
+        if value.kind == Kind::Temp {
+            value.kind = Kind::Output;
+        }
+        if value.name.is_empty() {
+            value.name = name.to_string();
+        }
+    }
+
+    /// The handle of a value of this recording.
+    pub fn var(&self, id: ValueId) -> Var<'_> {
+        Var { g: self, id }
+    }
+
+    /// All trained tensors declared so far.
+    pub fn params(&self) -> Vec<Var<'_>> {
+        let inner = self.inner.borrow();
+        inner.program.values_where(|v| matches!(v.kind, Kind::Param(_))).map(|(id, _)| Var { g: self, id }).collect()
+    }
+
+    pub(super) fn ty(&self, id: ValueId) -> Ty {
+        self.inner.borrow().program.ty(id).clone()
+    }
+
+    /// Name of a value; empty for an unnamed temporary.
+    pub fn name(&self, id: ValueId) -> String {
+        self.inner.borrow().program.value(id).name.clone()
+    }
+
+    /// What a value is.
+    pub fn kind(&self, id: ValueId) -> Kind {
+        self.inner.borrow().program.value(id).kind
+    }
+
+    /// Whether a temporary shares memory with another value (it is a reshape or an in-place result).
+    pub(crate) fn is_view(&self, id: ValueId) -> bool {
+        let inner = self.inner.borrow();
+        let writer = inner.program.instrs.iter().rfind(|i| i.outputs.contains(&id));
+        writer.is_some_and(|i| !i.op.aliases(i.inputs.len()).is_empty())
+    }
+
+    pub(super) fn take_tape(&self) -> Vec<TapeEntry> {
+        std::mem::take(&mut self.inner.borrow_mut().tape)
+    }
+
+    pub(super) fn put_back_tape(&self, tape: Vec<TapeEntry>) {
+        let mut inner = self.inner.borrow_mut();
+        let since = std::mem::replace(&mut inner.tape, tape);
+        inner.tape.extend(since);
+    }
+
+    pub(super) fn enter(&self, scope: ScopeId) -> ScopeGuard<'_> {
+        let mut inner = self.inner.borrow_mut();
+        let previous = std::mem::replace(&mut inner.scope, scope);
+        ScopeGuard { g: self, previous }
+    }
+
+    /// A value to go on with after a failed instruction.
+    fn dummy(&self) -> Var<'_> {
+        let value = Value { name: String::new(), ty: Ty::scalar(DType::F32), kind: Kind::Temp };
+        Var { g: self, id: self.inner.borrow_mut().add(value, false) }
+    }
+}
+
+impl Inner {
+    fn add(&mut self, value: Value, tracked: bool) -> ValueId {
+        let id = ValueId(self.program.values.len() as u32);
+        self.program.values.push(value);
+        self.tracked.push(tracked);
+        id
+    }
+
+    #[track_caller]
+    fn record(&mut self, op: Op, inputs: Vec<ValueId>, outputs: Vec<ValueId>, tracked: bool) {
+        if tracked {
+            let (inputs, outputs) = (inputs.clone(), outputs.clone());
+            self.tape.push(TapeEntry { inputs, outputs, scope: self.scope, rule: super::Backward::Op(op.clone()) });
+        }
+        let (scope, why) = (self.scope, self.why.clone());
+        self.program.instrs.push(Instr { op, inputs, outputs, scope, why, source: Location::caller() });
+    }
+
+    fn scope_id(&mut self, name: &str) -> ScopeId {
+        let scopes = &mut self.program.scopes;
+        let i = scopes.iter().rposition(|s| s == name).unwrap_or_else(|| {
+            scopes.push(name.to_string());
+            scopes.len() - 1
+        });
+        ScopeId(i as u32)
+    }
+}
+
+/// Leaves the scope when dropped.
+#[derive(Debug)]
+pub struct ScopeGuard<'g> {
+    g: &'g Graph,
+    previous: ScopeId,
+}
+
+impl Drop for ScopeGuard<'_> {
+    fn drop(&mut self) {
+        self.g.inner.borrow_mut().scope = self.previous;
+    }
+}
