@@ -11,25 +11,7 @@
 
 use super::pieces::{ABS_MASK, INF_BITS, is_set};
 use super::quantize::ordered_bits;
-
-/// How a window of amaxes becomes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AmaxAlgo {
-    /// The largest of the window, NaN left out.
-    Max,
-    /// The staged value alone.
-    MostRecent,
-}
-
-/// What happens when the staged amax is infinite or NaN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NonFiniteAmax {
-    /// Recorded like any other, as Transformer Engine does: one infinity freezes the scale of `Max` until it leaves the window.
-    Record,
-    /// Counted, never recorded: the tensor's history is not rolled, its staging slot is cleared, its scale stays.
-    /// Non-finite values that a history already holds (from a checkpoint) are left out of the window. Our default.
-    Ignore,
-}
+use crate::op::quantize::{AmaxAlgo, NonFiniteAmax};
 
 /// The settings of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,19 +26,19 @@ pub struct Fp8ScaleRule {
 
 /// One update of `n` tensors.
 ///
-/// `history: [len, n]`, `scale: [n]`, `fp8_max: [n]` (largest value of each tensor's format), `nonfinite: [n]` counts of
+/// `history: [len, n]`, `scale: [n]`, `fp8_max(i)` the largest value of tensor i's format, `nonfinite: [n]` counts of
 /// ignored amaxes. `reduced: [n]`, where given, replaces the staged values that it has a non-zero entry for (the maximum
 /// over replicas).
 pub fn update_fp8_scales(
     history: &mut [f32],
     scale: &mut [f32],
-    fp8_max: &[f32],
+    fp8_max: impl Fn(usize) -> f32,
     reduced: Option<&[f32]>,
     nonfinite: &mut [u32],
     rule: Fp8ScaleRule,
 ) {
     let n = scale.len();
-    debug_assert!(n == fp8_max.len() && n == nonfinite.len());
+    debug_assert!(n == nonfinite.len());
     if n == 0 {
         return;
     }
@@ -86,7 +68,7 @@ pub fn update_fp8_scales(
             AmaxAlgo::MostRecent => staged,
         };
         if is_positive(amax) {
-            scale[t] = scale_from_amax(amax, fp8_max[t], rule.margin);
+            scale[t] = scale_from_amax(amax, fp8_max(t), rule.margin);
         }
     }
 }
@@ -205,10 +187,10 @@ mod tests {
         // [len 3, n 3]: used, unused, infinite.
         let mut h = [2.0, 0.0, INF, 1.0, 5.0, 6.0, 3.0, 7.0, 8.0];
         let (mut s, mut c) = ([1.0, 2.0, 3.0], [0, 0, 4]);
-        update_fp8_scales(&mut h, &mut s, &[448.0, 448.0, 57344.0], None, &mut c, IGNORE);
+        update_fp8_scales(&mut h, &mut s, |i| [448.0, 448.0, 57344.0][i], None, &mut c, IGNORE);
         assert_eq!(h, [0.0, 0.0, 0.0, 3.0, 5.0, 6.0, 2.0, 7.0, 8.0]);
         assert_eq!((s, c), ([448.0 / 3.0, 2.0, 3.0], [0, 0, 5]));
-        update_fp8_scales(&mut [], &mut [], &[], None, &mut [], IGNORE);
+        update_fp8_scales(&mut [], &mut [], |_| 1.0, None, &mut [], IGNORE);
     }
 
     #[test]

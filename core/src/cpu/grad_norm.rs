@@ -13,17 +13,7 @@
 use super::pieces::{ABS_MASK, BLOCK, CHUNK, blocks};
 use super::view::View;
 use super::{par, simd};
-
-/// Which norm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NormKind {
-    /// Sum of magnitudes.
-    L1,
-    /// Root of the sum of squares.
-    L2,
-    /// Largest magnitude.
-    Inf,
-}
+use crate::op::update::NormType;
 
 /// Scratch of [`grad_norm`] for tensors of these lengths, in f32.
 pub fn grad_norm_work_len(lengths: impl IntoIterator<Item = usize>) -> usize {
@@ -31,7 +21,7 @@ pub fn grad_norm_work_len(lengths: impl IntoIterator<Item = usize>) -> usize {
 }
 
 /// Norm over all elements of all `grads` (any float dtype); 0 for no elements. `norms: [grads.len()]` receives the norm of each.
-pub fn grad_norm(grads: &[View<'_>], kind: NormKind, norms: &mut [f32], work: &mut [f32]) -> f32 {
+pub fn grad_norm(grads: &[View<'_>], kind: NormType, norms: &mut [f32], work: &mut [f32]) -> f32 {
     debug_assert_eq!(grads.len(), norms.len());
     let work = &mut work[..grad_norm_work_len(grads.iter().map(View::len))];
     tensor_norms(grads, kind, norms, work);
@@ -43,7 +33,7 @@ fn pieces_of(len: usize) -> usize {
 }
 
 /// Halves the list and the scratch in step, so that small tensors run in parallel with each other.
-fn tensor_norms(grads: &[View<'_>], kind: NormKind, norms: &mut [f32], work: &mut [f32]) {
+fn tensor_norms(grads: &[View<'_>], kind: NormType, norms: &mut [f32], work: &mut [f32]) {
     match grads {
         [] => {}
         [grad] => {
@@ -65,11 +55,11 @@ fn tensor_norms(grads: &[View<'_>], kind: NormKind, norms: &mut [f32], work: &mu
 }
 
 /// Norm of one piece, on this thread.
-fn norm(x: View<'_>, kind: NormKind) -> f32 {
+fn norm(x: View<'_>, kind: NormType) -> f32 {
     match kind {
-        NormKind::L1 => sum(x, f32::abs),
-        NormKind::Inf => largest(x),
-        NormKind::L2 => {
+        NormType::L1 => sum(x, f32::abs),
+        NormType::Inf => largest(x),
+        NormType::L2 => {
             let plain = sum(x, |v| v * v);
             // Squares below 2^-126 may be lost, each by less than 2^-126; harmless while the mean square is above 2^-100.
             let safe = x.len() as f32 * SMALLEST_MEAN_SQUARE;
@@ -150,9 +140,9 @@ mod tests {
     use crate::float;
     use crate::rng::Rng;
 
-    const KINDS: [NormKind; 3] = [NormKind::L1, NormKind::L2, NormKind::Inf];
+    const KINDS: [NormType; 3] = [NormType::L1, NormType::L2, NormType::Inf];
 
-    fn total(grads: &[&[f32]], kind: NormKind) -> f32 {
+    fn total(grads: &[&[f32]], kind: NormType) -> f32 {
         let views: Vec<_> = grads.iter().map(|g| View::of(g)).collect();
         let mut work = vec![0.0; grad_norm_work_len(views.iter().map(View::len))];
         grad_norm(&views, kind, &mut vec![0.0; views.len()], &mut work)
@@ -161,10 +151,10 @@ mod tests {
     #[test]
     fn golden_norms() {
         // amp.md G11.
-        assert_eq!(total(&[&[3.0, 4.0]], NormKind::L2).to_bits(), 0x40A0_0000);
-        assert_eq!(total(&[&[3.0, 4.0], &[12.0]], NormKind::L2).to_bits(), 0x4150_0000);
-        assert_eq!(total(&[&[3.0, -4.0]], NormKind::Inf), 4.0);
-        assert_eq!(total(&[&[3.0, -4.0]], NormKind::L1), 7.0);
+        assert_eq!(total(&[&[3.0, 4.0]], NormType::L2).to_bits(), 0x40A0_0000);
+        assert_eq!(total(&[&[3.0, 4.0], &[12.0]], NormType::L2).to_bits(), 0x4150_0000);
+        assert_eq!(total(&[&[3.0, -4.0]], NormType::Inf), 4.0);
+        assert_eq!(total(&[&[3.0, -4.0]], NormType::L1), 7.0);
         for kind in KINDS {
             assert_eq!(total(&[], kind), 0.0);
             assert_eq!(total(&[&[], &[0.0, -0.0], &[]], kind), 0.0);
@@ -175,15 +165,15 @@ mod tests {
 
     #[test]
     fn extreme_magnitudes_neither_overflow_nor_vanish() {
-        assert_eq!(total(&[&[3e38, 3e38]], NormKind::L2), f32::INFINITY); // 4.24e38 is above f32
+        assert_eq!(total(&[&[3e38, 3e38]], NormType::L2), f32::INFINITY); // 4.24e38 is above f32
         let near = |got: f32, expect: f64| assert!((f64::from(got) / expect - 1.0).abs() <= 2e-7, "{got:e} {expect:e}");
-        near(total(&[&[2e38, 2e38]], NormKind::L2), 2e38 * 2f64.sqrt());
-        near(total(&[&[2e38], &[2e38, 1.0]], NormKind::L2), 2e38 * 2f64.sqrt());
-        near(total(&[&[1e-30, 1e-30]], NormKind::L2), 1e-30 * 2f64.sqrt());
+        near(total(&[&[2e38, 2e38]], NormType::L2), 2e38 * 2f64.sqrt());
+        near(total(&[&[2e38], &[2e38, 1.0]], NormType::L2), 2e38 * 2f64.sqrt());
+        near(total(&[&[1e-30, 1e-30]], NormType::L2), 1e-30 * 2f64.sqrt());
         let smallest = f64::from(f32::from_bits(1));
-        assert_eq!(f64::from(total(&[&[f32::from_bits(3), f32::from_bits(4)]], NormKind::L2)), 5.0 * smallest);
-        near(total(&[&vec![1e17; 40_000]], NormKind::L2), 1e17 * 200.0);
-        near(total(&[&vec![3e-20; 40_000]], NormKind::L2), 3e-20 * 200.0);
+        assert_eq!(f64::from(total(&[&[f32::from_bits(3), f32::from_bits(4)]], NormType::L2)), 5.0 * smallest);
+        near(total(&[&vec![1e17; 40_000]], NormType::L2), 1e17 * 200.0);
+        near(total(&[&vec![3e-20; 40_000]], NormType::L2), 3e-20 * 200.0);
     }
 
     #[test]
@@ -206,9 +196,9 @@ mod tests {
                 let mut norms = vec![0.0; grads.len()];
                 let got = grad_norm(&grads, kind, &mut norms, &mut work);
                 let combine = |x: &[f64]| match kind {
-                    NormKind::L1 => x.iter().map(|v| v.abs()).sum::<f64>(),
-                    NormKind::L2 => x.iter().map(|v| v * v).sum::<f64>().sqrt(),
-                    NormKind::Inf => x.iter().fold(0.0, |m: f64, v| m.max(v.abs())),
+                    NormType::L1 => x.iter().map(|v| v.abs()).sum::<f64>(),
+                    NormType::L2 => x.iter().map(|v| v * v).sum::<f64>().sqrt(),
+                    NormType::Inf => x.iter().fold(0.0, |m: f64, v| m.max(v.abs())),
                 };
                 let each: Vec<f64> = grads
                     .iter()

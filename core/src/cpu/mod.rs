@@ -1,15 +1,45 @@
 //! The CPU backend: the specification of every operation and a fast trainer in its own right.
+//!
+//! Kernels are pure functions over [`view::View`]s, one file a kernel stem; `dispatch` binds instructions to them, [`backend`] runs
+//! Programs, [`arena`] is the memory, [`par`] and [`simd`] are the only ways to threads and vector units.
 
+pub mod arena;
+pub mod attention;
+mod attention_backward;
+pub mod backend;
 pub mod clip;
+pub mod concat;
+pub mod conv2d;
+mod dispatch;
+pub mod embedding;
 pub mod fp8_scale;
+pub mod gather;
+pub mod gemm;
 pub mod grad_norm;
+mod lanes;
 pub mod loss_scale;
+pub mod map;
+pub mod matmul;
+mod micro;
+pub mod norm;
 pub mod optimizer;
 #[cfg_attr(not(feature = "threads"), path = "par_seq.rs")]
 pub mod par;
+mod pack;
+pub mod permute;
 mod pieces;
+pub mod pool;
 pub mod quantize;
 pub mod quantize_mx;
+pub mod reduce;
+mod rows;
 pub mod simd;
+pub mod softmax;
+#[cfg(test)]
+mod testing;
 pub mod unscale;
 pub mod view;
+pub mod window;
+pub mod xent;
+
+pub use backend::CpuBackend;

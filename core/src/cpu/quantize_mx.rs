@@ -18,18 +18,7 @@ use super::view::{View, ViewMut};
 use super::{par, simd};
 use crate::dtype::DType;
 use crate::float::e8m0;
-
-/// Elements that share a scale.
-pub const MX_BLOCK: usize = 32;
-
-/// How the scale of a block follows from its amax.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MxRule {
-    /// Transformer Engine: `RN(amax * f32(1 / max))` rounded up to a power of two. Nothing saturates. The default.
-    Ceil,
-    /// OCP: `2^(floor(log2 amax) - emax)`. Elements between the largest value and the next power of two saturate.
-    Floor,
-}
+use crate::op::quantize::{MX_BLOCK, MxRule};
 
 /// The direction in which a block extends over `x: [R, C]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -21,3 +21,8 @@ pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
     }
     pulp::Arch::new().dispatch(Run(f))
 }
+
+/// Name of the instruction set that [`vectorize`] compiles for here.
+pub fn name() -> String {
+    format!("{:?}", pulp::Arch::new()).split(['(', ' ']).next().unwrap_or_default().to_string()
+}

@@ -5,7 +5,7 @@
 //! instructions never changes a bit. CPU twin: `cpu/map.rs`. `display` prints expressions, `rewrite` fuses and simplifies them.
 
 mod display;
-pub mod rewrite;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 

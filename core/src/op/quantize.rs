@@ -146,7 +146,8 @@ pub enum AmaxAlgo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NonFiniteAmax {
-    /// It is counted, not recorded: history and scale stay as they were. The default.
+    /// It is counted, never recorded: the tensor's history is not rolled, its staging row is cleared, its scale stays. Non-finite
+    /// values that a history already holds (from a checkpoint) are left out of the window. The default.
     Ignore,
     /// It enters the history, which freezes the scale until it has left (Transformer Engine).
     Record,

@@ -1,4 +1,4 @@
-//! `Reduce`: sum, mean or maximum over axes. f32 accumulation, one rounding on store. CPU kernel: `cpu/reduce.rs`.
+//! `Reduce`: sum, mean, maximum or sum of squares over axes. f32 accumulation, one rounding on store. CPU kernel: `cpu/reduce.rs`.
 
 use super::{arity, expect, expect_float};
 use crate::dtype::DType;
@@ -14,6 +14,8 @@ pub enum ReduceKind {
     Mean,
     /// Largest; NaN if any is NaN.
     Max,
+    /// Sum of squares.
+    SumSq,
 }
 
 /// Attributes of `Reduce`. Input `x`; output `y` without the reduced axes (length 1 where `keep`).

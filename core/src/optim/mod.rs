@@ -4,7 +4,6 @@ pub mod schedule;
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::op::expr::{Ex, Map};
 use crate::op::update::{Optimizer, Rule};
 use crate::op::{Op, Real};
 use crate::program::{Init, Kind, Rate, Role, ValueId};
@@ -174,13 +173,7 @@ impl<'g> Optim<'g> {
             out.push(if accumulate {
                 let name = format!("{}.grad.{}", self.name, g.name(param.id));
                 let sum = g.root_state(&name, param.ty(), Role::Accumulator, 0.0);
-                let types = [param.ty(), param.ty()];
-                match Map::new(Ex::input(0) + Ex::input(1), &types, DType::F32) {
-                    Ok(add) => {
-                        g.push_into(add.op(), &[sum, grad.id], &[Some(sum)]);
-                    }
-                    Err(error) => g.fail(error),
-                }
+                g.add_into(sum, grad);
                 g.var(sum)
             } else if grad_is_own(g, grad.id, &taken) {
                 grad

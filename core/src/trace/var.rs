@@ -49,6 +49,17 @@ impl Graph {
         }
     }
 
+    /// Adds `x` to the state `sum` of the same type, in place.
+    #[track_caller]
+    pub(crate) fn add_into(&self, sum: ValueId, x: Var<'_>) {
+        match Map::new(Ex::input(0) + Ex::input(1), &[self.ty(sum), x.ty()], self.ty(sum).dtype) {
+            Ok(add) => {
+                self.push_into(add.op(), &[sum, x.id], &[Some(sum)]);
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
     /// Operands joined along `axis`; in an autocast region all take the widest dtype among them.
     #[track_caller]
     pub fn concat<'g>(&'g self, parts: &[Var<'g>], axis: usize) -> Var<'g> {

@@ -34,7 +34,9 @@ impl MapExpr {
         let source = |n: u16| sources.get(usize::from(n)).copied().ok_or_else(|| missing("source", n));
         let plain = |n: u16| match source(n)? {
             Source::Input(to) => Ok(to),
-            Source::Producer { .. } => Err(Error::operand("map", "[seed, step] as a plain input", format!("an expression for input {n}"))),
+            Source::Producer { .. } => {
+                Err(Error::operand("map", "[seed, step] as a plain input", format!("an expression for input {n}")))
+            }
         };
         let mut out = MapExpr::default();
         let mut ids: Vec<NodeId> = Vec::with_capacity(self.nodes.len());
@@ -43,7 +45,9 @@ impl MapExpr {
                 Node::Input(n) => match source(n)? {
                     Source::Input(to) => out.push(Node::Input(to)),
                     Source::Producer { producer, output, dtype, inputs } => {
-                        let all = out.append(producer, |n| inputs.get(usize::from(n)).copied().ok_or_else(|| missing("number for input", n)))?;
+                        let all = out.append(producer, |n| {
+                            inputs.get(usize::from(n)).copied().ok_or_else(|| missing("number for input", n))
+                        })?;
                         let id = producer.outputs.get(output).ok_or_else(|| missing("producer output", output as u16))?;
                         let value = all[usize::from(*id)];
                         match dtype {
@@ -54,7 +58,13 @@ impl MapExpr {
                         }
                     }
                 },
-                other => out.push(remap(other, &ids, plain)?),
+                other @ (Node::Const(_)
+                | Node::Round(..)
+                | Node::Unary(..)
+                | Node::Binary(..)
+                | Node::Select(_)
+                | Node::Dropout { .. }
+                | Node::Uniform { .. }) => out.push(remap(other, &ids, plain)?),
             };
             ids.push(id);
         }

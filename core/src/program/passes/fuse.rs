@@ -9,8 +9,8 @@
 
 use crate::dtype::DType;
 use crate::op::expr::Map;
-use crate::op::map::rewrite::Source;
-use crate::op::map::{MAX_INPUTS, MapExpr};
+
+use crate::op::map::{MAX_INPUTS, MapExpr, Source};
 use crate::op::Op;
 use crate::program::{Instr, Kind, Program, ValueId};
 use std::sync::Arc;

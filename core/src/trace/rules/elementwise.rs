@@ -180,6 +180,7 @@ pub(super) fn reduce<'g>(ctx: &Context<'_, 'g>, r: &Reduce, dy: Var<'g>) -> Vec<
     vec![Some(match r.kind {
         ReduceKind::Sum => spread(Ex::input(0), &[dy]),
         ReduceKind::Mean => spread(Ex::input(0) * Ex::constant(1.0 / count as f32), &[dy]),
+        ReduceKind::SumSq => spread(Ex::constant(2.0) * Ex::input(0) * Ex::input(1), &[dy, x]),
         ReduceKind::Max => {
             // Shared evenly among equal maxima, as torch.amax does.
             let y = ctx.outputs[0].reshape(kept.clone());

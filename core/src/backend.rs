@@ -1,0 +1,91 @@
+//! What a machine must be able to do to run Programs. Object safe; chosen at run time as `Arc<dyn Backend>`.
+//!
+//! [`Backend::alloc`] makes the persistent memory of a session, [`Backend::compile`] turns a Program into an [`Executable`] over it,
+//! [`Executable::submit`] runs one step. Nothing here blocks: reads are polled, since a browser cannot wait. [`wait`] is for hosts that can.
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::program::memory::{Layout, MemoryPlan};
+use crate::program::{Program, ValueId};
+use std::any::Any;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// How a backend handles a dtype.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// The hardware multiplies it.
+    Native,
+    /// Stored at its width, computed in f32.
+    Emulated,
+}
+
+/// What a backend can do.
+#[derive(Clone, Debug)]
+pub struct Capabilities {
+    /// Kind of device: `cpu`, `wgpu`, `cuda`.
+    pub kind: &'static str,
+    /// The device, for people.
+    pub device: String,
+    /// Threads or multiprocessors.
+    pub units: usize,
+    /// Memory that Programs may use, if known.
+    pub memory_bytes: Option<u64>,
+    /// How each floating dtype is multiplied.
+    pub dtypes: Vec<(DType, Support)>,
+}
+
+/// A machine that runs Programs.
+pub trait Backend: Send + Sync + Debug {
+    /// What it can do.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Memory for the persistent values of a session, zeroed.
+    fn alloc(&self, layout: Arc<Layout>) -> Result<Arc<dyn Memory>>;
+
+    /// Prepares `program` to run over `memory`, which must come from this backend.
+    fn compile(&self, program: Arc<Program>, memory: &Arc<dyn Memory>) -> Result<Box<dyn Executable>>;
+}
+
+/// Persistent values of a session.
+pub trait Memory: Send + Sync + Debug {
+    /// What lies where.
+    fn layout(&self) -> &Arc<Layout>;
+
+    /// Sets the value `name`; `bytes` must have its exact size.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()>;
+
+    /// Reads the value `name` as it is after all steps submitted so far.
+    fn read(&self, name: &str) -> Result<Box<dyn Readback>>;
+
+    /// For the backend that made it.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A compiled Program.
+pub trait Executable: Send + Debug {
+    /// Where everything lies.
+    fn plan(&self) -> &MemoryPlan;
+
+    /// Runs one step. `inputs` holds the bytes of every `Input`; those of a micro-step rate hold one value per micro-step, one after the other.
+    fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()>;
+
+    /// Reads an `Output` of the last step submitted.
+    fn read(&self, output: ValueId) -> Result<Box<dyn Readback>>;
+}
+
+/// Bytes on their way from the device.
+pub trait Readback: Send {
+    /// The bytes once they are there. Asking again after that gives `None`.
+    fn poll(&mut self) -> Result<Option<Vec<u8>>>;
+}
+
+/// Waits for a readback. Not for browsers.
+pub fn wait(mut readback: Box<dyn Readback>) -> Result<Vec<u8>> {
+    loop {
+        match readback.poll()? {
+            Some(bytes) => return Ok(bytes),
+            None => std::thread::yield_now(),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! `CpuBackend`: runs Programs instruction by instruction on the threads of this machine.
+//!
+//! Compiling resolves every operand to a place in memory and sizes the scratch space; a submitted step then allocates nothing.
+
+use super::arena::{Buffer, MAX_PIECES, lend};
+use super::dispatch::{self, Operands};
+use super::par;
+use crate::backend::{Backend, Capabilities, Executable, Memory, Readback, Support};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::program::memory::{Layout, MemoryPlan, Place, align};
+use crate::program::{Instr, Kind, Program, Rate, ValueId};
+use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The CPU as a device.
+#[derive(Debug)]
+pub struct CpuBackend {
+    capabilities: Capabilities,
+}
+
+impl Default for CpuBackend {
+    fn default() -> CpuBackend {
+        CpuBackend::new()
+    }
+}
+
+impl CpuBackend {
+    /// The CPU of this machine.
+    pub fn new() -> CpuBackend {
+        let dtypes = DType::ALL
+            .into_iter()
+            .filter(|d| d.is_float())
+            .map(|d| (d, if d == DType::F32 { Support::Native } else { Support::Emulated }))
+            .collect();
+        let device = format!("CPU, {} threads, {}", par::threads(), super::simd::name());
+        CpuBackend { capabilities: Capabilities { kind: "cpu", device, units: par::threads(), memory_bytes: None, dtypes } }
+    }
+}
+
+impl Backend for CpuBackend {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn alloc(&self, layout: Arc<Layout>) -> Result<Arc<dyn Memory>> {
+        let buffers = layout.buffers.iter().map(|b| Buffer::new(b.size)).collect();
+        Ok(Arc::new(CpuMemory { layout, buffers: Arc::new(Mutex::new(buffers)) }))
+    }
+
+    fn compile(&self, program: Arc<Program>, memory: &Arc<dyn Memory>) -> Result<Box<dyn Executable>> {
+        let memory = memory.as_any().downcast_ref::<CpuMemory>().ok_or_else(|| device_error("the memory is of another backend"))?;
+        program.validate()?;
+        let plan = MemoryPlan::new(&program, &memory.layout)?;
+        let steps = program.instrs.iter().map(|i| Step::new(&program, &plan, i)).collect::<Result<Vec<_>>>()?;
+        let work = steps.iter().map(|s| s.work).max().unwrap_or(0);
+        Ok(Box::new(CpuExecutable {
+            own: plan.buffers.iter().map(|b| Buffer::new(b.size)).collect(),
+            work: vec![0.0; work],
+            memory: memory.buffers.clone(),
+            program,
+            plan,
+            steps,
+        }))
+    }
+}
+
+fn device_error(problem: impl Into<String>) -> Error {
+    Error::Device { device: "cpu".into(), problem: problem.into() }
+}
+
+/// Persistent buffers, shared by the executables of a session.
+#[derive(Debug)]
+struct CpuMemory {
+    layout: Arc<Layout>,
+    buffers: Arc<Mutex<Vec<Buffer>>>,
+}
+
+fn lock(buffers: &Mutex<Vec<Buffer>>) -> MutexGuard<'_, Vec<Buffer>> {
+    // A panic inside a step is a bug already reported; the bytes are still bytes.
+    buffers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Memory for CpuMemory {
+    fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let place = find(&self.layout, name)?;
+        if place.size != bytes.len() {
+            return Err(Error::operand(format!("write `{name}`"), format!("{} bytes", place.size), bytes.len().to_string()));
+        }
+        lock(&self.buffers)[place.buffer].bytes_mut()[place.offset..place.offset + place.size].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read(&self, name: &str) -> Result<Box<dyn Readback>> {
+        let place = find(&self.layout, name)?;
+        let bytes = lock(&self.buffers)[place.buffer].bytes()[place.offset..place.offset + place.size].to_vec();
+        Ok(Box::new(Ready(Some(bytes))))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn find(layout: &Layout, name: &str) -> Result<Place> {
+    layout.find(name).map(|e| e.place).ok_or_else(|| Error::operand("memory", "the name of a parameter or state", format!("`{name}`")))
+}
+
+struct Ready(Option<Vec<u8>>);
+
+impl Readback for Ready {
+    fn poll(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(self.0.take())
+    }
+}
+
+/// One instruction with its operands resolved.
+#[derive(Debug)]
+struct Step {
+    /// Distinct pieces of memory, sorted.
+    places: Vec<Place>,
+    /// Bytes each piece moves on from one micro-step to the next.
+    strides: Vec<usize>,
+    operands: Operands,
+    work: usize,
+}
+
+impl Step {
+    fn new(program: &Program, plan: &MemoryPlan, instr: &Instr) -> Result<Step> {
+        let place = |id: ValueId| {
+            plan.places[id.index()].ok_or_else(|| device_error(format!("value %{} has no place", id.0)))
+        };
+        // A list is one piece from its first member to its last.
+        let lists = instr.op.packs(instr.inputs.len());
+        let span = |list: &[ValueId]| -> Result<Place> {
+            let first = place(list[0])?;
+            let mut end = first.offset;
+            for &id in list {
+                let p = place(id)?;
+                if p.buffer != first.buffer || p.offset != end {
+                    return Err(device_error(format!("the list operand of {} does not lie in one piece", instr.op.row().name)));
+                }
+                end += align(p.size);
+            }
+            Ok(Place { size: end - first.offset, ..first })
+        };
+        let mut inputs: Vec<(Place, DType)> = Vec::new();
+        let mut at = 0;
+        while at < instr.inputs.len() {
+            let dtype = program.ty(instr.inputs[at]).dtype;
+            match lists.iter().find(|r| r.start == at) {
+                Some(list) => {
+                    inputs.push((span(&instr.inputs[list.clone()])?, dtype));
+                    at = list.end;
+                }
+                None => {
+                    inputs.push((place(instr.inputs[at])?, dtype));
+                    at += 1;
+                }
+            }
+        }
+        let mut outputs: Vec<(Place, DType)> = Vec::new();
+        for &id in &instr.outputs {
+            let (p, dtype) = (place(id)?, program.ty(id).dtype);
+            // Members of a list that is also an input are covered by that piece.
+            let covers = |i: &Place| i.buffer == p.buffer && i.offset <= p.offset && p.offset + p.size <= i.offset + i.size;
+            let p = inputs.iter().map(|(i, _)| *i).find(covers).unwrap_or(p);
+            if lists.is_empty() || outputs.last() != Some(&(p, dtype)) {
+                outputs.push((p, dtype));
+            }
+        }
+        let mut places: Vec<Place> = inputs.iter().chain(&outputs).map(|(p, _)| *p).collect();
+        places.sort_by_key(|p| (p.buffer, p.offset, p.size));
+        places.dedup();
+        let overlap = places.windows(2).any(|w| w[0].buffer == w[1].buffer && w[0].offset + w[0].size > w[1].offset);
+        if overlap || places.len() > MAX_PIECES {
+            return Err(device_error(format!("{} touches {} pieces of memory (at most {MAX_PIECES}, disjoint)", instr.op.row().name, places.len())));
+        }
+        let index = |(p, dtype): &(Place, DType)| (places.iter().position(|q| q == p).unwrap_or(0), *dtype);
+        let strides = places.iter().map(|p| {
+            let micro = program.values_where(|v| v.kind == Kind::Input(Rate::MicroStep)).any(|(id, _)| plan.places[id.index()] == Some(*p));
+            if micro { align(p.size) } else { 0 }
+        });
+        let operands = Operands {
+            inputs: inputs.iter().map(index).collect(),
+            outputs: outputs.iter().map(index).collect(),
+            input_types: program.input_types(instr),
+            output_types: program.output_types(instr),
+        };
+        let work = dispatch::work_len(&instr.op, &operands);
+        Ok(Step { strides: strides.collect(), operands, work, places })
+    }
+}
+
+#[derive(Debug)]
+struct CpuExecutable {
+    program: Arc<Program>,
+    plan: MemoryPlan,
+    steps: Vec<Step>,
+    memory: Arc<Mutex<Vec<Buffer>>>,
+    own: Vec<Buffer>,
+    work: Vec<f32>,
+}
+
+impl CpuExecutable {
+    fn load_inputs(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()> {
+        let base = self.plan.layout.buffers.len();
+        for (id, value) in self.program.values_where(|v| matches!(v.kind, Kind::Input(_))) {
+            let bytes = inputs.iter().find(|(i, _)| *i == id).map(|(_, b)| *b);
+            let copies = if value.kind == Kind::Input(Rate::MicroStep) { self.program.grad_accum } else { 1 };
+            let size = value.ty.size_bytes();
+            let bytes = bytes.filter(|b| b.len() == size * copies).ok_or_else(|| {
+                let found = bytes.map_or("nothing".to_string(), |b| format!("{} bytes", b.len()));
+                Error::operand(format!("input `{}`", value.name), format!("{} bytes", size * copies), found)
+            })?;
+            let Some(place) = self.plan.places[id.index()] else { continue };
+            for (m, part) in bytes.chunks(size.max(1)).enumerate() {
+                let from = place.offset + m * align(size);
+                self.own[place.buffer - base].bytes_mut()[from..from + size].copy_from_slice(part);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Executable for CpuExecutable {
+    fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()> {
+        self.load_inputs(inputs)?;
+        let CpuExecutable { program, steps, own, work, memory, .. } = self;
+        let mut guard = lock(memory);
+        let persistent: &mut [Buffer] = &mut guard;
+        par::install(|| {
+            let mut run = |range: std::ops::Range<usize>, micro: usize| {
+                for (instr, step) in program.instrs[range.clone()].iter().zip(&steps[range]) {
+                    let mut places: arrayvec::ArrayVec<Place, MAX_PIECES> = step.places.iter().copied().collect();
+                    for (p, stride) in places.iter_mut().zip(&step.strides) {
+                        p.offset += micro * stride;
+                    }
+                    let mut pieces = lend(persistent, own, &places);
+                    dispatch::run(&instr.op, &step.operands, &mut pieces, work);
+                }
+            };
+            for micro in 0..program.grad_accum {
+                run(0..program.micro_end, micro);
+            }
+            run(program.micro_end..program.instrs.len(), 0);
+        });
+        Ok(())
+    }
+
+    fn read(&self, output: ValueId) -> Result<Box<dyn Readback>> {
+        let place = self.plan.places.get(output.index()).copied().flatten();
+        let place = place.ok_or_else(|| Error::operand("read", "an output of this Program", format!("%{}", output.0)))?;
+        let base = self.plan.layout.buffers.len();
+        let range = place.offset..place.offset + place.size;
+        let bytes = if place.buffer < base {
+            lock(&self.memory)[place.buffer].bytes()[range].to_vec()
+        } else {
+            self.own[place.buffer - base].bytes()[range].to_vec()
+        };
+        Ok(Box::new(Ready(Some(bytes))))
+    }
+}

@@ -1,0 +1,91 @@
+//! Models and their presets.
+
+pub mod gpt;
+pub mod mlp;
+
+use crate::error::{Error, Result};
+use crate::program::Rate;
+use crate::shape::Ty;
+use crate::trace::{Graph, Var};
+use crate::DType;
+use gpt::GptConfig;
+use mlp::MlpConfig;
+use serde::{Deserialize, Serialize};
+
+/// A model with its sizes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum ModelConfig {
+    /// Decoder-only transformer over tokens.
+    Gpt(GptConfig),
+    /// Fully connected classifier.
+    Mlp(MlpConfig),
+}
+
+/// Names of the presets.
+pub const PRESETS: [&str; 4] = ["gpt-tiny", "gpt-mini", "gpt2-124m", "mlp"];
+
+/// What a model computes on one batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward<'g> {
+    /// Unnormalised scores, [B, T, V] or [B, classes].
+    pub logits: Var<'g>,
+    /// Mean cross-entropy, f32.
+    pub loss: Var<'g>,
+}
+
+impl ModelConfig {
+    /// The preset `name` and its usual batch size.
+    pub fn preset(name: &str) -> Result<(ModelConfig, usize)> {
+        match name {
+            "gpt-tiny" => Ok((ModelConfig::Gpt(GptConfig::tiny()), 16)),
+            "gpt-mini" => Ok((ModelConfig::Gpt(GptConfig::mini()), 4)),
+            "gpt2-124m" => Ok((ModelConfig::Gpt(GptConfig::gpt2_124m()), 4)),
+            "mlp" => Ok((ModelConfig::Mlp(MlpConfig::mnist()), 256)),
+            _unknown => Err(Error::config("model", format!("one of {}", PRESETS.join(", ")), format!("`{name}`"))),
+        }
+    }
+
+    /// Checks the sizes.
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            ModelConfig::Gpt(c) => c.validate(),
+            ModelConfig::Mlp(c) => c.validate(),
+        }
+    }
+
+    /// Types of the two inputs of one micro-step: what the model sees, and the targets.
+    pub fn input_types(&self, batch: usize) -> [Ty; 2] {
+        match self {
+            ModelConfig::Gpt(c) => [Ty::new(DType::U32, [batch, c.context]), Ty::new(DType::U32, [batch, c.context])],
+            ModelConfig::Mlp(c) => [Ty::new(DType::F32, [batch, c.inputs]), Ty::new(DType::U32, [batch])],
+        }
+    }
+
+    /// Records the forward pass on a batch of `batch`, with inputs named `x` and `targets`.
+    #[track_caller]
+    pub fn forward<'g>(&self, g: &'g Graph, batch: usize) -> Forward<'g> {
+        let [x, targets] = self.input_types(batch);
+        let x = g.input("x", x, Rate::MicroStep);
+        let targets = g.input("targets", targets, Rate::MicroStep);
+        let logits = self.logits(x);
+        Forward { logits, loss: logits.cross_entropy(targets, 0.0) }
+    }
+
+    /// Records the scores for `x`.
+    #[track_caller]
+    pub fn logits<'g>(&self, x: Var<'g>) -> Var<'g> {
+        match self {
+            ModelConfig::Gpt(c) => c.forward(x),
+            ModelConfig::Mlp(c) => c.forward(x),
+        }
+    }
+
+    /// Targets of one micro-step: tokens or images, the unit of throughput.
+    pub fn items_per_batch(&self, batch: usize) -> usize {
+        match self {
+            ModelConfig::Gpt(c) => batch * c.context,
+            ModelConfig::Mlp(_) => batch,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What a step tells the host: a small fixed schema of scalars, written on the device by `Record` and read late.
+
+use crate::op::quantize::STATS;
+use serde::{Deserialize, Serialize};
+
+/// Name of the state that `Record` instructions write.
+pub const TELEMETRY: &str = "telemetry";
+
+/// Slots of the telemetry state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Slot {
+    /// Mean training loss of the step.
+    Loss,
+    /// Global L2 norm of the gradients, after unscale, before clip.
+    GradNorm,
+    /// Loss scale that this step used.
+    LossScale,
+    /// 1 if a gradient was non-finite.
+    FoundInf,
+    /// Good steps since the last change of the loss scale, after this step.
+    GrowthTracker,
+    /// Number of slots.
+    Count,
+}
+
+/// What one step reported. Non-finite values are kept as they are; sinks decide how to write them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Step number, counted from 1.
+    pub step: u64,
+    /// Mean training loss of the step.
+    pub loss: f32,
+    /// Learning rate.
+    pub lr: f64,
+    /// Global L2 norm of the gradients, after unscale, before clip.
+    pub grad_norm: f32,
+    /// Loss scale that this step used; `None` without a scaler.
+    pub loss_scale: Option<f32>,
+    /// A gradient was non-finite.
+    pub found_inf: bool,
+    /// The optimizer left everything as it was.
+    pub skipped: bool,
+    /// Steps skipped so far.
+    pub skipped_total: u64,
+    /// Good steps since the last change of the loss scale; `None` without a scaler.
+    pub growth_tracker: Option<i32>,
+    /// The worst fp8 tensors of the last micro-step; `None` without fp8.
+    pub fp8: Option<Fp8Report>,
+}
+
+/// Extremes over all fp8 tensors of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fp8Report {
+    /// Largest share of non-zero values that became zero, and its tensor.
+    pub underflow: (f32, String),
+    /// Largest share of values that saturated, and its tensor.
+    pub saturated: (f32, String),
+    /// Non-finite values over all tensors.
+    pub nonfinite: f32,
+}
+
+/// Statistics of one fp8 tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fp8Stats {
+    /// Largest magnitude.
+    pub amax: f32,
+    /// Scale used.
+    pub scale: f32,
+    /// Share of non-zero values that became zero.
+    pub underflow: f32,
+    /// Share of values above the largest of the format.
+    pub saturated: f32,
+    /// Number of non-finite values.
+    pub nonfinite: f32,
+}
+
+impl Fp8Stats {
+    /// The rows of the fp8 statistics state.
+    pub fn rows(values: &[f32]) -> Vec<Fp8Stats> {
+        values
+            .chunks_exact(STATS)
+            .map(|r| Fp8Stats { amax: r[0], scale: r[1], underflow: r[2], saturated: r[3], nonfinite: r[4] })
+            .collect()
+    }
+}

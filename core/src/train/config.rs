@@ -1,0 +1,62 @@
+//! Everything that decides the numbers of a run.
+
+use crate::error::{Error, Result};
+use crate::model::ModelConfig;
+use crate::optim::OptimConfig;
+use crate::optim::schedule::Schedule;
+use crate::precision::Recipe;
+use crate::precision::clip::Clip;
+use serde::{Deserialize, Serialize};
+
+/// A validated description of a run. The same config, data and backend give the same bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Model and sizes.
+    pub model: ModelConfig,
+    /// Precision.
+    pub recipe: Recipe,
+    /// Optimizer.
+    pub optim: OptimConfig,
+    /// Learning rate over the steps.
+    pub schedule: Schedule,
+    /// Gradient clipping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<Clip>,
+    /// Sequences or images of a micro-step.
+    pub batch: usize,
+    /// Micro-steps of a step.
+    pub grad_accum: usize,
+    /// Seed of weights, batches and dropout.
+    pub seed: u64,
+}
+
+impl TrainConfig {
+    /// Checks every part.
+    pub fn validate(&self) -> Result<()> {
+        self.model.validate()?;
+        self.recipe.validate()?;
+        self.optim.validate()?;
+        if let Some(clip) = &self.clip {
+            clip.validate()?;
+        }
+        let range = |name: &str, n: usize, max: usize| {
+            if (1..=max).contains(&n) { Ok(()) } else { Err(Error::config(name, format!("1 to {max}"), n.to_string())) }
+        };
+        range("batch", self.batch, 1 << 20)?;
+        range("grad_accum", self.grad_accum, 1 << 16)?;
+        let s = &self.schedule;
+        if !(s.lr >= 0.0 && s.lr.is_finite()) {
+            return Err(Error::config("lr", "a finite value of at least 0", s.lr.to_string()));
+        }
+        if !(s.min_lr >= 0.0 && s.min_lr <= s.lr) {
+            return Err(Error::config("min_lr", format!("0 to lr ({})", s.lr), s.min_lr.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Tokens or images of a step.
+    pub fn items_per_step(&self) -> usize {
+        self.model.items_per_batch(self.batch) * self.grad_accum
+    }
+}

@@ -1,0 +1,8 @@
+//! Training: what a run consists of ([`TrainConfig`]), its recorded Programs ([`record`]) and the loop over them ([`Session`]).
+
+pub mod config;
+pub mod record;
+pub mod session;
+
+pub use config::TrainConfig;
+pub use session::Session;

@@ -1,0 +1,117 @@
+//! Records the Programs of a run: the training step, the evaluation of a batch, the scores for sampling.
+
+use super::config::TrainConfig;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::op::expr::Ex;
+use crate::op::update::{NormType, Record, RecordMode};
+use crate::op::Op;
+use crate::optim::Optim;
+use crate::precision::clip;
+use crate::precision::fp8;
+use crate::precision::scaler::GradScaler;
+use crate::program::{Program, Rate, Role};
+use crate::shape::Ty;
+use crate::telemetry::{Slot, TELEMETRY};
+use crate::trace::{Graph, Var};
+
+/// Name of the optimizer and prefix of its states.
+pub const OPTIM: &str = "optim";
+/// Name of the output with the evaluation loss.
+pub const LOSS: &str = "loss";
+/// Name of the output with the scores.
+pub const LOGITS: &str = "logits";
+
+/// Records one training step.
+pub fn train_step(config: &TrainConfig) -> Result<Program> {
+    train_graph(config)?.finish()
+}
+
+/// The training step as recorded, before the passes.
+pub fn train_graph(config: &TrainConfig) -> Result<Graph> {
+    config.validate()?;
+    let g = Graph::new(format!("train {}", config.recipe.name), true);
+    g.set_grad_accum(config.grad_accum);
+    record_train(&g, config)?;
+    Ok(g)
+}
+
+fn record_train(g: &Graph, config: &TrainConfig) -> Result<()> {
+    let recipe = &config.recipe;
+    let mut scaler = GradScaler::new(g, recipe.scaler)?;
+    let forward = g.autocast(recipe.region(), || config.model.forward(g, config.batch));
+    let loss = match config.grad_accum {
+        1 => forward.loss,
+        n => forward.loss * (1.0 / n as f32),
+    };
+    let mut optim = Optim::new(OPTIM, config.optim, g.params())?;
+    optim.backward(scaler.scale(loss));
+    if let Some(fp8) = &recipe.fp8 {
+        fp8::finish(g, fp8);
+    }
+    let step_loss = sum_over_micro_steps(g, loss);
+    g.begin_update();
+    record(g, Slot::Loss, step_loss);
+    if config.grad_accum > 1 {
+        g.push_into(Op::Zero, &[step_loss.id], &[Some(step_loss.id)]);
+    }
+    if let Some(scale) = scaler.loss_scale() {
+        record(g, Slot::LossScale, scale);
+    }
+    scaler.unscale(&mut optim)?;
+    let norm = match config.clip {
+        Some(clip) => clip::clip_grads(&scaler, &mut optim, clip)?,
+        None => clip::grad_norm(&scaler, &optim, NormType::L2)?,
+    };
+    record(g, Slot::GradNorm, norm);
+    if let Some(found_inf) = scaler.found_inf(&optim) {
+        record(g, Slot::FoundInf, found_inf);
+    }
+    scaler.step(&mut optim)?;
+    scaler.update()?;
+    if let Some(tracker) = scaler.growth_tracker() {
+        record(g, Slot::GrowthTracker, tracker.cast(DType::F32));
+    }
+    Ok(())
+}
+
+/// The mean loss of the step: `loss` itself for one micro-step, else a state that collects it.
+fn sum_over_micro_steps<'g>(g: &'g Graph, loss: Var<'g>) -> Var<'g> {
+    if g.grad_accum() == 1 {
+        return loss;
+    }
+    let sum = g.root_state("loss_sum", Ty::scalar(DType::F32), Role::Telemetry, 0.0);
+    g.add_into(sum, loss);
+    g.var(sum)
+}
+
+fn record(g: &Graph, slot: Slot, value: Var<'_>) {
+    let telemetry = g.root_state(TELEMETRY, Ty::new(DType::F32, [Slot::Count as usize]), Role::Telemetry, 0.0);
+    let op = Record { slot: slot as usize, mode: RecordMode::Set };
+    g.push_into(Op::Record(op), &[value.id, telemetry], &[Some(telemetry)]);
+}
+
+/// Records the evaluation loss of one batch, in the precision of training but with frozen fp8 scales and no dropout.
+pub fn eval_step(config: &TrainConfig) -> Result<Program> {
+    let g = Graph::new(format!("eval {}", config.recipe.name), false);
+    let forward = g.autocast(config.recipe.region(), || config.model.forward(&g, config.batch));
+    if let Some(fp8) = &config.recipe.fp8 {
+        fp8::finish(&g, fp8);
+    }
+    g.output(LOSS, forward.loss);
+    g.finish()
+}
+
+/// Records the scores for one batch of `batch`, f32.
+pub fn logits(config: &TrainConfig, batch: usize) -> Result<Program> {
+    let g = Graph::new(format!("logits {}", config.recipe.name), false);
+    let [x, _] = config.model.input_types(batch);
+    let x = g.input("x", x, Rate::MicroStep);
+    let logits = g.autocast(config.recipe.region(), || config.model.logits(x));
+    if let Some(fp8) = &config.recipe.fp8 {
+        fp8::finish(&g, fp8);
+    }
+    let logits = g.map(Ex::input(0), &[logits], DType::F32);
+    g.output(LOGITS, logits);
+    g.finish()
+}

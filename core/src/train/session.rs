@@ -1,0 +1,242 @@
+//! A run in memory: compiled Programs over one set of weights and states, stepped by the host.
+//!
+//! The session knows no files and no clock; hosts feed it batches and read its reports.
+
+use super::config::TrainConfig;
+use super::record::{self, LOGITS, LOSS, OPTIM};
+use crate::backend::{Backend, Executable, Memory, wait};
+use crate::error::{Error, Result};
+use crate::precision::fp8;
+use crate::precision::scaler::{GROWTH_TRACKER, LOSS_SCALE, ScalerState};
+use crate::program::memory::{Layout, MemoryPlan};
+use crate::program::{Init, Program, ValueId};
+use crate::rng::Rng;
+use crate::shape::Ty;
+use crate::telemetry::{Fp8Report, Fp8Stats, Slot, StepReport, TELEMETRY};
+use std::sync::Arc;
+
+/// One batch as bytes: inputs and targets of all micro-steps, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// What the model sees.
+    pub x: &'a [u8],
+    /// What it should answer.
+    pub targets: &'a [u8],
+}
+
+/// A compiled Program with the ids of its inputs.
+#[derive(Debug)]
+struct Compiled {
+    program: Arc<Program>,
+    executable: Box<dyn Executable>,
+}
+
+impl Compiled {
+    fn new(backend: &dyn Backend, memory: &Arc<dyn Memory>, program: Program) -> Result<Compiled> {
+        let program = Arc::new(program);
+        Ok(Compiled { executable: backend.compile(program.clone(), memory)?, program })
+    }
+
+    fn submit(&mut self, inputs: &[(&str, &[u8])]) -> Result<()> {
+        let ids: Vec<(ValueId, &[u8])> =
+            inputs.iter().filter_map(|(name, bytes)| self.program.find(name).map(|id| (id, *bytes))).collect();
+        self.executable.submit(&ids)
+    }
+
+    fn output(&self, name: &str) -> Result<Vec<u8>> {
+        let id = self.program.find(name).ok_or_else(|| Error::operand("read", "the name of an output", format!("`{name}`")))?;
+        wait(self.executable.read(id)?)
+    }
+}
+
+/// A run in memory.
+#[derive(Debug)]
+pub struct Session {
+    config: TrainConfig,
+    backend: Arc<dyn Backend>,
+    memory: Arc<dyn Memory>,
+    train: Compiled,
+    eval: Option<Compiled>,
+    logits: Option<(usize, Compiled)>,
+    step: u64,
+    skipped: u64,
+}
+
+impl Session {
+    /// Records, compiles and initialises a run.
+    pub fn new(backend: Arc<dyn Backend>, config: TrainConfig) -> Result<Session> {
+        let program = record::train_step(&config)?;
+        let layout = Arc::new(Layout::new(&program));
+        let memory = backend.alloc(layout)?;
+        let train = Compiled::new(&*backend, &memory, program)?;
+        let session = Session { config, backend, memory, train, eval: None, logits: None, step: 0, skipped: 0 };
+        session.init()?;
+        Ok(session)
+    }
+
+    /// Writes the first contents of every persistent value, each from its own stream of the seed.
+    fn init(&self) -> Result<()> {
+        for (i, entry) in self.memory.layout().entries.iter().enumerate() {
+            let bytes = init_bytes(&entry.ty, entry.init, &mut Rng::new(self.config.seed, i as u32));
+            self.memory.write(&entry.name, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The config it was made from.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// The recorded training step.
+    pub fn program(&self) -> &Program {
+        &self.train.program
+    }
+
+    /// Where everything of the training step lies.
+    pub fn plan(&self) -> &MemoryPlan {
+        self.train.executable.plan()
+    }
+
+    /// Weights and states.
+    pub fn memory(&self) -> &Arc<dyn Memory> {
+        &self.memory
+    }
+
+    /// Steps taken, skipped ones included.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// Runs one step on `batch` and reports it.
+    pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport> {
+        self.step += 1;
+        let lr = self.config.schedule.lr(self.step);
+        let lr_f32 = lr as f32;
+        let rng = self.rng_words();
+        let lr_name = format!("{OPTIM}.lr");
+        self.train.submit(&[
+            ("x", batch.x),
+            ("targets", batch.targets),
+            ("rng", bytemuck::cast_slice(&rng)),
+            (&lr_name, bytemuck::bytes_of(&lr_f32)),
+        ])?;
+        self.report(lr)
+    }
+
+    /// `[seed, step]` for every micro-step: dropout draws new words each time and the same words after a resume.
+    fn rng_words(&self) -> Vec<u32> {
+        let n = self.config.grad_accum as u64;
+        (0..n).flat_map(|m| [self.config.seed as u32 ^ (self.config.seed >> 32) as u32, ((self.step - 1) * n + m) as u32]).collect()
+    }
+
+    fn report(&mut self, lr: f64) -> Result<StepReport> {
+        let t = self.read_f32(TELEMETRY)?;
+        let scaled = self.config.recipe.scaler.is_some();
+        let (loss, grad_norm) = (t[Slot::Loss as usize], t[Slot::GradNorm as usize]);
+        let found = t[Slot::FoundInf as usize] != 0.0;
+        self.skipped += u64::from(scaled && found);
+        Ok(StepReport {
+            step: self.step,
+            loss,
+            lr,
+            grad_norm,
+            loss_scale: scaled.then(|| t[Slot::LossScale as usize]),
+            found_inf: found || !grad_norm.is_finite(),
+            skipped: scaled && found,
+            skipped_total: self.skipped,
+            growth_tracker: scaled.then(|| t[Slot::GrowthTracker as usize] as i32),
+            fp8: self.fp8_report()?,
+        })
+    }
+
+    fn fp8_report(&self) -> Result<Option<Fp8Report>> {
+        let stats = self.fp8_stats()?;
+        let slots = &self.train.program.fp8_slots;
+        let worst = |of: fn(&Fp8Stats) -> f32| {
+            let best = stats.iter().map(of).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+            best.map_or((0.0, String::new()), |(i, v)| (v, slots[i].name.clone()))
+        };
+        Ok((!stats.is_empty()).then(|| Fp8Report {
+            underflow: worst(|s| s.underflow),
+            saturated: worst(|s| s.saturated),
+            nonfinite: stats.iter().map(|s| s.nonfinite).sum(),
+        }))
+    }
+
+    /// Statistics of every fp8 tensor, in the order of `program().fp8_slots`.
+    pub fn fp8_stats(&self) -> Result<Vec<Fp8Stats>> {
+        match self.memory.layout().find(fp8::STATISTICS) {
+            None => Ok(Vec::new()),
+            Some(_) => Ok(Fp8Stats::rows(&self.read_f32(fp8::STATISTICS)?)),
+        }
+    }
+
+    /// Mean loss on one batch, without changing anything.
+    pub fn eval(&mut self, batch: Batch<'_>) -> Result<f32> {
+        if self.eval.is_none() {
+            self.eval = Some(Compiled::new(&*self.backend, &self.memory, record::eval_step(&self.config)?)?);
+        }
+        let eval = self.eval.as_mut().expect("compiled above");
+        eval.submit(&[("x", batch.x), ("targets", batch.targets)])?;
+        Ok(f32s(&eval.output(LOSS)?)[0])
+    }
+
+    /// Scores for a batch of `batch` inputs: `[batch, .., classes]`, f32.
+    pub fn logits(&mut self, batch: usize, x: &[u8]) -> Result<Vec<f32>> {
+        if self.logits.as_ref().is_none_or(|(b, _)| *b != batch) {
+            let program = record::logits(&self.config, batch)?;
+            self.logits = Some((batch, Compiled::new(&*self.backend, &self.memory, program)?));
+        }
+        let (_, logits) = self.logits.as_mut().expect("compiled above");
+        logits.submit(&[("x", x)])?;
+        Ok(f32s(&logits.output(LOGITS)?))
+    }
+
+    /// A persistent f32 value.
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(f32s(&wait(self.memory.read(name)?)?))
+    }
+
+    /// State dict of the loss scaler; `None` without one.
+    pub fn scaler_state(&self) -> Result<Option<ScalerState>> {
+        let Some(config) = self.config.recipe.scaler else { return Ok(None) };
+        let tracker = wait(self.memory.read(GROWTH_TRACKER)?)?;
+        Ok(Some(ScalerState {
+            scale: self.read_f32(LOSS_SCALE)?[0],
+            growth_factor: config.growth_factor,
+            backoff_factor: config.backoff_factor,
+            growth_interval: config.growth_interval,
+            growth_tracker: bytemuck::pod_read_unaligned(&tracker),
+        }))
+    }
+
+    /// Takes loss scale and growth tracker from a state dict. The factors must be those of the config: they are part of the Program.
+    pub fn load_scaler_state(&self, state: &ScalerState) -> Result<()> {
+        state.validate()?;
+        let own = self.scaler_state()?.ok_or_else(|| Error::config("scaler state", "a recipe with a loss scaler", "none"))?;
+        let same = ScalerState { scale: own.scale, growth_tracker: own.growth_tracker, ..*state } == own;
+        if !same {
+            return Err(Error::config("scaler state", format!("the factors and interval of the config, {own:?}"), format!("{state:?}")));
+        }
+        self.memory.write(LOSS_SCALE, bytemuck::bytes_of(&state.scale))?;
+        self.memory.write(GROWTH_TRACKER, bytemuck::bytes_of(&state.growth_tracker))
+    }
+}
+
+fn f32s(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+/// First contents of a value.
+fn init_bytes(ty: &Ty, init: Init, rng: &mut Rng) -> Vec<u8> {
+    let n = ty.shape.numel();
+    let values: Vec<f32> = match init {
+        Init::Fill(c) => vec![c as f32; n],
+        Init::Normal { std } => (0..n).map(|_| rng.normal() * std).collect(),
+        Init::Uniform { bound } => (0..n).map(|_| (2.0 * rng.uniform() - 1.0) * bound).collect(),
+    };
+    let mut bytes = vec![0; ty.size_bytes()];
+    crate::float::slices::encode(ty.dtype, ty.dtype.overflow(), &values, &mut bytes);
+    bytes
+}
