@@ -48,6 +48,12 @@ impl Rng {
         Rng { key, next: 0 }
     }
 
+    /// The stream that belongs to a name (its FNV-1a hash).
+    pub fn named(seed: u64, name: &str) -> Rng {
+        let hash = name.bytes().fold(0x811C_9DC5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        Rng::new(seed, hash)
+    }
+
     /// Jumps to draw number `n`, counted from 0.
     pub fn seek(&mut self, n: u64) {
         self.next = n;

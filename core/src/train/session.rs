@@ -74,10 +74,11 @@ impl Session {
         Ok(session)
     }
 
-    /// Writes the first contents of every persistent value, each from its own stream of the seed.
+    /// Writes the first contents of every persistent value. Each name has a stream of its own, so that all recipes start from
+    /// the same weights.
     fn init(&self) -> Result<()> {
-        for (i, entry) in self.memory.layout().entries.iter().enumerate() {
-            let bytes = init_bytes(&entry.ty, entry.init, &mut Rng::new(self.config.seed, i as u32));
+        for entry in &self.memory.layout().entries {
+            let bytes = init_bytes(&entry.ty, entry.init, &mut Rng::named(self.config.seed, &entry.name));
             self.memory.write(&entry.name, &bytes)?;
         }
         Ok(())
