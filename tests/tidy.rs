@@ -67,6 +67,9 @@ fn files() -> Vec<File> {
             if skip {
                 continue;
             }
+            if path.is_dir() && path.join("CACHEDIR.TAG").is_file() {
+                continue; // build outputs, whatever the folder is called
+            }
             if path.is_dir() {
                 walk(&path, root, out);
             } else if TEXT.iter().any(|t| name.ends_with(t)) || path.parent().is_some_and(|p| p.ends_with(".ci")) {
