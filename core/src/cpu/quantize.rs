@@ -83,7 +83,10 @@ pub fn amax(x: View<'_>) -> f32 {
         let mut top = 0;
         for range in blocks(x.len()) {
             let x = x.load(range, &mut scratch);
-            top = top.max(simd::vectorize(|| amax_bits(x)));
+            top = top.max(simd::vectorize(
+                #[inline(always)]
+                || amax_bits(x),
+            ));
         }
         seen.fetch_max(top, Ordering::Relaxed);
     });
