@@ -56,7 +56,7 @@ fn root() -> PathBuf {
 
 /// All text files but build outputs, in a fixed order.
 fn files() -> Vec<File> {
-    const TEXT: [&str; 8] = [".rs", ".toml", ".md", ".svg", ".wgsl", ".cu", ".snap", "justfile"];
+    const TEXT: [&str; 7] = ["rs", "toml", "md", "svg", "wgsl", "cu", "snap"];
     fn walk(dir: &Path, root: &Path, out: &mut Vec<File>) {
         let mut entries: Vec<PathBuf> = fs::read_dir(dir).expect("readable").map(|e| e.expect("readable").path()).collect();
         entries.sort();
@@ -72,7 +72,10 @@ fn files() -> Vec<File> {
             }
             if path.is_dir() {
                 walk(&path, root, out);
-            } else if TEXT.iter().any(|t| name.ends_with(t)) || path.parent().is_some_and(|p| p.ends_with(".ci")) {
+            } else if path.extension().is_some_and(|e| TEXT.iter().any(|t| e == *t))
+                || name == "justfile"
+                || path.parent().and_then(Path::file_name).is_some_and(|n| n == ".ci")
+            {
                 let relative = path.strip_prefix(root).expect("inside").to_string_lossy().replace('\\', "/");
                 out.push(File { path: relative, text: fs::read_to_string(&path).expect("UTF-8 text") });
             }

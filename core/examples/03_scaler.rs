@@ -31,6 +31,7 @@ fn config() -> TrainConfig {
         clip: Some(Clip::Norm(1.0)),
         batch: 32,
         grad_accum: 2,
+        error_if_nonfinite: false,
         seed: 1,
     }
 }

@@ -33,6 +33,7 @@ fn session(name: RecipeName) -> Result<Session> {
         clip: None,
         batch: ROWS,
         grad_accum: 1,
+        error_if_nonfinite: false,
         seed: 1,
     };
     Session::new(Arc::new(CpuBackend::new()), config)
