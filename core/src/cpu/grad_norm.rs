@@ -210,7 +210,10 @@ mod tests {
                     .collect();
                 for (got, expect) in norms.iter().chain([&got]).zip(each.iter().chain([&combine(&each)])) {
                     // Four ulps of f32: sums of up to 82 thousand terms.
-                    assert!((f64::from(*got) - expect).abs() <= 4.0 * 2f64.powi(-24) * expect, "{dtype} {kind:?} {got} {expect}");
+                    assert!(
+                        (f64::from(*got) - expect).abs() <= 4.0 * 2f64.powi(-24) * expect,
+                        "{dtype} {kind:?} {got} {expect}"
+                    );
                 }
             }
         }

@@ -162,7 +162,14 @@ pub(super) fn count(s: &mut QuantizeStats, x: f32, y: f32, code: u8, max: u32) {
     s.nonfinite += u32::from(x >= INF_BITS);
 }
 
-fn piece<const COUNT: bool>(x: View<'_>, scale: f32, q: &mut [u8], seen: &Seen, dtype: DType, encode: impl Fn(f32) -> u8 + Copy) {
+fn piece<const COUNT: bool>(
+    x: View<'_>,
+    scale: f32,
+    q: &mut [u8],
+    seen: &Seen,
+    dtype: DType,
+    encode: impl Fn(f32) -> u8 + Copy,
+) {
     let mut scratch = [0.0; BLOCK];
     let max = dtype.max_f32().to_bits();
     let (mut top, mut total) = (0, QuantizeStats::default());

@@ -14,7 +14,10 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// A gradient rule of a composite: from the output gradient to the gradients of the recorded inputs.
-pub struct CustomRule(pub Box<dyn for<'g> Fn(&'g Graph, Var<'g>, &[bool]) -> Vec<Option<Var<'g>>>>);
+pub struct CustomRule(pub Box<CustomFn>);
+
+/// From the graph, the output gradient and which inputs need gradients to the gradients of the inputs.
+type CustomFn = dyn for<'g> Fn(&'g Graph, Var<'g>, &[bool]) -> Vec<Option<Var<'g>>>;
 
 impl fmt::Debug for CustomRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,7 +81,14 @@ impl Graph {
                     Backward::Op(op) => {
                         let vars = |ids: &[ValueId]| ids.iter().map(|&id| self.var(id)).collect::<Vec<_>>();
                         let (inputs, outputs) = (vars(&entry.inputs), vars(&entry.outputs));
-                        rules::backward(&rules::Context { g: self, op, inputs: &inputs, outputs: &outputs, dy: &dy, needs: &needs })
+                        rules::backward(&rules::Context {
+                            g: self,
+                            op,
+                            inputs: &inputs,
+                            outputs: &outputs,
+                            dy: &dy,
+                            needs: &needs,
+                        })
                     }
                     Backward::Custom(rule) => match dy[0] {
                         Some(dy) => (rule.0)(self, dy, &needs),

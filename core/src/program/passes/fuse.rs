@@ -10,8 +10,8 @@
 use crate::dtype::DType;
 use crate::op::expr::Map;
 
-use crate::op::map::{MAX_INPUTS, MapExpr, Source};
 use crate::op::Op;
+use crate::op::map::{MAX_INPUTS, MapExpr, Source};
 use crate::program::{Instr, Kind, Program, ValueId};
 use std::sync::Arc;
 
@@ -62,7 +62,8 @@ fn join_maps(program: &mut Program) {
         let [id] = program.instrs[at].outputs[..] else { continue };
         let Some(reader) = only_reader(program, &readers, id, at) else { continue };
         let Op::Map(consumer) = &program.instrs[reader].op else { continue };
-        if consumer.shape != producer.shape || !worth_it(program, &readers, at, reader, id) || overwritten(program, at, reader) {
+        if consumer.shape != producer.shape || !worth_it(program, &readers, at, reader, id) || overwritten(program, at, reader)
+        {
             continue;
         }
         let Some((map, inputs)) = inline(program, at, reader, id, producer, consumer) else { continue };
@@ -83,7 +84,14 @@ fn join_maps(program: &mut Program) {
 }
 
 /// The consumer with the producer's expression in place of input `id`, and its operands.
-fn inline(program: &Program, at: usize, reader: usize, id: ValueId, producer: &Map, consumer: &Map) -> Option<(Map, Vec<ValueId>)> {
+fn inline(
+    program: &Program,
+    at: usize,
+    reader: usize,
+    id: ValueId,
+    producer: &Map,
+    consumer: &Map,
+) -> Option<(Map, Vec<ValueId>)> {
     let mut inputs: Vec<ValueId> = Vec::new();
     let mut number = |v: ValueId| {
         let i = inputs.iter().position(|&x| x == v).unwrap_or_else(|| {

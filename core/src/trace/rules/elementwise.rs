@@ -4,10 +4,10 @@
 //! Where the input was broadcast, the result is summed back over the repeated axes.
 
 use super::Context;
+use crate::op::Op;
 use crate::op::expr::{Ex, Map};
 use crate::op::map::{BinaryFn, Node, UnaryFn};
 use crate::op::reduce::{Reduce, ReduceKind};
-use crate::op::Op;
 use crate::shape::Shape;
 use crate::trace::Var;
 
@@ -25,7 +25,8 @@ pub(super) fn map<'g>(ctx: &Context<'_, 'g>, m: &Map, dy: Var<'g>) -> Vec<Option
             let narrow = if axes.is_empty() { x.dtype() } else { crate::DType::F32 };
             // `d(a + b) = dy` needs no instruction unless the dtype changes.
             let identity = ex.is_input(0);
-            let full = if identity && (dy.dtype() == narrow || !axes.is_empty()) { dy } else { compact(ctx, ex, &operands, narrow) };
+            let full =
+                if identity && (dy.dtype() == narrow || !axes.is_empty()) { dy } else { compact(ctx, ex, &operands, narrow) };
             if axes.is_empty() {
                 return Some(full);
             }
