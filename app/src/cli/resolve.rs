@@ -18,7 +18,7 @@ use mantissa_core::train::TrainConfig;
 use mantissa_core::{Error, Result as CoreResult};
 use toml::Table;
 
-/// Recipe when none is named; see [`default_recipe_reason`].
+/// Recipe when none is named.
 pub const DEFAULT_RECIPE: RecipeName = RecipeName::Bf16;
 const DEFAULT_MODEL: &str = "gpt-tiny";
 const DEFAULT_STEPS: u64 = 1000;
@@ -42,18 +42,28 @@ const MAX_EVAL_BATCHES: usize = 1_000_000;
 /// Every key that `train` must hold to count as complete.
 const TRAIN_KEYS: [&str; 7] = ["model", "recipe", "optim", "schedule", "batch", "grad_accum", "seed"];
 
-/// Why the default recipe is what it is on the CPU.
-pub fn default_recipe_reason() -> &'static str {
-    "default on cpu: the range of f32, so no loss scaling, and half its activation memory"
+/// Why [`DEFAULT_RECIPE`] is what it is on the CPU.
+const DEFAULT_RECIPE_WHY: &str = "default on cpu: the range of f32, so no loss scaling, and smaller activations";
+
+/// A config and what was left to its defaults.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The config.
+    pub config: RunConfig,
+    /// Why it has this recipe.
+    pub recipe_why: &'static str,
 }
 
 /// The config that the flags of `train` ask for.
-pub fn resolve(args: &TrainArgs) -> Result<RunConfig> {
+pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     let mut over = overlay::read(args.config.as_deref(), &args.set)?;
     let complete = TRAIN_KEYS.iter().all(|k| overlay::get(&over, &format!("train.{k}")).is_some());
 
     let preset = pick(args.model.as_deref(), &mut over, "run.model", &["train.model", "train.batch"], DEFAULT_MODEL);
-    let recipe = pick(args.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
+    let asked = args.recipe.is_some() || overlay::get(&over, "train.recipe.name").is_some();
+    let recipe_why = if asked { "as asked" } else { DEFAULT_RECIPE_WHY };
+    let recipe =
+        pick(args.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
     let optim = pick(args.optim.map(optim_name), &mut over, "train.optim.kind", &["train.optim"], "adamw");
 
     let base = defaults(&preset, recipe.parse()?, &optim)?;
@@ -73,7 +83,7 @@ pub fn resolve(args: &TrainArgs) -> Result<RunConfig> {
     apply_scaler(args, &mut config.train.recipe)?;
     apply_fp8(args, &mut config.train.recipe)?;
     check(args, &config)?;
-    Ok(config)
+    Ok(Resolved { config, recipe_why })
 }
 
 /// The choice named by a flag, else by the overlay, else the default. A flag that differs from the overlay drops what the overlay says in
@@ -174,7 +184,11 @@ fn apply_model(args: &TrainArgs, config: &mut RunConfig) -> CoreResult<()> {
                 return Err(Error::config(*flag, "a gpt model", format!("`{}`", config.run.model)));
             }
             if config.run.sample_tokens > 0 || config.run.sample_every > 0 {
-                return Err(Error::config("--sample-every", "a gpt model, which can write text", format!("`{}`", config.run.model)));
+                return Err(Error::config(
+                    "--sample-every",
+                    "a gpt model, which can write text",
+                    format!("`{}`", config.run.model),
+                ));
             }
         }
     }
@@ -359,7 +373,7 @@ mod tests {
     fn with(change: impl FnOnce(&mut TrainArgs)) -> Result<RunConfig> {
         let mut args = TrainArgs::default();
         change(&mut args);
-        resolve(&args)
+        resolve(&args).map(|r| r.config)
     }
 
     #[test]
@@ -429,7 +443,10 @@ mod tests {
     #[test]
     fn options_of_another_recipe_are_refused() {
         let message = |change: fn(&mut TrainArgs)| format!("{:#}", with(change).unwrap_err());
-        assert!(message(|a| a.init_scale = Some(8.0)).contains("--init-scale: expected a recipe with a loss scaler (f16), got bf16"));
+        assert!(
+            message(|a| a.init_scale = Some(8.0))
+                .contains("--init-scale: expected a recipe with a loss scaler (f16), got bf16")
+        );
         assert!(message(|a| a.margin = Some(1)).contains("--margin: expected the recipe fp8-delayed"));
         assert!(message(|a| a.mx_scale_rule = Some(MxArg::Floor)).contains("mxfp8"));
         assert!(message(|a| a.fp8_format = Some(FormatArg::E4m3)).contains("an fp8 recipe"));
