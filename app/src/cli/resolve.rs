@@ -73,8 +73,10 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     }
     overlay::merge(&mut table, &over);
     let what = args.config.as_ref().map_or("--set".to_string(), |p| p.display().to_string());
-    let mut config: RunConfig =
-        table.try_into().map_err(|e: toml::de::Error| anyhow::anyhow!("config: {}: {what}", e.message().trim_end()))?;
+    let mut config: RunConfig = serde_path_to_error::deserialize(table).map_err(|e| {
+        let problem = e.inner().message().trim_end().to_string();
+        anyhow::anyhow!("config: `{}`: {problem}: {what}", e.path())
+    })?;
 
     let given = |path: &str| overlay::get(&over, path).is_some();
     apply_run(args, &mut config, given("run.sample_tokens"));

@@ -75,7 +75,7 @@ fn options_of_another_recipe_model_or_optimizer() {
 #[test]
 fn data_that_is_not_there_or_not_what_it_should_be() {
     refused(&[], &["train", "--data", "missing.txt"], &["missing.txt"]);
-    refused(&[("a.txt", b"too short")], &["train", "--data", "a.txt"], &["validation part", "--seq-len"]);
+    refused(&[("a.txt", b"too short")], &["train", "--data", "a.txt"], &["part of the text", "--seq-len"]);
     refused(&[("a.txt", b"")], &["train", "--data", "a.txt"], &["at least 129 tokens"]);
     refused(&[("a.bin", b"ab\xff\xfe")], &["train", "--data", "a.bin"], &["UTF-8", "at 2", "a.bin"]);
     refused(&[("a.bin", b"\0\0\0")], &["train", "--data", "."], &["none in the folder"]);

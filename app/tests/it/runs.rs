@@ -186,7 +186,9 @@ fn an_mlp_reads_idx_files_plain_and_gzipped() {
 #[test]
 fn samples_are_kept_and_shown() {
     let dir = tempfile::tempdir().unwrap();
-    let o = good(train(dir.path(), &["--steps", "4", "--sample-every", "2", "--sample-tokens", "10", "--out", "r"]));
+    let flags =
+        ["train", "--batch-size", "2", "--seq-len", "32", "--steps", "4", "--sample-every", "2", "--sample-tokens", "10"];
+    let o = good(output(dir.path(), &[&flags[..], &["--eval-batches", "1", "--out", "r"]].concat()));
     assert_eq!(listing(&dir.path().join("r/samples")), ["step-00000002.txt", "step-00000004.txt"]);
     assert_eq!(stdout(&o).matches("sample at step").count(), 2, "{}", stdout(&o));
 }

@@ -10,7 +10,7 @@ fn sample_writes_text_from_the_last_run() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("ab.txt"), "ab".repeat(2000)).unwrap();
     for recipe in ["f32", "f16", "fp8-delayed", "mxfp8"] {
-        let flags = ["--data", "ab.txt", "--steps", "40", "--lr", "1e-2", "--warmup", "2", "--recipe", recipe];
+        let flags = ["--data", "ab.txt", "--steps", "60", "--lr", "3e-3", "--warmup", "5", "--recipe", recipe];
         good(train(dir.path(), &flags));
         let args = ["sample", "--prompt", "abab", "--tokens", "40", "--temperature", "0"];
         let text = stdout(&good(output(dir.path(), &args)));
@@ -42,8 +42,7 @@ fn a_killed_run_leaves_whole_weights() {
     for round in 0..8 {
         let out = format!("r{round}");
         // Saves after every step, so that a kill is likely to meet a write.
-        let mut child =
-            start(dir.path(), &["--steps", "100000", "--eval-every", "1", "--eval-batches", "1", "--json", "--out", &out]);
+        let mut child = start(dir.path(), &["--steps", "100000", "--eval-every", "1", "--json", "--out", &out]);
         let reader = wait_for_lines(&mut child, 5 + 3 * round);
         child.kill().unwrap();
         child.wait().unwrap();
