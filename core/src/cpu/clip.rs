@@ -72,7 +72,12 @@ impl AdaptiveClip {
 
 /// Replaces each element `x` by `f(x)`, computed in f32 and rounded once.
 fn for_each_value(grads: &mut [ViewMut<'_>], f: impl Fn(f32) -> f32 + Copy + Sync + Send) {
-    let apply = |x: &mut [f32]| simd::vectorize(|| x.iter_mut().for_each(|x| *x = f(*x)));
+    let apply = |x: &mut [f32]| {
+        simd::vectorize(
+            #[inline(always)]
+            || x.iter_mut().for_each(|x| *x = f(*x)),
+        )
+    };
     par::chunks(grads, 1, |_, grad| {
         for_each_piece(grad[0].reborrow(), &|mut piece: ViewMut<'_>| {
             if let Some(x) = piece.as_f32() {
@@ -169,7 +174,7 @@ mod tests {
                 let coef = 0.3;
                 let rounded = |v: f32| float::decode(dtype, float::encode(dtype, dtype.overflow(), v));
                 expect.iter_mut().for_each(|v| *v = rounded(*v * coef));
-                clip_apply(&mut [ViewMut::new(dtype, &mut bytes), ViewMut::of(&mut [])], coef);
+                clip_apply(&mut [ViewMut::new(dtype, &mut bytes), ViewMut::of::<f32>(&mut [])], coef);
                 let mut got = vec![0.0; n];
                 View::new(dtype, &bytes).decode_into(&mut got);
                 assert_eq!(got, expect, "{dtype} {n}");

@@ -207,7 +207,10 @@ fn product_split(p: &Product<'_>, y: ViewMut<'_>, plan: &Plan, work: &mut [f32])
             for j0 in (0..p.n).step_by(GROUP) {
                 let line = &mut line[..GROUP.min(p.n - j0)];
                 let c = packed_len + i * rows * p.n + start + j0;
-                simd::vectorize(|| add_parts(p, work, len, c, j0, line));
+                simd::vectorize(
+                    #[inline(always)]
+                    || add_parts(p, work, len, c, j0, line),
+                );
                 store(&mut y, start + j0, line, p.accumulate);
             }
         }

@@ -129,7 +129,10 @@ pub(super) fn pack(b: &Source<'_>, (k0, k): (usize, usize), (j0, n): (usize, usi
                 b.row(column0 + j + i, first, &mut line[..rows]);
             }
             let y = &mut y[j / NR * kc * NR + j % NR..];
-            simd::vectorize(|| transpose(&lines, width, rows, y));
+            simd::vectorize(
+                #[inline(always)]
+                || transpose(&lines, width, rows, y),
+            );
         }
     } else {
         let mut line = [0.0; GROUP];

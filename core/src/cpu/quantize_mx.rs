@@ -204,11 +204,14 @@ fn columns<const COUNT: bool>(
         let mut top = [0u32; BLOCK];
         for r in 0..rows {
             let x = x.load(r * cols + start..r * cols + start + n, &mut scratch);
-            simd::vectorize(|| {
-                for (top, &x) in top.iter_mut().zip(x) {
-                    *top = ordered_bits(x).max(*top);
-                }
-            });
+            simd::vectorize(
+                #[inline(always)]
+                || {
+                    for (top, &x) in top.iter_mut().zip(x) {
+                        *top = ordered_bits(x).max(*top);
+                    }
+                },
+            );
         }
         let mut factor = [0.0f32; BLOCK];
         for ((b, factor), &top) in scales.iter_mut().zip(&mut factor).zip(&top) {
@@ -218,17 +221,20 @@ fn columns<const COUNT: bool>(
         for r in 0..rows {
             let range = r * cols + start..r * cols + start + n;
             let (x, q) = (x.load(range.clone(), &mut scratch), &mut q[range]);
-            let s = simd::vectorize(|| {
-                let mut s = QuantizeStats::default();
-                for ((q, &x), &factor) in q.iter_mut().zip(x).zip(&factor) {
-                    let y = x * factor;
-                    *q = encode(y);
-                    if COUNT {
-                        count(&mut s, x, y, *q, scaler.max);
+            let s = simd::vectorize(
+                #[inline(always)]
+                || {
+                    let mut s = QuantizeStats::default();
+                    for ((q, &x), &factor) in q.iter_mut().zip(x).zip(&factor) {
+                        let y = x * factor;
+                        *q = encode(y);
+                        if COUNT {
+                            count(&mut s, x, y, *q, scaler.max);
+                        }
                     }
-                }
-                s
-            });
+                    s
+                },
+            );
             stats.merge(s);
         }
     }
@@ -430,6 +436,6 @@ mod tests {
         assert_eq!((b, q[0], q[3], q[32], q[40]), ([0xFE, 0x00], 0, 0xFE, 0, 0x7F));
         quantize_mx(View::of(&x), 64, MxAxis::Row, MxRule::Floor, ViewMut::new(DType::E4m3, &mut q), &mut b, None);
         assert_eq!((b, q[0] & 0x7F, q[32], q[40]), ([0xFF, 0x00], 0x7F, 0, 0x7F));
-        quantize_mx(View::of(&[]), 0, MxAxis::Row, MxRule::Ceil, ViewMut::new(DType::E4m3, &mut []), &mut [], None);
+        quantize_mx(View::of::<f32>(&[]), 0, MxAxis::Row, MxRule::Ceil, ViewMut::new(DType::E4m3, &mut []), &mut [], None);
     }
 }
