@@ -78,7 +78,14 @@ impl Graph {
                     Backward::Op(op) => {
                         let vars = |ids: &[ValueId]| ids.iter().map(|&id| self.var(id)).collect::<Vec<_>>();
                         let (inputs, outputs) = (vars(&entry.inputs), vars(&entry.outputs));
-                        rules::backward(&rules::Context { g: self, op, inputs: &inputs, outputs: &outputs, dy: &dy, needs: &needs })
+                        rules::backward(&rules::Context {
+                            g: self,
+                            op,
+                            inputs: &inputs,
+                            outputs: &outputs,
+                            dy: &dy,
+                            needs: &needs,
+                        })
                     }
                     Backward::Custom(rule) => match dy[0] {
                         Some(dy) => (rule.0)(self, dy, &needs),

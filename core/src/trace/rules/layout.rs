@@ -1,9 +1,9 @@
 //! Gradients of operations that only move elements.
 
 use super::Context;
+use crate::op::Op;
 use crate::op::index::GatherBackward;
 use crate::op::layout::Slice;
-use crate::op::Op;
 use crate::trace::Var;
 
 pub(super) fn permute<'g>(axes: &[usize], dy: Var<'g>) -> Vec<Option<Var<'g>>> {

@@ -1,11 +1,11 @@
 //! Gradients of the fused layers: attention, norms, softmax, cross-entropy, embedding.
 
 use super::Context;
+use crate::op::Op;
 use crate::op::attention::Attention;
 use crate::op::embedding::EmbeddingBackward;
 use crate::op::loss::{CrossEntropy, Softmax};
 use crate::op::norm::Norm;
-use crate::op::Op;
 use crate::trace::Var;
 
 pub(super) fn attention<'g>(ctx: &Context<'_, 'g>, a: &Attention, dy: Var<'g>) -> Vec<Option<Var<'g>>> {

@@ -1,10 +1,10 @@
 //! Gradients of matrix products, convolutions and pooling: products again, in the compute dtype chosen forward.
 
 use super::Context;
+use crate::op::Op;
 use crate::op::conv::{Conv2d, Pool2d};
 use crate::op::matmul::MatMul;
 use crate::op::reduce::{Reduce, ReduceKind};
-use crate::op::Op;
 use crate::trace::Var;
 
 /// `dA = dY B^T`, `dB = A^T dY`, `dbias` the sum of `dY` over rows; each stored in the dtype of its operand.
@@ -19,7 +19,13 @@ pub(super) fn matmul<'g>(ctx: &Context<'_, 'g>, m: &MatMul, dy: Var<'g>) -> Vec<
     let mut grads = vec![None; ctx.inputs.len()];
     if ctx.needs[0] {
         // y = op(a) op(b): da = dy op(b)^T, transposed if a is stored transposed.
-        grads[0] = Some(if m.trans_a {
+        grads[0] = Some(if m.trans_a && shared {
+            // One matrix cannot stand on the left of a batch: the transpose of the product instead.
+            let rank = a.shape().len();
+            let axes: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
+            let transposed = product(dy, b, false, !m.trans_b, a.dtype());
+            g.push(Op::Permute(axes), &[transposed.id])[0]
+        } else if m.trans_a {
             product(b, dy, m.trans_b, true, a.dtype())
         } else {
             product(dy, b, false, !m.trans_b, a.dtype())
@@ -28,11 +34,8 @@ pub(super) fn matmul<'g>(ctx: &Context<'_, 'g>, m: &MatMul, dy: Var<'g>) -> Vec<
     if ctx.needs[1] {
         // A matrix shared by all leading axes gets the sum over them: fold them into the rows.
         let (a, dy) = if shared && !m.trans_a { (a.rows(), dy.rows()) } else { (a, dy) };
-        let db = if m.trans_b {
-            product(dy, a, true, m.trans_a, b.dtype())
-        } else {
-            product(a, dy, !m.trans_a, false, b.dtype())
-        };
+        let db =
+            if m.trans_b { product(dy, a, true, m.trans_a, b.dtype()) } else { product(a, dy, !m.trans_a, false, b.dtype()) };
         grads[1] = Some(if db.shape() == b.shape() { db } else { sum_leading(db, b.shape().len()) });
     }
     if let Some(i) = m.bias_input().filter(|&i| ctx.needs[i]) {
