@@ -122,10 +122,12 @@ impl DType {
         match self {
             DType::U32 => "u32",
             DType::I32 => "i32",
-            DType::F32 | DType::Tf32 | DType::F16 | DType::Bf16 | DType::E4m3 | DType::E5m2 | DType::E8m0 => match self.format() {
-                Some(row) => row.name,
-                None => "",
-            },
+            DType::F32 | DType::Tf32 | DType::F16 | DType::Bf16 | DType::E4m3 | DType::E5m2 | DType::E8m0 => {
+                match self.format() {
+                    Some(row) => row.name,
+                    None => "",
+                }
+            }
         }
     }
 

@@ -154,16 +154,30 @@ impl Head<'_> {
         pulp::Arch::new().dispatch(Forward { head: *self, o, q, v, kt, lse });
     }
 
-    /// Multiplies `x[j]`, the entry of query `i` and key `j0 + j`, by 0 or the dropout scale.
+    /// `keep[j]` is the factor, 0 or the dropout scale, of query `i` and key `j0 + j`.
     #[inline(always)]
-    pub(super) fn drop(&self, dropout: &Dropout, i: usize, j0: usize, x: &mut [f32]) {
+    pub(super) fn keep(&self, dropout: &Dropout, i: usize, j0: usize, keep: &mut [f32; TILE]) {
         let Dropout { threshold, scale, seed, stream, step } = *dropout;
         let a = self.args;
         let first = (((self.b * a.heads + self.h) * a.t + i) * a.t + j0) as u32;
-        for (j, x) in x.iter_mut().enumerate() {
-            let word = rng::bits(seed, stream, step, first.wrapping_add(j as u32));
-            *x = if word >= threshold { *x * scale } else { 0.0 };
+        // Two neighbours share a block of the generator; the row may start at the second of a pair.
+        let mut words = [[0; 2]; TILE / 2 + 1];
+        for (pair, words) in words.iter_mut().enumerate() {
+            let index = (first & !1).wrapping_add(2 * pair as u32);
+            *words = rng::threefry2x32([seed, stream], [index >> 1, step]);
         }
+        let words = &words.as_flattened()[(first & 1) as usize..];
+        for (keep, &word) in keep.iter_mut().zip(words) {
+            *keep = if word >= threshold { scale } else { 0.0 };
+        }
+    }
+}
+
+/// `x *= keep`, where dropping also drops NaN and infinity.
+#[inline(always)]
+pub(super) fn apply(keep: &[f32; TILE], x: &mut [f32]) {
+    for (x, &keep) in x.iter_mut().zip(keep) {
+        *x = if keep == 0.0 { 0.0 } else { *x * keep };
     }
 }
 
@@ -184,7 +198,7 @@ impl WithSimd for Forward<'_> {
         let Forward { head, o, q, v, kt, lse } = self;
         let a = head.args;
         let width = a.padded();
-        let mut s = [0.0; TILE * TILE];
+        let (mut s, mut keep) = ([0.0; TILE * TILE], [0.0; TILE]);
         for i0 in (0..a.t).step_by(TILE) {
             let rows = TILE.min(a.t - i0);
             let (o, q) = (&mut o[i0 * width..][..rows * width], &q[i0 * width..][..rows * width]);
@@ -196,16 +210,21 @@ impl WithSimd for Forward<'_> {
                 scores(simd, &mut s, q, kt, a, (rows, j0, columns), a.scale);
                 for r in 0..rows {
                     let row = &mut s[r * TILE..][..TILE];
-                    // The mask: keys after the query, and those that only fill up the tile.
-                    row[visible(a, i0 + r, j0, columns)..].fill(f32::NEG_INFINITY);
+                    // Hidden entries repeat a visible score: they change no maximum and stay off the slow subnormal
+                    // path of `exp`; then they are cleared.
+                    let seen = visible(a, i0 + r, j0, columns);
+                    let shown = row[0];
+                    row[seen..].fill(shown);
                     let new_max = max_of(row).max(max[r]);
                     row.iter_mut().for_each(|s| *s = math::exp(*s - new_max));
-                    let shrink = math::exp(max[r] - new_max);
+                    row[seen..].fill(0.0);
+                    let shrink = if j0 == 0 { 0.0 } else { math::exp(max[r] - new_max) };
                     sum[r] = sum[r] * shrink + sum_of(row);
                     max[r] = new_max;
                     o[r * width..][..width].iter_mut().for_each(|o| *o *= shrink);
                     if let Some(dropout) = &a.dropout {
-                        head.drop(dropout, i0 + r, j0, row);
+                        head.keep(dropout, i0 + r, j0, &mut keep);
+                        apply(&keep, row);
                     }
                 }
                 let p = Left { x: &s, ld: TILE, trans: false };

@@ -9,7 +9,7 @@
 //!
 //! Source: Dao, "FlashAttention-2" (arXiv 2307.08691), algorithm 2.
 
-use super::attention::{AttentionArgs, Head, TILE, gather, product, scatter, scores, transpose, visible};
+use super::attention::{AttentionArgs, Head, TILE, apply, gather, product, scatter, scores, transpose, visible};
 use super::micro::Left;
 use super::par;
 use super::view::{View, ViewMut};
@@ -133,7 +133,7 @@ impl WithSimd for Backward<'_> {
             *d = dot(y, dy);
         }
         dq.fill(0.0);
-        let (mut p, mut ds) = ([0.0; TILE * TILE], [0.0; TILE * TILE]);
+        let (mut p, mut ds, mut keep) = ([0.0; TILE * TILE], [0.0; TILE * TILE], [0.0; TILE]);
         for j0 in (0..a.t).step_by(TILE) {
             let columns = TILE.min(a.t - j0);
             let first = if a.causal { j0 } else { 0 };
@@ -149,12 +149,13 @@ impl WithSimd for Backward<'_> {
                     let seen = visible(a, i0 + r, j0, columns);
                     p[seen..].fill(0.0);
                     if let Some(dropout) = &a.dropout {
-                        head.drop(dropout, i0 + r, j0, ds);
+                        head.keep(dropout, i0 + r, j0, &mut keep);
+                        apply(&keep, ds);
                     }
                     ds.iter_mut().zip(&*p).for_each(|(ds, p)| *ds = a.scale * *p * (*ds - delta));
                     ds[seen..].fill(0.0);
-                    if let Some(dropout) = &a.dropout {
-                        head.drop(dropout, i0 + r, j0, p);
+                    if a.dropout.is_some() {
+                        apply(&keep, p);
                     }
                 }
                 let (dk, dv) = (&mut dk[j0 * width..], &mut dv[j0 * width..]);

@@ -49,7 +49,8 @@ impl Backend for CpuBackend {
     }
 
     fn compile(&self, program: Arc<Program>, memory: &Arc<dyn Memory>) -> Result<Box<dyn Executable>> {
-        let memory = memory.as_any().downcast_ref::<CpuMemory>().ok_or_else(|| device_error("the memory is of another backend"))?;
+        let memory =
+            memory.as_any().downcast_ref::<CpuMemory>().ok_or_else(|| device_error("the memory is of another backend"))?;
         program.validate()?;
         let plan = MemoryPlan::new(&program, &memory.layout)?;
         let steps = program.instrs.iter().map(|i| Step::new(&program, &plan, i)).collect::<Result<Vec<_>>>()?;
@@ -107,7 +108,10 @@ impl Memory for CpuMemory {
 }
 
 fn find(layout: &Layout, name: &str) -> Result<Place> {
-    layout.find(name).map(|e| e.place).ok_or_else(|| Error::operand("memory", "the name of a parameter or state", format!("`{name}`")))
+    layout
+        .find(name)
+        .map(|e| e.place)
+        .ok_or_else(|| Error::operand("memory", "the name of a parameter or state", format!("`{name}`")))
 }
 
 struct Ready(Option<Vec<u8>>);
@@ -131,9 +135,7 @@ struct Step {
 
 impl Step {
     fn new(program: &Program, plan: &MemoryPlan, instr: &Instr) -> Result<Step> {
-        let place = |id: ValueId| {
-            plan.places[id.index()].ok_or_else(|| device_error(format!("value %{} has no place", id.0)))
-        };
+        let place = |id: ValueId| plan.places[id.index()].ok_or_else(|| device_error(format!("value %{} has no place", id.0)));
         // A list is one piece from its first member to its last.
         let lists = instr.op.packs(instr.inputs.len());
         let span = |list: &[ValueId]| -> Result<Place> {
@@ -178,11 +180,17 @@ impl Step {
         places.dedup();
         let overlap = places.windows(2).any(|w| w[0].buffer == w[1].buffer && w[0].offset + w[0].size > w[1].offset);
         if overlap || places.len() > MAX_PIECES {
-            return Err(device_error(format!("{} touches {} pieces of memory (at most {MAX_PIECES}, disjoint)", instr.op.row().name, places.len())));
+            return Err(device_error(format!(
+                "{} touches {} pieces of memory (at most {MAX_PIECES}, disjoint)",
+                instr.op.row().name,
+                places.len()
+            )));
         }
         let index = |(p, dtype): &(Place, DType)| (places.iter().position(|q| q == p).unwrap_or(0), *dtype);
         let strides = places.iter().map(|p| {
-            let micro = program.values_where(|v| v.kind == Kind::Input(Rate::MicroStep)).any(|(id, _)| plan.places[id.index()] == Some(*p));
+            let micro = program
+                .values_where(|v| v.kind == Kind::Input(Rate::MicroStep))
+                .any(|(id, _)| plan.places[id.index()] == Some(*p));
             if micro { align(p.size) } else { 0 }
         });
         let operands = Operands {

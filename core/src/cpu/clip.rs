@@ -72,7 +72,12 @@ impl AdaptiveClip {
 
 /// Replaces each element `x` by `f(x)`, computed in f32 and rounded once.
 fn for_each_value(grads: &mut [ViewMut<'_>], f: impl Fn(f32) -> f32 + Copy + Sync + Send) {
-    let apply = |x: &mut [f32]| simd::vectorize(|| x.iter_mut().for_each(|x| *x = f(*x)));
+    let apply = |x: &mut [f32]| {
+        simd::vectorize(
+            #[inline(always)]
+            || x.iter_mut().for_each(|x| *x = f(*x)),
+        )
+    };
     par::chunks(grads, 1, |_, grad| {
         for_each_piece(grad[0].reborrow(), &|mut piece: ViewMut<'_>| {
             if let Some(x) = piece.as_f32() {
@@ -91,15 +96,16 @@ fn for_each_value(grads: &mut [ViewMut<'_>], f: impl Fn(f32) -> f32 + Copy + Syn
 
 #[cfg(test)]
 mod tests {
-    use super::super::grad_norm::{NormKind, grad_norm, grad_norm_work_len};
+    use super::super::grad_norm::{grad_norm, grad_norm_work_len};
     use super::super::unscale::{UnscaleRef, unscale};
     use super::super::view::View;
     use super::*;
     use crate::dtype::DType;
     use crate::float;
+    use crate::op::update::NormType;
 
     /// Clips in place; the norm and all elements.
-    fn clip(mut grads: Vec<Vec<f32>>, kind: NormKind, max_norm: f32) -> (f32, Vec<f32>) {
+    fn clip(mut grads: Vec<Vec<f32>>, kind: NormType, max_norm: f32) -> (f32, Vec<f32>) {
         let views: Vec<_> = grads.iter().map(|g| View::of(g)).collect();
         let mut work = vec![0.0; grad_norm_work_len(views.iter().map(View::len))];
         let norm = grad_norm(&views, kind, &mut vec![0.0; views.len()], &mut work);
@@ -115,22 +121,22 @@ mod tests {
     #[test]
     fn golden_clip_by_norm() {
         // amp.md G11 and the facts of section 2.
-        let (norm, g) = clip(vec![vec![3.0, 4.0]], NormKind::L2, 1.0);
+        let (norm, g) = clip(vec![vec![3.0, 4.0]], NormType::L2, 1.0);
         assert_eq!((norm, bits(&g)), (5.0, vec![0x3F19_9998, 0x3F4C_CCCA]));
-        let (norm, g) = clip(vec![vec![3.0, 4.0], vec![12.0]], NormKind::L2, 1.3);
+        let (norm, g) = clip(vec![vec![3.0, 4.0], vec![12.0]], NormType::L2, 1.3);
         assert_eq!((norm, bits(&g)), (13.0, vec![0x3E99_9999, 0x3ECC_CCCC, 0x3F99_9999]));
-        let (_, g) = clip(vec![vec![3.0, -4.0]], NormKind::Inf, 2.0);
+        let (_, g) = clip(vec![vec![3.0, -4.0]], NormType::Inf, 2.0);
         assert_eq!(bits(&g), [0x3FBF_FFFD, 0xBFFF_FFFC]);
-        let (_, g) = clip(vec![vec![3.0, -4.0]], NormKind::L1, 3.5);
+        let (_, g) = clip(vec![vec![3.0, -4.0]], NormType::L1, 3.5);
         assert_eq!(bits(&g), [0x3FBF_FFFE, 0xBFFF_FFFD]);
-        assert_eq!(clip(vec![vec![3.0, 4.0]], NormKind::L2, 10.0).1, [3.0, 4.0]);
-        assert_eq!(clip(vec![vec![0.0, 0.0]], NormKind::L2, 1.0).1, [0.0, 0.0]);
-        assert_eq!(clip(vec![vec![3.0, 4.0]], NormKind::L2, 0.0).1, [0.0, 0.0]);
-        assert_eq!(clip(vec![vec![3e38, 3e38]], NormKind::L2, 1.0), (f32::INFINITY, vec![0.0, 0.0]));
-        let (norm, g) = clip(vec![vec![f32::INFINITY, 1.0]], NormKind::L2, 1.0);
+        assert_eq!(clip(vec![vec![3.0, 4.0]], NormType::L2, 10.0).1, [3.0, 4.0]);
+        assert_eq!(clip(vec![vec![0.0, 0.0]], NormType::L2, 1.0).1, [0.0, 0.0]);
+        assert_eq!(clip(vec![vec![3.0, 4.0]], NormType::L2, 0.0).1, [0.0, 0.0]);
+        assert_eq!(clip(vec![vec![3e38, 3e38]], NormType::L2, 1.0), (f32::INFINITY, vec![0.0, 0.0]));
+        let (norm, g) = clip(vec![vec![f32::INFINITY, 1.0]], NormType::L2, 1.0);
         assert!(norm == f32::INFINITY && g[0].is_nan() && g[1] == 0.0);
-        assert!(clip(vec![vec![f32::NAN, 1.0]], NormKind::L2, 1.0).1.iter().all(|x| x.is_nan()));
-        assert!(clip(vec![vec![f32::INFINITY, 1.0]], NormKind::L2, f32::INFINITY).1.iter().all(|x| x.is_nan()));
+        assert!(clip(vec![vec![f32::NAN, 1.0]], NormType::L2, 1.0).1.iter().all(|x| x.is_nan()));
+        assert!(clip(vec![vec![f32::INFINITY, 1.0]], NormType::L2, f32::INFINITY).1.iter().all(|x| x.is_nan()));
         assert_eq!(clip_coef(5.0, f32::INFINITY), 1.0);
     }
 
@@ -140,11 +146,11 @@ mod tests {
         let mut found = 0.0;
         let mut g = [f32::INFINITY, 16.0];
         unscale(&mut [UnscaleRef { grad: None, out: ViewMut::of(&mut g) }], 1.0 / 16.0, &mut found, None);
-        let (norm, g) = clip(vec![g.to_vec()], NormKind::L2, 1.0);
+        let (norm, g) = clip(vec![g.to_vec()], NormType::L2, 1.0);
         assert!(found == 1.0 && norm == f32::INFINITY && g[0].is_nan() && g[1] == 0.0);
         let (mut found, mut g) = (0.0, [48.0, 64.0]);
         unscale(&mut [UnscaleRef { grad: None, out: ViewMut::of(&mut g) }], 1.0 / 16.0, &mut found, None);
-        let (norm, g) = clip(vec![g.to_vec()], NormKind::L2, 1.0);
+        let (norm, g) = clip(vec![g.to_vec()], NormType::L2, 1.0);
         assert_eq!((found, norm, bits(&g)), (0.0, 5.0, vec![0x3F19_9998, 0x3F4C_CCCA]));
     }
 

@@ -110,7 +110,7 @@ mod tests {
     fn one(rule: Fp8ScaleRule, dtype: DType, history: &[f32], scale: f32, reduced: Option<f32>) -> (Vec<f32>, f32, u32) {
         let (mut h, mut s, mut c) = (history.to_vec(), [scale], [0]);
         let reduced = reduced.map(|r| [r]);
-        update_fp8_scales(&mut h, &mut s, &[dtype.max_f32()], reduced.as_ref().map(|r| &r[..]), &mut c, rule);
+        update_fp8_scales(&mut h, &mut s, |_| dtype.max_f32(), reduced.as_ref().map(|r| &r[..]), &mut c, rule);
         (h, s[0], c[0])
     }
 

@@ -8,9 +8,10 @@
 //! Invariants: how a product is cut depends on its dims, output dtype and [`Parallelism`] only, so the bits do not depend
 //! on the number of threads; nothing is allocated; old values of C are not read unless accumulating.
 //!
-//! Why not a crate: measured on two Zen 5 cores, this is level with faer 0.24, gemm 0.19 and matrixmultiply 0.3 at the
-//! shapes of a small GPT and ahead in weight gradients, decodes low-precision operands while packing, and saves faer's
-//! 80 s of build. Source of the scheme: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
+//! Why not a crate: on two Zen 5 cores, at the shapes of a small GPT, this runs at 0.8 to 1.4 of faer 0.24 (median 0.97, up
+//! to 500 GFLOP/s). Low-precision operands are decoded while packing, where a crate would need a pass of its own, and faer
+//! costs 80 s of build.
+//! Source of the scheme: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
 
 use super::micro::{self, Finish, Left, NR};
 use super::pack::{self, GROUP, KC, MC, Source};
@@ -101,7 +102,7 @@ pub(super) fn product_work_len((m, n, k): (usize, usize, usize), is_f32: bool, p
 struct Plan {
     /// Step of `k`.
     kc: usize,
-    /// `k` covered by one packing of B; a multiple of `kc`.
+    /// `k` covered by one packing of B.
     kb: usize,
     /// Columns covered by one packing of B; a multiple of `GROUP`.
     nb: usize,
@@ -116,24 +117,31 @@ struct Plan {
 impl Plan {
     /// Packed elements of B beyond which it is packed piecewise: 16 MiB.
     const PACKED: usize = 1 << 22;
-    /// Outputs up to which a long `k` is split.
+    /// Length of the sums from which they are split, and outputs up to which.
+    const SPLIT_K: usize = 1024;
     const SPLIT_OUTPUTS: usize = 1 << 18;
     const MAX_PARTS: usize = 8;
+    /// Steps of `k` that one packing covers.
+    const STEPS: usize = 32;
+    /// Rows of a task; fewer for a short C, so that there are tasks to share.
     const MAX_ROWS: usize = 128;
 
     fn new((m, n, k): (usize, usize, usize), is_f32: bool, parallelism: Parallelism) -> Plan {
-        let steps = pack::steps(k, KC);
-        let kc = k.div_ceil(steps).next_multiple_of(8).max(8);
-        let rows = m.div_ceil(8).next_multiple_of(8).min(Self::MAX_ROWS);
-        let parallel = parallelism == Parallelism::Par;
-        if parallel && steps >= 4 && m <= 4 * Self::MAX_ROWS && m * n <= Self::SPLIT_OUTPUTS {
-            let kb = steps.div_ceil(Self::MAX_PARTS) * kc;
-            return Plan { kc, kb, nb: n.next_multiple_of(GROUP), parts: k.div_ceil(kb), rows, c_len: 0 };
+        let even = |k: usize| k.div_ceil(pack::steps(k, KC)).next_multiple_of(8).max(8);
+        let rows = if m >= 16 * Self::MAX_ROWS { Self::MAX_ROWS } else { m.div_ceil(8).next_multiple_of(8).min(MC) };
+        let few_outputs = m <= 4 * Self::MAX_ROWS && m * n <= Self::SPLIT_OUTPUTS;
+        if parallelism == Parallelism::Par && k >= Self::SPLIT_K && few_outputs {
+            let kb = k.div_ceil(Self::MAX_PARTS).next_multiple_of(8);
+            let nb = n.next_multiple_of(GROUP);
+            return Plan { kc: even(kb), kb, nb, parts: k.div_ceil(kb), rows, c_len: 0 };
         }
-        // Sums of a low-precision output cannot wait in `y` for the next piece of k.
-        let kb = if is_f32 { (KC * 32).min(steps * KC) / KC * kc } else { steps * kc };
-        let nb = (Self::PACKED / kb).max(GROUP).min(n.next_multiple_of(GROUP)) / GROUP * GROUP;
-        let c_len = if is_f32 || steps == 1 { 0 } else { m * nb.min(n) };
+        let (steps, kc) = (pack::steps(k, KC), even(k));
+        // Sums of a low-precision output cannot wait in `y` for the next step of k.
+        let outside = !is_f32 && steps > 1;
+        let kb = if is_f32 { steps.min(Self::STEPS) * kc } else { steps * kc };
+        let nb = if outside { Piece::COLUMNS } else { (Self::PACKED / kb).max(GROUP) / GROUP * GROUP };
+        let nb = nb.min(n.next_multiple_of(GROUP));
+        let c_len = if outside { m * nb.min(n) } else { 0 };
         Plan { kc, kb, nb, parts: 1, rows, c_len }
     }
 }
@@ -199,7 +207,10 @@ fn product_split(p: &Product<'_>, y: ViewMut<'_>, plan: &Plan, work: &mut [f32])
             for j0 in (0..p.n).step_by(GROUP) {
                 let line = &mut line[..GROUP.min(p.n - j0)];
                 let c = packed_len + i * rows * p.n + start + j0;
-                simd::vectorize(|| add_parts(p, work, len, c, j0, line));
+                simd::vectorize(
+                    #[inline(always)]
+                    || add_parts(p, work, len, c, j0, line),
+                );
                 store(&mut y, start + j0, line, p.accumulate);
             }
         }
@@ -246,6 +257,9 @@ struct Piece<'a> {
 }
 
 impl Piece<'_> {
+    /// Columns of C that stay in the L2 cache from one step of `k` to the next.
+    const COLUMNS: usize = 8 * GROUP;
+
     /// What happens to the sums of this piece: the bias joins the last one.
     fn finish(&self, add_old: bool) -> Finish<'_> {
         let last = self.k0 + self.k == self.p.k;
@@ -264,28 +278,35 @@ impl Piece<'_> {
     fn run_with(&self, i0: usize, m: usize, c: &mut [f32], ldc: usize, finish: Finish<'_>, block: &mut [f32]) {
         for i in (0..m).step_by(MC) {
             let m = MC.min(m - i);
-            for step in 0..pack::steps(self.k, self.kc) {
-                let k = self.kc.min(self.k - step * self.kc);
-                let a = self.left((i0 + i, m), (step, k), block);
-                let last = (step + 1) * self.kc >= self.k;
-                let finish = Finish {
-                    add_old: finish.add_old || step > 0,
-                    bias: finish.bias.filter(|_| last),
-                    ..finish
-                };
-                self.panels(&mut c[i * ldc..], ldc, (m, k), a, step, (0, self.n), finish);
+            for j in (0..self.n).step_by(Self::COLUMNS) {
+                let n = Self::COLUMNS.min(self.n - j);
+                for step in 0..pack::steps(self.k, self.kc) {
+                    let k = self.kc.min(self.k - step * self.kc);
+                    let a = self.left((i0 + i, m), (step, k), block);
+                    let last = (step + 1) * self.kc >= self.k;
+                    let finish = Finish { add_old: finish.add_old || step > 0, bias: finish.bias.filter(|_| last), ..finish };
+                    self.panels(&mut c[i * ldc + j..], ldc, (m, k), a, step, (j, n), finish);
+                }
             }
         }
     }
 
     /// Rows `i0..i0 + m` into `y`, which holds those rows in full. For one step of `k`: the sums of four panels at a time
     /// wait in the L1 cache for their rounding.
-    fn run_rounded(&self, i0: usize, m: usize, mut y: ViewMut<'_>) {
-        let mut block = [0.0; MC * KC];
+    fn run_rounded(&self, i0: usize, m: usize, y: ViewMut<'_>) {
+        // Two sizes, because clearing the block shows in the time of a short sum.
+        if self.kc <= KC / 3 {
+            self.run_rounded_with(i0, m, y, &mut [0.0; MC * KC / 3]);
+        } else {
+            self.run_rounded_with(i0, m, y, &mut [0.0; MC * KC]);
+        }
+    }
+
+    fn run_rounded_with(&self, i0: usize, m: usize, mut y: ViewMut<'_>, block: &mut [f32]) {
         let mut tile = [0.0; MC * GROUP];
         for i in (0..m).step_by(MC) {
             let m = MC.min(m - i);
-            let a = self.left((i0 + i, m), (0, self.k), &mut block);
+            let a = self.left((i0 + i, m), (0, self.k), block);
             for j in (0..self.n).step_by(GROUP) {
                 let n = GROUP.min(self.n - j);
                 self.panels(&mut tile, GROUP, (m, self.k), a, 0, (j, n), self.finish(false));

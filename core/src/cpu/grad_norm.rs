@@ -95,22 +95,25 @@ fn sum(x: View<'_>, term: impl Fn(f32) -> f32 + Copy) -> f32 {
     let mut total = [0.0f32; LANES];
     for range in blocks(x.len()) {
         let x = x.load(range, &mut scratch);
-        simd::vectorize(|| {
-            let mut lanes = [0.0f32; LANES];
-            let whole = x.chunks_exact(LANES);
-            let rest = whole.remainder();
-            for x in whole {
-                for l in 0..LANES {
-                    lanes[l] += term(x[l]);
+        simd::vectorize(
+            #[inline(always)]
+            || {
+                let mut lanes = [0.0f32; LANES];
+                let whole = x.chunks_exact(LANES);
+                let rest = whole.remainder();
+                for x in whole {
+                    for l in 0..LANES {
+                        lanes[l] += term(x[l]);
+                    }
                 }
-            }
-            for (lane, &x) in lanes.iter_mut().zip(rest) {
-                *lane += term(x);
-            }
-            for l in 0..LANES {
-                total[l] += lanes[l];
-            }
-        });
+                for (lane, &x) in lanes.iter_mut().zip(rest) {
+                    *lane += term(x);
+                }
+                for l in 0..LANES {
+                    total[l] += lanes[l];
+                }
+            },
+        );
     }
     let mut width = LANES / 2;
     while width > 0 {
@@ -128,7 +131,10 @@ fn largest(x: View<'_>) -> f32 {
     let mut top = 0;
     for range in blocks(x.len()) {
         let x = x.load(range, &mut scratch);
-        top = simd::vectorize(|| x.iter().fold(top, |top, v| top.max(v.to_bits() & ABS_MASK)));
+        top = simd::vectorize(
+            #[inline(always)]
+            || x.iter().fold(top, |top, v| top.max(v.to_bits() & ABS_MASK)),
+        );
     }
     f32::from_bits(top)
 }
@@ -210,7 +216,10 @@ mod tests {
                     .collect();
                 for (got, expect) in norms.iter().chain([&got]).zip(each.iter().chain([&combine(&each)])) {
                     // Four ulps of f32: sums of up to 82 thousand terms.
-                    assert!((f64::from(*got) - expect).abs() <= 4.0 * 2f64.powi(-24) * expect, "{dtype} {kind:?} {got} {expect}");
+                    assert!(
+                        (f64::from(*got) - expect).abs() <= 4.0 * 2f64.powi(-24) * expect,
+                        "{dtype} {kind:?} {got} {expect}"
+                    );
                 }
             }
         }

@@ -71,14 +71,7 @@ pub struct MatMulArgs {
 
 /// `y[batch, m, n]` of any float dtype; `bias` is `[n]`, any float dtype. f32 accumulation.
 /// `work` has [`matmul_work_len`] elements.
-pub fn matmul(
-    y: ViewMut<'_>,
-    a: &Operand<'_>,
-    b: &Operand<'_>,
-    bias: Option<View<'_>>,
-    args: &MatMulArgs,
-    work: &mut [f32],
-) {
+pub fn matmul(y: ViewMut<'_>, a: &Operand<'_>, b: &Operand<'_>, bias: Option<View<'_>>, args: &MatMulArgs, work: &mut [f32]) {
     let MatMulArgs { batch, m, n, .. } = *args;
     debug_assert_eq!(y.len(), batch * m * n);
     debug_assert!(work.len() >= matmul_work_len(args, y.dtype));

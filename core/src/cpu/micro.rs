@@ -162,3 +162,62 @@ fn step<S: Simd, const MR: usize, const NV: usize>(
     }
     acc
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    struct Run<'a>(&'a mut [f32], usize, usize, usize, &'a [f32], &'a [f32], bool);
+
+    impl pulp::WithSimd for Run<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Run(c, m, n, k, a, b, trans) = self;
+            let a = Left { x: a, ld: if trans { m } else { k }, trans };
+            let finish = Finish { alpha: 0.5, add_old: true, bias: Some(&b[..NR]) };
+            panel(simd, c, n, (m, n, k), a, Right { x: b, ld: NR }, finish);
+        }
+    }
+
+    /// The definition: terms in order, fused if `fused`.
+    fn reference(c: f32, a: impl Fn(usize) -> f32, b: &[f32], (j, k): (usize, usize), fused: bool) -> f32 {
+        let mut acc = 0.0f32;
+        for kk in 0..k {
+            acc = if fused { a(kk).mul_add(b[kk * NR + j], acc) } else { a(kk) * b[kk * NR + j] + acc };
+        }
+        0.5 * acc + c + b[j]
+    }
+
+    #[test]
+    fn every_vector_width_gives_the_bits_of_the_definition() {
+        let mut rng = crate::rng::Rng::new(1, 0);
+        let x: Vec<f32> = (0..64 * 64).map(|_| rng.normal()).collect();
+        let (a, b) = (&x[..], &x[7..]);
+        for (m, n, k) in [(1, 32, 1), (8, 32, 40), (15, 32, 33), (7, 5, 19), (31, 31, 63)] {
+            for trans in [false, true] {
+                let check = |c: &[f32], fused: bool| {
+                    for i in 0..m {
+                        for j in 0..n {
+                            let at = |kk: usize| a[if trans { kk * m + i } else { i * k + kk }];
+                            let want = reference(1.0, at, b, (j, k), fused);
+                            assert_eq!(c[i * n + j].to_bits(), want.to_bits(), "{m} {n} {k} {trans} {fused} [{i},{j}]");
+                        }
+                    }
+                };
+                let run = |f: &dyn Fn(Run<'_>)| {
+                    let mut c = vec![1.0; m * n];
+                    f(Run(&mut c, m, n, k, a, b, trans));
+                    c
+                };
+                if let Some(v3) = pulp::x86::V3::try_new() {
+                    check(&run(&|r| pulp::Simd::vectorize(v3, r)), true);
+                }
+                if let Some(v4) = pulp::x86::V4::try_new() {
+                    check(&run(&|r| pulp::Simd::vectorize(v4, r)), true);
+                }
+                check(&run(&|r| pulp::WithSimd::with_simd(r, pulp::Scalar)), false);
+            }
+        }
+    }
+}

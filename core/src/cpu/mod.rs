@@ -5,7 +5,7 @@
 
 pub mod arena;
 pub mod attention;
-mod attention_backward;
+pub mod attention_backward;
 pub mod backend;
 pub mod clip;
 pub mod concat;
@@ -23,9 +23,9 @@ pub mod matmul;
 mod micro;
 pub mod norm;
 pub mod optimizer;
+mod pack;
 #[cfg_attr(not(feature = "threads"), path = "par_seq.rs")]
 pub mod par;
-mod pack;
 pub mod permute;
 mod pieces;
 pub mod pool;

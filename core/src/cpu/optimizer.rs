@@ -210,23 +210,26 @@ impl Adam {
         let (p, g) = (&mut row.param[..n], &row.grad[..n]);
         let (m, v) = (&mut row.moment1[..n], &mut row.moment2[..n]);
         let keep = 1.0 - self.lr * weight_decay;
-        simd::vectorize(|| {
-            for i in 0..n {
-                let mut g = g[i] * self.inv_scale * self.clip_coef;
-                let mut w = p[i];
-                if DECOUPLED {
-                    w *= keep;
-                } else {
-                    g += weight_decay * w;
+        simd::vectorize(
+            #[inline(always)]
+            || {
+                for i in 0..n {
+                    let mut g = g[i] * self.inv_scale * self.clip_coef;
+                    let mut w = p[i];
+                    if DECOUPLED {
+                        w *= keep;
+                    } else {
+                        g += weight_decay * w;
+                    }
+                    let moment1 = m[i] + (g - m[i]) * self.one_less_beta1;
+                    let moment2 = v[i] * self.beta2 + g * g * self.one_less_beta2;
+                    let denominator = moment2.sqrt() / self.root_correction2 + self.eps;
+                    m[i] = moment1;
+                    v[i] = moment2;
+                    p[i] = w - self.step_size * (moment1 / denominator);
                 }
-                let moment1 = m[i] + (g - m[i]) * self.one_less_beta1;
-                let moment2 = v[i] * self.beta2 + g * g * self.one_less_beta2;
-                let denominator = moment2.sqrt() / self.root_correction2 + self.eps;
-                m[i] = moment1;
-                v[i] = moment2;
-                p[i] = w - self.step_size * (moment1 / denominator);
-            }
-        });
+            },
+        );
     }
 }
 
@@ -254,25 +257,31 @@ impl Sgd {
     fn plain(&self, weight_decay: f32, row: Row<'_>) {
         let n = row.param.len();
         let (p, g) = (&mut row.param[..n], &row.grad[..n]);
-        simd::vectorize(|| {
-            for i in 0..n {
-                let g = g[i] * self.inv_scale * self.clip_coef + weight_decay * p[i];
-                p[i] -= self.lr * g;
-            }
-        });
+        simd::vectorize(
+            #[inline(always)]
+            || {
+                for i in 0..n {
+                    let g = g[i] * self.inv_scale * self.clip_coef + weight_decay * p[i];
+                    p[i] -= self.lr * g;
+                }
+            },
+        );
     }
 
     fn with_momentum<const NESTEROV: bool>(&self, weight_decay: f32, row: Row<'_>) {
         let n = row.param.len();
         let (p, g, b) = (&mut row.param[..n], &row.grad[..n], &mut row.moment1[..n]);
-        simd::vectorize(|| {
-            for i in 0..n {
-                let g = g[i] * self.inv_scale * self.clip_coef + weight_decay * p[i];
-                let buffer = self.momentum * b[i] + self.share * g;
-                b[i] = buffer;
-                p[i] -= self.lr * if NESTEROV { g + self.momentum * buffer } else { buffer };
-            }
-        });
+        simd::vectorize(
+            #[inline(always)]
+            || {
+                for i in 0..n {
+                    let g = g[i] * self.inv_scale * self.clip_coef + weight_decay * p[i];
+                    let buffer = self.momentum * b[i] + self.share * g;
+                    b[i] = buffer;
+                    p[i] -= self.lr * if NESTEROV { g + self.momentum * buffer } else { buffer };
+                }
+            },
+        );
     }
 }
 

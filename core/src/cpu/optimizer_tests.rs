@@ -246,7 +246,12 @@ fn fused_unscale_and_clip_give_the_bits_of_separate_passes() {
         super::super::clip::clip_apply(&mut [ViewMut::of(&mut unscaled)], 0.37);
         apart.set_grad(DType::F32, &unscaled);
         let (mut a, mut b) = (0, 0);
-        step_all(std::slice::from_mut(&mut fused), &rule, &mut a, &StepScalars { inv_scale: 1.0 / 3.0, clip_coef: 0.37, ..GOOD });
+        step_all(
+            std::slice::from_mut(&mut fused),
+            &rule,
+            &mut a,
+            &StepScalars { inv_scale: 1.0 / 3.0, clip_coef: 0.37, ..GOOD },
+        );
         step_all(std::slice::from_mut(&mut apart), &rule, &mut b, &GOOD);
         assert!(fused.param == apart.param && fused.moment1 == apart.moment1 && fused.moment2 == apart.moment2, "{rule:?}");
     }

@@ -5,6 +5,7 @@
 //! the mantissa width; it never changes the order of a sum.
 
 use super::micro::{Left, NR, Right};
+use super::simd;
 use super::view::View;
 use crate::dtype::DType;
 use crate::float;
@@ -12,7 +13,9 @@ use crate::float;
 /// Columns one packing task handles: four panels.
 pub(super) const GROUP: usize = 4 * NR;
 /// Longest stretch of `k` between two visits to a C tile.
-pub(super) const KC: usize = 256;
+pub(super) const KC: usize = 384;
+/// Stored rows that are transposed together.
+const LINES: usize = 16;
 /// Rows of A that are decoded at a time.
 pub(super) const MC: usize = 64;
 
@@ -58,9 +61,9 @@ impl<'a> Source<'a> {
         Some(Left { x: &x[i * self.ld + kk..], ld: self.ld, trans: false })
     }
 
-    /// Rows `i..i + m` and columns `kk..kk + k` of the operand, decoded into `block` (`m <= MC`, `k <= KC`).
+    /// Rows `i..i + m` and columns `kk..kk + k` of the operand, decoded into `block` (`m <= MC`, `MC * k` fits).
     pub(super) fn left<'b>(&self, (i, m): (usize, usize), (kk, k): (usize, usize), block: &'b mut [f32]) -> Left<'b> {
-        let (ld, trans) = (if self.trans { MC } else { KC }, self.trans);
+        let (ld, trans) = (if self.trans { MC } else { block.len() / MC }, self.trans);
         let (row0, rows, column0, columns) = if trans { (kk, k, i, m) } else { (i, m, kk, k) };
         for r in 0..rows {
             self.row(row0 + r, column0, &mut block[r * ld..][..columns]);
@@ -109,14 +112,7 @@ pub(super) fn steps(k: usize, kc: usize) -> usize {
 
 /// Packs chunk number `chunk` (`kc * GROUP` elements) of the columns `j0..j0 + n` and rows `k0..k0 + k` of `b`. Chunks
 /// run over the steps of `k` first; inside one lie its panels, each `[kc, NR]`. Columns past `n` are zero.
-pub(super) fn pack(
-    b: &Source<'_>,
-    (k0, k): (usize, usize),
-    (j0, n): (usize, usize),
-    kc: usize,
-    chunk: usize,
-    y: &mut [f32],
-) {
+pub(super) fn pack(b: &Source<'_>, (k0, k): (usize, usize), (j0, n): (usize, usize), kc: usize, chunk: usize, y: &mut [f32]) {
     let steps = steps(k, kc);
     let (group, step) = (chunk / steps, chunk % steps);
     let (first, rows) = (k0 + step * kc, kc.min(k - step * kc));
@@ -126,13 +122,17 @@ pub(super) fn pack(
         y.fill(0.0);
     }
     if b.trans {
-        let mut line = [0.0; KC];
-        for j in 0..columns {
-            b.row(column0 + j, first, &mut line[..rows]);
-            let y = &mut y[j / NR * kc * NR + j % NR..];
-            for (kk, &x) in line[..rows].iter().enumerate() {
-                y[kk * NR] = x;
+        let mut lines = [[0.0; KC]; LINES];
+        for j in (0..columns).step_by(LINES) {
+            let width = LINES.min(columns - j);
+            for (i, line) in lines[..width].iter_mut().enumerate() {
+                b.row(column0 + j + i, first, &mut line[..rows]);
             }
+            let y = &mut y[j / NR * kc * NR + j % NR..];
+            simd::vectorize(
+                #[inline(always)]
+                || transpose(&lines, width, rows, y),
+            );
         }
     } else {
         let mut line = [0.0; GROUP];
@@ -141,6 +141,18 @@ pub(super) fn pack(
             for (p, x) in line[..columns].chunks(NR).enumerate() {
                 y[(p * kc + kk) * NR..][..x.len()].copy_from_slice(x);
             }
+        }
+    }
+}
+
+/// `y[kk * NR + j] = lines[j][kk]` for `width` lines of `rows` values.
+#[inline(always)]
+fn transpose(lines: &[[f32; KC]; LINES], width: usize, rows: usize, y: &mut [f32]) {
+    for (kk, y) in y.chunks_mut(NR).take(rows).enumerate() {
+        if let (LINES, Some(y)) = (width, y.first_chunk_mut::<LINES>()) {
+            *y = std::array::from_fn(|j| lines[j][kk]);
+        } else {
+            y[..width].iter_mut().zip(lines).for_each(|(y, line)| *y = line[kk]);
         }
     }
 }

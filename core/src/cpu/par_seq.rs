@@ -21,11 +21,7 @@ pub fn chunks3<A: Send, B: Send, C: Send>(
     (c, cc): (&mut [C], usize),
     f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync + Send,
 ) {
-    a.chunks_mut(ca)
-        .zip(b.chunks_mut(cb))
-        .zip(c.chunks_mut(cc))
-        .enumerate()
-        .for_each(|(i, ((a, b), c))| f(i, a, b, c));
+    a.chunks_mut(ca).zip(b.chunks_mut(cb)).zip(c.chunks_mut(cc)).enumerate().for_each(|(i, ((a, b), c))| f(i, a, b, c));
 }
 
 /// As [`chunks`], over four slices cut in step.

@@ -83,7 +83,10 @@ pub fn amax(x: View<'_>) -> f32 {
         let mut top = 0;
         for range in blocks(x.len()) {
             let x = x.load(range, &mut scratch);
-            top = top.max(simd::vectorize(|| amax_bits(x)));
+            top = top.max(simd::vectorize(
+                #[inline(always)]
+                || amax_bits(x),
+            ));
         }
         seen.fetch_max(top, Ordering::Relaxed);
     });
@@ -162,7 +165,14 @@ pub(super) fn count(s: &mut QuantizeStats, x: f32, y: f32, code: u8, max: u32) {
     s.nonfinite += u32::from(x >= INF_BITS);
 }
 
-fn piece<const COUNT: bool>(x: View<'_>, scale: f32, q: &mut [u8], seen: &Seen, dtype: DType, encode: impl Fn(f32) -> u8 + Copy) {
+fn piece<const COUNT: bool>(
+    x: View<'_>,
+    scale: f32,
+    q: &mut [u8],
+    seen: &Seen,
+    dtype: DType,
+    encode: impl Fn(f32) -> u8 + Copy,
+) {
     let mut scratch = [0.0; BLOCK];
     let max = dtype.max_f32().to_bits();
     let (mut top, mut total) = (0, QuantizeStats::default());

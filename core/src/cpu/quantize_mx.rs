@@ -204,11 +204,14 @@ fn columns<const COUNT: bool>(
         let mut top = [0u32; BLOCK];
         for r in 0..rows {
             let x = x.load(r * cols + start..r * cols + start + n, &mut scratch);
-            simd::vectorize(|| {
-                for (top, &x) in top.iter_mut().zip(x) {
-                    *top = ordered_bits(x).max(*top);
-                }
-            });
+            simd::vectorize(
+                #[inline(always)]
+                || {
+                    for (top, &x) in top.iter_mut().zip(x) {
+                        *top = ordered_bits(x).max(*top);
+                    }
+                },
+            );
         }
         let mut factor = [0.0f32; BLOCK];
         for ((b, factor), &top) in scales.iter_mut().zip(&mut factor).zip(&top) {
@@ -218,17 +221,20 @@ fn columns<const COUNT: bool>(
         for r in 0..rows {
             let range = r * cols + start..r * cols + start + n;
             let (x, q) = (x.load(range.clone(), &mut scratch), &mut q[range]);
-            let s = simd::vectorize(|| {
-                let mut s = QuantizeStats::default();
-                for ((q, &x), &factor) in q.iter_mut().zip(x).zip(&factor) {
-                    let y = x * factor;
-                    *q = encode(y);
-                    if COUNT {
-                        count(&mut s, x, y, *q, scaler.max);
+            let s = simd::vectorize(
+                #[inline(always)]
+                || {
+                    let mut s = QuantizeStats::default();
+                    for ((q, &x), &factor) in q.iter_mut().zip(x).zip(&factor) {
+                        let y = x * factor;
+                        *q = encode(y);
+                        if COUNT {
+                            count(&mut s, x, y, *q, scaler.max);
+                        }
                     }
-                }
-                s
-            });
+                    s
+                },
+            );
             stats.merge(s);
         }
     }

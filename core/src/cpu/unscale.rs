@@ -44,7 +44,10 @@ pub fn check_finite(grads: &[View<'_>], found_inf: &mut f32) {
         let mut scratch = [0.0; BLOCK];
         for range in blocks(x.len()) {
             let x = x.load(range, &mut scratch);
-            let top = simd::vectorize(|| x.iter().fold(0, |top: u32, x| top.max(x.to_bits() & ABS_MASK)));
+            let top = simd::vectorize(
+                #[inline(always)]
+                || x.iter().fold(0, |top: u32, x| top.max(x.to_bits() & ABS_MASK)),
+            );
             bad.add(u32::from(top >= INF_BITS));
         }
     });
@@ -106,16 +109,22 @@ impl Task<'_> {
         if let Some(lost) = self.lost {
             let zero = pieces::underflow_bits(dtype);
             let lose = |x: &f32| x.to_bits() & ABS_MASK != 0 && (x * inv_scale).to_bits() & ABS_MASK <= zero;
-            lost.add(simd::vectorize(|| x.iter().fold(0, |n, x| n + u32::from(lose(x)))));
+            lost.add(simd::vectorize(
+                #[inline(always)]
+                || x.iter().fold(0, |n, x| n + u32::from(lose(x))),
+            ));
         }
-        let top = simd::vectorize(|| {
-            let mut top = 0;
-            for x in x {
-                *x *= inv_scale;
-                top = top.max(x.to_bits() & ABS_MASK);
-            }
-            top
-        });
+        let top = simd::vectorize(
+            #[inline(always)]
+            || {
+                let mut top = 0;
+                for x in x {
+                    *x *= inv_scale;
+                    top = top.max(x.to_bits() & ABS_MASK);
+                }
+                top
+            },
+        );
         self.bad.add(u32::from(top >= pieces::overflow_bits(dtype)));
     }
 }

@@ -58,7 +58,7 @@ impl GptConfig {
                 return Err(Error::config(format!("model.{name}"), "1 to 16777216", n.to_string()));
             }
         }
-        if self.width % self.heads != 0 {
+        if !self.width.is_multiple_of(self.heads) {
             return Err(Error::config("model.heads", format!("a divisor of width {}", self.width), self.heads.to_string()));
         }
         if !(0.0..1.0).contains(&self.dropout) {

@@ -34,7 +34,11 @@ impl MlpConfig {
             return Err(Error::config("model", "layer widths from 1 to 16777216", n.to_string()));
         }
         if self.hidden.len() >= NAMES.len() {
-            return Err(Error::config("model.hidden", format!("at most {} widths", NAMES.len() - 1), self.hidden.len().to_string()));
+            return Err(Error::config(
+                "model.hidden",
+                format!("at most {} widths", NAMES.len() - 1),
+                self.hidden.len().to_string(),
+            ));
         }
         Ok(())
     }

@@ -3,11 +3,11 @@
 pub mod gpt;
 pub mod mlp;
 
+use crate::DType;
 use crate::error::{Error, Result};
 use crate::program::Rate;
 use crate::shape::Ty;
 use crate::trace::{Graph, Var};
-use crate::DType;
 use gpt::GptConfig;
 use mlp::MlpConfig;
 use serde::{Deserialize, Serialize};

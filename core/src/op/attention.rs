@@ -43,9 +43,9 @@ impl Attention {
         expect_float(name, qkv)?;
         expect(qkv.shape.len() == 3, name, "qkv of shape [B, T, (H + 2 KV) HS]", qkv)?;
         let groups = self.heads + 2 * self.kv_heads;
-        let heads_ok = self.kv_heads > 0 && self.heads % self.kv_heads == 0;
+        let heads_ok = self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads);
         expect(heads_ok, name, "kv_heads that divides heads", &format!("{} and {}", self.kv_heads, self.heads))?;
-        expect(qkv.shape[2] % groups == 0, name, format!("a width divisible by {groups} heads"), qkv)?;
+        expect(qkv.shape[2].is_multiple_of(groups), name, format!("a width divisible by {groups} heads"), qkv)?;
         Ok([qkv.shape[0], qkv.shape[1], qkv.shape[2] / groups])
     }
 

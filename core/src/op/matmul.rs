@@ -59,15 +59,7 @@ pub struct Dims {
 impl MatMul {
     /// A product of plain operands stored as `out`.
     pub fn new(trans_a: bool, trans_b: bool, out: DType) -> MatMul {
-        MatMul {
-            trans_a,
-            trans_b,
-            compute: DType::F32,
-            out,
-            scales: [OperandScale::None; 2],
-            bias: false,
-            fast_accum: false,
-        }
+        MatMul { trans_a, trans_b, compute: DType::F32, out, scales: [OperandScale::None; 2], bias: false, fast_accum: false }
     }
 
     /// The instruction.

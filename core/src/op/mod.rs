@@ -177,7 +177,7 @@ impl Op {
         let row = |name, stem, class, gradient| Row { name, stem, class, gradient };
         match self {
             Op::Map(_)                  => row("map", "map", Keep, Gradient::Rule),
-            Op::Reduce(_)               => row("reduce", "reduce", F32, Gradient::Rule),
+            Op::Reduce(r)               => row("reduce", "reduce", r.class(), Gradient::Rule),
             Op::MatMul(_)               => row("matmul", "matmul", Low, Gradient::Rule),
             Op::Attention(_)            => row("attention", "attention", Low, Gradient::Rule),
             Op::AttentionBackward(_)    => row("attention_backward", "attention", Keep, FINAL),
@@ -343,8 +343,8 @@ impl Op {
     /// so that one launch covers the whole list whatever its length.
     pub fn packs(&self, n_inputs: usize) -> Vec<Range<usize>> {
         match self {
-            Op::UnscaleCheck(_) => vec![1..n_inputs],
-            Op::GradNorm(_) | Op::ClipValue(_) | Op::Zero => vec![0..n_inputs],
+            Op::UnscaleCheck(_) => Vec::from([1..n_inputs]),
+            Op::GradNorm(_) | Op::ClipValue(_) | Op::Zero => Vec::from([0..n_inputs]),
             Op::Optimizer(o) => o.packs(n_inputs),
             Op::Map(_)
             | Op::Reduce(_)

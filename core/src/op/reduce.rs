@@ -1,6 +1,6 @@
 //! `Reduce`: sum, mean, maximum or sum of squares over axes. f32 accumulation, one rounding on store. CPU kernel: `cpu/reduce.rs`.
 
-use super::{arity, expect, expect_float};
+use super::{CastClass, arity, expect, expect_float};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::shape::{Shape, Ty};
@@ -32,6 +32,14 @@ pub struct Reduce {
 }
 
 impl Reduce {
+    /// Sums accumulate and store f32 under autocast; means and maxima keep their dtype.
+    pub(super) fn class(&self) -> CastClass {
+        match self.kind {
+            ReduceKind::Sum | ReduceKind::SumSq => CastClass::F32,
+            ReduceKind::Mean | ReduceKind::Max => CastClass::Keep,
+        }
+    }
+
     pub(super) fn infer(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
         arity("reduce", inputs, 1)?;
         let x = &inputs[0];

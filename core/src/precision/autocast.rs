@@ -6,7 +6,6 @@
 
 use crate::dtype::DType;
 use crate::op::map::{BinaryFn, UnaryFn};
-use crate::op::reduce::ReduceKind;
 use crate::op::{CastClass, Op};
 use crate::precision::recipe::Fp8Config;
 use crate::program::ValueId;
@@ -48,20 +47,14 @@ pub(crate) fn apply(g: &Graph, mut op: Op, inputs: &[Var<'_>]) -> Prepared {
     let ids = |vars: &[Var<'_>]| vars.iter().map(|v| v.id).collect::<Vec<_>>();
     let Some(low) = g.region().low else { return (op, ids(inputs), None) };
     let row = op.row();
-    let class = match &op {
-        Op::Reduce(r) if r.kind != ReduceKind::Sum => CastClass::Keep,
-        _other => row.class,
-    };
-    match class {
+    match row.class {
         CastClass::Keep => (op, ids(inputs), None),
         CastClass::Low if low == DType::Tf32 => {
-            let why = match &mut op {
-                Op::MatMul(m) => {
-                    m.compute = DType::Tf32;
-                    Some(reason(&format!("{} multiplies in tf32", row.name)))
-                }
-                _ => None,
-            };
+            let mut why = None;
+            if let Op::MatMul(m) = &mut op {
+                m.compute = DType::Tf32;
+                why = Some(reason(&format!("{} multiplies in tf32", row.name)));
+            }
             (op, ids(inputs), why)
         }
         CastClass::Low => {

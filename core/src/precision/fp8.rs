@@ -72,10 +72,13 @@ fn refusal(config: &Fp8Config, rows: usize, weight: &[usize]) -> Option<String> 
     };
     let [out, width] = [weight[0], weight[1]];
     let bad = |what: &str, n: usize, step: usize| format!("fp8: {what} {n} is not a multiple of {step}; stays in bf16");
-    if rows % row_step != 0 {
+    if !rows.is_multiple_of(row_step) {
         return Some(bad("number of rows", rows, row_step));
     }
-    [("in_features", width), ("out_features", out)].into_iter().find(|(_, n)| n % width_step != 0).map(|(what, n)| bad(what, n, width_step))
+    [("in_features", width), ("out_features", out)]
+        .into_iter()
+        .find(|(_, n)| !n.is_multiple_of(width_step))
+        .map(|(what, n)| bad(what, n, width_step))
 }
 
 #[track_caller]
@@ -118,8 +121,9 @@ fn quantized<'g>(config: Fp8Config, low: DType, x: Var<'g>, weight: Var<'g>, bia
             let mx = matches!(config.scaling, Fp8Scaling::Mx { .. });
             let dy_row = quantize(g, &config, rows.id, backward, slots[2], OperandScale::Block32Last, true);
             if needs[0] {
-                let dx = product(g, &config, [dy_row, w_kept], [false; 2], [OperandScale::Block32Last, first], x_ty.dtype, None, false);
-                grads[0] = Some(dx.reshape(x_ty.shape.clone()));
+                let dx =
+                    product(g, &config, [dy_row, w_kept], [false; 2], [OperandScale::Block32Last, first], low, None, false);
+                grads[0] = Some(dx.reshape(x_ty.shape.clone()).cast(x_ty.dtype));
             }
             if needs[1] {
                 let dy_col = if mx { quantize(g, &config, rows.id, backward, slots[2], first, false) } else { dy_row };
@@ -137,7 +141,15 @@ fn quantized<'g>(config: Fp8Config, low: DType, x: Var<'g>, weight: Var<'g>, bia
 
 /// Quantizes a matrix. `blocks` matters to MX only; `record` says whether this copy feeds history and statistics.
 #[track_caller]
-fn quantize(g: &Graph, config: &Fp8Config, x: ValueId, dtype: DType, slot: usize, blocks: OperandScale, record: bool) -> Quantized {
+fn quantize(
+    g: &Graph,
+    config: &Fp8Config,
+    x: ValueId,
+    dtype: DType,
+    slot: usize,
+    blocks: OperandScale,
+    record: bool,
+) -> Quantized {
     let record = record && g.is_training();
     let stats = record.then(|| g.root_state(STATISTICS, Ty::new(DType::F32, [CAPACITY, STATS]), Role::Telemetry, 0.0));
     let outputs = match config.scaling {
@@ -147,8 +159,8 @@ fn quantize(g: &Graph, config: &Fp8Config, x: ValueId, dtype: DType, slot: usize
         }
         Fp8Scaling::Delayed { amax_history_len, warm_up, .. } => {
             let scale = g.root_state(SCALE, Ty::new(DType::F32, [CAPACITY]), Role::Precision, 1.0);
-            let history = record
-                .then(|| g.root_state(HISTORY, Ty::new(DType::F32, [amax_history_len, CAPACITY]), Role::Precision, 0.0));
+            let history =
+                record.then(|| g.root_state(HISTORY, Ty::new(DType::F32, [amax_history_len, CAPACITY]), Role::Precision, 0.0));
             let op = Quantize { dtype, scaling: Scaling::Delayed { warm_up }, slot, record };
             push(g, Op::Quantize(op), &[x, scale], &[history, stats])
         }

@@ -180,9 +180,7 @@ impl From<RecipeName> for Recipe {
                     warm_up: false,
                 },
             ),
-            RecipeName::Fp8Current => {
-                fp8(Fp8Format::Hybrid, Fp8Scaling::Current { amax_epsilon: 0.0, power_of_two: false })
-            }
+            RecipeName::Fp8Current => fp8(Fp8Format::Hybrid, Fp8Scaling::Current { amax_epsilon: 0.0, power_of_two: false }),
             RecipeName::Mxfp8 => fp8(Fp8Format::E4m3, Fp8Scaling::Mx { scale_rule: MxRule::Ceil }),
         }
     }
@@ -266,7 +264,11 @@ impl Recipe {
             }
             Some(Fp8Scaling::Current { amax_epsilon, .. }) => {
                 if !(amax_epsilon >= 0.0 && amax_epsilon.is_finite()) {
-                    return Err(Error::config("recipe.fp8.amax_epsilon", "a finite value of at least 0", amax_epsilon.to_string()));
+                    return Err(Error::config(
+                        "recipe.fp8.amax_epsilon",
+                        "a finite value of at least 0",
+                        amax_epsilon.to_string(),
+                    ));
                 }
             }
             Some(Fp8Scaling::Mx { .. }) | None => {}

@@ -149,9 +149,7 @@ impl<'g> GradScaler<'g> {
             None => None,
             Some(config) => {
                 config.validate()?;
-                let state = |name: &str, dtype, fill| {
-                    g.var(g.root_state(name, Ty::scalar(dtype), Role::Precision, fill))
-                };
+                let state = |name: &str, dtype, fill| g.var(g.root_state(name, Ty::scalar(dtype), Role::Precision, fill));
                 Some(Enabled {
                     config,
                     scale: state(LOSS_SCALE, DType::F32, config.init_scale),
@@ -231,7 +229,11 @@ impl<'g> GradScaler<'g> {
     pub fn step(&mut self, optim: &mut Optim<'g>) -> Result<()> {
         match self.stage(optim) {
             Some(Stage::Stepped) => {
-                return Err(misuse("step", "it was called for this optimizer since the last update", "call update once a step"));
+                return Err(misuse(
+                    "step",
+                    "it was called for this optimizer since the last update",
+                    "call update once a step",
+                ));
             }
             Some(Stage::Unscaled) => {}
             None => self.unscale(optim)?,
@@ -255,7 +257,11 @@ impl<'g> GradScaler<'g> {
         let mut inputs = vec![e.scale.id, e.tracker.id, e.hysteresis.id];
         inputs.extend(seen.iter().filter_map(|(_, _, found)| found.map(|v| v.id)));
         if inputs.len() == 3 {
-            return Err(misuse("update", "no gradient was checked since the last update", "call step or unscale before update"));
+            return Err(misuse(
+                "update",
+                "no gradient was checked since the last update",
+                "call step or unscale before update",
+            ));
         }
         let op = UpdateLossScale {
             growth_factor: Real(e.config.growth_factor),

@@ -39,11 +39,7 @@ impl Program {
         for (i, instr) in self.instrs.iter().enumerate() {
             let c = self.cost(instr);
             let times = if i < self.micro_end { self.grad_accum.max(1) as u64 } else { 1 };
-            total += Cost {
-                flops: c.flops * times,
-                read_bytes: c.read_bytes * times,
-                written_bytes: c.written_bytes * times,
-            };
+            total += Cost { flops: c.flops * times, read_bytes: c.read_bytes * times, written_bytes: c.written_bytes * times };
         }
         total
     }

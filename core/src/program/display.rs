@@ -1,9 +1,9 @@
 //! A Program as text: readable, stable, good for snapshot tests and diffs.
 
 use super::{Instr, Kind, Program, Rate, Role, ValueId};
+use crate::op::Op;
 use crate::op::matmul::{MatMul, OperandScale};
 use crate::op::quantize::Scaling;
-use crate::op::Op;
 use std::fmt::{self, Write};
 
 impl fmt::Display for Program {
@@ -93,7 +93,11 @@ pub fn op_text(op: &Op) -> String {
         Op::Norm(n) | Op::NormBackward(n) => format!("{name}({})", n.name()),
         Op::Softmax(s) | Op::SoftmaxBackward(s) => format!("{name}{}", if s.log { "(log)" } else { "" }),
         Op::CrossEntropy(c) | Op::CrossEntropyBackward(c) => {
-            if c.label_smoothing.0 == 0.0 { name.to_string() } else { format!("{name}(smoothing {})", c.label_smoothing) }
+            if c.label_smoothing.0 == 0.0 {
+                name.to_string()
+            } else {
+                format!("{name}(smoothing {})", c.label_smoothing)
+            }
         }
         Op::Reshape(s) => format!("reshape {s}"),
         Op::Permute(p) => format!("permute {p:?}"),

@@ -216,7 +216,11 @@ impl<'a> Planner<'a> {
             if v.kind.is_persistent() {
                 let entry = layout.find(&v.name).filter(|e| e.ty == v.ty).ok_or_else(|| {
                     let found = layout.find(&v.name).map_or("nothing of that name".to_string(), |e| e.ty.to_string());
-                    Error::operand(format!("memory plan of {}", program.name), format!("`{}` {} in the layout", v.name, v.ty), found)
+                    Error::operand(
+                        format!("memory plan of {}", program.name),
+                        format!("`{}` {} in the layout", v.name, v.ty),
+                        found,
+                    )
                 })?;
                 places[i] = Some(entry.place);
             }
@@ -291,12 +295,8 @@ impl<'a> Planner<'a> {
         let mut free: Vec<usize> = Vec::new();
         let mut owner: Vec<ValueId> = Vec::new();
         for (at, instr) in program.instrs.iter().enumerate() {
-            let fresh: Vec<ValueId> = instr
-                .outputs
-                .iter()
-                .map(|o| self.root[o.index()])
-                .filter(|r| self.places[r.index()].is_none())
-                .collect();
+            let fresh: Vec<ValueId> =
+                instr.outputs.iter().map(|o| self.root[o.index()]).filter(|r| self.places[r.index()].is_none()).collect();
             for id in fresh {
                 let size = program.ty(id).size_bytes();
                 let buffer = match self.in_place(instr, at, id, &owner) {

@@ -14,7 +14,10 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// A gradient rule of a composite: from the output gradient to the gradients of the recorded inputs.
-pub struct CustomRule(pub Box<dyn for<'g> Fn(&'g Graph, Var<'g>, &[bool]) -> Vec<Option<Var<'g>>>>);
+pub struct CustomRule(pub Box<CustomFn>);
+
+/// From the graph, the output gradient and which inputs need gradients to the gradients of the inputs.
+type CustomFn = dyn for<'g> Fn(&'g Graph, Var<'g>, &[bool]) -> Vec<Option<Var<'g>>>;
 
 impl fmt::Debug for CustomRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

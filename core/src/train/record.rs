@@ -3,9 +3,9 @@
 use super::config::TrainConfig;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::op::Op;
 use crate::op::expr::Ex;
 use crate::op::update::{NormType, Record, RecordMode};
-use crate::op::Op;
 use crate::optim::Optim;
 use crate::precision::clip;
 use crate::precision::fp8;

@@ -128,7 +128,9 @@ impl Session {
     /// `[seed, step]` for every micro-step: dropout draws new words each time and the same words after a resume.
     fn rng_words(&self) -> Vec<u32> {
         let n = self.config.grad_accum as u64;
-        (0..n).flat_map(|m| [self.config.seed as u32 ^ (self.config.seed >> 32) as u32, ((self.step - 1) * n + m) as u32]).collect()
+        (0..n)
+            .flat_map(|m| [self.config.seed as u32 ^ (self.config.seed >> 32) as u32, ((self.step - 1) * n + m) as u32])
+            .collect()
     }
 
     fn report(&mut self, lr: f64) -> Result<StepReport> {
@@ -218,7 +220,11 @@ impl Session {
         let own = self.scaler_state()?.ok_or_else(|| Error::config("scaler state", "a recipe with a loss scaler", "none"))?;
         let same = ScalerState { scale: own.scale, growth_tracker: own.growth_tracker, ..*state } == own;
         if !same {
-            return Err(Error::config("scaler state", format!("the factors and interval of the config, {own:?}"), format!("{state:?}")));
+            return Err(Error::config(
+                "scaler state",
+                format!("the factors and interval of the config, {own:?}"),
+                format!("{state:?}"),
+            ));
         }
         self.memory.write(LOSS_SCALE, bytemuck::bytes_of(&state.scale))?;
         self.memory.write(GROWTH_TRACKER, bytemuck::bytes_of(&state.growth_tracker))

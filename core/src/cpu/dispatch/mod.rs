@@ -5,7 +5,8 @@ mod update;
 
 use super::view::{View, ViewMut};
 use super::{
-    attention, attention_backward, concat, conv2d, embedding, gather, grad_norm, map, matmul, norm, permute, pool, reduce, softmax, xent,
+    attention, attention_backward, concat, conv2d, embedding, gather, grad_norm, map, matmul, norm, permute, pool, reduce,
+    softmax, xent,
 };
 use crate::dtype::DType;
 use crate::op::Op;
@@ -47,7 +48,8 @@ impl<'a> Frame<'a> {
         'p: 'a,
     {
         // A piece listed twice among the outputs is lent to the first.
-        let mut y: ViewsMut<'_> = operands.outputs.iter().map(|&(i, dtype)| ViewMut::new(dtype, std::mem::take(&mut pieces[i]))).collect();
+        let mut y: ViewsMut<'_> =
+            operands.outputs.iter().map(|&(i, dtype)| ViewMut::new(dtype, std::mem::take(&mut pieces[i]))).collect();
         y.reverse();
         let x = operands.inputs.iter().map(|&(i, dtype)| View::new(dtype, &*pieces[i])).collect();
         Frame { x, y, tx: &operands.input_types, ty: &operands.output_types }
@@ -204,7 +206,9 @@ pub(super) fn run(op: &Op, operands: &Operands, pieces: &mut [&mut [u8]], work: 
         },
         Op::Pool2dBackward(p) => match p.kind {
             PoolKind::Max => pool::max_pool_backward(f.x[1], f.x[0], layer::image(&f.tx[0]), &layer::window(p), f.next(), work),
-            PoolKind::Average => pool::avg_pool_backward(f.x[1], layer::image(&f.ty[0]), &layer::window(p), true, f.next(), work),
+            PoolKind::Average => {
+                pool::avg_pool_backward(f.x[1], layer::image(&f.ty[0]), &layer::window(p), true, f.next(), work)
+            }
         },
     }
 }

@@ -49,7 +49,8 @@ fn check(case: &Case<'_>) {
     let (na, nb) = (len(a_batch_stride, m * k), len(b_batch_stride, k * n));
     let ((aw, a), (bw, b), (mut yw, old)) = (stored(da, na, 1), stored(db, nb, 2), stored(dy, batch * m * n, 3));
     let (biasw, bias) = stored(case.bias.unwrap_or(DType::F32), n, 4);
-    let operand = |dtype, words, n, i: usize| Operand { view: view(dtype, words, n), trans: case.trans[i], scale: case.scale[i] };
+    let operand =
+        |dtype, words, n, i: usize| Operand { view: view(dtype, words, n), trans: case.trans[i], scale: case.scale[i] };
     let y_bytes = &mut bytemuck::cast_slice_mut(&mut yw)[..batch * m * n * dy.size_bytes()];
     let mut work = vec![f32::NAN; matmul_work_len(&case.args, dy)];
     matmul(
@@ -120,7 +121,7 @@ fn every_dtype_and_order_agrees_with_f64() {
 #[test]
 fn long_sums_agree_whatever_the_cut() {
     // Rounded outputs: one step of k, several steps, and a split along k; columns beyond one group.
-    for (m, n, k) in [(70, 150, 200), (520, 20, 300), (67, 140, 700), (33, 40, 1500)] {
+    for (m, n, k) in [(70, 150, 200), (520, 20, 400), (67, 140, 700), (33, 40, 1500)] {
         for dy in [DType::F32, DType::Bf16] {
             for accumulate in [false, true] {
                 let args = MatMulArgs { accumulate, ..args(1, m, n, k) };
@@ -161,10 +162,7 @@ fn block_scales_follow_the_sum_with_ragged_edges() {
         for trans_a in [false, true] {
             for trans_b in [false, true] {
                 let axis = |along_row: bool| if along_row { BlockAxis::Last } else { BlockAxis::SecondLast };
-                let scale = [
-                    Scale::Block32 { scales, axis: axis(!trans_a) },
-                    Scale::Block32 { scales, axis: axis(trans_b) },
-                ];
+                let scale = [Scale::Block32 { scales, axis: axis(!trans_a) }, Scale::Block32 { scales, axis: axis(trans_b) }];
                 let dtypes = [DType::E4m3, DType::E5m2, DType::F32];
                 check(&Case { args: args(2, 9, 34, k), dtypes, trans: [trans_a, trans_b], scale, bias: None });
             }

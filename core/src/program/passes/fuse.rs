@@ -1,7 +1,8 @@
 //! Fusion: fewer passes over memory, the same bits.
 //!
 //! 1. A cast that is the only reader of a value computed in f32 becomes the store dtype of the producer.
-//! 2. A `Map` that is the only reader of another `Map`'s result of the same shape takes that expression in; the storage dtype of the
+//! 2. A cast to f32 whose readers take any float dtype is left out: they read the narrow value, which widens exactly.
+//! 3. A `Map` that is the only reader of another `Map`'s result of the same shape takes that expression in; the storage dtype of the
 //!    intermediate stays as a `Round` node.
 //!
 //! Fusing a producer into a later reader keeps the producer's operands alive until then. It is done only where that holds back no more
@@ -10,14 +11,15 @@
 use crate::dtype::DType;
 use crate::op::expr::Map;
 
-use crate::op::map::{MAX_INPUTS, MapExpr, Source};
 use crate::op::Op;
+use crate::op::map::{MAX_INPUTS, MapExpr, Source};
 use crate::program::{Instr, Kind, Program, ValueId};
 use std::sync::Arc;
 
-/// Runs both fusions.
+/// Runs all three.
 pub fn run(program: &mut Program) {
     fold_casts(program);
+    read_narrow(program);
     join_maps(program);
 }
 
@@ -54,6 +56,67 @@ fn fold_casts(program: &mut Program) {
     retain(program, &dropped);
 }
 
+fn read_narrow(program: &mut Program) {
+    let readers = program.readers();
+    for at in 0..program.instrs.len() {
+        let Op::Map(m) = &program.instrs[at].op else { continue };
+        let (Some(&from), Some(&to)) = (program.instrs[at].inputs.first(), program.instrs[at].outputs.first()) else {
+            continue;
+        };
+        let widens = m.as_cast(program.ty(from)) == Some(DType::F32) && program.ty(from).dtype.is_float();
+        let temporary = program.value(from).kind == Kind::Temp && program.value(to).kind == Kind::Temp;
+        let all_take_it = readers[to.index()].iter().all(|&r| {
+            let reader = &program.instrs[r];
+            (0..reader.inputs.len()).filter(|&k| reader.inputs[k] == to).all(|k| reads_any_float(&reader.op, k))
+        });
+        if widens && temporary && all_take_it {
+            for &r in &readers[to.index()] {
+                program.instrs[r].inputs.iter_mut().filter(|i| **i == to).for_each(|i| *i = from);
+            }
+        }
+    }
+}
+
+/// Whether input `k` may have any float dtype without changing a result or its type.
+fn reads_any_float(op: &Op, k: usize) -> bool {
+    match op {
+        Op::NormBackward(_) | Op::Norm(_) | Op::Softmax(_) | Op::Reduce(_) => k == 0,
+        Op::EmbeddingBackward(_) => k == 1,
+        Op::Map(_)
+        | Op::MatMul(_)
+        | Op::Attention(_)
+        | Op::AttentionBackward(_)
+        | Op::SoftmaxBackward(_)
+        | Op::CrossEntropy(_)
+        | Op::CrossEntropyBackward(_)
+        | Op::Embedding
+        | Op::Reshape(_)
+        | Op::Permute(_)
+        | Op::Concat(_)
+        | Op::Slice(_)
+        | Op::SliceBackward(_)
+        | Op::Gather
+        | Op::GatherBackward(_)
+        | Op::TopK(_)
+        | Op::Conv2d(_)
+        | Op::Conv2dDgrad(_)
+        | Op::Conv2dWgrad(_)
+        | Op::Pool2d(_)
+        | Op::Pool2dBackward(_)
+        | Op::Quantize(_)
+        | Op::QuantizeMx(_)
+        | Op::UnscaleCheck(_)
+        | Op::GradNorm(_)
+        | Op::ClipCoef(_)
+        | Op::ClipValue(_)
+        | Op::UpdateLossScale(_)
+        | Op::UpdateFp8Scales(_)
+        | Op::Optimizer(_)
+        | Op::Zero
+        | Op::Record(_) => false,
+    }
+}
+
 fn join_maps(program: &mut Program) {
     let mut readers = program.readers();
     let mut dropped = vec![false; program.instrs.len()];
@@ -62,7 +125,8 @@ fn join_maps(program: &mut Program) {
         let [id] = program.instrs[at].outputs[..] else { continue };
         let Some(reader) = only_reader(program, &readers, id, at) else { continue };
         let Op::Map(consumer) = &program.instrs[reader].op else { continue };
-        if consumer.shape != producer.shape || !worth_it(program, &readers, at, reader, id) || overwritten(program, at, reader) {
+        if consumer.shape != producer.shape || !worth_it(program, &readers, at, reader, id) || overwritten(program, at, reader)
+        {
             continue;
         }
         let Some((map, inputs)) = inline(program, at, reader, id, producer, consumer) else { continue };
@@ -83,7 +147,14 @@ fn join_maps(program: &mut Program) {
 }
 
 /// The consumer with the producer's expression in place of input `id`, and its operands.
-fn inline(program: &Program, at: usize, reader: usize, id: ValueId, producer: &Map, consumer: &Map) -> Option<(Map, Vec<ValueId>)> {
+fn inline(
+    program: &Program,
+    at: usize,
+    reader: usize,
+    id: ValueId,
+    producer: &Map,
+    consumer: &Map,
+) -> Option<(Map, Vec<ValueId>)> {
     let mut inputs: Vec<ValueId> = Vec::new();
     let mut number = |v: ValueId| {
         let i = inputs.iter().position(|&x| x == v).unwrap_or_else(|| {
