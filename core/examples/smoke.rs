@@ -18,6 +18,7 @@ fn main() {
         },
         clip: Some(precision::clip::Clip::Norm(1.0)),
         batch,
+        error_if_nonfinite: false,
         grad_accum: 1,
         seed: 1337,
     };

@@ -174,7 +174,7 @@ mod tests {
                 let coef = 0.3;
                 let rounded = |v: f32| float::decode(dtype, float::encode(dtype, dtype.overflow(), v));
                 expect.iter_mut().for_each(|v| *v = rounded(*v * coef));
-                clip_apply(&mut [ViewMut::new(dtype, &mut bytes), ViewMut::of(&mut [])], coef);
+                clip_apply(&mut [ViewMut::new(dtype, &mut bytes), ViewMut::of::<f32>(&mut [])], coef);
                 let mut got = vec![0.0; n];
                 View::new(dtype, &bytes).decode_into(&mut got);
                 assert_eq!(got, expect, "{dtype} {n}");

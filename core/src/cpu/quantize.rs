@@ -279,7 +279,7 @@ mod tests {
         assert_eq!((slot, q), (5.0, [0x7F, 0xC4]));
         quantize(View::of(&[f32::NEG_INFINITY, 1.0]), 1.0, ViewMut::new(DType::E4m3, &mut q), &mut inv, Some(&mut slot), None);
         assert_eq!((slot, q), (f32::INFINITY, [0xFE, 0x38]));
-        assert_eq!(amax(View::of(&[])), 0.0);
+        assert_eq!(amax(View::of::<f32>(&[])), 0.0);
         assert_eq!(amax(View::of(&[f32::NAN])), 0.0);
     }
 

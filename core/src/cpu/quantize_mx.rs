@@ -436,6 +436,6 @@ mod tests {
         assert_eq!((b, q[0], q[3], q[32], q[40]), ([0xFE, 0x00], 0, 0xFE, 0, 0x7F));
         quantize_mx(View::of(&x), 64, MxAxis::Row, MxRule::Floor, ViewMut::new(DType::E4m3, &mut q), &mut b, None);
         assert_eq!((b, q[0] & 0x7F, q[32], q[40]), ([0xFF, 0x00], 0x7F, 0, 0x7F));
-        quantize_mx(View::of(&[]), 0, MxAxis::Row, MxRule::Ceil, ViewMut::new(DType::E4m3, &mut []), &mut [], None);
+        quantize_mx(View::of::<f32>(&[]), 0, MxAxis::Row, MxRule::Ceil, ViewMut::new(DType::E4m3, &mut []), &mut [], None);
     }
 }

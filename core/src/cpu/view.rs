@@ -5,6 +5,7 @@
 
 use crate::dtype::DType;
 use crate::float;
+use crate::float::element::Element;
 use std::ops::Range;
 
 /// A read-only operand.
@@ -31,9 +32,9 @@ impl<'a> View<'a> {
         View { dtype, bytes }
     }
 
-    /// A view of f32 values.
-    pub fn of(x: &'a [f32]) -> View<'a> {
-        View { dtype: DType::F32, bytes: bytemuck::cast_slice(x) }
+    /// A view of typed elements.
+    pub fn of<T: Element>(x: &'a [T]) -> View<'a> {
+        View { dtype: T::DTYPE, bytes: bytemuck::cast_slice(x) }
     }
 
     /// Number of elements.
@@ -97,9 +98,9 @@ impl<'a> ViewMut<'a> {
         ViewMut { dtype, bytes }
     }
 
-    /// A view of f32 values.
-    pub fn of(x: &'a mut [f32]) -> ViewMut<'a> {
-        ViewMut { dtype: DType::F32, bytes: bytemuck::cast_slice_mut(x) }
+    /// A view of typed elements.
+    pub fn of<T: Element>(x: &'a mut [T]) -> ViewMut<'a> {
+        ViewMut { dtype: T::DTYPE, bytes: bytemuck::cast_slice_mut(x) }
     }
 
     /// Number of elements.

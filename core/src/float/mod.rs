@@ -18,6 +18,7 @@ pub mod bf16;
 pub mod e4m3;
 pub mod e5m2;
 pub mod e8m0;
+pub mod element;
 pub mod f16;
 pub mod math;
 mod minifloat;

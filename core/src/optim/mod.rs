@@ -151,7 +151,7 @@ impl<'g> Optim<'g> {
     }
 
     /// Differentiates `loss` (scaled, where there is a scaler) and keeps the gradients, summed over micro-steps if there are
-    /// several. Ends the micro-step part of the recording unless `more` micro-step work follows.
+    /// several.
     #[track_caller]
     pub fn backward(&mut self, loss: Var<'g>) {
         let grads = self.g.grad(loss, &self.params);

@@ -23,6 +23,9 @@ pub struct TrainConfig {
     /// Gradient clipping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<Clip>,
+    /// Stop with an error when the gradient norm is not finite, as `clip_grad_norm_(error_if_nonfinite=True)`.
+    #[serde(default)]
+    pub error_if_nonfinite: bool,
     /// Sequences or images of a micro-step.
     pub batch: usize,
     /// Micro-steps of a step.

@@ -139,6 +139,9 @@ impl Session {
         let (loss, grad_norm) = (t[Slot::Loss as usize], t[Slot::GradNorm as usize]);
         let found = t[Slot::FoundInf as usize] != 0.0;
         self.skipped += u64::from(scaled && found);
+        if self.config.error_if_nonfinite && !grad_norm.is_finite() {
+            return Err(Error::NonFinite { what: "grad_norm".into(), value: grad_norm.to_string(), step: self.step });
+        }
         Ok(StepReport {
             step: self.step,
             loss,
