@@ -142,6 +142,7 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
             optim,
             schedule,
             clip: Some(Clip::Norm(DEFAULT_GRAD_CLIP)),
+            error_if_nonfinite: false,
             batch,
             grad_accum: 1,
             seed: DEFAULT_SEED,
@@ -246,6 +247,7 @@ fn apply_train(args: &TrainArgs, config: &mut RunConfig, min_lr_given: bool, war
         (None, None, Some(norm)) => Some(Clip::Norm(norm)),
         (None, None, None) => train.clip,
     };
+    train.error_if_nonfinite |= args.error_if_nonfinite;
     Ok(())
 }
 
