@@ -1,7 +1,7 @@
 //! `MatMul`: `y = store(scale_a * scale_b * sum_k op(a) op(b) + bias)`, f32 accumulation. CPU kernel: `cpu/matmul.rs`.
 //!
 //! Operands: `a`, `b`, then the dequantization scales of those that have one (`scale_inv` f32[] per tensor, E8M0 blocks of 32
-//! along the contraction axis), then `bias` [N]. `a` is [.., M, K] ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if
+//! along the contraction axis), then `bias` `[N]`. `a` is [.., M, K] ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if
 //! `trans_b`). Ranks are equal with equal leading axes, or `b` is a plain matrix shared by all leading axes of `a`.
 
 use super::{Op, arity, expect, expect_float};

@@ -8,7 +8,7 @@
 //!
 //! Per-tensor recipes quantize each of x, W, dy once and use it in both products. MX quantizes x, W and dy twice, along each contraction,
 //! both times from high precision. x is quantized in the forward pass only: wgrad keeps the fp8 copy, so activations really shrink.
-//! The bias gradient is the sum of the unquantized dy. Source: Transformer Engine `module/linear.py`; see `reference` in ARCHITECTURE.md.
+//! The bias gradient is the sum of the unquantized dy. Source: Transformer Engine `module/linear.py`.
 
 use super::recipe::{Fp8Config, Fp8Scaling};
 use crate::dtype::DType;
@@ -23,11 +23,11 @@ use std::sync::Arc;
 
 /// Name of the state with amax histories [len, n].
 pub const HISTORY: &str = "fp8.amax_history";
-/// Name of the state with scales [n].
+/// Name of the state with scales `[n]`.
 pub const SCALE: &str = "fp8.scale";
 /// Name of the state with statistics [n, STATS].
 pub const STATISTICS: &str = "fp8.stats";
-/// Name of the state that counts non-finite amaxes [n].
+/// Name of the state that counts non-finite amaxes `[n]`.
 pub const NONFINITE: &str = "fp8.nonfinite_amax";
 
 /// Room for tensors while recording; [`finish`] cuts the states to the number used.

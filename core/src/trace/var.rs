@@ -227,7 +227,7 @@ impl<'g> Var<'g> {
         self.g.apply(MatMul::new(trans_a, trans_b, self.dtype()).op(), &[self, other])[0]
     }
 
-    /// `x W^T + b` with `W` [out, in] and `b` [out]: in fp8 under an fp8 region, else a product of class `Low`.
+    /// `x W^T + b` with `W` [out, in] and `b` `[out]`: in fp8 under an fp8 region, else a product of class `Low`.
     #[track_caller]
     pub fn linear(self, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
         fp8::linear(self, weight, bias)
