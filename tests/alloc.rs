@@ -38,7 +38,19 @@ fn check(name: RecipeName) {
     let list = 128 * (layout.buffers.len() + 4);
     assert!(got >= persistent && got <= persistent + list, "{name}: planned {persistent} persistent bytes, allocated {got}");
 
+    let region = Region::new(ALLOCATOR);
     let mut step = backend.compile(program.clone(), &memory).expect("compiles");
+    let change = region.change();
+    let own: usize = step.plan().buffers.iter().map(|b| b.size).sum();
+    assert_eq!(step.plan().total_bytes(), persistent + own);
+    // What is left is the table of operands, a few small lists for each instruction.
+    let table = (change.bytes_allocated - change.bytes_deallocated).saturating_sub(own + step.scratch_bytes());
+    let allowed = 4096 * program.instrs.len();
+    assert!(
+        table > 0 && table <= allowed,
+        "{name}: planned {own}, scratch {}, table {table} of {allowed}",
+        step.scratch_bytes()
+    );
     let inputs: Vec<(ValueId, Vec<u8>)> = program
         .values_where(|v| matches!(v.kind, Kind::Input(_)))
         .map(|(id, v)| {

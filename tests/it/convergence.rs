@@ -5,11 +5,12 @@ use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::train::{Session, session::Batch};
-use mantissa_tests::data::{text, windows};
+use mantissa_tests::data::{SUCCESSORS, text, windows};
 use mantissa_tests::tiny;
 use std::sync::Arc;
 
-const STEPS: u64 = 100;
+/// Enough to reach the plateau, where a relative tolerance on the loss is not one on the speed of learning.
+const STEPS: u64 = 200;
 const BATCH: usize = 8;
 const CONTEXT: usize = 32;
 
@@ -44,7 +45,7 @@ fn every_recipe_ends_within_two_percent_of_f32() {
             assert!(reports.iter().all(|r| r.loss.is_finite() && (r.grad_norm.is_finite() || r.skipped)), "{name}");
             // f16 may find its loss scale in the first steps; nothing else ever skips.
             let skipped: Vec<u64> = reports.iter().filter(|r| r.skipped).map(|r| r.step).collect();
-            eprintln!("{name} {skipped:?} {end}"); let allowed = if name == RecipeName::F16 { 4 } else { 0 };
+            let allowed = if name == RecipeName::F16 { 4 } else { 0 };
             assert!(skipped.len() <= allowed, "{name} skipped steps {skipped:?}");
             (name, reports[0].loss, end)
         })
@@ -52,7 +53,7 @@ fn every_recipe_ends_within_two_percent_of_f32() {
     let f32_end = losses[0].2;
     for (name, start, end) in &losses {
         assert!((5.0..6.0).contains(start), "{name}: a fresh model over 256 bytes starts near ln 256 = 5.55, not {start}");
-        assert!(*end <= 0.6 * start, "{name}: from {start} to {end}");
+        assert!(*end <= (SUCCESSORS as f32).ln(), "{name}: from {start} to {end}, more than the text's own entropy");
         assert!((end / f32_end - 1.0).abs() <= 0.02, "{name}: {end}, f32 {f32_end}\n{losses:?}");
     }
     // The recipes really differ: no two low-precision runs end on the same bits.
@@ -79,5 +80,5 @@ fn f16_skips_backs_off_and_recovers() {
     }
     let last = reports.last().expect("steps");
     assert!(!last.skipped && last.growth_tracker > Some(10), "it has recovered: {last:?}");
-    assert!(end <= 0.75 * reports[0].loss, "from {} to {end}", reports[0].loss);
+    assert!(end <= 1.02 * (SUCCESSORS as f32).ln(), "from {} to {end}", reports[0].loss);
 }

@@ -8,12 +8,12 @@ mod plan;
 use generate::{Choice, build, choices};
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::model::ModelConfig;
+use mantissa_core::op::quantize::{AmaxAlgo, MxRule, NonFiniteAmax};
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::recipe::{Fp8Format, Fp8Scaling};
 use mantissa_core::precision::scaler::ScalerConfig;
 use mantissa_core::precision::{Recipe, RecipeName};
-use mantissa_core::op::quantize::{AmaxAlgo, MxRule, NonFiniteAmax};
 use mantissa_core::program::{Kind, Program, passes};
 use mantissa_core::train::{Session, TrainConfig, record, session::Batch};
 use mantissa_tests::data::{normal, spread};
@@ -82,7 +82,7 @@ fn check_passes(choices: &[Choice], grad_accum: usize) -> Result<(), TestCaseErr
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 160, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_pass_changes_a_bit(choices in choices(), grad_accum in 1usize..3) {

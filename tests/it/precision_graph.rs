@@ -192,7 +192,10 @@ fn instructions_and_casts_carry_the_source_line_of_the_model_code() {
         let _ = y;
         // Attention on two axes fails: the error says where it was asked for.
         let error = g.finish().expect_err("two axes").to_string();
-        assert!(error.contains("attention: expected qkv of shape [B, T") && error.contains("tests/it/precision_graph.rs:"), "{error}");
+        assert!(
+            error.contains("attention: expected qkv of shape [B, T") && error.contains("tests/it/precision_graph.rs:"),
+            "{error}"
+        );
     }
     let p = record(Region::low(DType::Bf16), |g, x, w, narrow| {
         let y = x.matmul(w).gelu().layer_norm(None, None, 1e-5) + narrow;
@@ -206,12 +209,8 @@ fn instructions_and_casts_carry_the_source_line_of_the_model_code() {
 /// Casts of the weight that are left in a Program, by dtype.
 fn weight_casts(p: &Program) -> Vec<DType> {
     let w = p.find("w").expect("a parameter");
-    let mut casts: Vec<DType> = p
-        .instrs
-        .iter()
-        .filter(|i| i.inputs == [w] && matches!(i.op, Op::Map(_)))
-        .map(|i| p.ty(i.outputs[0]).dtype)
-        .collect();
+    let mut casts: Vec<DType> =
+        p.instrs.iter().filter(|i| i.inputs == [w] && matches!(i.op, Op::Map(_))).map(|i| p.ty(i.outputs[0]).dtype).collect();
     casts.sort_unstable();
     casts
 }
@@ -304,7 +303,8 @@ fn backward_runs_in_the_dtype_of_the_forward() {
     g.output("loss", loss);
     g.output("dw", grad.copy());
     let p = g.finish().expect("records");
-    let computes: Vec<DType> = p.instrs.iter().filter_map(|i| if let Op::MatMul(m) = &i.op { Some(m.compute) } else { None }).collect();
+    let computes: Vec<DType> =
+        p.instrs.iter().filter_map(|i| if let Op::MatMul(m) = &i.op { Some(m.compute) } else { None }).collect();
     assert_eq!(computes, [DType::Tf32, DType::Tf32]);
 }
 

@@ -83,7 +83,9 @@ fn inputs_of_the_wrong_size_are_refused_by_name() {
     assert_eq!(error, "input `x`: expected 1024 bytes, got 1020 bytes");
     let error = s.step(Batch { x: good, targets: &[] }).expect_err("no targets").to_string();
     assert_eq!(error, "input `targets`: expected 1024 bytes, got 0 bytes");
-    assert!(s.memory().write("gpt.wte.weight", &[0; 3]).expect_err("3 bytes").to_string().contains("expected 65536 bytes, got 3"));
+    assert!(
+        s.memory().write("gpt.wte.weight", &[0; 3]).expect_err("3 bytes").to_string().contains("expected 65536 bytes, got 3")
+    );
     assert!(s.read_f32("nothing").expect_err("no such value").to_string().contains("`nothing`"));
 }
 
@@ -106,7 +108,8 @@ fn casts_between_dtypes_of_one_width_are_exact() {
         round(a, &mut want);
         let exact: Vec<f64> = want.iter().map(|&v| f64::from(v).tanh()).collect();
         // One rounding to each format: at most half a step of both, relative.
-        let bound: Vec<f64> = exact.iter().map(|v| v.abs() * (a.unit_roundoff() + b.unit_roundoff()) * 1.2 + 1e-2 * b.unit_roundoff()).collect();
+        let bound: Vec<f64> =
+            exact.iter().map(|v| v.abs() * (a.unit_roundoff() + b.unit_roundoff()) * 1.2 + 1e-2 * b.unit_roundoff()).collect();
         compare(name, &m.f32s(name).expect("an output"), &exact, &bound).expect("close");
     }
     let ids = m.f32s("ids").expect("an output");
@@ -119,7 +122,8 @@ fn casts_between_dtypes_of_one_width_are_exact() {
 #[test]
 fn the_comparison_sees_one_perturbed_element() {
     let g = Graph::new("product", true);
-    let (a, b) = (g.input("a", Ty::new(DType::F32, [8, 16]), Rate::Step), g.input("b", Ty::new(DType::F32, [16, 8]), Rate::Step));
+    let (a, b) =
+        (g.input("a", Ty::new(DType::F32, [8, 16]), Rate::Step), g.input("b", Ty::new(DType::F32, [16, 8]), Rate::Step));
     g.output("y", a.matmul(b));
     let mut m = Machine::new(&CpuBackend::new(), g.finish().expect("valid")).expect("compiles");
     let (a, b) = (normal(128, 1.0, 1), normal(128, 1.0, 2));

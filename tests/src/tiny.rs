@@ -18,8 +18,8 @@ pub fn gpt(recipe: Recipe, steps: u64) -> TrainConfig {
         optim: OptimConfig::adamw(),
         schedule: Schedule { lr: 3e-3, min_lr: 3e-4, warmup: 5, steps, decay: Decay::Cosine },
         clip: Some(Clip::Norm(1.0)),
-        batch: 8,
         error_if_nonfinite: false,
+        batch: 8,
         grad_accum: 1,
         seed: 5,
     }
@@ -33,8 +33,8 @@ pub fn mlp(recipe: Recipe) -> TrainConfig {
         optim: OptimConfig::adamw(),
         schedule: Schedule { lr: 1e-2, min_lr: 1e-2, warmup: 0, steps: 100, decay: Decay::Constant },
         clip: Some(Clip::Norm(1.0)),
-        batch: 32,
         error_if_nonfinite: false,
+        batch: 32,
         grad_accum: 1,
         seed: 5,
     }

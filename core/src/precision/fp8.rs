@@ -123,8 +123,7 @@ fn quantized<'g>(config: Fp8Config, low: DType, x: Var<'g>, weight: Var<'g>, bia
         let mx = matches!(config.scaling, Fp8Scaling::Mx { .. });
         let dy_row = quantize(g, &config, rows.id, backward, slots[2], OperandScale::Block32Last, true);
         if needs[0] {
-            let dx =
-                product(g, &config, [dy_row, w_kept], [false; 2], [OperandScale::Block32Last, first], low, None, false);
+            let dx = product(g, &config, [dy_row, w_kept], [false; 2], [OperandScale::Block32Last, first], low, None, false);
             grads[0] = Some(dx.reshape(x_ty.shape.clone()).cast(x_ty.dtype));
         }
         if needs[1] {

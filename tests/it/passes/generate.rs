@@ -64,7 +64,9 @@ fn record(g: &Graph, choices: &[Choice]) {
     }
     let total = pool[3..].iter().fold(pool[0], |sum, v| sum + v.cast(DType::F32).tanh() * gain);
     let loss = total.matmul(w).square().mean_all();
-    let mut scaler = GradScaler::new(g, Some(ScalerConfig { init_scale: 256.0, growth_interval: 1, ..ScalerConfig::default() })).expect("valid");
+    let mut scaler =
+        GradScaler::new(g, Some(ScalerConfig { init_scale: 256.0, growth_interval: 1, ..ScalerConfig::default() }))
+            .expect("valid");
     let mut optim = Optim::new("optim", OptimConfig::sgd(0.5), vec![w, gain]).expect("valid");
     optim.backward(scaler.scale(loss));
     if g.grad_accum() == 1 {
@@ -109,7 +111,8 @@ fn one<'g>(g: &'g Graph, c: &Choice, a: Var<'g>, b: Var<'g>, w: Var<'g>, gain: V
         13 => {
             // The state changes in place; values read before it must not see the change.
             let before = state * 2.0;
-            let add = Map::new(Ex::input(0) + Ex::input(1) * Ex::constant(0.125), &[state.ty(), a.ty()], DType::F32).expect("fits");
+            let add =
+                Map::new(Ex::input(0) + Ex::input(1) * Ex::constant(0.125), &[state.ty(), a.ty()], DType::F32).expect("fits");
             g.push_into(add.op(), &[state.id(), a.id()], &[Some(state.id())]);
             before
         }

@@ -1,10 +1,11 @@
 //! Programs made wrong on purpose: each is refused with instruction, scope, expected and found.
 
 use mantissa_core::op::Op;
+use mantissa_core::op::expr::{Ex, Map};
 use mantissa_core::optim::{Optim, OptimConfig};
 use mantissa_core::precision::scaler::ScalerConfig;
 use mantissa_core::precision::{GradScaler, Recipe, RecipeName};
-use mantissa_core::program::{Init, Instr, Kind, Program, Rate, ScopeId, ValueId};
+use mantissa_core::program::{Init, Instr, Kind, Program, Rate, Role, ScopeId, ValueId};
 use mantissa_core::shape::Ty;
 use mantissa_core::trace::Graph;
 use mantissa_core::train::record;
@@ -29,7 +30,10 @@ fn refused(p: &Program) -> (usize, String, String) {
     let error = p.validate().expect_err("malformed");
     let text = error.to_string();
     let Error::Program { instr, op, scope, expected, found } = error else { panic!("{text}") };
-    assert!(text.contains(&format!("instruction {instr} ({op}) in scope `{scope}`: expected {expected}, found {found}")), "{text}");
+    assert!(
+        text.contains(&format!("instruction {instr} ({op}) in scope `{scope}`: expected {expected}, found {found}")),
+        "{text}"
+    );
     (instr, expected, found)
 }
 
@@ -122,7 +126,8 @@ fn a_temporary_across_the_micro_step_boundary() {
         assert_eq!(result.is_ok(), ok);
         if let Err(error) = result {
             let text = error.to_string();
-            let want = "instruction 1 (map) in scope `model`: expected only states to pass from micro-steps to the update, found %";
+            let want =
+                "instruction 1 (map) in scope `model`: expected only states to pass from micro-steps to the update, found %";
             assert!(text.contains(want), "{text}");
         }
     }
@@ -168,6 +173,20 @@ fn a_reader_after_an_in_place_update() {
 }
 
 #[test]
+fn a_view_of_a_state_read_after_its_update() {
+    for (read_late, ok) in [(false, true), (true, false)] {
+        let g = Graph::new("view", true);
+        let state = g.state("state", Ty::new(DType::F32, [2, 2]), Role::Telemetry, Init::Fill(1.0));
+        let view = state.reshape([4]);
+        let early = view * 2.0;
+        let double = Map::new(Ex::input(0) + Ex::input(0), &[state.ty()], DType::F32).expect("fits");
+        g.push_into(double.op(), &[state.id()], &[Some(state.id())]);
+        g.output("y", if read_late { view + 1.0 } else { early + state.reshape([4]) });
+        assert_eq!(g.finish_raw().is_ok(), ok);
+    }
+}
+
+#[test]
 fn an_in_place_update_of_another_state() {
     // An optimizer that would read one parameter and write another.
     let mut p = good();
@@ -192,7 +211,11 @@ fn scopes_and_bounds() {
     let n = p.scopes.len() as u32;
     p.instrs[4].scope = ScopeId(n);
     assert_eq!(refused(&p), (4, format!("a scope below {n}"), n.to_string()));
-    for mutate in [|p: &mut Program| p.micro_end = p.instrs.len() + 1, |p: &mut Program| p.grad_accum = 0, |p: &mut Program| p.scopes.clear()] {
+    for mutate in [
+        |p: &mut Program| p.micro_end = p.instrs.len() + 1,
+        |p: &mut Program| p.grad_accum = 0,
+        |p: &mut Program| p.scopes.clear(),
+    ] {
         let mut p = good();
         mutate(&mut p);
         assert!(refused(&p).1.starts_with("micro_end within"));

@@ -66,7 +66,12 @@ pub(super) fn check(program: &Program) {
                 && b.place.offset < a.place.offset + a.place.size;
             if shared {
                 let (early, late) = if a.from <= b.from { (a, b) } else { (b, a) };
-                assert!(disjoint(program, early, late), "{:?} and {:?} are live together in one place\n{program}", early.values, late.values);
+                assert!(
+                    disjoint(program, early, late),
+                    "{:?} and {:?} are live together in one place\n{program}",
+                    early.values,
+                    late.values
+                );
             }
         }
     }
