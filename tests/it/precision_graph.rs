@@ -56,11 +56,11 @@ fn every_cast_has_its_reason() {
         let forward = program.instrs.iter().take_while(|i| !matches!(i.op, Op::CrossEntropyBackward(_)));
         for instr in forward {
             let narrow = instr.outputs.iter().any(|&o| !matches!(program.ty(o).dtype, DType::F32 | DType::U32));
-            let cast = match &instr.op {
-                Op::Map(m) => instr.inputs.first().is_some_and(|&i| m.as_cast(program.ty(i)).is_some()),
-                Op::MatMul(_) | Op::Quantize(_) | Op::QuantizeMx(_) => narrow,
-                _other => false,
-            };
+            let product = narrow && matches!(instr.op, Op::MatMul(_) | Op::Quantize(_) | Op::QuantizeMx(_));
+            let mut cast = product;
+            if let (Op::Map(m), [x]) = (&instr.op, &instr.inputs[..]) {
+                cast |= m.as_cast(program.ty(*x)).is_some();
+            }
             assert!(!cast || instr.why.is_some(), "{name}: {}", program.instr_text(instr));
         }
         let backward_rules = program.instrs.iter().filter(|i| matches!(&i.op, Op::MatMul(_) | Op::Norm(_))).count();
