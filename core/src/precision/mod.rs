@@ -5,9 +5,11 @@
 pub mod autocast;
 pub mod clip;
 pub mod fp8;
+pub mod overrides;
 pub mod recipe;
 pub mod scaler;
 
 pub use autocast::Region;
+pub use overrides::{Override, OverrideDtype};
 pub use recipe::{Fp8Config, Recipe, RecipeName};
 pub use scaler::{GradScaler, ScalerConfig, ScalerState};
