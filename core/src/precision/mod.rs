@@ -2,6 +2,7 @@
 //!
 //! Everything here runs at record time and only inserts instructions; backends know nothing of it.
 
+pub mod advisor;
 pub mod autocast;
 pub mod clip;
 pub mod fp8;

@@ -123,8 +123,8 @@ impl Pattern {
         !path.is_empty() && (self.glob.is_match(&path) || around.into_iter().any(|p| self.glob.is_match(p)))
     }
 
-    /// Refuses a pattern that covers none of `scopes`, naming close ones.
-    pub fn check<'a>(&self, scopes: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    /// Refuses a pattern, given as `setting`, that covers none of `scopes`, naming close ones.
+    pub fn check<'a>(&self, setting: &str, scopes: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
         if scopes.clone().any(|s| self.covers(s)) {
             return Ok(());
         }
@@ -137,7 +137,7 @@ impl Pattern {
             true => "a scope of the model; it has none".to_string(),
             false => format!("a pattern that matches a scope of the model, such as {}", names.join(", ")),
         };
-        Err(Error::config("override", expected, format!("`{}`", self.text)))
+        Err(Error::config(setting, expected, format!("`{}`", self.text)))
     }
 }
 
@@ -191,7 +191,7 @@ impl Overrides {
 
     /// Refuses a pattern that covers no scope of the recording.
     pub(crate) fn check(&self, scopes: &[String]) -> Result<()> {
-        self.rules.iter().try_for_each(|r| r.pattern.check(scopes.iter().map(String::as_str)))
+        self.rules.iter().try_for_each(|r| r.pattern.check("override", scopes.iter().map(String::as_str)))
     }
 }
 
