@@ -56,7 +56,7 @@ fn text(e: &Explanation) -> String {
         &mut out,
         "",
         0,
-        "Rows count one run. `mult` is the dtype that is multiplied; sums are f32. An instruction without a reason takes its inputs as they lie.",
+        "Rows count one run. `mult` is the dtype that is multiplied; sums are f32. Rows without a reason take their inputs as they lie.",
     );
     let mut place = None;
     for row in &e.instructions {
@@ -103,8 +103,9 @@ fn instruction(out: &mut String, row: &Row) {
         };
         paragraph(out, "", INDENT, &op);
     }
-    if let Some(why) = &row.why {
-        paragraph(out, "", INDENT, &format!("why: {why}"));
+    // The rest follows from the types that stand in the row.
+    if row.by_policy || row.class == "low" {
+        paragraph(out, "", INDENT, &format!("why: {}", row.why));
     }
 }
 

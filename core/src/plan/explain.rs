@@ -3,7 +3,7 @@
 //! Counts are for one step: instructions of the micro-step part are multiplied by the number of micro-steps in totals, not in rows.
 //! The field names and their order are those of the JSON report, which is stable.
 
-use super::price;
+use super::price::{self, Family};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::op::{CastClass, Op};
@@ -58,8 +58,10 @@ pub struct Row {
     pub outputs: Vec<String>,
     /// Dtype that is multiplied.
     pub compute: &'static str,
-    /// Why policy inserted or typed it; absent where policy had nothing to decide.
-    pub why: Option<String>,
+    /// Why it computes in that dtype.
+    pub why: String,
+    /// Precision policy decided; otherwise the types of the inputs did.
+    pub by_policy: bool,
     /// What autocast does with operations of its kind: `low`, `f32`, `promote` or `keep`.
     pub class: &'static str,
     /// Floating-point operations of one run.
@@ -195,7 +197,8 @@ fn row(program: &Program, index: usize, instr: &Instr) -> Row {
         inputs: program.input_types(instr).iter().map(ToString::to_string).collect(),
         outputs: program.output_types(instr).iter().map(ToString::to_string).collect(),
         compute: price::compute_dtype(program, instr).name(),
-        why: instr.why.as_deref().map(str::to_string),
+        why: instr.why.as_deref().map_or_else(|| follows(program, instr), str::to_string),
+        by_policy: instr.why.is_some(),
         class: match table.class {
             CastClass::Low => "low",
             CastClass::F32 => "f32",
@@ -205,6 +208,21 @@ fn row(program: &Program, index: usize, instr: &Instr) -> Row {
         flops: cost.flops,
         read_bytes: cost.read_bytes,
         written_bytes: cost.written_bytes,
+    }
+}
+
+/// Why an instruction computes as it does where policy had nothing to decide.
+fn follows(program: &Program, instr: &Instr) -> String {
+    let dtype = price::compute_dtype(program, instr);
+    match Family::of(&instr.op) {
+        None => "a reshape moves nothing".to_string(),
+        Some(Family::Product | Family::Attention | Family::AttentionBackward | Family::Convolution) => {
+            format!("its operands lie in {}, so it multiplies them as {dtype}", program.ty(instr.inputs[0]).dtype)
+        }
+        Some(Family::Update) => "weights, moments, norms and scales are kept in f32".to_string(),
+        Some(Family::Elementwise | Family::Reduction | Family::Quantize | Family::Index | Family::Layout) => {
+            "it takes its inputs as they lie and computes in f32".to_string()
+        }
     }
 }
 

@@ -72,7 +72,8 @@ fn a_scope_limits_rows_and_an_unknown_one_is_refused() {
     let e = explain(&config, Some("gpt.head")).unwrap();
     assert!(!e.instructions.is_empty() && e.instructions.iter().all(|r| r.scope == "gpt.head"));
     assert!(e.instructions.iter().any(|r| r.name == "matmul" && r.compute == "f32"));
-    assert!(e.instructions.iter().any(|r| r.why.as_deref().is_some_and(|w| w.contains("override gpt.head: f32"))));
+    assert!(e.instructions.iter().any(|r| r.by_policy && r.why.contains("override gpt.head: f32")));
+    assert!(e.instructions.iter().all(|r| !r.why.is_empty()));
     let error = explain(&config, Some("gpt.haed")).unwrap_err().to_string();
     assert!(error.starts_with("scope: expected") && error.contains("gpt.head"), "{error}");
 }

@@ -232,10 +232,14 @@ fn transformer(device: &Device, low: &str, fp8: Option<RecipeName>) -> Vec<Part>
         ),
         None => part("linear layers", low, format!("{:.1}x the rate of f32", over_f32(device, Rate::of_name(low)))),
     };
+    let head = match fp8 {
+        Some(_) => "its errors reach the loss directly: no fp8",
+        None => "its errors reach the loss directly: f32 (an override) if the loss is unstable",
+    };
     vec![
         linear,
         part("attention", low, "scores and their softmax are kept in f32 inside the fused kernel".into()),
-        part("output head", low, "its errors reach the loss directly: no fp8".into()),
+        part("output head", low, head.into()),
         part("embedding", "f32 table", "a lookup multiplies nothing".into()),
         part("norms, softmax, loss", "f32", "sums, exponentials and logarithms; narrow inputs are read as they lie".into()),
         part("residual stream", low, "written and read by every layer: half the memory traffic of f32".into()),
