@@ -204,7 +204,8 @@ impl Graph {
             CastClass::Keep => (op, inputs.iter().map(|v| v.id).collect::<Vec<_>>(), None),
             CastClass::Low | CastClass::F32 | CastClass::Promote => autocast::apply(self, op, inputs),
         };
-        self.with_why(why, || self.push(op, &inputs))
+        let _why = self.because(why);
+        self.push(op, &inputs)
     }
 
     /// Records `op` with its inputs as they are and returns its outputs.
@@ -312,10 +313,8 @@ impl Graph {
 
     /// Runs `f` without recording gradients, as `torch.no_grad`.
     pub fn no_grad<R>(&self, f: impl FnOnce() -> R) -> R {
-        let before = std::mem::replace(&mut self.inner.borrow_mut().tape_on, false);
-        let r = f();
-        self.inner.borrow_mut().tape_on = before;
-        r
+        let _off = self.untracked();
+        f()
     }
 
     /// Runs `f` inside an autocast region; the previous region is back afterwards.
@@ -346,16 +345,23 @@ impl Graph {
         }
     }
 
-    /// Runs `f`; instructions recorded inside carry the reason `why`, if there is one.
-    #[track_caller]
-    pub fn with_why<R>(&self, why: Option<Arc<str>>, f: impl FnOnce() -> R) -> R {
-        if why.is_none() {
-            return f();
-        }
-        let before = std::mem::replace(&mut self.inner.borrow_mut().why, why);
-        let r = f();
-        self.inner.borrow_mut().why = before;
-        r
+    /// Instructions recorded until the guard is dropped carry the reason `why`, if there is one, after the reason around it. A guard, not
+    /// a closure: the source line of an instruction is that of the caller, which a closure would hide.
+    pub fn because(&self, why: Option<Arc<str>>) -> WhyGuard<'_> {
+        let mut inner = self.inner.borrow_mut();
+        let previous = inner.why.clone();
+        inner.why = match (&previous, why) {
+            (Some(outer), Some(why)) if *outer != why => Some(Arc::from(format!("{outer}; {why}"))),
+            (_, Some(why)) => Some(why),
+            (_, None) => previous.clone(),
+        };
+        WhyGuard { g: self, previous }
+    }
+
+    /// Records no gradients until the guard is dropped.
+    pub(crate) fn untracked(&self) -> TapeGuard<'_> {
+        let previous = std::mem::replace(&mut self.inner.borrow_mut().tape_on, false);
+        TapeGuard { g: self, previous }
     }
 
     /// Keeps `error` (with the current scope and the caller's source line) unless an earlier one is kept.
@@ -486,5 +492,31 @@ pub struct ScopeGuard<'g> {
 impl Drop for ScopeGuard<'_> {
     fn drop(&mut self) {
         self.g.inner.borrow_mut().scope = self.previous;
+    }
+}
+
+/// Takes the reason back when dropped.
+#[derive(Debug)]
+pub struct WhyGuard<'g> {
+    g: &'g Graph,
+    previous: Option<Arc<str>>,
+}
+
+impl Drop for WhyGuard<'_> {
+    fn drop(&mut self) {
+        self.g.inner.borrow_mut().why = self.previous.take();
+    }
+}
+
+/// Goes on recording gradients when dropped.
+#[derive(Debug)]
+pub(crate) struct TapeGuard<'g> {
+    g: &'g Graph,
+    previous: bool,
+}
+
+impl Drop for TapeGuard<'_> {
+    fn drop(&mut self) {
+        self.g.inner.borrow_mut().tape_on = self.previous;
     }
 }
