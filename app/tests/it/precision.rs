@@ -6,7 +6,7 @@ use serde_json::Value;
 /// The one JSON object that a command prints.
 #[track_caller]
 fn report(args: &[&str]) -> Value {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a temporary folder");
     let mut lines = json_lines(&stdout(&good(output(dir.path(), &[args, &["--json"]].concat()))));
     assert_eq!(lines.len(), 1);
     lines.remove(0)
@@ -15,7 +15,7 @@ fn report(args: &[&str]) -> Value {
 /// What a command prints for people.
 #[track_caller]
 fn text(args: &[&str]) -> String {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a temporary folder");
     let text = stdout(&good(output(dir.path(), args)));
     let long: Vec<&str> = text.lines().filter(|l| l.chars().count() > 120).collect();
     assert!(long.is_empty(), "wider than 120 columns: {long:#?}");
@@ -25,7 +25,7 @@ fn text(args: &[&str]) -> String {
 /// Refused with exit code 2 and a message that has every part.
 #[track_caller]
 fn refused(args: &[&str], parts: &[&str]) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a temporary folder");
     let o = output(dir.path(), args);
     assert_eq!(o.status.code(), Some(2), "{args:?}: {}", stdout(&o));
     for part in parts {
