@@ -41,6 +41,9 @@ pub fn main() -> ExitCode {
         cli::Command::Train(args) => train::command(&args),
         cli::Command::Sample(args) => sample::command(&args),
         cli::Command::Devices => device::command(),
+        cli::Command::Explain(args) => cli::explain::command(&args),
+        cli::Command::Plan(args) => cli::plan::command(&args),
+        cli::Command::Recommend(args) => cli::recommend::command(&args),
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@ pub mod model;
 pub mod nn;
 pub mod op;
 pub mod optim;
+pub mod plan;
 pub mod precision;
 pub mod program;
 pub mod rng;

@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{CastClass, Op};
 use crate::precision::autocast::{self, Region};
+use crate::precision::overrides::Overrides;
 use crate::program::{Fp8Slot, Init, Instr, Kind, Program, Rate, Role, ScopeId, Value, ValueId, passes};
 use crate::shape::{Shape, Ty};
 use std::cell::RefCell;
@@ -29,6 +30,9 @@ struct Inner {
     tape_on: bool,
     scope: ScopeId,
     regions: Vec<Region>,
+    overrides: Overrides,
+    /// For each scope the override that decides there.
+    rules: Vec<Option<usize>>,
     why: Option<Arc<str>>,
     error: Option<Error>,
     next_stream: u32,
@@ -51,6 +55,8 @@ impl Graph {
             tape_on: true,
             scope: ScopeId(0),
             regions: vec![Region::off()],
+            overrides: Overrides::default(),
+            rules: vec![None],
             why: None,
             error: None,
             next_stream: 0,
@@ -71,6 +77,13 @@ impl Graph {
     /// Micro-steps per step.
     pub fn grad_accum(&self) -> usize {
         self.inner.borrow().program.grad_accum
+    }
+
+    /// Lets `overrides` decide inside the autocast regions that follow. Each must cover a scope by the end of the recording.
+    pub fn set_overrides(&self, overrides: Overrides) {
+        let mut inner = self.inner.borrow_mut();
+        inner.rules = inner.program.scopes.iter().map(|s| overrides.rule(s)).collect();
+        inner.overrides = overrides;
     }
 
     /// Ends the part that runs once per micro-step; what follows runs once per step.
@@ -101,6 +114,7 @@ impl Graph {
             return Err(error);
         }
         let mut program = inner.program;
+        inner.overrides.check(&program.scopes)?;
         program.micro_end = program.micro_end.min(program.instrs.len());
         program.validate()?;
         Ok(program)
@@ -311,9 +325,24 @@ impl Graph {
         r
     }
 
-    /// The innermost autocast region.
+    /// The autocast region in force here: the innermost one, unless an override decides for this scope.
     pub fn region(&self) -> Region {
-        self.inner.borrow().regions.last().cloned().unwrap_or_else(Region::off)
+        let inner = self.inner.borrow();
+        match inner.rule() {
+            Some(rule) => inner.overrides.region(rule),
+            None => inner.regions.last().cloned().unwrap_or_else(Region::off),
+        }
+    }
+
+    /// Why precision is decided as it is before autocast looks at an operation: the reason around it, and the override of this scope.
+    pub(crate) fn outer_reason(&self) -> Option<Arc<str>> {
+        let inner = self.inner.borrow();
+        let over = inner.rule().map(|r| inner.overrides.reason(r));
+        match (&inner.why, over) {
+            (Some(why), Some(over)) => Some(Arc::from(format!("{over}; {why}"))),
+            (Some(why), None) => Some(why.clone()),
+            (None, over) => over,
+        }
     }
 
     /// Instructions recorded until the guard is dropped carry the reason `why`, if there is one, after the reason around it. A guard, not
@@ -437,10 +466,16 @@ impl Inner {
         self.program.instrs.push(Instr { op, inputs, outputs, scope, why, source: Location::caller() });
     }
 
+    /// The override that decides here, if any. None outside autocast regions.
+    fn rule(&self) -> Option<usize> {
+        if self.regions.len() > 1 { self.rules[self.scope.0 as usize] } else { None }
+    }
+
     fn scope_id(&mut self, name: &str) -> ScopeId {
         let scopes = &mut self.program.scopes;
         let i = scopes.iter().rposition(|s| s == name).unwrap_or_else(|| {
             scopes.push(name.to_string());
+            self.rules.push(self.overrides.rule(name));
             scopes.len() - 1
         });
         ScopeId(i as u32)
