@@ -30,6 +30,8 @@ struct Inner {
     scope: ScopeId,
     regions: Vec<Region>,
     why: Option<Arc<str>>,
+    /// Line of model code that what is recorded now belongs to, where the direct caller is not it.
+    source: Option<&'static Location<'static>>,
     error: Option<Error>,
     next_stream: u32,
 }
@@ -52,6 +54,7 @@ impl Graph {
             scope: ScopeId(0),
             regions: vec![Region::off()],
             why: None,
+            source: None,
             error: None,
             next_stream: 0,
         };
@@ -254,13 +257,14 @@ impl Graph {
     }
 
     /// Gives `y`, recorded inside [`Graph::no_grad`] from `inputs`, a gradient rule as a whole.
+    #[track_caller]
     pub fn custom_rule(&self, inputs: &[Var<'_>], y: Var<'_>, rule: CustomRule) {
         let mut inner = self.inner.borrow_mut();
         if inner.tape_on && inputs.iter().any(|v| inner.tracked[v.id.index()]) {
             inner.tracked[y.id.index()] = true;
-            let scope = inner.scope;
-            let inputs = inputs.iter().map(|v| v.id).collect();
-            inner.tape.push(TapeEntry { inputs, outputs: vec![y.id], scope, rule: super::Backward::Custom(rule) });
+            let (scope, source) = (inner.scope, inner.source.unwrap_or(Location::caller()));
+            let (inputs, rule) = (inputs.iter().map(|v| v.id).collect(), super::Backward::Custom(rule));
+            inner.tape.push(TapeEntry { inputs, outputs: vec![y.id], scope, source, rule });
         }
     }
 
@@ -317,24 +321,36 @@ impl Graph {
         self.inner.borrow().regions.last().cloned().unwrap_or_else(Region::off)
     }
 
-    /// Runs `f`; instructions recorded inside carry the reason `why`, if there is one.
+    /// Runs `f`; instructions recorded inside carry the reason `why`, if there is one, and the source line of the outermost caller.
     #[track_caller]
     pub fn with_why<R>(&self, why: Option<Arc<str>>, f: impl FnOnce() -> R) -> R {
-        if why.is_none() {
-            return f();
-        }
-        let before = std::mem::replace(&mut self.inner.borrow_mut().why, why);
+        let before = {
+            let mut inner = self.inner.borrow_mut();
+            let source = inner.source.or(Some(Location::caller()));
+            let why = why.or_else(|| inner.why.clone());
+            (std::mem::replace(&mut inner.why, why), std::mem::replace(&mut inner.source, source))
+        };
         let r = f();
-        self.inner.borrow_mut().why = before;
+        let mut inner = self.inner.borrow_mut();
+        (inner.why, inner.source) = before;
+        r
+    }
+
+    /// Runs `f`; instructions recorded inside belong to the line `source` of model code.
+    pub(super) fn with_source<R>(&self, source: &'static Location<'static>, f: impl FnOnce() -> R) -> R {
+        let before = self.inner.borrow_mut().source.replace(source);
+        let r = f();
+        self.inner.borrow_mut().source = before;
         r
     }
 
     /// Keeps `error` (with the current scope and the caller's source line) unless an earlier one is kept.
     #[track_caller]
     pub fn fail(&self, error: Error) {
-        let at = Location::caller();
+        let caller = Location::caller();
         let mut inner = self.inner.borrow_mut();
         if inner.error.is_none() {
+            let at = inner.source.unwrap_or(caller);
             let scope = inner.program.scope(inner.scope);
             let scope = if scope.is_empty() { String::new() } else { format!("{scope}, ") };
             inner.error = Some(error.at_place(format!("{scope}{}:{}", at.file(), at.line())));
@@ -423,12 +439,14 @@ impl Inner {
 
     #[track_caller]
     fn record(&mut self, op: Op, inputs: Vec<ValueId>, outputs: Vec<ValueId>, tracked: bool) {
+        let source = self.source.unwrap_or(Location::caller());
         if tracked {
             let (inputs, outputs) = (inputs.clone(), outputs.clone());
-            self.tape.push(TapeEntry { inputs, outputs, scope: self.scope, rule: super::Backward::Op(op.clone()) });
+            let rule = super::Backward::Op(op.clone());
+            self.tape.push(TapeEntry { inputs, outputs, scope: self.scope, source, rule });
         }
         let (scope, why) = (self.scope, self.why.clone());
-        self.program.instrs.push(Instr { op, inputs, outputs, scope, why, source: Location::caller() });
+        self.program.instrs.push(Instr { op, inputs, outputs, scope, why, source });
     }
 
     fn scope_id(&mut self, name: &str) -> ScopeId {
