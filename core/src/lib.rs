@@ -11,6 +11,7 @@ pub mod nn;
 pub mod op;
 pub mod optim;
 pub mod precision;
+pub mod probe;
 pub mod program;
 pub mod rng;
 pub mod shape;
