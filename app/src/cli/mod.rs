@@ -1,8 +1,12 @@
 //! Flags. They parse into raw arguments ([`TrainArgs`], [`SampleArgs`]); [`resolve`] turns those of `train` into a validated
 //! [`crate::config::RunConfig`], and only that reaches the trainer.
 
+pub mod bench;
+pub mod compare;
+pub mod doctor;
 pub mod overlay;
 pub mod resolve;
+pub mod several;
 pub mod train_args;
 
 pub use train_args::TrainArgs;
@@ -28,6 +32,12 @@ pub enum Command {
     Sample(SampleArgs),
     /// List devices, and how each multiplies every number format.
     Devices,
+    /// Run two recipes on the same batches and show where the second loses precision, worst first.
+    Compare(Box<compare::CompareArgs>),
+    /// Look for what is wrong with a run (the first NaN, scale spirals, dead fp8 tensors) and say what helps.
+    Doctor(Box<doctor::DoctorArgs>),
+    /// Time recipes in turn: ms a step, throughput, memory, time by operation.
+    Bench(Box<bench::BenchArgs>),
 }
 
 /// Flags of `sample`.
