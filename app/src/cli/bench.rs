@@ -127,7 +127,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
         let before = memory_bytes("VmRSS:");
         let mut run = bench.run(config)?;
         for _ in 0..WARM_UP {
-            let (session, batch) = run.next();
+            let (session, batch) = run.next_batch();
             session.step(batch.batch())?;
         }
         let grown = memory_bytes("VmRSS:").zip(before).map(|(now, before)| now.saturating_sub(before));
@@ -135,7 +135,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
     }
     for _ in 0..steps {
         for c in &mut contenders {
-            let (session, batch) = c.run.next();
+            let (session, batch) = c.run.next_batch();
             let start = Instant::now();
             session.step(batch.batch())?;
             c.ms.push(start.elapsed().as_secs_f64() * 1e3);
@@ -144,7 +144,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
     for c in &mut contenders {
         let mut timers = Vec::new();
         for _ in 0..steps.min(OBSERVED) {
-            let (session, batch) = c.run.next();
+            let (session, batch) = c.run.next_batch();
             let mut timer = Timer::new();
             session.step_observed(batch.batch(), &mut timer)?;
             timers.push(timer);

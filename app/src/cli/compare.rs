@@ -93,14 +93,14 @@ pub fn command(args: &CompareArgs) -> Result<Outcome> {
     let bench = Bench::new(&config_a)?;
     let (mut a, mut b) = (bench.run(&config_a)?, bench.run(&config_b)?);
     for _ in 1..steps {
-        let (session, batch) = a.next();
+        let (session, batch) = a.next_batch();
         session.step(batch.batch())?;
         b.session.step(batch.batch())?;
     }
     if !args.drift {
         compare::share_weights(&a.session, &b.session)?;
     }
-    let (session, batch) = a.next();
+    let (session, batch) = a.next_batch();
     let comparison = compare::step(session, &mut b.session, batch.batch(), (args.keep * MIB) as usize)?;
     let mut out = std::io::stdout().lock();
     if args.run.json {

@@ -43,7 +43,7 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
     let mut doctor = Doctor::new(&run.session);
     let mut last: Option<StepReport> = None;
     for _ in 0..steps {
-        let (session, batch) = run.next();
+        let (session, batch) = run.next_batch();
         let (report, more) = doctor.step(session, batch.batch())?;
         last = Some(report);
         if !more {

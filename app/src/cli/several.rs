@@ -92,7 +92,7 @@ pub struct Run {
 
 impl Run {
     /// The batch of the next step, and the session to run it.
-    pub fn next(&mut self) -> (&mut Session, &BatchBytes) {
+    pub fn next_batch(&mut self) -> (&mut Session, &BatchBytes) {
         self.loader.train(self.session.steps() + 1, &mut self.bytes);
         (&mut self.session, &self.bytes)
     }

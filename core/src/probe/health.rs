@@ -30,10 +30,8 @@ const SATURATED: f32 = 0.01;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ailment {
-    /// The loss is not finite in a step that counted.
-    NonFiniteLoss,
-    /// A gradient is not finite and no scaler skips the step: weights and moments are lost.
-    NonFiniteGradient,
+    /// Loss or gradients are not finite and no scaler skips the step: weights and moments are lost.
+    NonFinite,
     /// The loss scale falls step after step and nothing becomes finite.
     ScaleSpiral,
     /// The loss scale is at its floor and steps are still skipped.
@@ -141,19 +139,13 @@ impl Health {
     }
 
     fn values(&mut self, r: &StepReport, found: &mut Vec<(Ailment, String, String)>) {
-        if !r.loss.is_finite() && !r.skipped {
-            let message = format!("the loss is {}", r.loss);
-            let remedy = "lower --lr, clip (--grad-clip 1); `mantissa doctor` names the first instruction that failed".into();
-            found.push((Ailment::NonFiniteLoss, message, remedy));
-        }
-        if r.found_inf && !r.skipped {
+        if !r.skipped && (r.found_inf || !r.loss.is_finite()) {
             let message = format!(
-                "gradients are not finite (grad_norm {}) and no scaler skips the step: the weights are lost",
-                r.grad_norm
+                "the loss is {} and grad_norm {}, and no scaler skips the step: the weights are lost",
+                r.loss, r.grad_norm
             );
-            let remedy =
-                "restart with a lower --lr or with clipping, or with --recipe f16, whose scaler skips such steps".into();
-            found.push((Ailment::NonFiniteGradient, message, remedy));
+            let remedy = "start again with a lower --lr, a longer --warmup or --grad-clip 1; `mantissa doctor` names the first instruction that failed";
+            found.push((Ailment::NonFinite, message, remedy.into()));
         }
         self.zero_in_a_row = if r.grad_norm == 0.0 { self.zero_in_a_row + 1 } else { 0 };
         if self.zero_in_a_row >= PATIENCE {
@@ -311,7 +303,7 @@ mod tests {
         let mut h = health(RecipeName::Bf16, &[]);
         let bad = StepReport { loss: f32::NAN, grad_norm: f32::NAN, found_inf: true, ..report(4) };
         let seen: Vec<Ailment> = h.observe(&bad, &[]).iter().map(|w| w.ailment).collect();
-        assert_eq!(seen, [Ailment::NonFiniteLoss, Ailment::NonFiniteGradient]);
+        assert_eq!(seen, [Ailment::NonFinite]);
         assert_eq!(h.observe(&StepReport { step: 5, ..bad }, &[]), []);
     }
 
