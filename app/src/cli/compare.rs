@@ -225,5 +225,9 @@ fn decibels(db: f64) -> String {
 }
 
 fn percent(share: f64) -> String {
-    if share == 0.0 { "0".into() } else { format!("{:.2}%", 100.0 * share) }
+    match 100.0 * share {
+        0.0 => "0".into(),
+        p if p < 0.01 => "<0.01%".into(),
+        p => format!("{p:.2}%"),
+    }
 }

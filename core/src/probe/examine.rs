@@ -137,7 +137,7 @@ impl Examiner {
             instr: now.index,
             micro: now.micro,
             phase: self.phases[now.index],
-            scope: now.program.scope(instr.scope).to_string(),
+            scope: scope(now),
             op: crate::program::display::op_text(&instr.op),
             why: instr.why.as_ref().map(ToString::to_string),
             source: format!("{}:{}", instr.source.file(), instr.source.line()),
@@ -175,9 +175,10 @@ impl Observer for Examiner {
                 self.first = self.found(now, id, inputs.clone());
             }
             let dtype = now.program.ty(id).dtype;
-            if dtype == DType::F16 && self.phases[now.index] == Phase::Backward && now.micro == 0 {
+            let is_view = matches!(instr.op, crate::op::Op::Reshape(_));
+            if dtype == DType::F16 && self.phases[now.index] == Phase::Backward && now.micro == 0 && !is_view {
                 self.gradients.push(NarrowGradient {
-                    scope: now.program.scope(instr.scope).to_string(),
+                    scope: scope(now),
                     op: phase::short(instr),
                     dtype,
                     subnormal: stats.subnormal_share(),
@@ -190,13 +191,21 @@ impl Observer for Examiner {
             && let Some(difference) = conversion::error(now)
         {
             self.conversions.push(Conversion {
-                scope: now.program.scope(instr.scope).to_string(),
+                scope: scope(now),
                 phase: self.phases[now.index],
                 op: phase::short(instr),
                 dtypes: [instr.inputs[0], instr.outputs[0]].map(|id| now.program.ty(id).dtype),
                 difference,
             });
         }
+    }
+}
+
+/// Scope of the instruction; the root has a name here.
+fn scope(now: &Moment<'_>) -> String {
+    match now.program.scope(now.instr().scope) {
+        "" => "(root)".into(),
+        scope => scope.into(),
     }
 }
 
