@@ -217,8 +217,11 @@ impl<'a> Run<'a> {
             self.console.line(&format!("step {}: gradients overflowed, step skipped, loss_scale {before} -> {after}", r.step));
         } else if self.skipped_in_a_row > 0 {
             let scale = show::loss_scale(r.loss_scale.unwrap_or_default());
-            let count = self.skipped_in_a_row;
-            self.console.line(&format!("step {}: recovered at loss_scale {scale} after {count} skipped steps", r.step));
+            let skipped = match self.skipped_in_a_row {
+                1 => "one skipped step".to_string(),
+                n => format!("{n} skipped steps"),
+            };
+            self.console.line(&format!("step {}: recovered at loss_scale {scale} after {skipped}", r.step));
             self.skipped_in_a_row = 0;
         }
         for warning in self.health.observe(r, &self.session.fp8_stats()?) {

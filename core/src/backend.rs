@@ -68,6 +68,9 @@ pub trait Executable: Send + Debug {
     /// Where everything lies.
     fn plan(&self) -> &MemoryPlan;
 
+    /// Bytes this machine takes for scratch space on top of the plan.
+    fn scratch_bytes(&self) -> usize;
+
     /// Runs one step. `inputs` holds the bytes of every `Input`; those of a micro-step rate hold one value per micro-step, one after the other.
     fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()>;
 

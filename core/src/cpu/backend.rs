@@ -300,6 +300,10 @@ impl Executable for CpuExecutable {
         &self.plan
     }
 
+    fn scratch_bytes(&self) -> usize {
+        size_of_val(&self.work[..])
+    }
+
     fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()> {
         self.run(inputs, None)
     }

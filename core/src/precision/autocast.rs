@@ -59,7 +59,7 @@ pub(crate) fn apply(g: &Graph, mut op: Op, inputs: &[Var<'_>]) -> Prepared {
         }
         CastClass::Low => {
             let why = reason(&format!("{} is in the low class: {low}", row.name));
-            let inputs: Vec<Var<'_>> = g.with_why(Some(why.clone()), || inputs.iter().map(|v| to(*v, low)).collect());
+            let inputs = all_to(g, inputs, low, &why);
             if let Some(out) = op.out_dtype_mut() {
                 *out = low;
             }
@@ -76,7 +76,7 @@ pub(crate) fn apply(g: &Graph, mut op: Op, inputs: &[Var<'_>]) -> Prepared {
             let widest = inputs.iter().map(|v| v.dtype()).filter(|d| d.is_float()).reduce(DType::promote);
             let Some(widest) = widest else { return (op, ids(inputs), None) };
             let why = reason(&format!("{} takes its widest input: {widest}", row.name));
-            let cast: Vec<Var<'_>> = g.with_why(Some(why.clone()), || inputs.iter().map(|v| to(*v, widest)).collect());
+            let cast = all_to(g, inputs, widest, &why);
             (op, ids(&cast), Some(why))
         }
     }
@@ -128,9 +128,16 @@ pub fn binary_class(f: BinaryFn) -> CastClass {
     }
 }
 
+/// The float inputs cast to `dtype`, with the reason.
 #[track_caller]
-fn to(v: Var<'_>, dtype: DType) -> Var<'_> {
-    if v.dtype().is_float() { v.cast(dtype) } else { v }
+fn all_to<'g>(g: &Graph, inputs: &[Var<'g>], dtype: DType, why: &Arc<str>) -> Vec<Var<'g>> {
+    let _why = g.because(Some(why.clone()));
+    let mut cast = Vec::with_capacity(inputs.len());
+    // A loop, not a closure: the casts carry the source line of the model code.
+    for &v in inputs {
+        cast.push(if v.dtype().is_float() { v.cast(dtype) } else { v });
+    }
+    cast
 }
 
 fn reason(text: &str) -> Arc<str> {

@@ -30,7 +30,7 @@ struct Inner {
     scope: ScopeId,
     regions: Vec<Region>,
     why: Option<Arc<str>>,
-    /// Line of model code that what is recorded now belongs to, where the direct caller is not it.
+    /// Line of model code that gradients recorded now belong to.
     source: Option<&'static Location<'static>>,
     error: Option<Error>,
     next_stream: u32,
@@ -193,7 +193,8 @@ impl Graph {
             CastClass::Keep => (op, inputs.iter().map(|v| v.id).collect::<Vec<_>>(), None),
             CastClass::Low | CastClass::F32 | CastClass::Promote => autocast::apply(self, op, inputs),
         };
-        self.with_why(why, || self.push(op, &inputs))
+        let _why = self.because(why);
+        self.push(op, &inputs)
     }
 
     /// Records `op` with its inputs as they are and returns its outputs.
@@ -302,10 +303,8 @@ impl Graph {
 
     /// Runs `f` without recording gradients, as `torch.no_grad`.
     pub fn no_grad<R>(&self, f: impl FnOnce() -> R) -> R {
-        let before = std::mem::replace(&mut self.inner.borrow_mut().tape_on, false);
-        let r = f();
-        self.inner.borrow_mut().tape_on = before;
-        r
+        let _off = self.untracked();
+        f()
     }
 
     /// Runs `f` inside an autocast region; the previous region is back afterwards.
@@ -321,27 +320,31 @@ impl Graph {
         self.inner.borrow().regions.last().cloned().unwrap_or_else(Region::off)
     }
 
-    /// Runs `f`; instructions recorded inside carry the reason `why`, if there is one, and the source line of the outermost caller.
-    #[track_caller]
-    pub fn with_why<R>(&self, why: Option<Arc<str>>, f: impl FnOnce() -> R) -> R {
-        let before = {
-            let mut inner = self.inner.borrow_mut();
-            let source = inner.source.or(Some(Location::caller()));
-            let why = why.or_else(|| inner.why.clone());
-            (std::mem::replace(&mut inner.why, why), std::mem::replace(&mut inner.source, source))
-        };
-        let r = f();
-        let mut inner = self.inner.borrow_mut();
-        (inner.why, inner.source) = before;
-        r
-    }
-
     /// Runs `f`; instructions recorded inside belong to the line `source` of model code.
     pub(super) fn with_source<R>(&self, source: &'static Location<'static>, f: impl FnOnce() -> R) -> R {
         let before = self.inner.borrow_mut().source.replace(source);
         let r = f();
         self.inner.borrow_mut().source = before;
         r
+    }
+
+    /// Instructions recorded until the guard is dropped carry the reason `why`, if there is one, after the reason around it. A guard, not
+    /// a closure: the source line of an instruction is that of the caller, which a closure would hide.
+    pub fn because(&self, why: Option<Arc<str>>) -> WhyGuard<'_> {
+        let mut inner = self.inner.borrow_mut();
+        let previous = inner.why.clone();
+        inner.why = match (&previous, why) {
+            (Some(outer), Some(why)) if *outer != why => Some(Arc::from(format!("{outer}; {why}"))),
+            (_, Some(why)) => Some(why),
+            (_, None) => previous.clone(),
+        };
+        WhyGuard { g: self, previous }
+    }
+
+    /// Records no gradients until the guard is dropped.
+    pub(crate) fn untracked(&self) -> TapeGuard<'_> {
+        let previous = std::mem::replace(&mut self.inner.borrow_mut().tape_on, false);
+        TapeGuard { g: self, previous }
     }
 
     /// Keeps `error` (with the current scope and the caller's source line) unless an earlier one is kept.
@@ -469,5 +472,31 @@ pub struct ScopeGuard<'g> {
 impl Drop for ScopeGuard<'_> {
     fn drop(&mut self) {
         self.g.inner.borrow_mut().scope = self.previous;
+    }
+}
+
+/// Takes the reason back when dropped.
+#[derive(Debug)]
+pub struct WhyGuard<'g> {
+    g: &'g Graph,
+    previous: Option<Arc<str>>,
+}
+
+impl Drop for WhyGuard<'_> {
+    fn drop(&mut self) {
+        self.g.inner.borrow_mut().why = self.previous.take();
+    }
+}
+
+/// Goes on recording gradients when dropped.
+#[derive(Debug)]
+pub(crate) struct TapeGuard<'g> {
+    g: &'g Graph,
+    previous: bool,
+}
+
+impl Drop for TapeGuard<'_> {
+    fn drop(&mut self) {
+        self.g.inner.borrow_mut().tape_on = self.previous;
     }
 }
