@@ -12,6 +12,7 @@ pub mod op;
 pub mod optim;
 pub mod plan;
 pub mod precision;
+pub mod probe;
 pub mod program;
 pub mod rng;
 pub mod shape;

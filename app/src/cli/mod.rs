@@ -1,11 +1,15 @@
 //! Flags. They parse into raw arguments ([`TrainArgs`], [`SampleArgs`]); [`resolve`] turns those of `train` into a validated
 //! [`crate::config::RunConfig`], and only that reaches the trainer.
 
+pub mod bench;
+pub mod compare;
+pub mod doctor;
 pub mod explain;
 pub mod overlay;
 pub mod plan;
 pub mod recommend;
 pub mod resolve;
+pub mod several;
 pub mod text;
 pub mod train_args;
 
@@ -40,6 +44,12 @@ pub enum Command {
     Plan(plan::PlanArgs),
     /// Say which precision suits a GPU and a kind of model, part by part.
     Recommend(recommend::RecommendArgs),
+    /// Run two recipes on the same batches and show where the second loses precision, worst first.
+    Compare(Box<compare::CompareArgs>),
+    /// Look for what is wrong with a run (the first NaN, scale spirals, dead fp8 tensors) and say what helps.
+    Doctor(Box<doctor::DoctorArgs>),
+    /// Time recipes in turn: ms a step, throughput, memory, time by operation.
+    Bench(Box<bench::BenchArgs>),
 }
 
 /// Flags that name a training step: those of `train` that decide what is recorded.

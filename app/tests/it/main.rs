@@ -1,5 +1,6 @@
 //! The command line from outside: the program is started as a user starts it, in a folder of its own.
 
+mod looking;
 mod precision;
 mod refusals;
 mod runs;

@@ -34,6 +34,8 @@ struct Inner {
     /// For each scope the override that decides there.
     rules: Vec<Option<usize>>,
     why: Option<Arc<str>>,
+    /// Line of model code that gradients recorded now belong to.
+    source: Option<&'static Location<'static>>,
     error: Option<Error>,
     next_stream: u32,
 }
@@ -58,6 +60,7 @@ impl Graph {
             overrides: Overrides::default(),
             rules: vec![None],
             why: None,
+            source: None,
             error: None,
             next_stream: 0,
         };
@@ -269,13 +272,14 @@ impl Graph {
     }
 
     /// Gives `y`, recorded inside [`Graph::no_grad`] from `inputs`, a gradient rule as a whole.
+    #[track_caller]
     pub fn custom_rule(&self, inputs: &[Var<'_>], y: Var<'_>, rule: CustomRule) {
         let mut inner = self.inner.borrow_mut();
         if inner.tape_on && inputs.iter().any(|v| inner.tracked[v.id.index()]) {
             inner.tracked[y.id.index()] = true;
-            let scope = inner.scope;
-            let inputs = inputs.iter().map(|v| v.id).collect();
-            inner.tape.push(TapeEntry { inputs, outputs: vec![y.id], scope, rule: super::Backward::Custom(rule) });
+            let (scope, source) = (inner.scope, inner.source.unwrap_or(Location::caller()));
+            let (inputs, rule) = (inputs.iter().map(|v| v.id).collect(), super::Backward::Custom(rule));
+            inner.tape.push(TapeEntry { inputs, outputs: vec![y.id], scope, source, rule });
         }
     }
 
@@ -345,6 +349,14 @@ impl Graph {
         }
     }
 
+    /// Runs `f`; instructions recorded inside belong to the line `source` of model code.
+    pub(super) fn with_source<R>(&self, source: &'static Location<'static>, f: impl FnOnce() -> R) -> R {
+        let before = self.inner.borrow_mut().source.replace(source);
+        let r = f();
+        self.inner.borrow_mut().source = before;
+        r
+    }
+
     /// Instructions recorded until the guard is dropped carry the reason `why`, if there is one, after the reason around it. A guard, not
     /// a closure: the source line of an instruction is that of the caller, which a closure would hide.
     pub fn because(&self, why: Option<Arc<str>>) -> WhyGuard<'_> {
@@ -367,9 +379,10 @@ impl Graph {
     /// Keeps `error` (with the current scope and the caller's source line) unless an earlier one is kept.
     #[track_caller]
     pub fn fail(&self, error: Error) {
-        let at = Location::caller();
+        let caller = Location::caller();
         let mut inner = self.inner.borrow_mut();
         if inner.error.is_none() {
+            let at = inner.source.unwrap_or(caller);
             let scope = inner.program.scope(inner.scope);
             let scope = if scope.is_empty() { String::new() } else { format!("{scope}, ") };
             inner.error = Some(error.at_place(format!("{scope}{}:{}", at.file(), at.line())));
@@ -458,12 +471,14 @@ impl Inner {
 
     #[track_caller]
     fn record(&mut self, op: Op, inputs: Vec<ValueId>, outputs: Vec<ValueId>, tracked: bool) {
+        let source = self.source.unwrap_or(Location::caller());
         if tracked {
             let (inputs, outputs) = (inputs.clone(), outputs.clone());
-            self.tape.push(TapeEntry { inputs, outputs, scope: self.scope, rule: super::Backward::Op(op.clone()) });
+            let rule = super::Backward::Op(op.clone());
+            self.tape.push(TapeEntry { inputs, outputs, scope: self.scope, source, rule });
         }
         let (scope, why) = (self.scope, self.why.clone());
-        self.program.instrs.push(Instr { op, inputs, outputs, scope, why, source: Location::caller() });
+        self.program.instrs.push(Instr { op, inputs, outputs, scope, why, source });
     }
 
     /// The override that decides here, if any. None outside autocast regions.
