@@ -3,6 +3,7 @@
 use super::{finite, not_negative};
 use crate::config::DeviceChoice;
 use clap::{Args, ValueEnum};
+use mantissa_core::precision::Override;
 use mantissa_core::precision::recipe::RecipeName;
 use std::path::PathBuf;
 
@@ -67,6 +68,10 @@ pub struct TrainArgs {
     /// Precision: f32, tf32, bf16, f16, fp8-delayed, fp8-current or mxfp8 [default: bf16]
     #[arg(long, value_name = "NAME")]
     pub recipe: Option<RecipeName>,
+    /// Precision of the scopes that match a glob, such as gpt.head=f32: f32, tf32, bf16, f16 or fp8; the last match wins.
+    /// May be repeated
+    #[arg(long = "override", value_name = "SCOPE=DTYPE")]
+    pub overrides: Vec<Override>,
     /// Device [default: auto]
     #[arg(long)]
     pub device: Option<DeviceChoice>,

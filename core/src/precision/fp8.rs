@@ -87,7 +87,11 @@ fn refusal(config: &Fp8Config, rows: usize, weight: &[usize]) -> Option<String> 
 #[track_caller]
 fn quantized<'g>(config: Fp8Config, low: DType, x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
     let g = x.g;
-    let why: Arc<str> = Arc::from(format!("fp8: linear layer in {}", scaling_name(&config.scaling)));
+    let text = format!("fp8: linear layer in {}", scaling_name(&config.scaling));
+    let why: Arc<str> = Arc::from(match g.outer_reason() {
+        Some(outer) => format!("{outer}; {text}"),
+        None => text,
+    });
     let (forward, backward) = (config.format.forward(), config.format.backward());
     let slots = [g.fp8_slot("x", forward), g.fp8_slot("weight", forward), g.fp8_slot("dy", backward)];
     let mut inputs = vec![x, weight];
