@@ -105,7 +105,7 @@ pub struct TrainArgs {
     /// Bytes of a sample text; 0 takes none [default: 200 on the built-in corpus or with --sample-every, else 0]
     #[arg(long, value_name = "N")]
     pub sample_tokens: Option<usize>,
-    /// Run folder, new or empty [default: runs/<model>-<recipe>-<n>]
+    /// Run folder, new or empty [default: runs/MODEL-RECIPE-N]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print one JSON object per step and evaluation on stdout, everything else on stderr
