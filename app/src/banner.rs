@@ -50,7 +50,10 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Vec<String> {
         row("schedule", schedule(config)),
         row("parameters", show::thousands(session.program().param_count())),
         row(unit, show::items_per_step(train)),
-        row("peak", format!("{}FLOP/s ({}); a step takes {}FLOP", show::spaced(peak.flops_per_s), peak.source, show::spaced(flops))),
+        row(
+            "peak",
+            format!("{}FLOP/s ({}); a step takes {}FLOP", show::spaced(peak.flops_per_s), peak.source, show::spaced(flops)),
+        ),
         row("memory", format!("{} planned: {}", show::mebibytes(plan.total_bytes()), parts.join(", "))),
         row("run folder", folder.display().to_string()),
         row("seed", train.seed.to_string()),
@@ -81,7 +84,11 @@ fn recipe(recipe: &Recipe) -> String {
             0 => "never grows".to_string(),
             n => format!("x{} after {n} good steps", s.growth_factor),
         };
-        parts.push(format!("loss_scale from {}, x{} on overflow, {growth}", show::loss_scale(s.init_scale as f32), s.backoff_factor));
+        parts.push(format!(
+            "loss_scale from {}, x{} on overflow, {growth}",
+            show::loss_scale(s.init_scale as f32),
+            s.backoff_factor
+        ));
     }
     parts.join("; ")
 }
@@ -93,8 +100,7 @@ fn model(model: &ModelConfig) -> String {
             c.vocab, c.context, c.width, c.heads, c.layers, c.dropout
         ),
         ModelConfig::Mlp(c) => {
-            let widths: Vec<String> =
-                [c.inputs].iter().chain(&c.hidden).chain([&c.classes]).map(usize::to_string).collect();
+            let widths: Vec<String> = [c.inputs].iter().chain(&c.hidden).chain([&c.classes]).map(usize::to_string).collect();
             format!("{} with ReLU", widths.join("-"))
         }
     }
@@ -102,8 +108,12 @@ fn model(model: &ModelConfig) -> String {
 
 fn optimizer(config: &RunConfig) -> String {
     let rule = match config.train.optim {
-        OptimConfig::AdamW { beta1, beta2, weight_decay, .. } => format!("adamw, betas {beta1} {beta2}, weight decay {weight_decay}"),
-        OptimConfig::Adam { beta1, beta2, weight_decay, .. } => format!("adam, betas {beta1} {beta2}, weight decay {weight_decay}"),
+        OptimConfig::AdamW { beta1, beta2, weight_decay, .. } => {
+            format!("adamw, betas {beta1} {beta2}, weight decay {weight_decay}")
+        }
+        OptimConfig::Adam { beta1, beta2, weight_decay, .. } => {
+            format!("adam, betas {beta1} {beta2}, weight decay {weight_decay}")
+        }
         OptimConfig::Sgd { momentum, weight_decay, .. } => format!("sgd, momentum {momentum}, weight decay {weight_decay}"),
     };
     let clip = match config.train.clip {

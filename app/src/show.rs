@@ -30,7 +30,8 @@ pub fn scientific(x: f64) -> String {
 
 /// A rate with a unit prefix: `85000` as `85.0k`.
 pub fn prefixed(x: f64) -> String {
-    let (scale, prefix) = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")].into_iter().find(|(s, _)| x >= *s).unwrap_or((1.0, ""));
+    let (scale, prefix) =
+        [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")].into_iter().find(|(s, _)| x >= *s).unwrap_or((1.0, ""));
     format!("{:.1}{prefix}", x / scale)
 }
 

@@ -116,7 +116,14 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(config: &'a RunConfig, console: &'a Console, session: Session, loader: Loader, folder: RunFolder, peak: &Peak) -> Run<'a> {
+    fn new(
+        config: &'a RunConfig,
+        console: &'a Console,
+        session: Session,
+        loader: Loader,
+        folder: RunFolder,
+        peak: &Peak,
+    ) -> Run<'a> {
         let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
         let images = matches!(loader.data(), Dataset::Images(_));
         Run {
@@ -216,7 +223,10 @@ impl<'a> Run<'a> {
             self.console.line(&format!("step {}: recovered at loss_scale {scale} after {count} skipped steps", r.step));
             self.skipped_in_a_row = 0;
         }
-        if self.config.train.recipe.scaler.is_none() && !self.warned_nonfinite && !(r.loss.is_finite() && r.grad_norm.is_finite()) {
+        if self.config.train.recipe.scaler.is_none()
+            && !self.warned_nonfinite
+            && !(r.loss.is_finite() && r.grad_norm.is_finite())
+        {
             self.warned_nonfinite = true;
             self.console.warn(&format!(
                 "loss {} and grad_norm {} at step {}: the weights are damaged from here on; start again with a lower --lr, a longer --warmup or --grad-clip 1",
@@ -259,8 +269,11 @@ impl<'a> Run<'a> {
 
     fn sample(&mut self) -> Result<()> {
         let step = self.session.steps();
-        let mut sampler =
-            Sampler { temperature: SAMPLE_TEMPERATURE, top_k: 0, rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample") };
+        let mut sampler = Sampler {
+            temperature: SAMPLE_TEMPERATURE,
+            top_k: 0,
+            rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample"),
+        };
         let mut text = Vec::new();
         let done = generate(&mut self.session, SAMPLE_PROMPT, self.config.run.sample_tokens, &mut sampler, |byte| {
             text.push(byte);

@@ -17,7 +17,8 @@ pub fn read(file: Option<&Path>, sets: &[String]) -> Result<Table> {
                 bail!("config: expected at most {MAX_CONFIG_BYTES} bytes, found {size}: {}", path.display());
             }
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the config: {}", path.display()))?;
-            text.parse::<Table>().map_err(|e| anyhow::anyhow!("config is not TOML: {}: {}", e.to_string().trim_end(), path.display()))?
+            text.parse::<Table>()
+                .map_err(|e| anyhow::anyhow!("config is not TOML: {}: {}", e.to_string().trim_end(), path.display()))?
         }
     };
     for entry in sets {
