@@ -185,7 +185,7 @@ mod tests {
     fn the_corpus_is_there_and_has_headers() {
         assert!(CORPUS.len() > 20_000, "{} bytes", CORPUS.len());
         assert!(CORPUS.starts_with("==== ") && CORPUS.contains("lib.rs ====\n"));
-        assert!(!CORPUS.contains('\r') && !CORPUS.contains("==== target/"));
+        assert!(!CORPUS.contains('\r') && !CORPUS.contains("\n==== target/"));
     }
 
     #[test]

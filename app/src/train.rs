@@ -28,7 +28,7 @@ const SAMPLE_PROMPT: &[u8] = b"\n";
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
-    let config = resolve::resolve(args)?;
+    let resolve::Resolved { config, recipe_why } = resolve::resolve(args)?;
     if args.print_config {
         print!("{}", config.to_toml()?);
         return Ok(Outcome::Done);
@@ -40,7 +40,7 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
     }
     let loaded = data::load(&config)?;
     for note in &loaded.notes {
-        console.warn(note);
+        console.note(note);
     }
     let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
     let (backend, device_why) = device::open(config.run.device);
@@ -52,16 +52,12 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         config: &config,
         device: &backend.capabilities().device,
         device_why,
-        recipe_why: if args.recipe.is_none() && args.config.is_none() && args.set.is_empty() {
-            resolve::default_recipe_reason()
-        } else {
-            "as asked"
-        },
+        recipe_why,
         data: &loaded.about,
         peak: &peak,
         folder: folder.path(),
     };
-    for line in banner::lines(&session, &facts) {
+    for line in banner::lines(&session, &facts)? {
         console.line(&line);
     }
     console.line("");

@@ -43,10 +43,9 @@ fn set(table: &mut Table, entry: &str) -> Result<()> {
     let mut at = table;
     for k in &keys[..keys.len() - 1] {
         let next = at.entry(*k).or_insert_with(|| Value::Table(Table::new()));
-        at = match next {
-            Value::Table(inner) => inner,
-            other => bail!("--set {key}: expected a table at `{k}`, found {}", other.type_str()),
-        };
+        let found = next.type_str();
+        let Some(inner) = next.as_table_mut() else { bail!("--set {key}: expected a table at `{k}`, found {found}") };
+        at = inner;
     }
     at.insert(keys[keys.len() - 1].to_string(), parsed);
     Ok(())
