@@ -142,6 +142,7 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
             optim,
             schedule,
             clip: Some(Clip::Norm(DEFAULT_GRAD_CLIP)),
+            error_if_nonfinite: false,
             batch,
             grad_accum: 1,
             seed: DEFAULT_SEED,
