@@ -1,9 +1,10 @@
 //! The host of Mantissa: command line, files, signals, run folders. Everything that decides numbers is in `mantissa-core`.
 //!
 //! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`], [`events`] and [`console`] say what happened,
-//! [`run_folder`] and [`weights`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 130 interrupted after saving.
+//! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 130 interrupted after saving.
 
 pub mod banner;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod console;

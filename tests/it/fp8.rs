@@ -146,7 +146,8 @@ fn g7_and_g8_over_steps_as_transformer_engine() {
 
 #[test]
 fn an_infinite_amax_is_ignored_and_counted_by_default() {
-    let Some(Fp8Config { scaling: Fp8Scaling::Delayed { nonfinite_amax, .. }, .. }) = Recipe::new(RecipeName::Fp8Delayed).fp8 else {
+    let Some(Fp8Config { scaling: Fp8Scaling::Delayed { nonfinite_amax, .. }, .. }) = Recipe::new(RecipeName::Fp8Delayed).fp8
+    else {
         panic!("fp8-delayed is a delayed recipe");
     };
     assert_eq!(nonfinite_amax, NonFiniteAmax::Ignore);
@@ -195,7 +196,8 @@ fn gradients_multiply_the_quantized_operands() {
         v
     };
     let (qx, qdy) = (round(DType::E4m3, &x), round(DType::E5m2, &dy));
-    let dw: Vec<f64> = (0..256).map(|at| (0..8).map(|r| f64::from(qdy[r * 16 + at / 16]) * f64::from(qx[r * 16 + at % 16])).sum()).collect();
+    let dw: Vec<f64> =
+        (0..256).map(|at| (0..8).map(|r| f64::from(qdy[r * 16 + at / 16]) * f64::from(qx[r * 16 + at % 16])).sum()).collect();
     mantissa_tests::tolerance::compare("dw", &m.f32s("dw").expect("an output"), &dw, &[1e-5]).expect("wgrad");
     let dx: Vec<f64> = (0..128).map(|at| (0..16).map(|o| 0.5 * f64::from(qdy[at / 16 * 16 + o])).sum()).collect();
     mantissa_tests::tolerance::compare("dx", &m.f32s("dx").expect("an output"), &dx, &[1e-5]).expect("dgrad");
@@ -292,7 +294,8 @@ fn both_mx_copies_come_from_high_precision() {
     for (slot, copies) in by_slot.iter().enumerate() {
         let name = &p.fp8_slots[slot].name;
         let [(first, a), (second, b)] = copies[..] else { panic!("{name}: {} copies", copies.len()) };
-        let both = [first, second].contains(&OperandScale::Block32Last) && [first, second].contains(&OperandScale::Block32First);
+        let both =
+            [first, second].contains(&OperandScale::Block32Last) && [first, second].contains(&OperandScale::Block32First);
         assert!(both && a == b, "{name}: {copies:?}");
     }
     // Each product contracts along the axis its scales run along.

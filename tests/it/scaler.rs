@@ -1,11 +1,11 @@
 //! `GradScaler` in recorded steps: the traces of PyTorch 2.15 (G4 to G8, G14 of the reference), the deliberate differences from it, misuse.
 
 use mantissa_core::cpu::CpuBackend;
+use mantissa_core::op::update::NormType;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::precision::clip::{Clip, clip_grads, grad_norm};
 use mantissa_core::precision::scaler::{GROWTH_TRACKER, GradScaler, LOSS_SCALE, ScalerConfig, ScalerState};
 use mantissa_core::precision::{Recipe, RecipeName};
-use mantissa_core::op::update::NormType;
 use mantissa_core::program::memory::Purpose;
 use mantissa_core::program::{Init, Program, Rate};
 use mantissa_core::shape::Ty;
@@ -239,7 +239,12 @@ fn set_changes_the_scale_and_leaves_the_tracker() {
 #[test]
 fn a_skipped_step_leaves_every_bit() {
     let optims = [OptimConfig::adamw(), OptimConfig::adam(), OptimConfig::sgd(0.9), SGD];
-    let clips = [None, Some(Clip::Norm(1.0)), Some(Clip::Value(0.5)), Some(Clip::Adaptive { percentile: 50.0, window: 4, max_norm: 1.0 })];
+    let clips = [
+        None,
+        Some(Clip::Norm(1.0)),
+        Some(Clip::Value(0.5)),
+        Some(Clip::Adaptive { percentile: 50.0, window: 4, max_norm: 1.0 }),
+    ];
     for optim in optims {
         for clip in clips {
             let mut m = machine(one_parameter(config(16.0, 2000), optim, 3, 1.0, clip));
@@ -263,7 +268,10 @@ fn a_skipped_step_leaves_every_bit() {
 }
 
 /// Records what `f` does between backward and the end, and returns its error as text.
-fn misuse(enabled: bool, f: impl for<'g> Fn(&mut GradScaler<'g>, &mut mantissa_core::optim::Optim<'g>) -> Result<()>) -> String {
+fn misuse(
+    enabled: bool,
+    f: impl for<'g> Fn(&mut GradScaler<'g>, &mut mantissa_core::optim::Optim<'g>) -> Result<()>,
+) -> String {
     let g = Graph::new("misuse", true);
     let mut scaler = GradScaler::new(&g, enabled.then(ScalerConfig::default)).expect("valid");
     let (p, loss) = linear_loss(&g, "p", 1, 1.0);
@@ -352,13 +360,24 @@ fn run(s: &mut Session, (x, targets): &(Vec<f32>, Vec<u32>)) -> mantissa_core::t
 #[test]
 fn four_micro_steps_equal_one_large_batch() {
     for (name, tolerance) in [(RecipeName::F32, 2e-6f32), (RecipeName::F16, 2e-4)] {
-        let config = |grad_accum, batch| mantissa_core::train::TrainConfig { grad_accum, batch, optim: SGD, clip: None, ..tiny::mlp(Recipe::new(name)) };
+        let config = |grad_accum, batch| mantissa_core::train::TrainConfig {
+            grad_accum,
+            batch,
+            optim: SGD,
+            clip: None,
+            ..tiny::mlp(Recipe::new(name))
+        };
         let (mut whole, mut parts) = (session(config(1, 64)), session(config(4, 16)));
         for step in 0..3 {
             let data = batch(64, step);
             let (a, b) = (run(&mut whole, &data), run(&mut parts, &data));
             assert!((a.loss - b.loss).abs() <= tolerance * 10.0, "{name}: loss {} and {}", a.loss, b.loss);
-            assert!((a.grad_norm - b.grad_norm).abs() <= tolerance * 10.0 * a.grad_norm, "{name}: norm {} and {}", a.grad_norm, b.grad_norm);
+            assert!(
+                (a.grad_norm - b.grad_norm).abs() <= tolerance * 10.0 * a.grad_norm,
+                "{name}: norm {} and {}",
+                a.grad_norm,
+                b.grad_norm
+            );
             assert_eq!(a.loss_scale, b.loss_scale);
         }
         for weight in ["mlp.fc1.weight", "mlp.fc1.bias", "mlp.fc2.weight", "mlp.fc2.bias"] {
