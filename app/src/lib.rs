@@ -41,6 +41,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         cli::Command::Train(args) => train::command(&args),
         cli::Command::Sample(args) => sample::command(&args),
+        cli::Command::Dump(args) => cli::dump::command(&args),
         cli::Command::Devices => device::command(),
     };
     match result {

@@ -142,20 +142,27 @@ fn new_folder(stem: &str) -> Result<PathBuf> {
 
 /// Writes a whole file: under a temporary name beside it, synced, renamed.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, |temporary| {
+        let mut file = File::create(temporary)?;
+        file.write_all(bytes)?;
+        Ok(file.sync_all()?)
+    })
+}
+
+/// Puts what `write` makes (and syncs) under a temporary name in the place of `path`.
+pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+    let rename = || -> Result<()> {
+        write(&temporary)?;
         std::fs::rename(&temporary, path)?;
         // The rename itself lasts once the folder is synced; only Unix lets a folder be opened for that.
         #[cfg(unix)]
         File::open(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?.sync_all()?;
         Ok(())
     };
-    write().with_context(|| {
+    rename().with_context(|| {
         // The first error is the one to report; a leftover is overwritten by the next write.
         let _ = std::fs::remove_file(&temporary);
         format!("cannot write the file: {}", path.display())

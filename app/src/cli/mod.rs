@@ -1,6 +1,7 @@
 //! Flags. They parse into raw arguments ([`TrainArgs`], [`SampleArgs`]); [`resolve`] turns those of `train` into a validated
 //! [`crate::config::RunConfig`], and only that reaches the trainer.
 
+pub mod dump;
 pub mod overlay;
 pub mod resolve;
 pub mod train_args;
@@ -26,6 +27,8 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Write text with the weights of a run.
     Sample(SampleArgs),
+    /// Write the logits, gradients and weights of a few training steps, to compare with another framework.
+    Dump(dump::DumpArgs),
     /// List devices, and how each multiplies every number format.
     Devices,
 }
@@ -33,7 +36,7 @@ pub enum Command {
 /// Flags of `sample`.
 #[derive(Debug, Args)]
 pub struct SampleArgs {
-    /// Run folder [default: the run under runs/ that saved weights last]
+    /// Run folder, or one of its checkpoints [default: the run under runs/ that saved weights last]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Text to go on from [default: a line break]

@@ -73,14 +73,14 @@ fn forty_steps_are_twenty_and_twenty_more_in_every_recipe() {
 }
 
 fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+    std::fs::create_dir_all(to).expect("copied");
+    for entry in std::fs::read_dir(from).expect("copied") {
+        let entry = entry.expect("copied");
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
             copy(&entry.path(), &target);
         } else {
-            std::fs::copy(entry.path(), target).unwrap();
+            std::fs::copy(entry.path(), target).expect("copied");
         }
     }
 }
@@ -159,13 +159,13 @@ fn an_mlp_resumes_too() {
 /// `--resume` is refused with a message that has all the parts, and changes nothing.
 #[track_caller]
 fn refused(dir: &Path, args: &[&str], parts: &[&str]) {
-    let before = std::fs::read(dir.join("r/events.jsonl")).unwrap();
+    let before = std::fs::read(dir.join("r/events.jsonl")).expect("events");
     let o = output(dir, &[&["train"], args].concat());
     let message = stderr(&o);
     assert_eq!(o.status.code(), Some(2), "{args:?}: {message}");
     assert_eq!(message.lines().filter(|l| l.starts_with("error")).count(), 1, "{message}");
     assert!(parts.iter().all(|p| message.contains(p)) && !message.contains("panicked"), "{parts:?} in {message}");
-    assert_eq!(std::fs::read(dir.join("r/events.jsonl")).unwrap(), before, "{args:?}");
+    assert_eq!(std::fs::read(dir.join("r/events.jsonl")).expect("events"), before, "{args:?}");
 }
 
 #[test]
