@@ -14,6 +14,7 @@ use crate::{Outcome, data, device, show};
 use anyhow::{Context, Result};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::model::ModelConfig;
+use mantissa_core::probe::health::Health;
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::train::Session;
@@ -144,7 +145,7 @@ struct Run<'a> {
     start: Instant,
     step_ms: Vec<f32>,
     skipped_in_a_row: u64,
-    warned_nonfinite: bool,
+    health: Health,
 }
 
 impl<'a> Run<'a> {
@@ -159,6 +160,7 @@ impl<'a> Run<'a> {
     ) -> Run<'a> {
         let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
         let images = matches!(loader.data(), Dataset::Images(_));
+        let health = Health::new(&config.train.recipe, session.program());
         Run {
             config,
             console,
@@ -173,7 +175,7 @@ impl<'a> Run<'a> {
             start: Instant::now(),
             step_ms: Vec::new(),
             skipped_in_a_row: 0,
-            warned_nonfinite: false,
+            health,
         }
     }
 
@@ -258,19 +260,15 @@ impl<'a> Run<'a> {
             self.console.line(&format!("step {}: gradients overflowed, step skipped, loss_scale {before} -> {after}", r.step));
         } else if self.skipped_in_a_row > 0 {
             let scale = show::loss_scale(r.loss_scale.unwrap_or_default());
-            let count = self.skipped_in_a_row;
-            self.console.line(&format!("step {}: recovered at loss_scale {scale} after {count} skipped steps", r.step));
+            let skipped = match self.skipped_in_a_row {
+                1 => "one skipped step".to_string(),
+                n => format!("{n} skipped steps"),
+            };
+            self.console.line(&format!("step {}: recovered at loss_scale {scale} after {skipped}", r.step));
             self.skipped_in_a_row = 0;
         }
-        if self.config.train.recipe.scaler.is_none()
-            && !self.warned_nonfinite
-            && !(r.loss.is_finite() && r.grad_norm.is_finite())
-        {
-            self.warned_nonfinite = true;
-            self.console.warn(&format!(
-                "loss {} and grad_norm {} at step {}: the weights are damaged from here on; start again with a lower --lr, a longer --warmup or --grad-clip 1",
-                r.loss, r.grad_norm, r.step
-            ));
+        for warning in self.health.observe(r, &self.session.fp8_stats()?) {
+            self.console.warn(&warning.to_string());
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::{finite, not_negative};
 use crate::config::DeviceChoice;
 use clap::{Args, ValueEnum};
+use mantissa_core::precision::Override;
 use mantissa_core::precision::recipe::RecipeName;
 use std::path::PathBuf;
 
@@ -67,6 +68,10 @@ pub struct TrainArgs {
     /// Precision: f32, tf32, bf16, f16, fp8-delayed, fp8-current or mxfp8 [default: bf16]
     #[arg(long, value_name = "NAME")]
     pub recipe: Option<RecipeName>,
+    /// Precision of the scopes that match a glob, such as gpt.head=f32: f32, tf32, bf16, f16 or fp8; the last match wins.
+    /// May be repeated
+    #[arg(long = "override", value_name = "SCOPE=DTYPE")]
+    pub overrides: Vec<Override>,
     /// Device [default: auto]
     #[arg(long)]
     pub device: Option<DeviceChoice>,
@@ -100,7 +105,7 @@ pub struct TrainArgs {
     /// Bytes of a sample text; 0 takes none [default: 200 on the built-in corpus or with --sample-every, else 0]
     #[arg(long, value_name = "N")]
     pub sample_tokens: Option<usize>,
-    /// Run folder, new or empty [default: runs/<model>-<recipe>-<n>]
+    /// Run folder, new or empty [default: runs/MODEL-RECIPE-N]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on with a run, bit for bit: its folder, or one of its checkpoints; without PATH the newest run. Its config holds; other numbers
@@ -162,6 +167,9 @@ pub struct TrainArgs {
     /// Clip the norm to this percentile of the last 100 norms, to --grad-clip until there are 100
     #[arg(long, value_name = "PCT", value_parser = finite, help_heading = "Optimizer")]
     pub adaptive_clip: Option<f64>,
+    /// Stop with an error when the norm of the gradients is not finite
+    #[arg(long, help_heading = "Optimizer")]
+    pub error_if_nonfinite: bool,
 
     /// First loss scale [default: 65536] (f16)
     #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]

@@ -64,7 +64,6 @@ impl ModelConfig {
     }
 
     /// Records the forward pass on a batch of `batch`, with inputs named `x` and `targets`.
-    #[track_caller]
     pub fn forward<'g>(&self, g: &'g Graph, batch: usize) -> Forward<'g> {
         self.forward_on(g, self.input_types(batch))
     }
@@ -79,7 +78,6 @@ impl ModelConfig {
     }
 
     /// Records the scores for `x`.
-    #[track_caller]
     pub fn logits<'g>(&self, x: Var<'g>) -> Var<'g> {
         match self {
             ModelConfig::Gpt(c) => c.forward(x),
