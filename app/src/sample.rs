@@ -1,7 +1,8 @@
 //! Text from weights: one token at a time, each from a forward pass over the last `context` tokens.
 
+use crate::checkpoint::{read, resume};
 use crate::cli::SampleArgs;
-use crate::run_folder::{self, WEIGHTS};
+use crate::config::DeviceChoice;
 use crate::{Outcome, device, weights};
 use anyhow::{Result, bail};
 use mantissa_core::data::tokens::BYTE_VOCAB;
@@ -82,28 +83,28 @@ pub fn generate(
 pub fn command(args: &SampleArgs) -> Result<Outcome> {
     let run = match &args.run {
         Some(run) => run.clone(),
-        None => run_folder::latest()?,
+        None => resume::newest_run(true)?,
     };
-    let config = weights::config_of(&run)?;
-    let mut train = config.train;
+    let (checkpoint, state) = weights::checkpoint_of(&run)?;
+    let mut train = state.config;
     if !matches!(train.model, ModelConfig::Gpt(_)) {
         bail!("sample: expected the run of a gpt, found an mlp: {}", run.display());
     }
-    // Weights carry no fp8 scales and no loss scale: text comes from the dtype that the rest of the recipe runs in.
+    // One sequence is too few rows for fp8 layers, and nothing is scaled: text comes from the dtype that the rest of the recipe runs in.
     train.recipe.fp8 = None;
     train.recipe.scaler = None;
     (train.batch, train.grad_accum, train.clip) = (1, 1, None);
-    let (backend, _) = device::open(config.run.device);
+    let (backend, _) = device::open(DeviceChoice::Auto);
     device::check_memory(&train)?;
-    let mut session = Session::new(backend, train)?;
-    weights::load(&session, &run.join(WEIGHTS))?;
+    let session = &mut Session::new(backend, train)?;
+    read::weights(&checkpoint, session)?;
     let prompt = if args.prompt.is_empty() { b"\n" } else { args.prompt.as_bytes() };
     let mut sampler = Sampler { temperature: args.temperature as f32, top_k: args.top_k, rng: Rng::named(args.seed, "sample") };
     let mut out = std::io::stdout().lock();
     // Bytes as they come: a reader that closes its end stops the writing.
     let mut open = out.write_all(args.prompt.as_bytes()).is_ok();
     if open {
-        generate(&mut session, prompt, args.tokens, &mut sampler, |byte| {
+        generate(session, prompt, args.tokens, &mut sampler, |byte| {
             open = out.write_all(&[byte]).and_then(|()| out.flush()).is_ok();
             open
         })?;

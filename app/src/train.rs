@@ -1,14 +1,16 @@
 //! `mantissa train`: everything is checked, then the run folder is made, then steps, evaluations and samples until the end or Ctrl-C.
 
 use crate::banner::{self, Facts};
+use crate::checkpoint::state::{self, Surroundings};
+use crate::checkpoint::{self, resume};
 use crate::cli::{TrainArgs, resolve};
 use crate::config::RunConfig;
 use crate::console::Console;
 use crate::device::Peak;
 use crate::events::{self, Timing};
-use crate::run_folder::{self, RunFolder, WEIGHTS};
+use crate::run_folder::{self, RunFolder};
 use crate::sample::{Sampler, generate};
-use crate::{Outcome, data, device, show, weights};
+use crate::{Outcome, data, device, show};
 use anyhow::{Context, Result};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::model::ModelConfig;
@@ -29,7 +31,17 @@ const SAMPLE_PROMPT: &[u8] = b"\n";
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
-    let resolve::Resolved { config, recipe_why } = resolve::resolve(args)?;
+    let resume = match &args.resume {
+        Some(path) => Some(resume::open(path.as_deref(), args)?),
+        None => None,
+    };
+    let (config, recipe_why) = match &resume {
+        Some(resume) => (resume.config.clone(), "as in the run"),
+        None => {
+            let resolved = resolve::resolve(args)?;
+            (resolved.config, resolved.recipe_why)
+        }
+    };
     if args.print_config {
         print!("{}", config.to_toml()?);
         return Ok(Outcome::Done);
@@ -43,15 +55,33 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
     for note in &loaded.notes {
         console.note(note);
     }
-    let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
     let (backend, device_why) = device::open(config.run.device);
+    let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
+    let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
     device::check_memory(&config.train)?;
-    let session = Session::new(backend.clone(), config.train.clone())?;
+    let mut session = Session::new(backend.clone(), config.train.clone())?;
+    let (folder, resumed) = match resume {
+        None => (RunFolder::create(args.out.as_deref(), &config)?, None),
+        Some(resume) => {
+            for warning in resume.restore(&mut session, &around)? {
+                console.warn(&warning);
+            }
+            for note in &resume.notes {
+                console.note(note);
+            }
+            let step = resume.step();
+            if step == config.train.schedule.steps {
+                let path = resume.folder.path().display();
+                console.result(&format!("done already: {step} steps; to go on, give a higher --steps | {path}"));
+                return Ok(Outcome::Done);
+            }
+            (resume.rewind()?, Some(step))
+        }
+    };
     let peak = device::peak(backend.capabilities(), config.train.recipe.compute_dtype());
-    let folder = RunFolder::create(args.out.as_deref(), &config)?;
     let facts = Facts {
         config: &config,
-        device: &backend.capabilities().device,
+        device: &around.device,
         device_why,
         recipe_why,
         data: &loaded.about,
@@ -61,8 +91,11 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
     for line in banner::lines(&session, &facts)? {
         console.line(&line);
     }
+    if let Some(step) = resumed {
+        console.line(&format!("{:<12} after step {step}", "resumed"));
+    }
     console.line("");
-    let mut run = Run::new(&config, &console, session, loader, folder, &peak);
+    let mut run = Run::new(&config, &console, session, loader, folder, around, &peak);
     run.train(&stop)
 }
 
@@ -102,6 +135,9 @@ struct Run<'a> {
     session: Session,
     loader: Loader,
     folder: RunFolder,
+    around: Surroundings,
+    /// Step of the last checkpoint of this process.
+    saved: Option<u64>,
     batch: BatchBytes,
     images: bool,
     /// Model FLOPs of a step over peak FLOPs a millisecond: divided by milliseconds it is the MFU.
@@ -119,6 +155,7 @@ impl<'a> Run<'a> {
         session: Session,
         loader: Loader,
         folder: RunFolder,
+        around: Surroundings,
         peak: &Peak,
     ) -> Run<'a> {
         let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
@@ -130,6 +167,8 @@ impl<'a> Run<'a> {
             session,
             loader,
             folder,
+            around,
+            saved: None,
             batch: BatchBytes::default(),
             images,
             ideal_ms,
@@ -146,17 +185,20 @@ impl<'a> Run<'a> {
         let due = |step: u64, every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
         let mut outcome = Outcome::Done;
         while self.session.steps() < steps {
-            let step = self.step()?;
+            // Between steps only: everything that belongs to a step has been done when a checkpoint says that it was taken.
             if stop.load(Ordering::SeqCst) || self.console.is_closed() {
                 outcome = Outcome::Interrupted;
                 break;
             }
+            let step = self.step()?;
             if due(step, run.eval_every) {
                 self.evaluate()?;
-                self.save()?;
             }
             if due(step, run.sample_every) && run.sample_tokens > 0 {
                 self.sample()?;
+            }
+            if due(step, run.checkpoint_every) {
+                self.save()?;
             }
         }
         self.finish(outcome)
@@ -177,7 +219,7 @@ impl<'a> Run<'a> {
         self.notices(&report)?;
         let steps = self.config.train.schedule.steps;
         let every = steps.div_ceil(PRINTED_LINES);
-        let print = report.step == 1 || report.step.is_multiple_of(every) || report.step == steps;
+        let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
         self.console.progress(&self.progress(&report, timing), print);
         Ok(report.step)
     }
@@ -202,7 +244,8 @@ impl<'a> Run<'a> {
         parts.push(format!("{:.1} ms", timing.ms));
         parts.push(format!("{} {}/s", show::prefixed(timing.items_per_s), self.loader.data().unit()));
         parts.push(format!("mfu {:.1}%", 100.0 * timing.mfu));
-        let left = (steps - r.step) as f64 * self.start.elapsed().as_secs_f64() / r.step as f64;
+        let taken = self.step_ms.len().max(1) as f64;
+        let left = (steps - r.step) as f64 * self.start.elapsed().as_secs_f64() / taken;
         parts.push(format!("eta {}", show::clock(left)));
         parts.join(" | ")
     }
@@ -257,8 +300,15 @@ impl<'a> Run<'a> {
         Ok(scores.chunks_exact(mlp.classes).zip(labels).filter(|(row, label)| best(row) == Some(*label)).count())
     }
 
-    fn save(&self) -> Result<()> {
-        weights::save(&self.session, &self.folder.path().join(WEIGHTS))
+    /// Writes a checkpoint, unless the last one is of this step.
+    fn save(&mut self) -> Result<()> {
+        let step = self.session.steps();
+        if self.saved != Some(step) {
+            self.folder.sync()?;
+            checkpoint::write::save(self.folder.path(), &self.session, &self.around, self.config.run.keep)?;
+            self.saved = Some(step);
+        }
+        Ok(())
     }
 
     fn sample(&mut self) -> Result<()> {
@@ -286,17 +336,19 @@ impl<'a> Run<'a> {
 
     fn finish(&mut self, outcome: Outcome) -> Result<Outcome> {
         self.console.end_progress();
-        self.save()?;
         let took = show::clock(self.start.elapsed().as_secs_f64());
         let path = self.folder.path().display().to_string();
         if outcome == Outcome::Interrupted {
-            self.console.result(&format!("interrupted after step {} ({took}); weights saved: {path}", self.session.steps()));
+            self.save()?;
+            let step = self.session.steps();
+            self.console.result(&format!("interrupted after step {step} ({took}); go on with --resume: {path}"));
             return Ok(outcome);
         }
         let eval = self.evaluate()?;
         if self.config.run.sample_tokens > 0 {
             self.sample()?;
         }
+        self.save()?;
         let took = show::clock(self.start.elapsed().as_secs_f64());
         let ms = median(&mut self.step_ms);
         let rate = self.config.train.items_per_step() as f64 / (ms / 1e3);

@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod compare;
 pub mod doctor;
+pub mod dump;
 pub mod explain;
 pub mod overlay;
 pub mod plan;
@@ -36,6 +37,8 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Write text with the weights of a run.
     Sample(SampleArgs),
+    /// Write the logits, gradients and weights of a few training steps, to compare with another framework.
+    Dump(dump::DumpArgs),
     /// List devices, and how each multiplies every number format.
     Devices,
     /// Print every instruction of a training step: types, precision, the reason for it, price.
@@ -101,7 +104,7 @@ impl ModelArgs {
 /// Flags of `sample`.
 #[derive(Debug, Args)]
 pub struct SampleArgs {
-    /// Run folder [default: the run under runs/ that saved weights last]
+    /// Run folder, or one of its checkpoints [default: the run under runs/ that saved weights last]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Text to go on from [default: a line break]

@@ -5,7 +5,7 @@
 
 use super::overlay;
 use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainArgs};
-use crate::config::{BUILTIN, DeviceChoice, RunConfig, RunOptions};
+use crate::config::{BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DeviceChoice, RunConfig, RunOptions};
 use anyhow::{Context, Result, bail};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::op::quantize::{AmaxAlgo, MxRule};
@@ -160,6 +160,8 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
             eval_batches: DEFAULT_EVAL_BATCHES,
             sample_every: 0,
             sample_tokens: 0,
+            checkpoint_every: DEFAULT_CHECKPOINT_EVERY,
+            keep: DEFAULT_KEEP,
         },
         train: TrainConfig {
             model,
@@ -189,6 +191,8 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
     put(&mut run.eval_every, &args.eval_every);
     put(&mut run.eval_batches, &args.eval_batches);
     put(&mut run.sample_every, &args.sample_every);
+    put(&mut run.checkpoint_every, &args.checkpoint_every);
+    put(&mut run.keep, &args.keep);
     if let Some(n) = args.sample_tokens {
         run.sample_tokens = n;
     } else if !sample_tokens_given && matches!(config.train.model, ModelConfig::Gpt(_)) {

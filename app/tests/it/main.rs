@@ -1,8 +1,10 @@
 //! The command line from outside: the program is started as a user starts it, in a folder of its own.
 
+mod crash;
 mod looking;
 mod precision;
 mod refusals;
+mod resume;
 mod runs;
 mod saving;
 
