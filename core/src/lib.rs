@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod cpu;
+pub mod data;
 pub mod dtype;
 pub mod error;
 pub mod float;

@@ -1,2 +1,5 @@
-//! Command line of Mantissa.
-fn main() {}
+//! The headless command line.
+
+fn main() -> std::process::ExitCode {
+    mantissa_app::main()
+}

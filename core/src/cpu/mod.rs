@@ -43,3 +43,6 @@ pub mod window;
 pub mod xent;
 
 pub use backend::CpuBackend;
+
+/// Hash of the kernel and codec sources and the version of this crate: runs with the same value computed with the same arithmetic.
+pub const KERNEL_SET: &str = env!("MANTISSA_KERNEL_SET");

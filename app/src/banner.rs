@@ -1,0 +1,128 @@
+//! What `train` prints once, before the first step.
+
+use crate::config::RunConfig;
+use crate::device::Peak;
+use crate::show;
+use mantissa_core::model::ModelConfig;
+use mantissa_core::optim::OptimConfig;
+use mantissa_core::optim::schedule::Decay;
+use mantissa_core::precision::clip::Clip;
+use mantissa_core::precision::recipe::{Fp8Scaling, Recipe};
+use mantissa_core::train::Session;
+use std::path::Path;
+
+/// Everything the banner needs beside the session.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The run.
+    pub config: &'a RunConfig,
+    /// Device name.
+    pub device: &'a str,
+    /// Why this device.
+    pub device_why: &'a str,
+    /// Why this recipe.
+    pub recipe_why: &'a str,
+    /// The data.
+    pub data: &'a str,
+    /// The peak that MFU is measured against.
+    pub peak: &'a Peak,
+    /// The run folder.
+    pub folder: &'a Path,
+}
+
+/// The lines of the banner.
+pub fn lines(session: &Session, facts: &Facts<'_>) -> Vec<String> {
+    let Facts { config, device, device_why, recipe_why, data, peak, folder } = facts;
+    let train = &config.train;
+    let unit = if matches!(train.model, ModelConfig::Gpt(_)) { "tokens/step" } else { "images/step" };
+    let plan = session.plan();
+    let parts: Vec<String> =
+        plan.bytes_by_purpose().into_iter().map(|(p, bytes)| format!("{} {}", p.name(), show::mebibytes(bytes))).collect();
+    let flops = session.program().step_cost().flops as f64;
+    let row = |name: &str, text: String| format!("{name:<12} {text}");
+    vec![
+        row("mantissa", env!("CARGO_PKG_VERSION").to_string()),
+        row("device", format!("{device} ({device_why})")),
+        row("recipe", format!("{} ({recipe_why}): {}", train.recipe.name, recipe(&train.recipe))),
+        row("model", format!("{}: {}", config.run.model, model(&train.model))),
+        row("data", data.to_string()),
+        row("optimizer", optimizer(config)),
+        row("schedule", schedule(config)),
+        row("parameters", show::thousands(session.program().param_count())),
+        row(unit, show::items_per_step(train)),
+        row("peak", format!("{}FLOP/s ({}); a step takes {}FLOP", show::spaced(peak.flops_per_s), peak.source, show::spaced(flops))),
+        row("memory", format!("{} planned: {}", show::mebibytes(plan.total_bytes()), parts.join(", "))),
+        row("run folder", folder.display().to_string()),
+        row("seed", train.seed.to_string()),
+        row("kernel set", mantissa_core::cpu::KERNEL_SET.to_string()),
+    ]
+}
+
+fn recipe(recipe: &Recipe) -> String {
+    let mut parts = Vec::new();
+    if let Some(fp8) = &recipe.fp8 {
+        let (forward, backward) = (fp8.format.forward().name(), fp8.format.backward().name());
+        parts.push(match fp8.scaling {
+            Fp8Scaling::Delayed { amax_history_len, margin, .. } => {
+                format!("linear layers in {forward}, their gradients in {backward}, scales from the amax of {amax_history_len} steps, margin {margin}")
+            }
+            Fp8Scaling::Current { .. } => {
+                format!("linear layers in {forward}, their gradients in {backward}, scales from the present amax")
+            }
+            Fp8Scaling::Mx { .. } => format!("linear layers in {forward}, their gradients in {backward}, one e8m0 scale per 32 elements"),
+        });
+    }
+    parts.push(match recipe.low {
+        Some(low) => format!("matrix products in {}, sums and master weights in f32", low.name()),
+        None => "everything in f32".into(),
+    });
+    if let Some(s) = &recipe.scaler {
+        let growth = match s.growth_interval {
+            0 => "never grows".to_string(),
+            n => format!("x{} after {n} good steps", s.growth_factor),
+        };
+        parts.push(format!("loss_scale from {}, x{} on overflow, {growth}", show::loss_scale(s.init_scale as f32), s.backoff_factor));
+    }
+    parts.join("; ")
+}
+
+fn model(model: &ModelConfig) -> String {
+    match model {
+        ModelConfig::Gpt(c) => format!(
+            "vocab {}, context {}, width {}, heads {}, layers {}, dropout {}",
+            c.vocab, c.context, c.width, c.heads, c.layers, c.dropout
+        ),
+        ModelConfig::Mlp(c) => {
+            let widths: Vec<String> =
+                [c.inputs].iter().chain(&c.hidden).chain([&c.classes]).map(usize::to_string).collect();
+            format!("{} with ReLU", widths.join("-"))
+        }
+    }
+}
+
+fn optimizer(config: &RunConfig) -> String {
+    let rule = match config.train.optim {
+        OptimConfig::AdamW { beta1, beta2, weight_decay, .. } => format!("adamw, betas {beta1} {beta2}, weight decay {weight_decay}"),
+        OptimConfig::Adam { beta1, beta2, weight_decay, .. } => format!("adam, betas {beta1} {beta2}, weight decay {weight_decay}"),
+        OptimConfig::Sgd { momentum, weight_decay, .. } => format!("sgd, momentum {momentum}, weight decay {weight_decay}"),
+    };
+    let clip = match config.train.clip {
+        None => "no clipping".to_string(),
+        Some(Clip::Norm(n)) => format!("gradient norm clipped at {n}"),
+        Some(Clip::Value(v)) => format!("gradient elements clipped at {v}"),
+        Some(Clip::Adaptive { percentile, window, max_norm }) => {
+            format!("gradient norm clipped at percentile {percentile} of {window} steps, first at {max_norm}")
+        }
+    };
+    format!("{rule}; {clip}")
+}
+
+fn schedule(config: &RunConfig) -> String {
+    let s = &config.train.schedule;
+    let (lr, min_lr) = (show::scientific(s.lr), show::scientific(s.min_lr));
+    let shape = match s.decay {
+        Decay::Cosine => format!("cosine, lr {lr} down to {min_lr}"),
+        Decay::Constant => format!("constant, lr {lr}"),
+    };
+    format!("{} steps, {shape}, warm-up {}", show::thousands(s.steps as usize), s.warmup)
+}

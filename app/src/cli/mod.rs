@@ -1,0 +1,71 @@
+//! Flags. They parse into raw arguments ([`TrainArgs`], [`SampleArgs`]); [`resolve`] turns those of `train` into a validated
+//! [`crate::config::RunConfig`], and only that reaches the trainer.
+
+pub mod overlay;
+pub mod resolve;
+pub mod train_args;
+
+pub use train_args::TrainArgs;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Mixed-precision training you can see through.
+#[derive(Debug, Parser)]
+#[command(name = "mantissa", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model. Without flags: a small GPT on the built-in corpus, one or two minutes on two cores.
+    Train(Box<TrainArgs>),
+    /// Write text with the weights of a run.
+    Sample(SampleArgs),
+    /// List devices, and how each multiplies every number format.
+    Devices,
+}
+
+/// Flags of `sample`.
+#[derive(Debug, Args)]
+pub struct SampleArgs {
+    /// Run folder [default: the run under runs/ that saved weights last]
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Text to go on from [default: a line break]
+    #[arg(long, value_name = "TEXT", default_value = "\n", hide_default_value = true)]
+    pub prompt: String,
+    /// Bytes to write
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub tokens: usize,
+    /// Divides the scores before drawing; 0 always takes the likeliest
+    #[arg(long, value_name = "X", default_value_t = 0.8, value_parser = not_negative)]
+    pub temperature: f64,
+    /// Draw among this many likeliest tokens; 0 draws among all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub top_k: usize,
+    /// Seed of the draws
+    #[arg(long, value_name = "N", default_value_t = 1337)]
+    pub seed: u64,
+}
+
+/// A finite number.
+pub(crate) fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x.is_finite() => Ok(x),
+        Ok(x) => Err(format!("expected a finite number, got {x}")),
+        Err(_) => Err("expected a number".into()),
+    }
+}
+
+/// A finite number of at least 0.
+pub(crate) fn not_negative(text: &str) -> Result<f64, String> {
+    match finite(text)? {
+        x if x >= 0.0 => Ok(x),
+        x => Err(format!("expected a number of at least 0, got {x}")),
+    }
+}

@@ -1,0 +1,193 @@
+//! The raw flags of `train`. Absent flags are `None`: config files and the defaults of the chosen model and recipe fill them in `resolve`.
+
+use super::{finite, not_negative};
+use crate::config::DeviceChoice;
+use clap::{Args, ValueEnum};
+use mantissa_core::precision::recipe::RecipeName;
+use std::path::PathBuf;
+
+/// Shape of the learning rate after warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScheduleArg {
+    /// Half a cosine down to --min-lr.
+    Cosine,
+    /// --lr to the end.
+    Constant,
+}
+
+/// Optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OptimArg {
+    /// Decoupled weight decay on tensors of rank 2 and more.
+    Adamw,
+    /// Weight decay added to the gradient.
+    Adam,
+    /// Gradient descent with momentum.
+    Sgd,
+}
+
+/// Which amax of the history sets an fp8 scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AmaxArg {
+    /// The largest.
+    Max,
+    /// The last.
+    MostRecent,
+}
+
+/// Formats of fp8 tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// e4m3 forward, e5m2 for gradients.
+    Hybrid,
+    /// e4m3 everywhere.
+    E4m3,
+}
+
+/// Rounding of mxfp8 block scales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MxArg {
+    /// Up: nothing saturates.
+    Ceil,
+    /// Down, as in OCP v1.0.
+    Floor,
+}
+
+/// Flags of `train`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Run")]
+pub struct TrainArgs {
+    /// UTF-8 text file, or a folder of them; for mlp an IDX image file with its label file beside it, gzipped or not;
+    /// `builtin` for this repository's own sources (mlp: drawn digits) [default: builtin]
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<String>,
+    /// Preset: gpt-tiny, gpt-mini, gpt2-124m or mlp [default: gpt-tiny]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Precision: f32, tf32, bf16, f16, fp8-delayed, fp8-current or mxfp8 [default: bf16]
+    #[arg(long, value_name = "NAME")]
+    pub recipe: Option<RecipeName>,
+    /// Device [default: auto]
+    #[arg(long)]
+    pub device: Option<DeviceChoice>,
+    /// Optimizer steps [default: 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub steps: Option<u64>,
+    /// Sequences or images per micro-step [default: the preset's, 16 for gpt-tiny]
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Tokens per sequence; sets the model's context [default: the preset's, 128 for gpt-tiny]
+    #[arg(long, value_name = "N")]
+    pub seq_len: Option<usize>,
+    /// Micro-steps per step [default: 1]
+    #[arg(long, value_name = "N")]
+    pub grad_accum: Option<usize>,
+    /// Seed of weights, batches, dropout and samples [default: 1337]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=i64::MAX as u64))]
+    pub seed: Option<u64>,
+    /// Dropout probability of a gpt [default: 0]
+    #[arg(long, value_name = "P", value_parser = not_negative)]
+    pub dropout: Option<f64>,
+    /// Steps between evaluations, each of which also saves the weights; 0 only at the end [default: 200]
+    #[arg(long, value_name = "N")]
+    pub eval_every: Option<u64>,
+    /// Batches of an evaluation [default: 20]
+    #[arg(long, value_name = "N")]
+    pub eval_batches: Option<usize>,
+    /// Steps between sample texts; 0 only at the end [default: 0]
+    #[arg(long, value_name = "N")]
+    pub sample_every: Option<u64>,
+    /// Bytes of a sample text; 0 takes none [default: 200 on the built-in corpus or with --sample-every, else 0]
+    #[arg(long, value_name = "N")]
+    pub sample_tokens: Option<usize>,
+    /// Run folder, new or empty [default: runs/<model>-<recipe>-<n>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON object per step and evaluation on stdout, everything else on stderr
+    #[arg(long)]
+    pub json: bool,
+    /// Print errors and the final result only
+    #[arg(long)]
+    pub quiet: bool,
+    /// Read settings from a TOML file, such as the config.toml of a run; flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one entry of the config, such as train.schedule.lr=3e-4; `key=` removes it. May be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the resolved config as TOML and stop
+    #[arg(long)]
+    pub print_config: bool,
+
+    /// Optimizer [default: adamw]
+    #[arg(long, help_heading = "Optimizer")]
+    pub optim: Option<OptimArg>,
+    /// Peak learning rate [default: 1e-3; gpt2-124m 6e-4; sgd 0.05]
+    #[arg(long, value_name = "X", value_parser = not_negative, help_heading = "Optimizer")]
+    pub lr: Option<f64>,
+    /// Learning rate at the last step [default: a tenth of --lr]
+    #[arg(long, value_name = "X", value_parser = not_negative, help_heading = "Optimizer")]
+    pub min_lr: Option<f64>,
+    /// Learning rate after warm-up [default: cosine]
+    #[arg(long, help_heading = "Optimizer")]
+    pub schedule: Option<ScheduleArg>,
+    /// Steps of linear rise at the start [default: 20, or --steps if fewer]
+    #[arg(long, value_name = "N", help_heading = "Optimizer")]
+    pub warmup: Option<u64>,
+    /// Weight decay [default: 0.1 for adamw, else 0]
+    #[arg(long, value_name = "X", value_parser = not_negative, help_heading = "Optimizer")]
+    pub weight_decay: Option<f64>,
+    /// Decay of the first moment; for sgd the momentum [default: 0.9]
+    #[arg(long, value_name = "X", value_parser = not_negative, help_heading = "Optimizer")]
+    pub beta1: Option<f64>,
+    /// Decay of the second moment [default: 0.95 for adamw, 0.999 for adam]
+    #[arg(long, value_name = "X", value_parser = not_negative, help_heading = "Optimizer")]
+    pub beta2: Option<f64>,
+    /// Largest global norm of the gradients; 0 turns clipping off [default: 1.0]
+    #[arg(long, value_name = "NORM", value_parser = not_negative, help_heading = "Optimizer")]
+    pub grad_clip: Option<f64>,
+    /// Clip every gradient element to [-V, V] instead of the norm
+    #[arg(long, value_name = "V", value_parser = finite, conflicts_with_all = ["grad_clip", "adaptive_clip"], help_heading = "Optimizer")]
+    pub clip_value: Option<f64>,
+    /// Clip the norm to this percentile of the last 100 norms, to --grad-clip until there are 100
+    #[arg(long, value_name = "PCT", value_parser = finite, help_heading = "Optimizer")]
+    pub adaptive_clip: Option<f64>,
+
+    /// First loss scale [default: 65536] (f16)
+    #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]
+    pub init_scale: Option<f64>,
+    /// Good steps until the loss scale grows; 0 never [default: 2000] (f16)
+    #[arg(long, value_name = "N", help_heading = "Loss scaling, f16 only")]
+    pub growth_interval: Option<u32>,
+    /// Factor of growth, above 1 [default: 2] (f16)
+    #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]
+    pub growth_factor: Option<f64>,
+    /// Factor after an overflow, between 0 and 1 [default: 0.5] (f16)
+    #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]
+    pub backoff_factor: Option<f64>,
+    /// The loss scale never falls below this; 0 removes the floor [default: 2^-14] (f16)
+    #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]
+    pub min_scale: Option<f64>,
+    /// Overflows in a row until the loss scale backs off [default: 1] (f16)
+    #[arg(long, value_name = "N", help_heading = "Loss scaling, f16 only")]
+    pub hysteresis: Option<u32>,
+
+    /// Steps of amax remembered [default: 1024] (fp8-delayed)
+    #[arg(long, value_name = "N", help_heading = "fp8")]
+    pub amax_history: Option<usize>,
+    /// Headroom of scales, in powers of two [default: 0] (fp8-delayed)
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "fp8")]
+    pub margin: Option<i32>,
+    /// Which amax sets the scale [default: max] (fp8-delayed)
+    #[arg(long, help_heading = "fp8")]
+    pub amax_algo: Option<AmaxArg>,
+    /// Start from the amax of the first step instead of scale 1 (fp8-delayed)
+    #[arg(long, help_heading = "fp8")]
+    pub warm_up_scales: bool,
+    /// Formats [default: hybrid; mxfp8 e4m3] (all fp8 recipes)
+    #[arg(long, help_heading = "fp8")]
+    pub fp8_format: Option<FormatArg>,
+    /// Rounding of block scales [default: ceil] (mxfp8)
+    #[arg(long, help_heading = "fp8")]
+    pub mx_scale_rule: Option<MxArg>,
+}

@@ -1,0 +1,64 @@
+//! The resolved description of a run: what core trains ([`TrainConfig`]) and what the host does around it ([`RunOptions`]).
+//!
+//! It is printed by `--print-config`, stored as `config.toml` in the run folder and accepted back by `--config`.
+
+use anyhow::{Context, Result};
+use mantissa_core::train::TrainConfig;
+use serde::{Deserialize, Serialize};
+
+/// Stands for data that is always there: this repository's sources, or drawn digits for an mlp.
+pub const BUILTIN: &str = "builtin";
+
+/// Which device to train on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// The best device present.
+    Auto,
+    /// This machine's processor.
+    Cpu,
+}
+
+/// What the host does around training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunOptions {
+    /// Preset the model came from.
+    pub model: String,
+    /// Text file, folder, IDX file, or `builtin`.
+    pub data: String,
+    /// Device.
+    pub device: DeviceChoice,
+    /// Steps between evaluations; 0 evaluates at the end only.
+    pub eval_every: u64,
+    /// Batches of an evaluation.
+    pub eval_batches: usize,
+    /// Steps between samples; 0 samples at the end only.
+    pub sample_every: u64,
+    /// Tokens of a sample; 0 takes none.
+    pub sample_tokens: usize,
+}
+
+/// A run, resolved and validated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The host's part.
+    pub run: RunOptions,
+    /// Core's part.
+    pub train: TrainConfig,
+}
+
+impl RunConfig {
+    /// As TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).context("cannot write the config as TOML")
+    }
+
+    /// From a complete TOML document.
+    pub fn from_toml(text: &str) -> Result<RunConfig> {
+        let config: RunConfig = toml::from_str(text)?;
+        config.train.validate()?;
+        Ok(config)
+    }
+}

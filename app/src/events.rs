@@ -1,0 +1,137 @@
+//! One line of JSON per step and per evaluation: what `--json` prints and `events.jsonl` keeps. JSON has no NaN or infinity: such a number
+//! is `null`, and a flag beside it (`loss_nonfinite`) says why.
+
+use anyhow::{Context, Result};
+use mantissa_core::telemetry::StepReport;
+use serde::Serialize;
+
+/// What the host measured of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Wall time of the step, batch included, milliseconds.
+    pub ms: f64,
+    /// Tokens or images a second.
+    pub items_per_s: f64,
+    /// Model FLOPs a second over the peak.
+    pub mfu: f64,
+}
+
+#[derive(Serialize)]
+struct StepEvent<'a> {
+    step: u64,
+    loss: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_nonfinite: Option<bool>,
+    lr: f64,
+    grad_norm: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grad_norm_nonfinite: Option<bool>,
+    loss_scale: Option<f32>,
+    /// Steps skipped so far.
+    skipped: u64,
+    found_inf: bool,
+    growth_tracker: Option<i32>,
+    ms: f64,
+    tok_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    img_per_s: Option<f64>,
+    mfu: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fp8: Option<Fp8Event<'a>>,
+}
+
+#[derive(Serialize)]
+struct Fp8Event<'a> {
+    underflow: Option<f32>,
+    underflow_tensor: &'a str,
+    saturated: Option<f32>,
+    saturated_tensor: &'a str,
+    nonfinite: Option<f32>,
+}
+
+#[derive(Serialize)]
+struct EvalEvent {
+    step: u64,
+    val_loss: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    val_loss_nonfinite: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    val_accuracy: Option<f32>,
+}
+
+/// A number, and the flag that stands beside it when JSON cannot write it.
+fn number(x: f32) -> (Option<f32>, Option<bool>) {
+    if x.is_finite() { (Some(x), None) } else { (None, Some(true)) }
+}
+
+fn rounded(x: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (x * scale).round() / scale
+}
+
+/// The line of a step. `images` says what the throughput counts.
+pub fn step(report: &StepReport, timing: Timing, images: bool) -> Result<String> {
+    let (loss, loss_nonfinite) = number(report.loss);
+    let (grad_norm, grad_norm_nonfinite) = number(report.grad_norm);
+    let per_s = rounded(timing.items_per_s, 1);
+    let event = StepEvent {
+        step: report.step,
+        loss,
+        loss_nonfinite,
+        lr: report.lr,
+        grad_norm,
+        grad_norm_nonfinite,
+        loss_scale: report.loss_scale,
+        skipped: report.skipped_total,
+        found_inf: report.found_inf,
+        growth_tracker: report.growth_tracker,
+        ms: rounded(timing.ms, 3),
+        tok_per_s: (!images).then_some(per_s),
+        img_per_s: images.then_some(per_s),
+        mfu: rounded(timing.mfu, 4),
+        fp8: report.fp8.as_ref().map(|f| Fp8Event {
+            underflow: number(f.underflow.0).0,
+            underflow_tensor: &f.underflow.1,
+            saturated: number(f.saturated.0).0,
+            saturated_tensor: &f.saturated.1,
+            nonfinite: number(f.nonfinite).0,
+        }),
+    };
+    serde_json::to_string(&event).context("cannot write an event as JSON")
+}
+
+/// The line of an evaluation; `accuracy` for classifiers.
+pub fn eval(step: u64, val_loss: f32, accuracy: Option<f32>) -> Result<String> {
+    let (loss, val_loss_nonfinite) = number(val_loss);
+    let event = EvalEvent { step, val_loss: loss, val_loss_nonfinite, val_accuracy: accuracy };
+    serde_json::to_string(&event).context("cannot write an event as JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn non_finite_numbers_become_null_with_a_flag() {
+        let report = StepReport {
+            step: 3,
+            loss: f32::NAN,
+            lr: 1e-3,
+            grad_norm: f32::INFINITY,
+            loss_scale: Some(65536.0),
+            found_inf: true,
+            skipped: true,
+            skipped_total: 2,
+            growth_tracker: Some(0),
+            fp8: None,
+        };
+        let line = step(&report, Timing { ms: 12.34567, items_per_s: 1000.04, mfu: 0.5 }, false).unwrap();
+        let v: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert!(v["loss"].is_null() && v["grad_norm"].is_null());
+        assert_eq!(v["loss_nonfinite"], true);
+        assert_eq!(v["grad_norm_nonfinite"], true);
+        assert_eq!((v["skipped"].as_u64(), v["loss_scale"].as_f64(), v["ms"].as_f64()), (Some(2), Some(65536.0), Some(12.346)));
+        assert_eq!(eval(5, 2.5, None).unwrap(), r#"{"step":5,"val_loss":2.5}"#);
+        assert_eq!(eval(5, f32::NAN, None).unwrap(), r#"{"step":5,"val_loss":null,"val_loss_nonfinite":true}"#);
+    }
+}

@@ -1,0 +1,55 @@
+//! The host of Mantissa: command line, files, signals, run folders. Everything that decides numbers is in `mantissa-core`.
+//!
+//! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`], [`events`] and [`console`] say what happened,
+//! [`run_folder`] and [`weights`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 130 interrupted after saving.
+
+pub mod banner;
+pub mod cli;
+pub mod config;
+pub mod console;
+pub mod data;
+pub mod device;
+pub mod events;
+pub mod run_folder;
+pub mod sample;
+pub mod show;
+pub mod train;
+pub mod weights;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Refused: a flag, file, config or shape is wrong.
+const EXIT_REFUSED: u8 = 2;
+/// Interrupted by Ctrl-C, after the weights were saved.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// How a command ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what it was asked.
+    Done,
+    /// It was asked to stop, and saved first.
+    Interrupted,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // A usage error prints itself and exits with 2, `--help` with 0.
+    let cli = cli::Cli::parse();
+    let result = match cli.command {
+        cli::Command::Train(args) => train::command(&args),
+        cli::Command::Sample(args) => sample::command(&args),
+        cli::Command::Devices => device::command(),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
+        Err(error) => {
+            use std::io::Write as _;
+            // Nowhere left to report that stderr is closed.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::from(EXIT_REFUSED)
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! `mantissa train`: everything is checked, then the run folder is made, then steps, evaluations and samples until the end or Ctrl-C.
+
+use crate::banner::{self, Facts};
+use crate::cli::{TrainArgs, resolve};
+use crate::config::RunConfig;
+use crate::console::Console;
+use crate::device::Peak;
+use crate::events::{self, Timing};
+use crate::run_folder::{self, RunFolder, WEIGHTS};
+use crate::sample::{Sampler, generate};
+use crate::{Outcome, data, device, show, weights};
+use anyhow::{Context, Result};
+use mantissa_core::data::{BatchBytes, Dataset, Loader};
+use mantissa_core::model::ModelConfig;
+use mantissa_core::rng::Rng;
+use mantissa_core::telemetry::StepReport;
+use mantissa_core::train::Session;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Where progress is printed line by line, a run has about this many lines.
+const PRINTED_LINES: u64 = 20;
+/// Temperature of sample texts.
+const SAMPLE_TEMPERATURE: f32 = 0.8;
+/// What sample texts go on from.
+const SAMPLE_PROMPT: &[u8] = b"\n";
+
+/// `mantissa train`.
+pub fn command(args: &TrainArgs) -> Result<Outcome> {
+    let config = resolve::resolve(args)?;
+    if args.print_config {
+        print!("{}", config.to_toml()?);
+        return Ok(Outcome::Done);
+    }
+    let console = Console::new(args.json, args.quiet);
+    let stop = stop_on_signal()?;
+    if let Some(out) = &args.out {
+        run_folder::refuse_used(out)?;
+    }
+    let loaded = data::load(&config)?;
+    for note in &loaded.notes {
+        console.warn(note);
+    }
+    let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
+    let (backend, device_why) = device::open(config.run.device);
+    device::check_memory(&config.train)?;
+    let session = Session::new(backend.clone(), config.train.clone())?;
+    let peak = device::peak(backend.capabilities(), config.train.recipe.compute_dtype());
+    let folder = RunFolder::create(args.out.as_deref(), &config)?;
+    let facts = Facts {
+        config: &config,
+        device: &backend.capabilities().device,
+        device_why,
+        recipe_why: if args.recipe.is_none() && args.config.is_none() && args.set.is_empty() {
+            resolve::default_recipe_reason()
+        } else {
+            "as asked"
+        },
+        data: &loaded.about,
+        peak: &peak,
+        folder: folder.path(),
+    };
+    for line in banner::lines(&session, &facts) {
+        console.line(&line);
+    }
+    console.line("");
+    let mut run = Run::new(&config, &console, session, loader, folder, &peak);
+    run.train(&stop)
+}
+
+/// A flag that Ctrl-C sets. A second Ctrl-C ends the process at once.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(i32::from(crate::EXIT_INTERRUPTED));
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(stop)
+}
+
+/// Loss on held-out data, and the share of right answers of a classifier.
+#[derive(Clone, Copy, Debug)]
+struct Eval {
+    loss: f32,
+    accuracy: Option<f32>,
+}
+
+impl Eval {
+    fn show(&self) -> String {
+        match self.accuracy {
+            Some(a) => format!("val_loss {:.4} | val_accuracy {:.2}%", self.loss, 100.0 * a),
+            None => format!("val_loss {:.4}", self.loss),
+        }
+    }
+}
+
+/// A run under way.
+struct Run<'a> {
+    config: &'a RunConfig,
+    console: &'a Console,
+    session: Session,
+    loader: Loader,
+    folder: RunFolder,
+    batch: BatchBytes,
+    images: bool,
+    /// Model FLOPs of a step over peak FLOPs a millisecond: divided by milliseconds it is the MFU.
+    ideal_ms: f64,
+    start: Instant,
+    step_ms: Vec<f32>,
+    skipped_in_a_row: u64,
+    warned_nonfinite: bool,
+}
+
+impl<'a> Run<'a> {
+    fn new(config: &'a RunConfig, console: &'a Console, session: Session, loader: Loader, folder: RunFolder, peak: &Peak) -> Run<'a> {
+        let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
+        let images = matches!(loader.data(), Dataset::Images(_));
+        Run {
+            config,
+            console,
+            session,
+            loader,
+            folder,
+            batch: BatchBytes::default(),
+            images,
+            ideal_ms,
+            start: Instant::now(),
+            step_ms: Vec::new(),
+            skipped_in_a_row: 0,
+            warned_nonfinite: false,
+        }
+    }
+
+    fn train(&mut self, stop: &AtomicBool) -> Result<Outcome> {
+        let run = &self.config.run;
+        let steps = self.config.train.schedule.steps;
+        let due = |step: u64, every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
+        let mut outcome = Outcome::Done;
+        while self.session.steps() < steps {
+            let step = self.step()?;
+            if stop.load(Ordering::SeqCst) || self.console.is_closed() {
+                outcome = Outcome::Interrupted;
+                break;
+            }
+            if due(step, run.eval_every) {
+                self.evaluate()?;
+                self.save()?;
+            }
+            if due(step, run.sample_every) && run.sample_tokens > 0 {
+                self.sample()?;
+            }
+        }
+        self.finish(outcome)
+    }
+
+    /// One step with its event and progress; returns its number.
+    fn step(&mut self) -> Result<u64> {
+        let begin = Instant::now();
+        self.loader.train(self.session.steps() + 1, &mut self.batch);
+        let report = self.session.step(self.batch.batch())?;
+        let ms = begin.elapsed().as_secs_f64() * 1e3;
+        self.step_ms.push(ms as f32);
+        let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
+        let timing = Timing { ms, items_per_s, mfu: self.ideal_ms / ms };
+        let line = events::step(&report, timing, self.images)?;
+        self.folder.event(&line)?;
+        self.console.json(&line);
+        self.notices(&report)?;
+        let steps = self.config.train.schedule.steps;
+        let every = steps.div_ceil(PRINTED_LINES);
+        let print = report.step == 1 || report.step.is_multiple_of(every) || report.step == steps;
+        self.console.progress(&self.progress(&report, timing), print);
+        Ok(report.step)
+    }
+
+    fn progress(&self, r: &StepReport, timing: Timing) -> String {
+        let steps = self.config.train.schedule.steps;
+        let width = steps.to_string().len();
+        let mut parts = vec![
+            format!("step {:>width$}/{steps}", r.step),
+            format!("loss {:.4}", r.loss),
+            format!("lr {}", show::scientific(r.lr)),
+            format!("grad_norm {:.3}", r.grad_norm),
+        ];
+        if let Some(scale) = r.loss_scale {
+            parts.push(format!("loss_scale {}", show::loss_scale(scale)));
+            parts.push(format!("skipped {}", r.skipped_total));
+        }
+        if let Some(fp8) = &r.fp8 {
+            parts.push(format!("underflow {:.1}%", 100.0 * fp8.underflow.0));
+            parts.push(format!("saturated {:.1}%", 100.0 * fp8.saturated.0));
+        }
+        parts.push(format!("{:.1} ms", timing.ms));
+        parts.push(format!("{} {}/s", show::prefixed(timing.items_per_s), self.loader.data().unit()));
+        parts.push(format!("mfu {:.1}%", 100.0 * timing.mfu));
+        let left = (steps - r.step) as f64 * self.start.elapsed().as_secs_f64() / r.step as f64;
+        parts.push(format!("eta {}", show::clock(left)));
+        parts.join(" | ")
+    }
+
+    /// What people should know about a step beside its numbers.
+    fn notices(&mut self, r: &StepReport) -> Result<()> {
+        if r.skipped {
+            self.skipped_in_a_row += 1;
+            let after = self.session.scaler_state()?.map_or(0.0, |s| s.scale);
+            let before = r.loss_scale.unwrap_or(after);
+            let (before, after) = (show::loss_scale(before), show::loss_scale(after));
+            self.console.line(&format!("step {}: gradients overflowed, step skipped, loss_scale {before} -> {after}", r.step));
+        } else if self.skipped_in_a_row > 0 {
+            let scale = show::loss_scale(r.loss_scale.unwrap_or_default());
+            let count = self.skipped_in_a_row;
+            self.console.line(&format!("step {}: recovered at loss_scale {scale} after {count} skipped steps", r.step));
+            self.skipped_in_a_row = 0;
+        }
+        if self.config.train.recipe.scaler.is_none() && !self.warned_nonfinite && !(r.loss.is_finite() && r.grad_norm.is_finite()) {
+            self.warned_nonfinite = true;
+            self.console.warn(&format!(
+                "loss {} and grad_norm {} at step {}: the weights are damaged from here on; start again with a lower --lr, a longer --warmup or --grad-clip 1",
+                r.loss, r.grad_norm, r.step
+            ));
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<Eval> {
+        let count = self.config.run.eval_batches;
+        let (mut loss, mut right) = (0.0f64, 0usize);
+        for i in 0..count {
+            self.loader.val(i, count, &mut self.batch);
+            loss += f64::from(self.session.eval(self.batch.batch())?);
+            right += self.right_answers()?;
+        }
+        let accuracy = self.images.then(|| right as f32 / (count * self.config.train.batch) as f32);
+        let eval = Eval { loss: (loss / count as f64) as f32, accuracy };
+        let step = self.session.steps();
+        let line = events::eval(step, eval.loss, eval.accuracy)?;
+        self.folder.event(&line)?;
+        self.console.json(&line);
+        self.console.line(&format!("eval  step {step} | {}", eval.show()));
+        Ok(eval)
+    }
+
+    /// Images of the present evaluation batch whose highest score is that of their label.
+    fn right_answers(&mut self) -> Result<usize> {
+        let ModelConfig::Mlp(mlp) = &self.config.train.model else { return Ok(0) };
+        let scores = self.session.logits(self.config.train.batch, &self.batch.x)?;
+        let labels = self.batch.targets.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+        let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i as u32);
+        Ok(scores.chunks_exact(mlp.classes).zip(labels).filter(|(row, label)| best(row) == Some(*label)).count())
+    }
+
+    fn save(&self) -> Result<()> {
+        weights::save(&self.session, &self.folder.path().join(WEIGHTS))
+    }
+
+    fn sample(&mut self) -> Result<()> {
+        let step = self.session.steps();
+        let mut sampler =
+            Sampler { temperature: SAMPLE_TEMPERATURE, top_k: 0, rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample") };
+        let mut text = Vec::new();
+        let done = generate(&mut self.session, SAMPLE_PROMPT, self.config.run.sample_tokens, &mut sampler, |byte| {
+            text.push(byte);
+            true
+        });
+        if let Err(e) = done {
+            // A failed sample is no reason to lose a run.
+            self.console.warn(&format!("no sample at step {step}: {e:#}"));
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&text);
+        self.folder.sample(step, &text)?;
+        self.console.line(&format!("sample at step {step}:\n{}\n", text.trim_end()));
+        Ok(())
+    }
+
+    fn finish(&mut self, outcome: Outcome) -> Result<Outcome> {
+        self.console.end_progress();
+        self.save()?;
+        let took = show::clock(self.start.elapsed().as_secs_f64());
+        let path = self.folder.path().display().to_string();
+        if outcome == Outcome::Interrupted {
+            self.console.result(&format!("interrupted after step {} ({took}); weights saved: {path}", self.session.steps()));
+            return Ok(outcome);
+        }
+        let eval = self.evaluate()?;
+        if self.config.run.sample_tokens > 0 {
+            self.sample()?;
+        }
+        let took = show::clock(self.start.elapsed().as_secs_f64());
+        let ms = median(&mut self.step_ms);
+        let rate = self.config.train.items_per_step() as f64 / (ms / 1e3);
+        self.console.result(&format!(
+            "done: {} steps in {took} | {} | median {ms:.1} ms, {} {}/s | {path}",
+            self.session.steps(),
+            eval.show(),
+            show::prefixed(rate),
+            self.loader.data().unit()
+        ));
+        Ok(outcome)
+    }
+}
+
+/// The middle value; the list is not empty after a step.
+fn median(values: &mut [f32]) -> f64 {
+    values.sort_by(f32::total_cmp);
+    values.get(values.len() / 2).copied().map_or(f64::NAN, f64::from)
+}
