@@ -4,6 +4,7 @@
 //! [`run_folder`] and [`weights`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 130 interrupted after saving.
 
 pub mod banner;
+pub mod cast;
 pub mod cli;
 pub mod config;
 pub mod console;
@@ -13,6 +14,7 @@ pub mod events;
 pub mod run_folder;
 pub mod sample;
 pub mod show;
+pub mod tensor_file;
 pub mod train;
 pub mod weights;
 
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         cli::Command::Train(args) => train::command(&args),
         cli::Command::Sample(args) => sample::command(&args),
+        cli::Command::Cast(args) => cast::command(&args),
         cli::Command::Devices => device::command(),
     };
     match result {

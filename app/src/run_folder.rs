@@ -97,12 +97,17 @@ fn new_folder(stem: &str) -> Result<PathBuf> {
 
 /// Writes a whole file: under a temporary name beside it, synced, renamed.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_through(path, |file| Ok(file.write_all(bytes)?))
+}
+
+/// As [`write_whole`], for contents that are written bit by bit.
+pub fn write_through(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
-    let write = || -> std::io::Result<()> {
+    let write = || -> Result<()> {
         let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
+        fill(&mut file)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
         // The rename itself lasts once the folder is synced; only Unix lets a folder be opened for that.

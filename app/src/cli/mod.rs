@@ -1,6 +1,7 @@
 //! Flags. They parse into raw arguments ([`TrainArgs`], [`SampleArgs`]); [`resolve`] turns those of `train` into a validated
 //! [`crate::config::RunConfig`], and only that reaches the trainer.
 
+pub mod cast;
 pub mod overlay;
 pub mod resolve;
 pub mod train_args;
@@ -26,6 +27,8 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Write text with the weights of a run.
     Sample(SampleArgs),
+    /// Show what number formats do to numbers, or convert the tensors of a safetensors file.
+    Cast(cast::CastArgs),
     /// List devices, and how each multiplies every number format.
     Devices,
 }

@@ -53,7 +53,8 @@ pub fn resolve(args: &TrainArgs) -> Result<RunConfig> {
     let complete = TRAIN_KEYS.iter().all(|k| overlay::get(&over, &format!("train.{k}")).is_some());
 
     let preset = pick(args.model.as_deref(), &mut over, "run.model", &["train.model", "train.batch"], DEFAULT_MODEL);
-    let recipe = pick(args.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
+    let recipe =
+        pick(args.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
     let optim = pick(args.optim.map(optim_name), &mut over, "train.optim.kind", &["train.optim"], "adamw");
 
     let base = defaults(&preset, recipe.parse()?, &optim)?;
@@ -130,6 +131,7 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
             optim,
             schedule,
             clip: Some(Clip::Norm(DEFAULT_GRAD_CLIP)),
+            error_if_nonfinite: false,
             batch,
             grad_accum: 1,
             seed: DEFAULT_SEED,
@@ -174,7 +176,11 @@ fn apply_model(args: &TrainArgs, config: &mut RunConfig) -> CoreResult<()> {
                 return Err(Error::config(*flag, "a gpt model", format!("`{}`", config.run.model)));
             }
             if config.run.sample_tokens > 0 || config.run.sample_every > 0 {
-                return Err(Error::config("--sample-every", "a gpt model, which can write text", format!("`{}`", config.run.model)));
+                return Err(Error::config(
+                    "--sample-every",
+                    "a gpt model, which can write text",
+                    format!("`{}`", config.run.model),
+                ));
             }
         }
     }
@@ -429,7 +435,10 @@ mod tests {
     #[test]
     fn options_of_another_recipe_are_refused() {
         let message = |change: fn(&mut TrainArgs)| format!("{:#}", with(change).unwrap_err());
-        assert!(message(|a| a.init_scale = Some(8.0)).contains("--init-scale: expected a recipe with a loss scaler (f16), got bf16"));
+        assert!(
+            message(|a| a.init_scale = Some(8.0))
+                .contains("--init-scale: expected a recipe with a loss scaler (f16), got bf16")
+        );
         assert!(message(|a| a.margin = Some(1)).contains("--margin: expected the recipe fp8-delayed"));
         assert!(message(|a| a.mx_scale_rule = Some(MxArg::Floor)).contains("mxfp8"));
         assert!(message(|a| a.fp8_format = Some(FormatArg::E4m3)).contains("an fp8 recipe"));

@@ -146,6 +146,7 @@ mod tests {
             optim: OptimConfig::adamw(),
             schedule: Schedule { lr: 1e-3, min_lr: 0.0, warmup: 0, steps: 10, decay: Decay::Constant },
             clip: None,
+            error_if_nonfinite: false,
             batch,
             grad_accum,
             seed: 5,
