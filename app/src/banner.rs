@@ -3,12 +3,14 @@
 use crate::config::RunConfig;
 use crate::device::Peak;
 use crate::show;
+use anyhow::Result;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::Decay;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::recipe::{Fp8Scaling, Recipe};
-use mantissa_core::train::Session;
+use mantissa_core::program::memory::MemoryPlan;
+use mantissa_core::train::{Session, record};
 use std::path::Path;
 
 /// Everything the banner needs beside the session.
@@ -31,16 +33,18 @@ pub struct Facts<'a> {
 }
 
 /// The lines of the banner.
-pub fn lines(session: &Session, facts: &Facts<'_>) -> Vec<String> {
+pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
     let Facts { config, device, device_why, recipe_why, data, peak, folder } = facts;
     let train = &config.train;
     let unit = if matches!(train.model, ModelConfig::Gpt(_)) { "tokens/step" } else { "images/step" };
     let plan = session.plan();
-    let parts: Vec<String> =
-        plan.bytes_by_purpose().into_iter().map(|(p, bytes)| format!("{} {}", p.name(), show::mebibytes(bytes))).collect();
+    // Evaluation shares weights and states and has buffers of its own.
+    let eval = MemoryPlan::new(&record::eval_step(train)?, &plan.layout)?.buffers.iter().map(|b| b.size).sum();
+    let purposes = plan.bytes_by_purpose().into_iter().map(|(p, bytes)| (p.name(), bytes)).chain([("evaluation", eval)]);
+    let parts: Vec<String> = purposes.map(|(name, bytes)| format!("{name} {}", show::mebibytes(bytes))).collect();
     let flops = session.program().step_cost().flops as f64;
     let row = |name: &str, text: String| format!("{name:<12} {text}");
-    vec![
+    Ok(vec![
         row("mantissa", env!("CARGO_PKG_VERSION").to_string()),
         row("device", format!("{device} ({device_why})")),
         row("recipe", format!("{} ({recipe_why}): {}", train.recipe.name, recipe(&train.recipe))),
@@ -50,12 +54,15 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Vec<String> {
         row("schedule", schedule(config)),
         row("parameters", show::thousands(session.program().param_count())),
         row(unit, show::items_per_step(train)),
-        row("peak", format!("{}FLOP/s ({}); a step takes {}FLOP", show::spaced(peak.flops_per_s), peak.source, show::spaced(flops))),
-        row("memory", format!("{} planned: {}", show::mebibytes(plan.total_bytes()), parts.join(", "))),
+        row(
+            "peak",
+            format!("{}FLOP/s ({}); a step takes {}FLOP", show::spaced(peak.flops_per_s), peak.source, show::spaced(flops)),
+        ),
+        row("memory", format!("{} planned: {}", show::mebibytes(plan.total_bytes() + eval), parts.join(", "))),
         row("run folder", folder.display().to_string()),
         row("seed", train.seed.to_string()),
         row("kernel set", mantissa_core::cpu::KERNEL_SET.to_string()),
-    ]
+    ])
 }
 
 fn recipe(recipe: &Recipe) -> String {
@@ -81,7 +88,11 @@ fn recipe(recipe: &Recipe) -> String {
             0 => "never grows".to_string(),
             n => format!("x{} after {n} good steps", s.growth_factor),
         };
-        parts.push(format!("loss_scale from {}, x{} on overflow, {growth}", show::loss_scale(s.init_scale as f32), s.backoff_factor));
+        parts.push(format!(
+            "loss_scale from {}, x{} on overflow, {growth}",
+            show::loss_scale(s.init_scale as f32),
+            s.backoff_factor
+        ));
     }
     parts.join("; ")
 }
@@ -93,8 +104,7 @@ fn model(model: &ModelConfig) -> String {
             c.vocab, c.context, c.width, c.heads, c.layers, c.dropout
         ),
         ModelConfig::Mlp(c) => {
-            let widths: Vec<String> =
-                [c.inputs].iter().chain(&c.hidden).chain([&c.classes]).map(usize::to_string).collect();
+            let widths: Vec<String> = [c.inputs].iter().chain(&c.hidden).chain([&c.classes]).map(usize::to_string).collect();
             format!("{} with ReLU", widths.join("-"))
         }
     }
@@ -102,8 +112,12 @@ fn model(model: &ModelConfig) -> String {
 
 fn optimizer(config: &RunConfig) -> String {
     let rule = match config.train.optim {
-        OptimConfig::AdamW { beta1, beta2, weight_decay, .. } => format!("adamw, betas {beta1} {beta2}, weight decay {weight_decay}"),
-        OptimConfig::Adam { beta1, beta2, weight_decay, .. } => format!("adam, betas {beta1} {beta2}, weight decay {weight_decay}"),
+        OptimConfig::AdamW { beta1, beta2, weight_decay, .. } => {
+            format!("adamw, betas {beta1} {beta2}, weight decay {weight_decay}")
+        }
+        OptimConfig::Adam { beta1, beta2, weight_decay, .. } => {
+            format!("adam, betas {beta1} {beta2}, weight decay {weight_decay}")
+        }
         OptimConfig::Sgd { momentum, weight_decay, .. } => format!("sgd, momentum {momentum}, weight decay {weight_decay}"),
     };
     let clip = match config.train.clip {

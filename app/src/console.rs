@@ -52,7 +52,14 @@ impl Console {
         self.put(text);
     }
 
-    /// A warning, on stderr.
+    /// Something worth knowing, on stderr, absent with `--quiet`.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            self.around(|| write_line(std::io::stderr(), &format!("note: {text}")));
+        }
+    }
+
+    /// A warning, on stderr: also with `--quiet`.
     pub fn warn(&self, text: &str) {
         self.around(|| write_line(std::io::stderr(), &format!("warning: {text}")));
     }

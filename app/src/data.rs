@@ -60,7 +60,9 @@ fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read the data: {}", path.display()))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
-        Err(e) => bail!("data: expected UTF-8 text, found an invalid byte at {}: {}", e.utf8_error().valid_up_to(), path.display()),
+        Err(e) => {
+            bail!("data: expected UTF-8 text, found an invalid byte at {}: {}", e.utf8_error().valid_up_to(), path.display())
+        }
     }
 }
 
@@ -115,7 +117,8 @@ fn load_images(name: &str) -> Result<Loaded> {
         let labels = labels_beside(&path)?;
         let pixels = read_idx("IDX images", IDX_IMAGES, &path)?;
         let label_bytes = read_idx("IDX labels", IDX_LABELS, &labels)?;
-        let images = Images::from_idx(&pixels, &label_bytes).with_context(|| format!("cannot use the images: {}", path.display()))?;
+        let images =
+            Images::from_idx(&pixels, &label_bytes).with_context(|| format!("cannot use the images: {}", path.display()))?;
         (images, "IDX images")
     };
     let [rows, cols] = images.size();
@@ -135,7 +138,10 @@ fn images_file(path: &Path) -> Result<PathBuf> {
     let name = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
     files.retain(|p| name(p).contains("images") && name(p).contains("idx3"));
     files.sort_by_key(|p| (!name(p).starts_with("train"), p.clone()));
-    files.into_iter().next().with_context(|| format!("data: expected an IDX image file (*images*idx3*), found none in: {}", path.display()))
+    files
+        .into_iter()
+        .next()
+        .with_context(|| format!("data: expected an IDX image file (*images*idx3*), found none in: {}", path.display()))
 }
 
 /// The label file that belongs to an image file: `images` and `idx3` replaced in its name, gzipped or not.
@@ -143,7 +149,10 @@ fn labels_beside(images: &Path) -> Result<PathBuf> {
     let name = images.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let wanted = name.replace("images", "labels").replace("idx3", "idx1");
     if wanted == name {
-        bail!("data: expected an IDX image file named like train-images-idx3-ubyte, so that its labels can be found: {}", images.display());
+        bail!(
+            "data: expected an IDX image file named like train-images-idx3-ubyte, so that its labels can be found: {}",
+            images.display()
+        );
     }
     let plain = wanted.strip_suffix(".gz").unwrap_or(&wanted).to_string();
     let candidates = [wanted.clone(), plain.clone(), format!("{plain}.gz")];
@@ -176,7 +185,7 @@ mod tests {
     fn the_corpus_is_there_and_has_headers() {
         assert!(CORPUS.len() > 20_000, "{} bytes", CORPUS.len());
         assert!(CORPUS.starts_with("==== ") && CORPUS.contains("lib.rs ====\n"));
-        assert!(!CORPUS.contains('\r') && !CORPUS.contains("==== target/"));
+        assert!(!CORPUS.contains('\r') && !CORPUS.contains("\n==== target/"));
     }
 
     #[test]

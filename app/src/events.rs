@@ -26,7 +26,8 @@ struct StepEvent<'a> {
     grad_norm: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     grad_norm_nonfinite: Option<bool>,
-    loss_scale: Option<f32>,
+    /// As f64: the shortest f32 text of a power of two may be another integer.
+    loss_scale: Option<f64>,
     /// Steps skipped so far.
     skipped: u64,
     found_inf: bool,
@@ -81,7 +82,7 @@ pub fn step(report: &StepReport, timing: Timing, images: bool) -> Result<String>
         lr: report.lr,
         grad_norm,
         grad_norm_nonfinite,
-        loss_scale: report.loss_scale,
+        loss_scale: report.loss_scale.map(f64::from),
         skipped: report.skipped_total,
         found_inf: report.found_inf,
         growth_tracker: report.growth_tracker,

@@ -98,8 +98,7 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
     let mut session = Session::new(backend, train)?;
     weights::load(&session, &run.join(WEIGHTS))?;
     let prompt = if args.prompt.is_empty() { b"\n" } else { args.prompt.as_bytes() };
-    let mut sampler =
-        Sampler { temperature: args.temperature as f32, top_k: args.top_k, rng: Rng::named(args.seed, "sample") };
+    let mut sampler = Sampler { temperature: args.temperature as f32, top_k: args.top_k, rng: Rng::named(args.seed, "sample") };
     let mut out = std::io::stdout().lock();
     // Bytes as they come: a reader that closes its end stops the writing.
     let mut open = out.write_all(args.prompt.as_bytes()).is_ok();

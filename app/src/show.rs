@@ -7,7 +7,7 @@ pub fn thousands(n: usize) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);
@@ -30,7 +30,8 @@ pub fn scientific(x: f64) -> String {
 
 /// A rate with a unit prefix: `85000` as `85.0k`.
 pub fn prefixed(x: f64) -> String {
-    let (scale, prefix) = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")].into_iter().find(|(s, _)| x >= *s).unwrap_or((1.0, ""));
+    let (scale, prefix) =
+        [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")].into_iter().find(|(s, _)| x >= *s).unwrap_or((1.0, ""));
     format!("{:.1}{prefix}", x / scale)
 }
 
@@ -58,7 +59,9 @@ pub fn clock(secs: f64) -> String {
 
 /// A loss scale: whole numbers plainly, small ones in scientific notation.
 pub fn loss_scale(x: f32) -> String {
-    if x >= 1.0 || !x.is_finite() { format!("{x}") } else { scientific(f64::from(x)) }
+    // As f64: the shortest f32 text of 2^30 would be 1073741800.
+    let x = f64::from(x);
+    if x >= 1.0 || !x.is_finite() { format!("{x}") } else { scientific(x) }
 }
 
 /// The examples of a step as a product: `16 x 128 x 1 = 2,048`.
@@ -88,6 +91,7 @@ mod tests {
         assert_eq!(clock(42.2), "0:42");
         assert_eq!(clock(3723.0), "1:02:03");
         assert_eq!(loss_scale(65536.0), "65536");
+        assert_eq!(loss_scale(1073741824.0), "1073741824");
         assert_eq!(loss_scale(1.0 / 16384.0), "6.10e-05");
         assert_eq!(mebibytes(3 << 20), "3.0 MiB");
     }

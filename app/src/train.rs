@@ -28,7 +28,7 @@ const SAMPLE_PROMPT: &[u8] = b"\n";
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
-    let config = resolve::resolve(args)?;
+    let resolve::Resolved { config, recipe_why } = resolve::resolve(args)?;
     if args.print_config {
         print!("{}", config.to_toml()?);
         return Ok(Outcome::Done);
@@ -40,7 +40,7 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
     }
     let loaded = data::load(&config)?;
     for note in &loaded.notes {
-        console.warn(note);
+        console.note(note);
     }
     let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
     let (backend, device_why) = device::open(config.run.device);
@@ -52,16 +52,12 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         config: &config,
         device: &backend.capabilities().device,
         device_why,
-        recipe_why: if args.recipe.is_none() && args.config.is_none() && args.set.is_empty() {
-            resolve::default_recipe_reason()
-        } else {
-            "as asked"
-        },
+        recipe_why,
         data: &loaded.about,
         peak: &peak,
         folder: folder.path(),
     };
-    for line in banner::lines(&session, &facts) {
+    for line in banner::lines(&session, &facts)? {
         console.line(&line);
     }
     console.line("");
@@ -116,7 +112,14 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(config: &'a RunConfig, console: &'a Console, session: Session, loader: Loader, folder: RunFolder, peak: &Peak) -> Run<'a> {
+    fn new(
+        config: &'a RunConfig,
+        console: &'a Console,
+        session: Session,
+        loader: Loader,
+        folder: RunFolder,
+        peak: &Peak,
+    ) -> Run<'a> {
         let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
         let images = matches!(loader.data(), Dataset::Images(_));
         Run {
@@ -216,7 +219,10 @@ impl<'a> Run<'a> {
             self.console.line(&format!("step {}: recovered at loss_scale {scale} after {count} skipped steps", r.step));
             self.skipped_in_a_row = 0;
         }
-        if self.config.train.recipe.scaler.is_none() && !self.warned_nonfinite && !(r.loss.is_finite() && r.grad_norm.is_finite()) {
+        if self.config.train.recipe.scaler.is_none()
+            && !self.warned_nonfinite
+            && !(r.loss.is_finite() && r.grad_norm.is_finite())
+        {
             self.warned_nonfinite = true;
             self.console.warn(&format!(
                 "loss {} and grad_norm {} at step {}: the weights are damaged from here on; start again with a lower --lr, a longer --warmup or --grad-clip 1",
@@ -259,8 +265,11 @@ impl<'a> Run<'a> {
 
     fn sample(&mut self) -> Result<()> {
         let step = self.session.steps();
-        let mut sampler =
-            Sampler { temperature: SAMPLE_TEMPERATURE, top_k: 0, rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample") };
+        let mut sampler = Sampler {
+            temperature: SAMPLE_TEMPERATURE,
+            top_k: 0,
+            rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample"),
+        };
         let mut text = Vec::new();
         let done = generate(&mut self.session, SAMPLE_PROMPT, self.config.run.sample_tokens, &mut sampler, |byte| {
             text.push(byte);

@@ -78,6 +78,7 @@ pub fn config_of(run: &Path) -> Result<crate::config::RunConfig> {
     if !run.is_dir() {
         bail!("--run: expected the folder of a run, found none: {}", run.display());
     }
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the config of the run: {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read the config of the run: {}", path.display()))?;
     crate::config::RunConfig::from_toml(&text).with_context(|| format!("cannot use the config of the run: {}", path.display()))
 }

@@ -17,7 +17,8 @@ pub fn read(file: Option<&Path>, sets: &[String]) -> Result<Table> {
                 bail!("config: expected at most {MAX_CONFIG_BYTES} bytes, found {size}: {}", path.display());
             }
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the config: {}", path.display()))?;
-            text.parse::<Table>().map_err(|e| anyhow::anyhow!("config is not TOML: {}: {}", e.to_string().trim_end(), path.display()))?
+            text.parse::<Table>()
+                .map_err(|e| anyhow::anyhow!("config is not TOML: {}: {}", e.to_string().trim_end(), path.display()))?
         }
     };
     for entry in sets {
@@ -42,10 +43,9 @@ fn set(table: &mut Table, entry: &str) -> Result<()> {
     let mut at = table;
     for k in &keys[..keys.len() - 1] {
         let next = at.entry(*k).or_insert_with(|| Value::Table(Table::new()));
-        at = match next {
-            Value::Table(inner) => inner,
-            other => bail!("--set {key}: expected a table at `{k}`, found {}", other.type_str()),
-        };
+        let found = next.type_str();
+        let Some(inner) = next.as_table_mut() else { bail!("--set {key}: expected a table at `{k}`, found {found}") };
+        at = inner;
     }
     at.insert(keys[keys.len() - 1].to_string(), parsed);
     Ok(())

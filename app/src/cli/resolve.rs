@@ -18,7 +18,7 @@ use mantissa_core::train::TrainConfig;
 use mantissa_core::{Error, Result as CoreResult};
 use toml::Table;
 
-/// Recipe when none is named; see [`default_recipe_reason`].
+/// Recipe when none is named.
 pub const DEFAULT_RECIPE: RecipeName = RecipeName::Bf16;
 const DEFAULT_MODEL: &str = "gpt-tiny";
 const DEFAULT_STEPS: u64 = 1000;
@@ -42,17 +42,26 @@ const MAX_EVAL_BATCHES: usize = 1_000_000;
 /// Every key that `train` must hold to count as complete.
 const TRAIN_KEYS: [&str; 7] = ["model", "recipe", "optim", "schedule", "batch", "grad_accum", "seed"];
 
-/// Why the default recipe is what it is on the CPU.
-pub fn default_recipe_reason() -> &'static str {
-    "default on cpu: the range of f32, so no loss scaling, and half its activation memory"
+/// Why [`DEFAULT_RECIPE`] is what it is on the CPU.
+const DEFAULT_RECIPE_WHY: &str = "default on cpu: the range of f32, so no loss scaling, and smaller activations";
+
+/// A config and what was left to its defaults.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The config.
+    pub config: RunConfig,
+    /// Why it has this recipe.
+    pub recipe_why: &'static str,
 }
 
 /// The config that the flags of `train` ask for.
-pub fn resolve(args: &TrainArgs) -> Result<RunConfig> {
+pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     let mut over = overlay::read(args.config.as_deref(), &args.set)?;
     let complete = TRAIN_KEYS.iter().all(|k| overlay::get(&over, &format!("train.{k}")).is_some());
 
     let preset = pick(args.model.as_deref(), &mut over, "run.model", &["train.model", "train.batch"], DEFAULT_MODEL);
+    let asked = args.recipe.is_some() || overlay::get(&over, "train.recipe.name").is_some();
+    let recipe_why = if asked { "as asked" } else { DEFAULT_RECIPE_WHY };
     let recipe =
         pick(args.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
     let optim = pick(args.optim.map(optim_name), &mut over, "train.optim.kind", &["train.optim"], "adamw");
@@ -64,8 +73,10 @@ pub fn resolve(args: &TrainArgs) -> Result<RunConfig> {
     }
     overlay::merge(&mut table, &over);
     let what = args.config.as_ref().map_or("--set".to_string(), |p| p.display().to_string());
-    let mut config: RunConfig =
-        table.try_into().map_err(|e: toml::de::Error| anyhow::anyhow!("config: {}: {what}", e.message().trim_end()))?;
+    let mut config: RunConfig = serde_path_to_error::deserialize(table).map_err(|e| {
+        let problem = e.inner().message().trim_end().to_string();
+        anyhow::anyhow!("config: `{}`: {problem}: {what}", e.path())
+    })?;
 
     let given = |path: &str| overlay::get(&over, path).is_some();
     apply_run(args, &mut config, given("run.sample_tokens"));
@@ -74,7 +85,7 @@ pub fn resolve(args: &TrainArgs) -> Result<RunConfig> {
     apply_scaler(args, &mut config.train.recipe)?;
     apply_fp8(args, &mut config.train.recipe)?;
     check(args, &config)?;
-    Ok(config)
+    Ok(Resolved { config, recipe_why })
 }
 
 /// The choice named by a flag, else by the overlay, else the default. A flag that differs from the overlay drops what the overlay says in
@@ -365,7 +376,7 @@ mod tests {
     fn with(change: impl FnOnce(&mut TrainArgs)) -> Result<RunConfig> {
         let mut args = TrainArgs::default();
         change(&mut args);
-        resolve(&args)
+        resolve(&args).map(|r| r.config)
     }
 
     #[test]

@@ -1,0 +1,58 @@
+//! The command line from outside: the program is started as a user starts it, in a folder of its own.
+
+mod refusals;
+mod runs;
+mod saving;
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Flags of a run that takes a fraction of a second.
+const TINY: [&str; 10] =
+    ["--batch-size", "2", "--seq-len", "32", "--eval-batches", "2", "--sample-tokens", "0", "--set", "train.model.layers=1"];
+
+/// The program, in `dir`.
+fn mantissa(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mantissa"));
+    command.current_dir(dir).args(args);
+    command
+}
+
+fn output(dir: &Path, args: &[&str]) -> Output {
+    mantissa(dir, args).output().expect("the program starts")
+}
+
+/// `train` with [`TINY`] sizes.
+fn train(dir: &Path, args: &[&str]) -> Output {
+    output(dir, &[&["train"], &TINY[..], args].concat())
+}
+
+fn stdout(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stdout).into_owned()
+}
+
+fn stderr(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stderr).into_owned()
+}
+
+/// The output, if the program succeeded.
+#[track_caller]
+fn good(o: Output) -> Output {
+    assert_eq!(o.status.code(), Some(0), "stdout: {}\nstderr: {}", stdout(&o), stderr(&o));
+    o
+}
+
+/// The JSON objects of a stream that holds nothing else.
+#[track_caller]
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+}
+
+/// Names below a folder, sorted.
+fn listing(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).map(|d| d.filter_map(|e| e.ok()).collect::<Vec<_>>()).unwrap_or_default();
+    let mut names: Vec<String> = entries.iter().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,76 @@
+//! Weights on disk: written whole or not at all, readable by `sample`, saved on Ctrl-C.
+
+use super::{TINY, good, mantissa, output, stderr, stdout, train};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+#[test]
+fn sample_writes_text_from_the_last_run() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ab.txt"), "ab".repeat(2000)).unwrap();
+    for recipe in ["f32", "f16", "fp8-delayed", "mxfp8"] {
+        let flags = ["--data", "ab.txt", "--steps", "60", "--lr", "3e-3", "--warmup", "5", "--recipe", recipe];
+        good(train(dir.path(), &flags));
+        let args = ["sample", "--prompt", "abab", "--tokens", "40", "--temperature", "0"];
+        let text = stdout(&good(output(dir.path(), &args)));
+        assert_eq!(text.trim_end(), "ab".repeat(22), "{recipe}: longer than the context, too");
+        assert_eq!(stdout(&good(output(dir.path(), &args))), text);
+    }
+    let run = ["sample", "--run", "runs/gpt-tiny-f32-1", "--tokens", "5", "--top-k", "2", "--prompt", ""];
+    good(output(dir.path(), &run));
+}
+
+fn start(dir: &Path, args: &[&str]) -> Child {
+    mantissa(dir, &[&["train"], &TINY[..], args].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts")
+}
+
+/// Reads lines of `child` until `count` of them have come; the reader is returned so that the pipe stays open.
+fn wait_for_lines(child: &mut Child, count: usize) -> BufReader<std::process::ChildStdout> {
+    let mut reader = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    for _ in 0..count {
+        line.clear();
+        assert!(reader.read_line(&mut line).expect("readable") > 0, "the run ended early");
+    }
+    reader
+}
+
+#[test]
+fn a_killed_run_leaves_whole_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..8 {
+        let out = format!("r{round}");
+        // Saves after every step, so that a kill is likely to meet a write.
+        let mut child = start(dir.path(), &["--steps", "100000", "--eval-every", "1", "--json", "--out", &out]);
+        let reader = wait_for_lines(&mut child, 5 + 3 * round);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(reader);
+        let o = output(dir.path(), &["sample", "--run", &out, "--tokens", "1"]);
+        assert_eq!(o.status.code(), Some(0), "round {round}: {}", stderr(&o));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_finishes_the_step_saves_and_exits_with_130() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = start(dir.path(), &["--steps", "100000", "--eval-every", "0", "--json", "--out", "r"]);
+    let reader = wait_for_lines(&mut child, 3);
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let rest: Vec<String> = reader.lines().map_while(Result::ok).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(rest.iter().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()), "{rest:?}");
+    good(output(dir.path(), &["sample", "--run", "r", "--tokens", "1"]));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_run_without_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = start(dir.path(), &["--steps", "100000", "--json", "--out", "r"]);
+    drop(wait_for_lines(&mut child, 2));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    good(output(dir.path(), &["sample", "--run", "r", "--tokens", "1"]));
+}
