@@ -1,1 +1,9 @@
-//! Integration tests, one binary.
+//! Integration tests, one binary: the proof that recorded Programs compute what they say, in every precision.
+
+mod convergence;
+mod fp8;
+mod gradients;
+mod passes;
+mod precision_graph;
+mod runtime;
+mod scaler;

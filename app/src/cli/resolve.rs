@@ -247,6 +247,7 @@ fn apply_train(args: &TrainArgs, config: &mut RunConfig, min_lr_given: bool, war
         (None, None, Some(norm)) => Some(Clip::Norm(norm)),
         (None, None, None) => train.clip,
     };
+    train.error_if_nonfinite |= args.error_if_nonfinite;
     Ok(())
 }
 

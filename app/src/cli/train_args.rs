@@ -152,6 +152,9 @@ pub struct TrainArgs {
     /// Clip the norm to this percentile of the last 100 norms, to --grad-clip until there are 100
     #[arg(long, value_name = "PCT", value_parser = finite, help_heading = "Optimizer")]
     pub adaptive_clip: Option<f64>,
+    /// Stop with an error when the norm of the gradients is not finite
+    #[arg(long, help_heading = "Optimizer")]
+    pub error_if_nonfinite: bool,
 
     /// First loss scale [default: 65536] (f16)
     #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]

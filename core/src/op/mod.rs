@@ -339,6 +339,53 @@ impl Op {
         }
     }
 
+    /// Pairs (output, input) that must be one and the same `Param` or `State`: the operation reads its old contents and writes the new.
+    pub fn updates(&self, n_inputs: usize) -> Vec<(usize, usize)> {
+        match self {
+            Op::Quantize(o) => (o.plain_inputs()..n_inputs).enumerate().map(|(k, i)| (2 + k, i)).collect(),
+            Op::QuantizeMx(_) => (1..n_inputs).map(|i| (1 + i, i)).collect(),
+            Op::ClipCoef(_) => (1..n_inputs).map(|i| (i, i)).collect(),
+            Op::UpdateLossScale(_) | Op::UpdateFp8Scales(_) => (0..3).map(|i| (i, i)).collect(),
+            Op::Optimizer(o) => {
+                // The step counter, the parameters, then the moments behind the gradients.
+                let (s, n) = (o.scalars(), o.len());
+                let lists = (s..s + n).chain(s + 2 * n..n_inputs);
+                std::iter::once(1).chain(lists).enumerate().collect()
+            }
+            Op::Zero => (0..n_inputs).map(|i| (i, i)).collect(),
+            Op::Record(_) => vec![(0, 1)],
+            Op::Map(_)
+            | Op::Reduce(_)
+            | Op::MatMul(_)
+            | Op::Attention(_)
+            | Op::AttentionBackward(_)
+            | Op::Norm(_)
+            | Op::NormBackward(_)
+            | Op::Softmax(_)
+            | Op::SoftmaxBackward(_)
+            | Op::CrossEntropy(_)
+            | Op::CrossEntropyBackward(_)
+            | Op::Embedding
+            | Op::EmbeddingBackward(_)
+            | Op::Reshape(_)
+            | Op::Permute(_)
+            | Op::Concat(_)
+            | Op::Slice(_)
+            | Op::SliceBackward(_)
+            | Op::Gather
+            | Op::GatherBackward(_)
+            | Op::TopK(_)
+            | Op::Conv2d(_)
+            | Op::Conv2dDgrad(_)
+            | Op::Conv2dWgrad(_)
+            | Op::Pool2d(_)
+            | Op::Pool2dBackward(_)
+            | Op::UnscaleCheck(_)
+            | Op::GradNorm(_)
+            | Op::ClipValue(_) => Vec::new(),
+        }
+    }
+
     /// Ranges of inputs that are lists over the same parameters: the memory plan lays each list out in one piece, in order,
     /// so that one launch covers the whole list whatever its length.
     pub fn packs(&self, n_inputs: usize) -> Vec<Range<usize>> {

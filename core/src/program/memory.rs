@@ -318,9 +318,10 @@ impl<'a> Planner<'a> {
     /// An operand of an elementwise instruction that dies here and whose memory output `id` can take over.
     fn in_place(&self, instr: &super::Instr, at: usize, id: ValueId, owner: &[ValueId]) -> Option<ValueId> {
         let Op::Map(map) = &instr.op else { return None };
-        let size = self.program.ty(id).dtype.size_bytes();
+        // The kernel reads the old contents as the output's dtype: an equal width is not enough.
+        let dtype = self.program.ty(id).dtype;
         instr.inputs.iter().map(|i| (self.program.ty(*i), self.root[i.index()])).find_map(|(ty, root)| {
-            let fits = ty.shape == map.shape && ty.dtype.size_bytes() == size;
+            let fits = ty.shape == map.shape && ty.dtype == dtype;
             let dies = self.last[root.index()] == at && owner.contains(&root) && root != id;
             let whole = self.program.ty(root).size_bytes() == ty.size_bytes();
             (fits && dies && whole).then_some(root)

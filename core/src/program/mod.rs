@@ -193,6 +193,17 @@ impl Program {
         self.values.iter().filter(|v| matches!(v.kind, Kind::Param(_))).map(|v| v.ty.shape.numel()).sum()
     }
 
+    /// For each value the one whose memory it shows: itself, or what it is a reshape of.
+    pub fn viewed(&self) -> Vec<ValueId> {
+        let mut viewed: Vec<ValueId> = (0..self.values.len() as u32).map(ValueId).collect();
+        for instr in &self.instrs {
+            if let Op::Reshape(_) = instr.op {
+                viewed[instr.outputs[0].index()] = viewed[instr.inputs[0].index()];
+            }
+        }
+        viewed
+    }
+
     /// For each value the indices of the instructions that read it, ascending.
     pub fn readers(&self) -> Vec<Vec<usize>> {
         let mut readers = vec![Vec::new(); self.values.len()];

@@ -9,6 +9,9 @@ impl Program {
         let mut written = vec![false; self.values.len()];
         let mut micro_temp = vec![false; self.values.len()];
         let mut consumed = vec![false; self.values.len()];
+        // How often the memory of a value has been updated in place, and at which of these a view of it was taken.
+        let mut updates = vec![0u32; self.values.len()];
+        let mut view: Vec<Option<(usize, u32)>> = vec![None; self.values.len()];
         if self.micro_end > self.instrs.len() || self.grad_accum == 0 || self.scopes.is_empty() {
             return Err(Error::Program {
                 instr: 0,
@@ -42,7 +45,8 @@ impl Program {
                         if !written[i] {
                             return Err(fail("inputs written before they are read".into(), self.describe(i)));
                         }
-                        if consumed[i] {
+                        let stale = view[i].is_some_and(|(root, taken)| updates[root] != taken);
+                        if consumed[i] || stale {
                             return Err(fail("no reader after an in-place update".into(), self.describe(i)));
                         }
                         if at >= self.micro_end && micro_temp[i] && self.grad_accum > 1 {
@@ -53,10 +57,17 @@ impl Program {
                 }
             }
             self.check_types(instr).map_err(|e| fail("operands its rule accepts".into(), e.to_string()))?;
+            for (out, input) in instr.op.updates(instr.inputs.len()) {
+                let (o, i) = (instr.outputs[out], instr.inputs[input]);
+                if o != i || !self.value(o).kind.is_persistent() {
+                    let want = "each updated state among the outputs, at its place";
+                    return Err(fail(want.into(), self.describe(o.index())));
+                }
+            }
             for &id in &instr.outputs {
                 let i = id.index();
                 match self.values[i].kind {
-                    Kind::Param(_) | Kind::State(..) => {}
+                    Kind::Param(_) | Kind::State(..) => updates[i] += 1,
                     Kind::Input(_) => return Err(fail("outputs that may be written".into(), self.describe(i))),
                     Kind::Temp | Kind::Output => {
                         if std::mem::replace(&mut written[i], true) {
@@ -66,11 +77,18 @@ impl Program {
                     }
                 }
             }
-            if !matches!(instr.op, crate::op::Op::Reshape(_)) {
+            if let crate::op::Op::Reshape(_) = instr.op {
+                let i = instr.inputs[0].index();
+                let root = view[i].map_or(i, |(root, _)| root);
+                view[instr.outputs[0].index()] = Some((root, updates[root]));
+            } else {
                 for (out, input) in instr.op.aliases(instr.inputs.len()) {
                     let i = instr.inputs[input].index();
                     match self.values[i].kind {
-                        Kind::Temp | Kind::Output => consumed[i] = true,
+                        Kind::Temp | Kind::Output => {
+                            consumed[i] = true;
+                            updates[view[i].map_or(i, |(root, _)| root)] += 1;
+                        }
                         Kind::Param(_) | Kind::State(..) if instr.outputs[out] == instr.inputs[input] => {}
                         Kind::Param(_) | Kind::State(..) | Kind::Input(_) => {
                             return Err(fail("an in-place update of a temporary or of its own state".into(), self.describe(i)));

@@ -70,18 +70,8 @@ impl Session {
         let memory = backend.alloc(layout)?;
         let train = Compiled::new(&*backend, &memory, program)?;
         let session = Session { config, backend, memory, train, eval: None, logits: None, step: 0, skipped: 0 };
-        session.init()?;
+        init_memory(&*session.memory, session.config.seed)?;
         Ok(session)
-    }
-
-    /// Writes the first contents of every persistent value. Each name has a stream of its own, so that all recipes start from
-    /// the same weights.
-    fn init(&self) -> Result<()> {
-        for entry in &self.memory.layout().entries {
-            let bytes = init_bytes(&entry.ty, entry.init, &mut Rng::named(self.config.seed, &entry.name));
-            self.memory.write(&entry.name, &bytes)?;
-        }
-        Ok(())
     }
 
     /// The config it was made from.
@@ -236,6 +226,16 @@ impl Session {
 
 fn f32s(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+/// Writes the first contents of every persistent value. Each name has a stream of its own, so that all recipes start from the same
+/// weights.
+pub fn init_memory(memory: &dyn Memory, seed: u64) -> Result<()> {
+    for entry in &memory.layout().entries {
+        let bytes = init_bytes(&entry.ty, entry.init, &mut Rng::named(seed, &entry.name));
+        memory.write(&entry.name, &bytes)?;
+    }
+    Ok(())
 }
 
 /// First contents of a value.

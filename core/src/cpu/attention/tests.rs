@@ -1,3 +1,5 @@
+//! Attention forward against a plain f64 loop, and the same bits for any number of threads.
+
 use super::*;
 use crate::cpu::attention_backward::{attention_backward, attention_backward_work_len};
 use crate::dtype::DType;

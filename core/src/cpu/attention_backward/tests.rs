@@ -1,3 +1,5 @@
+//! Attention backward against its closed form in f64, which itself is checked by finite differences.
+
 use super::*;
 use crate::cpu::attention::tests::{args, assert_close, dropout, exact, run, values};
 use crate::dtype::DType;

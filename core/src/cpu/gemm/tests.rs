@@ -1,3 +1,5 @@
+//! The f32 product against f64 at awkward sizes and cuts, with non-finite operands, and for any number of threads.
+
 use super::*;
 
 /// Deterministic values in `[-1, 1]`.

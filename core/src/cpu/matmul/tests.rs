@@ -1,3 +1,5 @@
+//! The product over every dtype, order, scale and batch form against f64.
+
 use super::*;
 use crate::float;
 

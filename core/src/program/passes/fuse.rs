@@ -119,13 +119,16 @@ fn reads_any_float(op: &Op, k: usize) -> bool {
 
 fn join_maps(program: &mut Program) {
     let mut readers = program.readers();
+    let viewed = program.viewed();
     let mut dropped = vec![false; program.instrs.len()];
     for at in 0..program.instrs.len() {
         let Op::Map(producer) = &program.instrs[at].op else { continue };
         let [id] = program.instrs[at].outputs[..] else { continue };
         let Some(reader) = only_reader(program, &readers, id, at) else { continue };
         let Op::Map(consumer) = &program.instrs[reader].op else { continue };
-        if consumer.shape != producer.shape || !worth_it(program, &readers, at, reader, id) || overwritten(program, at, reader)
+        if consumer.shape != producer.shape
+            || !worth_it(program, &readers, at, reader, id)
+            || overwritten(program, &viewed, at, reader)
         {
             continue;
         }
@@ -191,13 +194,16 @@ fn worth_it(program: &Program, readers: &[Vec<usize>], at: usize, reader: usize,
     held <= program.ty(id).size_bytes()
 }
 
-/// Whether an operand of the producer is written, or consumed in place, between the two instructions.
-fn overwritten(program: &Program, at: usize, reader: usize) -> bool {
-    let operands = &program.instrs[at].inputs;
+/// Whether the memory of an operand of the producer is written, or consumed in place, between the two instructions.
+fn overwritten(program: &Program, viewed: &[ValueId], at: usize, reader: usize) -> bool {
+    let memory = |id: &ValueId| viewed[id.index()];
+    let operands: Vec<ValueId> = program.instrs[at].inputs.iter().map(memory).collect();
     program.instrs[at + 1..reader].iter().any(|instr: &Instr| {
-        let written = instr.outputs.iter().any(|o| operands.contains(o));
-        let consumed = !matches!(instr.op, Op::Reshape(_))
-            && instr.op.aliases(instr.inputs.len()).iter().any(|&(_, i)| operands.contains(&instr.inputs[i]));
+        if let Op::Reshape(_) = instr.op {
+            return false;
+        }
+        let written = instr.outputs.iter().any(|o| operands.contains(&memory(o)));
+        let consumed = instr.op.aliases(instr.inputs.len()).iter().any(|&(_, i)| operands.contains(&memory(&instr.inputs[i])));
         written || consumed
     })
 }

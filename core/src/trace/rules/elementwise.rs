@@ -4,6 +4,7 @@
 //! Where the input was broadcast, the result is summed back over the repeated axes.
 
 use super::Context;
+use crate::error::Error;
 use crate::op::Op;
 use crate::op::expr::{Ex, Map};
 use crate::op::map::{BinaryFn, Node, UnaryFn};
@@ -20,7 +21,14 @@ pub(super) fn map<'g>(ctx: &Context<'_, 'g>, m: &Map, dy: Var<'g>) -> Vec<Option
             if !ctx.needs[k] || !x.dtype().is_float() {
                 return None;
             }
-            let ex = derivative(m, k as u16)?;
+            let ex = match derivative(m, k as u16) {
+                Ok(ex) => ex?,
+                Err(f) => {
+                    let what = format!("a function with a gradient ({} is itself a derivative)", f.name());
+                    ctx.g.fail(Error::operand("grad", what, f.name()));
+                    return None;
+                }
+            };
             let axes = x.shape().broadcast_axes(&m.shape);
             let narrow = if axes.is_empty() { x.dtype() } else { crate::DType::F32 };
             // `d(a + b) = dy` needs no instruction unless the dtype changes.
@@ -44,8 +52,9 @@ fn compact<'g>(ctx: &Context<'_, 'g>, ex: Ex, operands: &[Var<'g>], out: crate::
     ctx.g.map(ex, &inputs, out)
 }
 
-/// d(output 0)/d(input k) * dy, over operands `[dy, inputs..]`; `None` if it is zero everywhere.
-fn derivative(m: &Map, k: u16) -> Option<Ex> {
+/// d(output 0)/d(input k) * dy, over operands `[dy, inputs..]`; `None` if it is zero everywhere. Errs with a function on the way that has
+/// a slope but no rule.
+fn derivative(m: &Map, k: u16) -> Result<Option<Ex>, UnaryFn> {
     let nodes = &m.expr.nodes;
     let mut adjoint: Vec<Option<Ex>> = vec![None; nodes.len()];
     adjoint[usize::from(m.expr.outputs[0])] = Some(Ex::input(0));
@@ -69,6 +78,11 @@ fn derivative(m: &Map, k: u16) -> Option<Ex> {
             }
             Node::Input(_) | Node::Const(_) | Node::Uniform { .. } => {}
             Node::Round(_, x) => add(x, d),
+            Node::Unary(f @ (UnaryFn::GeluTanhGrad | UnaryFn::GeluErfGrad | UnaryFn::SiluGrad), x) => {
+                if reads(nodes, x, k) {
+                    return Err(f);
+                }
+            }
             Node::Unary(f, x) => {
                 if let Some(term) = unary(f, value(x), d) {
                     add(x, term);
@@ -92,8 +106,16 @@ fn derivative(m: &Map, k: u16) -> Option<Ex> {
             }
         }
     }
-    // An output that does not depend on input k through any differentiable path.
-    total
+    // `None`: an output that does not depend on input k through any differentiable path.
+    Ok(total)
+}
+
+/// Whether node `at` depends on input `k`.
+fn reads(nodes: &[Node], at: u16, k: u16) -> bool {
+    let node = nodes[usize::from(at)];
+    let mut found = node == Node::Input(k);
+    node.for_each_operand(|x| found |= reads(nodes, x, k));
+    found
 }
 
 /// The forward value of a node over operands `[dy, inputs..]`.
@@ -138,7 +160,7 @@ fn unary(f: UnaryFn, x: Ex, d: Ex) -> Option<Ex> {
         U::GeluTanh => d * x.unary(U::GeluTanhGrad),
         U::GeluErf => d * x.unary(U::GeluErfGrad),
         U::Silu => d * x.unary(U::SiluGrad),
-        // Piecewise constant, or the derivative of an activation, which training never differentiates again.
+        // Piecewise constant, or the derivative of an activation, which `derivative` refuses.
         U::Floor | U::Sign | U::IsFinite | U::ReluGrad | U::GeluTanhGrad | U::GeluErfGrad | U::SiluGrad => return None,
     })
 }

@@ -19,7 +19,13 @@ pub(super) fn matmul<'g>(ctx: &Context<'_, 'g>, m: &MatMul, dy: Var<'g>) -> Vec<
     let mut grads = vec![None; ctx.inputs.len()];
     if ctx.needs[0] {
         // y = op(a) op(b): da = dy op(b)^T, transposed if a is stored transposed.
-        grads[0] = Some(if m.trans_a {
+        grads[0] = Some(if m.trans_a && shared {
+            // One matrix cannot stand on the left of a batch: the transpose of the product instead.
+            let rank = a.shape().len();
+            let axes: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
+            let transposed = product(dy, b, false, !m.trans_b, a.dtype());
+            g.push(Op::Permute(axes), &[transposed.id])[0]
+        } else if m.trans_a {
             product(b, dy, m.trans_b, true, a.dtype())
         } else {
             product(dy, b, false, !m.trans_b, a.dtype())

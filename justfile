@@ -1,0 +1,35 @@
+# Shortcuts; each is one command you can also type.
+
+# List the recipes.
+default:
+    @just --list
+
+# Train; flags pass through: `just train --recipe f16`.
+train *flags:
+    cargo run --release -- train {{flags}}
+
+# All tests.
+test:
+    cargo test --workspace
+
+# Format check and lints, native and web.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy -p mantissa-core --target wasm32-unknown-unknown --no-default-features -- -D warnings
+
+# Benchmarks.
+bench *flags:
+    cargo bench -p mantissa-tests {{flags}}
+
+# Core for the web.
+wasm:
+    cargo build --release -p mantissa-core --target wasm32-unknown-unknown --no-default-features
+
+# Documentation of all crates.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Everything CI checks.
+ci:
+    .ci/run
