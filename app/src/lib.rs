@@ -11,11 +11,14 @@ pub mod console;
 pub mod data;
 pub mod device;
 pub mod events;
+pub mod prefetch;
 pub mod run_folder;
 pub mod sample;
 pub mod show;
+pub mod sinks;
 pub mod tensor_file;
 pub mod train;
+pub mod vocabulary;
 pub mod weights;
 
 use clap::Parser;

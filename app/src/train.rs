@@ -6,8 +6,11 @@ use crate::config::RunConfig;
 use crate::console::Console;
 use crate::device::Peak;
 use crate::events::{self, Timing};
+use crate::prefetch::Prefetch;
 use crate::run_folder::{self, RunFolder, WEIGHTS};
 use crate::sample::{Sampler, generate};
+use crate::sinks::Sinks;
+use crate::vocabulary::Vocabulary;
 use crate::{Outcome, data, device, show, weights};
 use anyhow::{Context, Result};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
@@ -24,11 +27,11 @@ const PRINTED_LINES: u64 = 20;
 /// Temperature of sample texts.
 const SAMPLE_TEMPERATURE: f32 = 0.8;
 /// What sample texts go on from.
-const SAMPLE_PROMPT: &[u8] = b"\n";
+const SAMPLE_PROMPT: &str = "\n";
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
-    let resolve::Resolved { config, recipe_why } = resolve::resolve(args)?;
+    let resolve::Resolved { mut config, recipe_why, vocab_given } = resolve::resolve(args)?;
     if args.print_config {
         print!("{}", config.to_toml()?);
         return Ok(Outcome::Done);
@@ -39,8 +42,12 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         run_folder::refuse_used(out)?;
     }
     let loaded = data::load(&config)?;
-    for note in &loaded.notes {
+    for note in loaded.notes.iter().chain(&data::settle_vocab(&mut config, vocab_given, &loaded)?) {
         console.note(note);
+    }
+    if config.run.sample_tokens > 0 && !loaded.vocabulary.has_text() {
+        console.note("no samples: the tokens of the data have no text; give a --tokenizer, or `itos` in meta.json");
+        config.run.sample_tokens = 0;
     }
     let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
     let (backend, device_why) = device::open(config.run.device);
@@ -48,6 +55,9 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
     let session = Session::new(backend.clone(), config.train.clone())?;
     let peak = device::peak(backend.capabilities(), config.train.recipe.compute_dtype());
     let folder = RunFolder::create(args.out.as_deref(), &config)?;
+    loaded.vocabulary.save(folder.path())?;
+    let images = matches!(loader.data(), Dataset::Images(_));
+    let sinks = Sinks::open(folder.path(), &config.run.log, images, None)?;
     let facts = Facts {
         config: &config,
         device: &backend.capabilities().device,
@@ -61,7 +71,8 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         console.line(&line);
     }
     console.line("");
-    let mut run = Run::new(&config, &console, session, loader, folder, &peak);
+    let logs = Logs { folder, sinks };
+    let mut run = Run::new(&config, &console, session, loader, loaded.vocabulary, logs, &peak)?;
     run.train(&stop)
 }
 
@@ -94,13 +105,23 @@ impl Eval {
     }
 }
 
+/// Where the numbers of a run are kept.
+struct Logs {
+    folder: RunFolder,
+    sinks: Sinks,
+}
+
 /// A run under way.
 struct Run<'a> {
     config: &'a RunConfig,
     console: &'a Console,
     session: Session,
+    /// For evaluation.
     loader: Loader,
-    folder: RunFolder,
+    /// For training.
+    prefetch: Prefetch,
+    vocabulary: Vocabulary,
+    logs: Logs,
     batch: BatchBytes,
     images: bool,
     /// Model FLOPs of a step over peak FLOPs a millisecond: divided by milliseconds it is the MFU.
@@ -117,17 +138,21 @@ impl<'a> Run<'a> {
         console: &'a Console,
         session: Session,
         loader: Loader,
-        folder: RunFolder,
+        vocabulary: Vocabulary,
+        logs: Logs,
         peak: &Peak,
-    ) -> Run<'a> {
+    ) -> Result<Run<'a>> {
+        let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
         let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
         let images = matches!(loader.data(), Dataset::Images(_));
-        Run {
+        Ok(Run {
             config,
             console,
             session,
             loader,
-            folder,
+            prefetch,
+            vocabulary,
+            logs,
             batch: BatchBytes::default(),
             images,
             ideal_ms,
@@ -135,7 +160,7 @@ impl<'a> Run<'a> {
             step_ms: Vec::new(),
             skipped_in_a_row: 0,
             warned_nonfinite: false,
-        }
+        })
     }
 
     fn train(&mut self, stop: &AtomicBool) -> Result<Outcome> {
@@ -163,21 +188,42 @@ impl<'a> Run<'a> {
     /// One step with its event and progress; returns its number.
     fn step(&mut self) -> Result<u64> {
         let begin = Instant::now();
-        self.loader.train(self.session.steps() + 1, &mut self.batch);
-        let report = self.session.step(self.batch.batch())?;
+        let batch = self.prefetch.next(self.session.steps() + 1)?;
+        let report = self.session.step(batch.batch())?;
+        self.prefetch.give_back(batch);
         let ms = begin.elapsed().as_secs_f64() * 1e3;
         self.step_ms.push(ms as f32);
         let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
         let timing = Timing { ms, items_per_s, mfu: self.ideal_ms / ms };
-        let line = events::step(&report, timing, self.images)?;
-        self.folder.event(&line)?;
-        self.console.json(&line);
+        self.event(&events::step(&report, timing, self.images)?)?;
+        self.logs.sinks.step(&report, timing)?;
+        self.tensors(report.step)?;
         self.notices(&report)?;
         let steps = self.config.train.schedule.steps;
         let every = steps.div_ceil(PRINTED_LINES);
         let print = report.step == 1 || report.step.is_multiple_of(every) || report.step == steps;
         self.console.progress(&self.progress(&report, timing), print);
         Ok(report.step)
+    }
+
+    /// Keeps an event, and prints it with `--json`.
+    fn event(&mut self, line: &str) -> Result<()> {
+        self.console.json(line);
+        self.logs.folder.event(line)
+    }
+
+    /// Statistics of every fp8 tensor, if they are due.
+    fn tensors(&mut self, step: u64) -> Result<()> {
+        let every = self.config.run.stats_every;
+        if every == 0 || !step.is_multiple_of(every) {
+            return Ok(());
+        }
+        let slots = self.session.program().fp8_slots.clone();
+        for (slot, stats) in slots.iter().zip(self.session.fp8_stats()?) {
+            self.event(&events::tensor(step, slot, &stats)?)?;
+            self.logs.sinks.tensor(step, slot, &stats)?;
+        }
+        Ok(())
     }
 
     fn progress(&self, r: &StepReport, timing: Timing) -> String {
@@ -243,9 +289,8 @@ impl<'a> Run<'a> {
         let accuracy = self.images.then(|| right as f32 / (count * self.config.train.batch) as f32);
         let eval = Eval { loss: (loss / count as f64) as f32, accuracy };
         let step = self.session.steps();
-        let line = events::eval(step, eval.loss, eval.accuracy)?;
-        self.folder.event(&line)?;
-        self.console.json(&line);
+        self.event(&events::eval(step, eval.loss, eval.accuracy)?)?;
+        self.logs.sinks.eval(step, eval.loss, eval.accuracy)?;
         self.console.line(&format!("eval  step {step} | {}", eval.show()));
         Ok(eval)
     }
@@ -260,7 +305,7 @@ impl<'a> Run<'a> {
     }
 
     fn save(&self) -> Result<()> {
-        weights::save(&self.session, &self.folder.path().join(WEIGHTS))
+        weights::save(&self.session, &self.logs.folder.path().join(WEIGHTS))
     }
 
     fn sample(&mut self) -> Result<()> {
@@ -270,18 +315,25 @@ impl<'a> Run<'a> {
             top_k: 0,
             rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample"),
         };
-        let mut text = Vec::new();
-        let done = generate(&mut self.session, SAMPLE_PROMPT, self.config.run.sample_tokens, &mut sampler, |byte| {
-            text.push(byte);
-            true
+        let mut tokens = Vec::new();
+        let (values, count) = (self.vocabulary.size(), self.config.run.sample_tokens);
+        // A vocabulary without a line break starts from its first token.
+        let prompt = self.vocabulary.prompt(SAMPLE_PROMPT).unwrap_or_else(|_| vec![0]);
+        let done = generate(&mut self.session, &prompt, values, count, &mut sampler, |token| {
+            tokens.push(token);
+            Ok(true)
         });
-        if let Err(e) = done {
-            // A failed sample is no reason to lose a run.
-            self.console.warn(&format!("no sample at step {step}: {e:#}"));
-            return Ok(());
-        }
+        let text = done.and_then(|()| self.vocabulary.decode(&tokens));
+        let text = match text {
+            Ok(text) => text,
+            Err(e) => {
+                // A failed sample is no reason to lose a run.
+                self.console.warn(&format!("no sample at step {step}: {e:#}"));
+                return Ok(());
+            }
+        };
         let text = String::from_utf8_lossy(&text);
-        self.folder.sample(step, &text)?;
+        self.logs.folder.sample(step, &text)?;
         self.console.line(&format!("sample at step {step}:\n{}\n", text.trim_end()));
         Ok(())
     }
@@ -290,7 +342,7 @@ impl<'a> Run<'a> {
         self.console.end_progress();
         self.save()?;
         let took = show::clock(self.start.elapsed().as_secs_f64());
-        let path = self.folder.path().display().to_string();
+        let path = self.logs.folder.path().display().to_string();
         if outcome == Outcome::Interrupted {
             self.console.result(&format!("interrupted after step {} ({took}); weights saved: {path}", self.session.steps()));
             return Ok(outcome);

@@ -39,10 +39,13 @@ pub struct SampleArgs {
     /// Run folder [default: the run under runs/ that saved weights last]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
+    /// Hugging Face tokenizer.json [default: what the run was trained with]
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
     /// Text to go on from [default: a line break]
     #[arg(long, value_name = "TEXT", default_value = "\n", hide_default_value = true)]
     pub prompt: String,
-    /// Bytes to write
+    /// Tokens to write
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub tokens: usize,
     /// Divides the scores before drawing; 0 always takes the likeliest
