@@ -2,6 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokenizers::Tokenizer;
 
 /// Bytes of text encoded at a time, at least. Encoding takes some hundred times the memory of its text.
@@ -18,7 +19,10 @@ pub struct Pieces {
 impl Pieces {
     /// From the contents of a `tokenizer.json`. Its truncation and padding, which are for batches of questions, are switched off.
     pub fn from_json(json: Vec<u8>) -> Result<Pieces> {
-        let mut tokenizer = Tokenizer::from_bytes(&json).map_err(|e| anyhow!("not a Hugging Face tokenizer.json: {e}"))?;
+        // The crate panics on some texts that are not JSON.
+        serde_json::from_slice::<serde_json::Value>(&json).map_err(|e| anyhow!("not a Hugging Face tokenizer.json: {e}"))?;
+        let tokenizer = guarded(|| Tokenizer::from_bytes(&json))?;
+        let mut tokenizer = tokenizer.map_err(|e| anyhow!("not a Hugging Face tokenizer.json: {e}"))?;
         tokenizer.with_truncation(None).map_err(|e| anyhow!("its truncation cannot be switched off: {e}"))?;
         tokenizer.with_padding(None);
         // Ids may have gaps: the largest counts.
@@ -43,7 +47,8 @@ impl Pieces {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokens = Vec::new();
         for part in parts(text, PART_BYTES) {
-            let encoding = self.tokenizer.encode_fast(&text[part], false).map_err(|e| anyhow!("the tokenizer failed: {e}"))?;
+            let encoding = guarded(|| self.tokenizer.encode_fast(&text[part], false))?;
+            let encoding = encoding.map_err(|e| anyhow!("the tokenizer failed: {e}"))?;
             tokens.extend_from_slice(encoding.get_ids());
         }
         Ok(tokens)
@@ -51,8 +56,14 @@ impl Pieces {
 
     /// The text of tokens; those without text are left out.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
-        self.tokenizer.decode(tokens, false).map_err(|e| anyhow!("the tokenizer failed: {e}"))
+        guarded(|| self.tokenizer.decode(tokens, false))?.map_err(|e| anyhow!("the tokenizer failed: {e}"))
     }
+}
+
+/// Runs a function of the crate, which has `expect`s on the contents of files (`normalizers/mod.rs`, `decoders/mod.rs` in 0.23): what would
+/// end the process becomes an error. Its message is on stderr already.
+fn guarded<T>(call: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| anyhow!("the tokenizers library gave up on this file; it is malformed"))
 }
 
 /// Cuts a text after a line break that stands between two characters which are not blank: there the tokenizers of the GPT family, which
@@ -99,6 +110,9 @@ mod tests {
         for bad in ["", "{}", "[]", "\u{0}", r#"{"version":"1.0","model":{"type":"BPE","vocab":{},"merges":["a b"]}}"#] {
             assert!(Pieces::from_json(bad.into()).is_err(), "{bad}");
         }
+        // A normalizer that the crate panics on.
+        let broken = SMALL.replace(r#""normalizer":null"#, r#""normalizer":{"type":"Precompiled","precompiled_charsmap":3}"#);
+        assert!(Pieces::from_json(broken.into()).is_err());
         assert!(Pieces::from_json(SMALL[..SMALL.len() - 9].into()).unwrap_err().to_string().contains("not a Hugging Face"));
     }
 
