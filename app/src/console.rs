@@ -2,7 +2,7 @@
 //! stderr. On a terminal the progress of a run stays on one line that rewrites itself; elsewhere it is printed now and then.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write};
 
 /// The lines of a command.
@@ -10,7 +10,7 @@ use std::io::{IsTerminal, Write};
 pub struct Console {
     json: bool,
     quiet: bool,
-    live: Option<ProgressBar>,
+    live: RefCell<Option<ProgressBar>>,
     closed: Cell<bool>,
 }
 
@@ -27,12 +27,7 @@ impl Console {
             }
             bar
         });
-        Console { json, quiet, live, closed: Cell::new(false) }
-    }
-
-    /// Whether progress rewrites one line.
-    pub fn is_live(&self) -> bool {
-        self.live.is_some()
+        Console { json, quiet, live: RefCell::new(live), closed: Cell::new(false) }
     }
 
     /// Whether stdout has been closed by its reader: nobody is watching.
@@ -66,17 +61,19 @@ impl Console {
 
     /// The progress of this step: rewritten in place, or, when `print` says so, a line of its own.
     pub fn progress(&self, text: &str, print: bool) {
-        match &self.live {
+        match &*self.live.borrow() {
             Some(bar) => bar.set_message(text.to_string()),
             None if print => self.line(text),
             None => {}
         }
     }
 
-    /// Ends the line that rewrites itself, leaving its last state on the screen.
+    /// Ends the line that rewrites itself: its last state becomes an ordinary line.
     pub fn end_progress(&self) {
-        if let Some(bar) = &self.live {
-            bar.abandon();
+        if let Some(bar) = self.live.take() {
+            let last = bar.message();
+            bar.finish_and_clear();
+            self.line(&last);
         }
     }
 
@@ -93,7 +90,7 @@ impl Console {
 
     /// Writes above the line that rewrites itself.
     fn around(&self, write: impl FnOnce() -> std::io::Result<()>) {
-        let done = match &self.live {
+        let done = match &*self.live.borrow() {
             Some(bar) => bar.suspend(write),
             None => write(),
         };

@@ -47,6 +47,12 @@ pub fn main() -> ExitCode {
         cli::Command::Sample(args) => sample::command(&args),
         cli::Command::Cast(args) => cast::command(&args),
         cli::Command::Devices => device::command(),
+        cli::Command::Explain(args) => cli::explain::command(&args),
+        cli::Command::Plan(args) => cli::plan::command(&args),
+        cli::Command::Recommend(args) => cli::recommend::command(&args),
+        cli::Command::Compare(args) => cli::compare::command(&args),
+        cli::Command::Doctor(args) => cli::doctor::command(&args),
+        cli::Command::Bench(args) => cli::bench::command(&args),
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -15,6 +15,7 @@ use crate::{Outcome, data, device, show, weights};
 use anyhow::{Context, Result};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::model::ModelConfig;
+use mantissa_core::probe::health::Health;
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::train::Session;
@@ -129,7 +130,7 @@ struct Run<'a> {
     start: Instant,
     step_ms: Vec<f32>,
     skipped_in_a_row: u64,
-    warned_nonfinite: bool,
+    health: Health,
 }
 
 impl<'a> Run<'a> {
@@ -145,6 +146,7 @@ impl<'a> Run<'a> {
         let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
         let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
         let images = matches!(loader.data(), Dataset::Images(_));
+        let health = Health::new(&config.train.recipe, session.program());
         Ok(Run {
             config,
             console,
@@ -159,7 +161,7 @@ impl<'a> Run<'a> {
             start: Instant::now(),
             step_ms: Vec::new(),
             skipped_in_a_row: 0,
-            warned_nonfinite: false,
+            health,
         })
     }
 
@@ -261,19 +263,15 @@ impl<'a> Run<'a> {
             self.console.line(&format!("step {}: gradients overflowed, step skipped, loss_scale {before} -> {after}", r.step));
         } else if self.skipped_in_a_row > 0 {
             let scale = show::loss_scale(r.loss_scale.unwrap_or_default());
-            let count = self.skipped_in_a_row;
-            self.console.line(&format!("step {}: recovered at loss_scale {scale} after {count} skipped steps", r.step));
+            let skipped = match self.skipped_in_a_row {
+                1 => "one skipped step".to_string(),
+                n => format!("{n} skipped steps"),
+            };
+            self.console.line(&format!("step {}: recovered at loss_scale {scale} after {skipped}", r.step));
             self.skipped_in_a_row = 0;
         }
-        if self.config.train.recipe.scaler.is_none()
-            && !self.warned_nonfinite
-            && !(r.loss.is_finite() && r.grad_norm.is_finite())
-        {
-            self.warned_nonfinite = true;
-            self.console.warn(&format!(
-                "loss {} and grad_norm {} at step {}: the weights are damaged from here on; start again with a lower --lr, a longer --warmup or --grad-clip 1",
-                r.loss, r.grad_norm, r.step
-            ));
+        for warning in self.health.observe(r, &self.session.fp8_stats()?) {
+            self.console.warn(&warning.to_string());
         }
         Ok(())
     }

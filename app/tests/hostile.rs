@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::alloc::System;
 
+#[expect(unreachable_pub, reason = "a library for cargo-fuzz, a module here")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 

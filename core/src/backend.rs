@@ -4,7 +4,8 @@
 //! [`Executable::submit`] runs one step. Nothing here blocks: reads are polled, since a browser cannot wait. [`wait`] is for hosts that can.
 
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::probe::Observer;
 use crate::program::memory::{Layout, MemoryPlan};
 use crate::program::{Program, ValueId};
 use std::any::Any;
@@ -67,8 +68,19 @@ pub trait Executable: Send + Debug {
     /// Where everything lies.
     fn plan(&self) -> &MemoryPlan;
 
+    /// Bytes this machine takes for scratch space on top of the plan.
+    fn scratch_bytes(&self) -> usize;
+
     /// Runs one step. `inputs` holds the bytes of every `Input`; those of a micro-step rate hold one value per micro-step, one after the other.
     fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()>;
+
+    /// As [`Executable::submit`], and calls `observer` around every instruction. For tools; slower than `submit` by what they do.
+    fn submit_observed(&mut self, _inputs: &[(ValueId, &[u8])], _observer: &mut dyn Observer) -> Result<()> {
+        Err(Error::Device {
+            device: "this backend".into(),
+            problem: "observing a step is not supported; use the cpu device".into(),
+        })
+    }
 
     /// Reads an `Output` of the last step submitted.
     fn read(&self, output: ValueId) -> Result<Box<dyn Readback>>;

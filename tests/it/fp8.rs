@@ -239,9 +239,9 @@ fn wgrads(p: &Program) -> Vec<(usize, &MatMul)> {
     p.instrs
         .iter()
         .enumerate()
-        .filter_map(|(at, i)| match &i.op {
-            Op::MatMul(m) if m.trans_a && p.ty(i.inputs[0]).dtype.is_fp8() => Some((at, m)),
-            _other => None,
+        .filter_map(|(at, i)| {
+            let Op::MatMul(m) = &i.op else { return None };
+            (m.trans_a && p.ty(i.inputs[0]).dtype.is_fp8()).then_some((at, m))
         })
         .collect()
 }

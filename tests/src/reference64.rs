@@ -107,19 +107,17 @@ pub fn forward(op: &Op, x: &[&Tensor]) -> Result<Vec<Tensor>, String> {
 pub fn sum_of_magnitudes(op: &Op, x: &[&Tensor]) -> Option<Tensor> {
     let magnitudes: Vec<Tensor> = x.iter().map(|t| t.map(f64::abs)).collect();
     let x: Vec<&Tensor> = magnitudes.iter().collect();
-    match op {
-        Op::MatMul(m) => {
-            let shape = &x[0].shape;
-            let k = shape[shape.len() - if m.trans_a { 2 } else { 1 }] as f64;
-            Some(matmul(m, &x).map(|v| v * (k + 1.0)))
-        }
-        Op::Conv2d(c) => {
-            let k = c.w_shape[..3].iter().product::<usize>() as f64;
-            Some(conv2d(c, x[0], x[1]).map(|v| v * (k + 1.0)))
-        }
-        Op::Reduce(r) if r.kind != ReduceKind::Max => Some(reduce(r, x[0])),
-        _other => None,
+    if let Op::MatMul(m) = op {
+        let shape = &x[0].shape;
+        let k = shape[shape.len() - if m.trans_a { 2 } else { 1 }] as f64;
+        return Some(matmul(m, &x).map(|v| v * (k + 1.0)));
     }
+    if let Op::Conv2d(c) = op {
+        let k = c.w_shape[..3].iter().product::<usize>() as f64;
+        return Some(conv2d(c, x[0], x[1]).map(|v| v * (k + 1.0)));
+    }
+    let Op::Reduce(r) = op else { return None };
+    (r.kind != ReduceKind::Max).then(|| reduce(r, x[0]))
 }
 
 fn coordinates(mut at: usize, shape: &[usize]) -> Vec<usize> {

@@ -17,7 +17,7 @@ use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::recipe::{Fp8Format, Fp8Scaling, RecipeName};
 use mantissa_core::train::TrainConfig;
 use mantissa_core::{Error, Result as CoreResult};
-use toml::Table;
+use toml::{Table, Value};
 
 /// Recipe when none is named.
 pub const DEFAULT_RECIPE: RecipeName = RecipeName::Bf16;
@@ -69,6 +69,7 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
         pick(args.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
     let optim = pick(args.optim.map(optim_name), &mut over, "train.optim.kind", &["train.optim"], "adamw");
 
+    lift_overrides(&mut over)?;
     let base = defaults(&preset, recipe.parse()?, &optim)?;
     let mut table = Table::try_from(&base).context("defaults as TOML")?;
     if complete || overlay::get(&over, "train.clip").is_some() {
@@ -87,6 +88,7 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     apply_train(args, &mut config, given("train.schedule.min_lr"), given("train.schedule.warmup"))?;
     apply_scaler(args, &mut config.train.recipe)?;
     apply_fp8(args, &mut config.train.recipe)?;
+    config.train.recipe.overrides.extend(args.overrides.iter().cloned());
     check(args, &config)?;
     let vocab_given = args.vocab.is_some() || given("train.model.vocab");
     Ok(Resolved { config, recipe_why, vocab_given })
@@ -105,6 +107,29 @@ fn pick(flag: Option<&str>, over: &mut Table, path: &str, dependent: &[&str], de
         overlay::remove(over, path);
     }
     flag.map(str::to_string).or(written).unwrap_or_else(|| default.to_string())
+}
+
+/// `[[precision.override]]` is the short way to write `[[train.recipe.override]]`.
+fn lift_overrides(over: &mut Table) -> Result<()> {
+    let Some(section) = over.remove("precision") else { return Ok(()) };
+    let Value::Table(mut section) = section else {
+        bail!("config: `precision`: expected a table, found {}", section.type_str());
+    };
+    let list = section.remove("override");
+    if let Some(key) = section.keys().next() {
+        bail!("config: `precision.{key}`: expected `precision.override` only");
+    }
+    let Some(list) = list else { return Ok(()) };
+    if overlay::get(over, "train.recipe.override").is_some() {
+        bail!("config: expected overrides in one place, found `precision.override` and `train.recipe.override`");
+    }
+    let nested = ["override", "recipe", "train"]
+        .into_iter()
+        .fold(list, |value, key| Value::Table(Table::from_iter([(key.to_string(), value)])));
+    if let Value::Table(nested) = nested {
+        overlay::merge(over, &nested);
+    }
+    Ok(())
 }
 
 fn optim_name(arg: OptimArg) -> &'static str {

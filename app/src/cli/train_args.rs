@@ -4,6 +4,7 @@ use super::{finite, not_negative};
 use crate::config::DeviceChoice;
 use crate::sinks::LogKind;
 use clap::{Args, ValueEnum};
+use mantissa_core::precision::Override;
 use mantissa_core::precision::recipe::RecipeName;
 use std::path::PathBuf;
 
@@ -74,6 +75,10 @@ pub struct TrainArgs {
     /// Precision: f32, tf32, bf16, f16, fp8-delayed, fp8-current or mxfp8 [default: bf16]
     #[arg(long, value_name = "NAME")]
     pub recipe: Option<RecipeName>,
+    /// Precision of the scopes that match a glob, such as gpt.head=f32: f32, tf32, bf16, f16 or fp8; the last match wins.
+    /// May be repeated
+    #[arg(long = "override", value_name = "SCOPE=DTYPE")]
+    pub overrides: Vec<Override>,
     /// Device [default: auto]
     #[arg(long)]
     pub device: Option<DeviceChoice>,
@@ -107,7 +112,7 @@ pub struct TrainArgs {
     /// Tokens of a sample text; 0 takes none [default: 200 on the built-in corpus or with --sample-every, else 0]
     #[arg(long, value_name = "N")]
     pub sample_tokens: Option<usize>,
-    /// Run folder, new or empty [default: runs/<model>-<recipe>-<n>]
+    /// Run folder, new or empty [default: runs/MODEL-RECIPE-N]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Logs in the run folder, by commas: jsonl (always), csv, tensorboard [default: jsonl]

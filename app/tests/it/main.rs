@@ -1,5 +1,9 @@
 //! The command line from outside: the program is started as a user starts it, in a folder of its own.
 
+mod cast;
+mod data;
+mod looking;
+mod precision;
 mod refusals;
 mod runs;
 mod saving;

@@ -5,9 +5,11 @@
 use super::arena::{Buffer, MAX_PIECES, lend};
 use super::dispatch::{self, Operands};
 use super::par;
+use super::view::View;
 use crate::backend::{Backend, Capabilities, Executable, Memory, Readback, Support};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::probe::{Moment, Observer, Values};
 use crate::program::memory::{Layout, MemoryPlan, Place, align};
 use crate::program::{Instr, Kind, Program, Rate, ValueId};
 use std::any::Any;
@@ -233,27 +235,32 @@ impl CpuExecutable {
         }
         Ok(())
     }
-}
 
-impl Executable for CpuExecutable {
-    fn plan(&self) -> &MemoryPlan {
-        &self.plan
-    }
-
-    fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()> {
+    fn run(&mut self, inputs: &[(ValueId, &[u8])], mut observer: Option<&mut dyn Observer>) -> Result<()> {
         self.load_inputs(inputs)?;
-        let CpuExecutable { program, steps, own, work, memory, .. } = self;
+        let CpuExecutable { program, plan, steps, own, work, memory, .. } = self;
+        let program: &Program = program;
         let mut guard = lock(memory);
         let persistent: &mut [Buffer] = &mut guard;
         par::install(|| {
             let mut run = |range: std::ops::Range<usize>, micro: usize| {
-                for (instr, step) in program.instrs[range.clone()].iter().zip(&steps[range]) {
+                for index in range {
+                    let (instr, step) = (&program.instrs[index], &steps[index]);
+                    if let Some(o) = &mut observer {
+                        let values = Memories { program, plan, persistent, own, micro };
+                        o.before(&Moment { program, index, micro, values: &values });
+                    }
                     let mut places: arrayvec::ArrayVec<Place, MAX_PIECES> = step.places.iter().copied().collect();
                     for (p, stride) in places.iter_mut().zip(&step.strides) {
                         p.offset += micro * stride;
                     }
                     let mut pieces = lend(persistent, own, &places);
                     dispatch::run(&instr.op, &step.operands, &mut pieces, work);
+                    drop(pieces);
+                    if let Some(o) = &mut observer {
+                        let values = Memories { program, plan, persistent, own, micro };
+                        o.after(&Moment { program, index, micro, values: &values });
+                    }
                 }
             };
             for micro in 0..program.grad_accum {
@@ -262,6 +269,47 @@ impl Executable for CpuExecutable {
             run(program.micro_end..program.instrs.len(), 0);
         });
         Ok(())
+    }
+}
+
+/// What an observer may read: the buffers between two instructions.
+struct Memories<'a> {
+    program: &'a Program,
+    plan: &'a MemoryPlan,
+    persistent: &'a [Buffer],
+    own: &'a [Buffer],
+    micro: usize,
+}
+
+impl Values for Memories<'_> {
+    fn view(&self, id: ValueId) -> Option<View<'_>> {
+        let place = self.plan.places.get(id.index()).copied().flatten()?;
+        let value = self.program.value(id);
+        let moved = if value.kind == Kind::Input(Rate::MicroStep) { self.micro * align(place.size) } else { 0 };
+        let start = place.offset + moved;
+        let buffer = match place.buffer.checked_sub(self.persistent.len()) {
+            None => &self.persistent[place.buffer],
+            Some(own) => &self.own[own],
+        };
+        Some(View::new(value.ty.dtype, &buffer.bytes()[start..start + place.size]))
+    }
+}
+
+impl Executable for CpuExecutable {
+    fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        size_of_val(&self.work[..])
+    }
+
+    fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()> {
+        self.run(inputs, None)
+    }
+
+    fn submit_observed(&mut self, inputs: &[(ValueId, &[u8])], observer: &mut dyn Observer) -> Result<()> {
+        self.run(inputs, Some(observer))
     }
 
     fn read(&self, output: ValueId) -> Result<Box<dyn Readback>> {

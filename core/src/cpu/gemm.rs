@@ -1,6 +1,6 @@
 //! The matrix product of the CPU backend: `C[m, n] = alpha op(A) op(B) (+ C)`, f32 arithmetic and accumulation.
 //!
-//! B is packed into panels of [`NR`] columns once, by all threads; then each task owns some rows of C and streams the
+//! B is packed into panels of `NR` columns once, by all threads; then each task owns some rows of C and streams the
 //! panels past its rows of A (the register tile is in `micro.rs`, decoding and packing in `pack.rs`). A product with few
 //! outputs and a long `k` (weight gradients) is cut along `k` instead: each part packs its own slice of B, and the partial
 //! products are added in order.

@@ -1,8 +1,8 @@
 //! Sum, mean, maximum and sum of squares over any set of axes.
 //!
 //! Adjacent axes of one fate merge first, so every case is one of two: the last axis is reduced (each output adds up
-//! contiguous runs) or it is kept (each output row adds up rows). Terms are added in f32 in runs of at most [`BLOCK`]
-//! elements or [`ROWS`] rows, and the runs in f64: the error is that of a blocked sum. A reduction that leaves few outputs
+//! contiguous runs) or it is kept (each output row adds up rows). Terms are added in f32 in runs of at most `BLOCK`
+//! elements or `ROWS` rows, and the runs in f64: the error is that of a blocked sum. A reduction that leaves few outputs
 //! is split over the reduced axis into `work` and then reduced again. All splits depend on the shape only.
 //! `Max` gives NaN where any element is NaN, and -inf over nothing; `Mean` over nothing is NaN.
 

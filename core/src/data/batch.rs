@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub struct BatchBytes {
     /// What the model sees: u32 tokens [B, T], or f32 pixels [B, rows * cols].
     pub x: Vec<u8>,
-    /// u32 targets: the next tokens [B, T], or labels [B].
+    /// u32 targets: the next tokens [B, T], or labels `[B]`.
     pub targets: Vec<u8>,
 }
 

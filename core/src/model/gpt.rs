@@ -68,7 +68,6 @@ impl GptConfig {
     }
 
     /// Records logits [B, T, V] for tokens u32 [B, T].
-    #[track_caller]
     pub fn forward<'g>(&self, tokens: Var<'g>) -> Var<'g> {
         let g = tokens.graph();
         let _root = g.scope("gpt");
@@ -88,7 +87,6 @@ impl GptConfig {
         g.autocast(g.region().without_fp8(), || x.linear(table, None))
     }
 
-    #[track_caller]
     fn attention<'g>(&self, x: Var<'g>) -> Var<'g> {
         let _scope = x.graph().scope("attn");
         let attention = CausalAttention {
@@ -102,7 +100,6 @@ impl GptConfig {
         attention.forward(x).dropout(self.dropout)
     }
 
-    #[track_caller]
     fn mlp<'g>(&self, x: Var<'g>) -> Var<'g> {
         let _scope = x.graph().scope("mlp");
         let mlp = Mlp {

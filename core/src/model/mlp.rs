@@ -44,7 +44,6 @@ impl MlpConfig {
     }
 
     /// Records logits [B, classes] for inputs [B, inputs].
-    #[track_caller]
     pub fn forward<'g>(&self, x: Var<'g>) -> Var<'g> {
         let _root = x.graph().scope("mlp");
         let mut x = x;

@@ -63,7 +63,6 @@ impl ModelConfig {
     }
 
     /// Records the forward pass on a batch of `batch`, with inputs named `x` and `targets`.
-    #[track_caller]
     pub fn forward<'g>(&self, g: &'g Graph, batch: usize) -> Forward<'g> {
         let [x, targets] = self.input_types(batch);
         let x = g.input("x", x, Rate::MicroStep);
@@ -73,7 +72,6 @@ impl ModelConfig {
     }
 
     /// Records the scores for `x`.
-    #[track_caller]
     pub fn logits<'g>(&self, x: Var<'g>) -> Var<'g> {
         match self {
             ModelConfig::Gpt(c) => c.forward(x),

@@ -1,7 +1,7 @@
 //! `Attention`: softmax(q k^T * scale) v per head, never materialising the scores. CPU kernel: `cpu/attention.rs`.
 //!
 //! Input `qkv` [B, T, (H + 2 KV) HS] packed: query heads, then key heads, then value heads; query head `h` reads key/value
-//! head `h / (H / KV)`. With dropout, input 1 is the random state u32[2]. Outputs `y` [B, T, H HS] and `lse` f32 [B, H, T], the
+//! head `h / (H / KV)`. With dropout, input 1 is the random state u32`[2]`. Outputs `y` [B, T, H HS] and `lse` f32 [B, H, T], the
 //! log of the softmax denominator. Backward: inputs `qkv, y, lse, dy` (, random state), output `dqkv`. Source: FlashAttention-2.
 
 use super::{Real, arity, expect, expect_float};

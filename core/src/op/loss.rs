@@ -1,7 +1,7 @@
 //! Softmax, log-softmax and mean cross-entropy over the last axis. CPU kernels: `cpu/softmax.rs`, `cpu/xent.rs`.
 //!
 //! `Softmax`: input `x`, output `y`. Backward: inputs `y, dy`, output `dx` (dtype `out`).
-//! `CrossEntropy`: inputs `logits` [N, V], `targets` u32 [N]; outputs `loss` f32[], `lse` f32 [N], `count` f32[] (rows not ignored).
+//! `CrossEntropy`: inputs `logits` [N, V], `targets` u32 `[N]`; outputs `loss` f32[], `lse` f32 `[N]`, `count` f32[] (rows not ignored).
 //! Backward: inputs `logits, targets, lse, count, dloss`; output `dlogits` (dtype of the logits). `u32::MAX - 99` (-100 as i32) is ignored.
 
 use super::{Real, arity, expect, expect_float};

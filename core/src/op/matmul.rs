@@ -1,12 +1,12 @@
 //! `MatMul`: `y = store(scale_a * scale_b * sum_k op(a) op(b) + bias)`, f32 accumulation. CPU kernel: `cpu/matmul.rs`.
 //!
 //! Operands: `a`, `b`, then the dequantization scales of those that have one (`scale_inv` f32[] per tensor, E8M0 blocks of 32
-//! along the contraction axis), then `bias` [N]. `a` is [.., M, K] ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if
+//! along the contraction axis), then `bias` `[N]`. `a` is [.., M, K] ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if
 //! `trans_b`). Ranks are equal with equal leading axes, or `b` is a plain matrix shared by all leading axes of `a`.
 
 use super::{Op, arity, expect, expect_float};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::shape::{Shape, Ty};
 
 /// Dequantization scale of one operand.
@@ -81,20 +81,29 @@ impl MatMul {
 
     /// Sizes for operands of these types.
     pub fn dims(&self, a: &Ty, b: &Ty) -> Result<Dims> {
-        expect(a.shape.len() >= 2, "matmul", "a with 2 or more axes", a)?;
-        expect(b.shape.len() >= 2, "matmul", "b with 2 or more axes", b)?;
+        for (t, want) in [(a, "a with 2 or more axes"), (b, "b with 2 or more axes")] {
+            if t.shape.len() < 2 {
+                return Err(Error::operand("matmul", want, t.to_string()));
+            }
+        }
         let split = |t: &Ty, trans: bool| {
             let (r, c) = (t.shape[t.shape.len() - 2], t.shape[t.shape.len() - 1]);
             if trans { (c, r) } else { (r, c) }
         };
         let (m, k) = split(a, self.trans_a);
         let (kb, n) = split(b, self.trans_b);
-        expect(k == kb, "matmul", format!("a contraction of length {k} in b (a is {a})"), b)?;
+        // The messages are built only when needed: kernels ask for the sizes in every step, which allocates nothing.
+        if k != kb {
+            let want = format!("a contraction of length {k} in b (a is {a})");
+            return Err(Error::operand("matmul", want, b.to_string()));
+        }
         let lead_a = &a.shape[..a.shape.len() - 2];
         let lead_b = &b.shape[..b.shape.len() - 2];
-        let batch: usize = lead_a.iter().product();
         let shared = lead_b.is_empty();
-        expect(shared || lead_a == lead_b, "matmul", format!("leading axes {lead_a:?} in b"), b)?;
+        if !shared && lead_a != lead_b {
+            return Err(Error::operand("matmul", format!("leading axes {lead_a:?} in b"), b.to_string()));
+        }
+        let batch: usize = lead_a.iter().product();
         if shared && !self.trans_a {
             return Ok(Dims { batch: 1, m: batch * m, n, k, b_shared: true });
         }

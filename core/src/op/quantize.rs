@@ -1,10 +1,10 @@
 //! fp8 quantization and its scales. CPU kernels: `cpu/quantize.rs`, `cpu/quantize_mx.rs`, `cpu/fp8_scale.rs`.
 //!
 //! `Quantize`: `q = saturating RNE(x * scale)`, `scale_inv = 1 / scale` stored beside `q`. Inputs `x`, then for delayed scaling `scale`
-//! f32 [n], then, where `record`, `history` f32 [len, n] (delayed only) and `stats` f32 [n, STATS]. Outputs `q`, `scale_inv` f32[], then
+//! f32 `[n]`, then, where `record`, `history` f32 [len, n] (delayed only) and `stats` f32 [n, STATS]. Outputs `q`, `scale_inv` f32[], then
 //! the recorded states in the same order, updated at column/row `slot`.
 //! `QuantizeMx`: inputs `x`, (`stats`); outputs codes, E8M0 scales, (`stats`).
-//! `UpdateFp8Scales`: inputs and outputs `history`, `scale`, `nonfinite` u32 [n].
+//! `UpdateFp8Scales`: inputs and outputs `history`, `scale`, `nonfinite` u32 `[n]`.
 
 use super::matmul::{OperandScale, scale_type};
 use super::{Real, arity, expect, expect_float};

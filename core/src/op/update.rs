@@ -58,7 +58,7 @@ impl GradNorm {
     }
 }
 
-/// `min(1, max_norm / (norm + 1e-6))`. Inputs `norm`, then for the adaptive limit `ring` f32 [window] and `count` u32[] with
+/// `min(1, max_norm / (norm + 1e-6))`. Inputs `norm`, then for the adaptive limit `ring` f32 `[window]` and `count` u32[] with
 /// past finite norms; outputs the factor f32[], then the states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClipCoef {
@@ -234,7 +234,7 @@ pub enum RecordMode {
     Add,
 }
 
-/// Inputs a scalar f32[] and `telemetry` f32 [n]; output `telemetry` with `slot` changed.
+/// Inputs a scalar f32[] and `telemetry` f32 `[n]`; output `telemetry` with `slot` changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// Position in the telemetry buffer.

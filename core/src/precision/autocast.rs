@@ -49,17 +49,29 @@ pub(crate) fn apply(g: &Graph, mut op: Op, inputs: &[Var<'_>]) -> Prepared {
     let row = op.row();
     match row.class {
         CastClass::Keep => (op, ids(inputs), None),
-        CastClass::Low if low == DType::Tf32 => {
-            let mut why = None;
-            if let Op::MatMul(m) = &mut op {
+        // tf32 and f32 are stored as f32: narrow operands, which only an override meets here, are widened.
+        CastClass::Low if matches!(low, DType::Tf32 | DType::F32) => {
+            let mut why = (low == DType::F32).then(|| reason(g, &format!("{} computes in f32", row.name)));
+            if let (Op::MatMul(m), DType::Tf32) = (&mut op, low) {
                 m.compute = DType::Tf32;
-                why = Some(reason(&format!("{} multiplies in tf32", row.name)));
+                why = Some(reason(g, &format!("{} multiplies in tf32", row.name)));
             }
-            (op, ids(inputs), why)
+            let narrow = inputs.iter().any(|v| v.dtype().is_float() && v.dtype() != DType::F32);
+            if narrow && why.is_none() {
+                why = Some(reason(g, &format!("{} computes in f32", row.name)));
+            }
+            let inputs = match &why {
+                Some(why) => all_to(g, inputs, DType::F32, why),
+                None => inputs.to_vec(),
+            };
+            if let Some(out) = op.out_dtype_mut() {
+                *out = DType::F32;
+            }
+            (op, ids(&inputs), why)
         }
         CastClass::Low => {
-            let why = reason(&format!("{} is in the low class: {low}", row.name));
-            let inputs: Vec<Var<'_>> = g.with_why(Some(why.clone()), || inputs.iter().map(|v| to(*v, low)).collect());
+            let why = reason(g, &format!("{} is in the low class: {low}", row.name));
+            let inputs = all_to(g, inputs, low, &why);
             if let Some(out) = op.out_dtype_mut() {
                 *out = low;
             }
@@ -70,13 +82,13 @@ pub(crate) fn apply(g: &Graph, mut op: Op, inputs: &[Var<'_>]) -> Prepared {
             if let Some(out) = op.out_dtype_mut() {
                 *out = DType::F32;
             }
-            (op, ids(inputs), narrow.then(|| reason(&format!("{} is in the f32 class", row.name))))
+            (op, ids(inputs), narrow.then(|| reason(g, &format!("{} is in the f32 class", row.name))))
         }
         CastClass::Promote => {
             let widest = inputs.iter().map(|v| v.dtype()).filter(|d| d.is_float()).reduce(DType::promote);
             let Some(widest) = widest else { return (op, ids(inputs), None) };
-            let why = reason(&format!("{} takes its widest input: {widest}", row.name));
-            let cast: Vec<Var<'_>> = g.with_why(Some(why.clone()), || inputs.iter().map(|v| to(*v, widest)).collect());
+            let why = reason(g, &format!("{} takes its widest input: {widest}", row.name));
+            let cast = all_to(g, inputs, widest, &why);
             (op, ids(&cast), Some(why))
         }
     }
@@ -86,7 +98,7 @@ pub(crate) fn apply(g: &Graph, mut op: Op, inputs: &[Var<'_>]) -> Prepared {
 pub(crate) fn elementwise(g: &Graph, class: CastClass, name: &str, promoted: DType) -> (DType, Option<Arc<str>>) {
     let narrow = promoted.is_float() && promoted != DType::F32;
     match (class, g.region().low) {
-        (CastClass::F32, Some(_)) if narrow => (DType::F32, Some(reason(&format!("{name} is in the f32 class")))),
+        (CastClass::F32, Some(_)) if narrow => (DType::F32, Some(reason(g, &format!("{name} is in the f32 class")))),
         _ => (promoted, None),
     }
 }
@@ -128,11 +140,21 @@ pub fn binary_class(f: BinaryFn) -> CastClass {
     }
 }
 
+/// The float inputs cast to `dtype`, with the reason.
 #[track_caller]
-fn to(v: Var<'_>, dtype: DType) -> Var<'_> {
-    if v.dtype().is_float() { v.cast(dtype) } else { v }
+fn all_to<'g>(g: &Graph, inputs: &[Var<'g>], dtype: DType, why: &Arc<str>) -> Vec<Var<'g>> {
+    let _why = g.because(Some(why.clone()));
+    let mut cast = Vec::with_capacity(inputs.len());
+    // A loop, not a closure: the casts carry the source line of the model code.
+    for &v in inputs {
+        cast.push(if v.dtype().is_float() { v.cast(dtype) } else { v });
+    }
+    cast
 }
 
-fn reason(text: &str) -> Arc<str> {
-    Arc::from(format!("autocast: {text}"))
+fn reason(g: &Graph, text: &str) -> Arc<str> {
+    match g.outer_reason() {
+        Some(outer) => Arc::from(format!("{outer}; autocast: {text}")),
+        None => Arc::from(format!("autocast: {text}")),
+    }
 }

@@ -8,7 +8,7 @@
 //!
 //! Per-tensor recipes quantize each of x, W, dy once and use it in both products. MX quantizes x, W and dy twice, along each contraction,
 //! both times from high precision. x is quantized in the forward pass only: wgrad keeps the fp8 copy, so activations really shrink.
-//! The bias gradient is the sum of the unquantized dy. Source: Transformer Engine `module/linear.py`; see `reference` in ARCHITECTURE.md.
+//! The bias gradient is the sum of the unquantized dy. Source: Transformer Engine `module/linear.py`.
 
 use super::recipe::{Fp8Config, Fp8Scaling};
 use crate::dtype::DType;
@@ -23,11 +23,11 @@ use std::sync::Arc;
 
 /// Name of the state with amax histories [len, n].
 pub const HISTORY: &str = "fp8.amax_history";
-/// Name of the state with scales [n].
+/// Name of the state with scales `[n]`.
 pub const SCALE: &str = "fp8.scale";
 /// Name of the state with statistics [n, STATS].
 pub const STATISTICS: &str = "fp8.stats";
-/// Name of the state that counts non-finite amaxes [n].
+/// Name of the state that counts non-finite amaxes `[n]`.
 pub const NONFINITE: &str = "fp8.nonfinite_amax";
 
 /// Room for tensors while recording; [`finish`] cuts the states to the number used.
@@ -51,7 +51,10 @@ pub fn linear<'g>(x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g>
     }
     let low = region.low.unwrap_or(DType::F32);
     match refusal(&config, x.shape().rows(), &weight.shape()) {
-        Some(why) => g.with_why(Some(Arc::from(why)), || plain(x, weight, bias)),
+        Some(why) => {
+            let _why = g.because(Some(Arc::from(why)));
+            plain(x, weight, bias)
+        }
         None => quantized(config, low, x, weight, bias),
     }
 }
@@ -84,56 +87,57 @@ fn refusal(config: &Fp8Config, rows: usize, weight: &[usize]) -> Option<String> 
 #[track_caller]
 fn quantized<'g>(config: Fp8Config, low: DType, x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
     let g = x.g;
-    let why: Arc<str> = Arc::from(format!("fp8: linear layer in {}", scaling_name(&config.scaling)));
+    let text = format!("fp8: linear layer in {}", scaling_name(&config.scaling));
+    let why: Arc<str> = Arc::from(match g.outer_reason() {
+        Some(outer) => format!("{outer}; {text}"),
+        None => text,
+    });
     let (forward, backward) = (config.format.forward(), config.format.backward());
     let slots = [g.fp8_slot("x", forward), g.fp8_slot("weight", forward), g.fp8_slot("dy", backward)];
     let mut inputs = vec![x, weight];
     inputs.extend(bias);
-    let mut saved: Option<(Quantized, Quantized)> = None;
-    let y = g.with_why(Some(why.clone()), || {
-        let out_shape: Vec<usize> = x.shape().iter().copied().take(x.shape().len() - 1).chain([weight.shape()[0]]).collect();
-        // The forward is recorded untracked; the rule below differentiates it as a whole.
-        let (y, kept) = g.no_grad(|| {
-            let rows = x.cast(low).rows();
-            let bias = bias.map(|b| b.cast(if low == DType::F32 { DType::Bf16 } else { low }));
-            let qx = quantize(g, &config, rows.id, forward, slots[0], OperandScale::Block32Last, true);
-            let qw = quantize(g, &config, weight.id, forward, slots[1], OperandScale::Block32Last, true);
-            let y = product(g, &config, [qx, qw], [false, true], [OperandScale::Block32Last; 2], low, bias, true);
-            let kept = match config.scaling {
-                Fp8Scaling::Delayed { .. } | Fp8Scaling::Current { .. } => (qx, qw),
-                Fp8Scaling::Mx { .. } => (
-                    quantize(g, &config, rows.id, forward, slots[0], OperandScale::Block32First, false),
-                    quantize(g, &config, weight.id, forward, slots[1], OperandScale::Block32First, false),
-                ),
-            };
-            (y.reshape(out_shape), kept)
-        });
-        saved = Some(kept);
-        y
-    });
-    let Some((x_kept, w_kept)) = saved else { return y };
+    let _why = g.because(Some(why.clone()));
+    let out_shape: Vec<usize> = x.shape().iter().copied().take(x.shape().len() - 1).chain([weight.shape()[0]]).collect();
+    // The forward is recorded untracked; the rule below differentiates it as a whole.
+    let off = g.untracked();
+    let rows = x.cast(low).rows();
+    let bias_dtype = if low == DType::F32 { DType::Bf16 } else { low };
+    let mut cast_bias = bias;
+    if let Some(b) = &mut cast_bias {
+        *b = b.cast(bias_dtype);
+    }
+    let qx = quantize(g, &config, rows.id, forward, slots[0], OperandScale::Block32Last, true);
+    let qw = quantize(g, &config, weight.id, forward, slots[1], OperandScale::Block32Last, true);
+    let y = product(g, &config, [qx, qw], [false, true], [OperandScale::Block32Last; 2], low, cast_bias, true);
+    let (x_kept, w_kept) = match config.scaling {
+        Fp8Scaling::Delayed { .. } | Fp8Scaling::Current { .. } => (qx, qw),
+        Fp8Scaling::Mx { .. } => (
+            quantize(g, &config, rows.id, forward, slots[0], OperandScale::Block32First, false),
+            quantize(g, &config, weight.id, forward, slots[1], OperandScale::Block32First, false),
+        ),
+    };
+    let y = y.reshape(out_shape);
+    drop(off);
     let (x_ty, has_bias) = (x.ty(), bias.is_some());
     let rule = CustomRule(Box::new(move |g, dy, needs| {
-        g.with_why(Some(why.clone()), || {
-            let rows = dy.rows();
-            let first = OperandScale::Block32First;
-            let mut grads = vec![None; needs.len()];
-            let mx = matches!(config.scaling, Fp8Scaling::Mx { .. });
-            let dy_row = quantize(g, &config, rows.id, backward, slots[2], OperandScale::Block32Last, true);
-            if needs[0] {
-                let dx =
-                    product(g, &config, [dy_row, w_kept], [false; 2], [OperandScale::Block32Last, first], low, None, false);
-                grads[0] = Some(dx.reshape(x_ty.shape.clone()).cast(x_ty.dtype));
-            }
-            if needs[1] {
-                let dy_col = if mx { quantize(g, &config, rows.id, backward, slots[2], first, false) } else { dy_row };
-                grads[1] = Some(product(g, &config, [dy_col, x_kept], [true, false], [first; 2], DType::F32, None, false));
-            }
-            if has_bias && needs[2] {
-                grads[2] = Some(bias_gradient(rows, DType::F32));
-            }
-            grads
-        })
+        let _why = g.because(Some(why.clone()));
+        let rows = dy.rows();
+        let first = OperandScale::Block32First;
+        let mut grads = vec![None; needs.len()];
+        let mx = matches!(config.scaling, Fp8Scaling::Mx { .. });
+        let dy_row = quantize(g, &config, rows.id, backward, slots[2], OperandScale::Block32Last, true);
+        if needs[0] {
+            let dx = product(g, &config, [dy_row, w_kept], [false; 2], [OperandScale::Block32Last, first], low, None, false);
+            grads[0] = Some(dx.reshape(x_ty.shape.clone()).cast(x_ty.dtype));
+        }
+        if needs[1] {
+            let dy_col = if mx { quantize(g, &config, rows.id, backward, slots[2], first, false) } else { dy_row };
+            grads[1] = Some(product(g, &config, [dy_col, x_kept], [true, false], [first; 2], DType::F32, None, false));
+        }
+        if has_bias && needs[2] {
+            grads[2] = Some(bias_gradient(rows, DType::F32));
+        }
+        grads
     }));
     g.custom_rule(&inputs, y, rule);
     y

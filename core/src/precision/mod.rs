@@ -2,12 +2,15 @@
 //!
 //! Everything here runs at record time and only inserts instructions; backends know nothing of it.
 
+pub mod advisor;
 pub mod autocast;
 pub mod clip;
 pub mod fp8;
+pub mod overrides;
 pub mod recipe;
 pub mod scaler;
 
 pub use autocast::Region;
+pub use overrides::{Override, OverrideDtype};
 pub use recipe::{Fp8Config, Recipe, RecipeName};
 pub use scaler::{GradScaler, ScalerConfig, ScalerState};

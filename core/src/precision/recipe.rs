@@ -4,6 +4,7 @@
 //! multiply in fp8 and whose other low operations run in bf16. Defaults follow PyTorch AMP and Transformer Engine.
 
 use super::autocast::Region;
+use super::overrides::{Override, Overrides};
 use super::scaler::ScalerConfig;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -159,11 +160,14 @@ pub struct Recipe {
     /// fp8 linear layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fp8: Option<Fp8Config>,
+    /// Other precision for parts of the model; the last that matches a scope wins.
+    #[serde(default, rename = "override", skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Override>,
 }
 
 impl From<RecipeName> for Recipe {
     fn from(name: RecipeName) -> Recipe {
-        let plain = |low| Recipe { name, low, scaler: None, fp8: None };
+        let plain = |low| Recipe { name, low, scaler: None, fp8: None, overrides: Vec::new() };
         let fp8 = |format, scaling| Recipe { fp8: Some(Fp8Config { format, scaling }), ..plain(Some(DType::Bf16)) };
         match name {
             RecipeName::F32 => plain(None),
@@ -220,6 +224,12 @@ impl Recipe {
         self
     }
 
+    /// With another precision for the scopes that match a pattern.
+    pub fn override_scope(mut self, over: Override) -> Recipe {
+        self.overrides.push(over);
+        self
+    }
+
     /// With an amax history of `len` steps. Only `fp8-delayed` has one.
     pub fn amax_history(mut self, len: usize) -> Recipe {
         if let Some(Fp8Config { scaling: Fp8Scaling::Delayed { amax_history_len, .. }, .. }) = &mut self.fp8 {
@@ -253,6 +263,7 @@ impl Recipe {
         if let Some(scaler) = &self.scaler {
             scaler.validate()?;
         }
+        Overrides::new(self)?;
         match self.fp8.map(|f| f.scaling) {
             Some(Fp8Scaling::Delayed { amax_history_len, margin, .. }) => {
                 if !(1..=65_536).contains(&amax_history_len) {

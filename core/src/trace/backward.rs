@@ -12,6 +12,7 @@ use crate::program::{ScopeId, ValueId};
 use crate::shape::Ty;
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::Location;
 
 /// A gradient rule of a composite: from the output gradient to the gradients of the recorded inputs.
 pub struct CustomRule(pub Box<CustomFn>);
@@ -39,6 +40,8 @@ pub(super) struct TapeEntry {
     pub(super) inputs: Vec<ValueId>,
     pub(super) outputs: Vec<ValueId>,
     pub(super) scope: ScopeId,
+    /// Line of model code that recorded it; its gradients belong to the same line.
+    pub(super) source: &'static Location<'static>,
     pub(super) rule: Backward,
 }
 
@@ -77,7 +80,7 @@ impl Graph {
                     continue;
                 }
                 let _scope = self.enter(entry.scope);
-                let dx = match &entry.rule {
+                let dx = self.with_source(entry.source, || match &entry.rule {
                     Backward::Op(op) => {
                         let vars = |ids: &[ValueId]| ids.iter().map(|&id| self.var(id)).collect::<Vec<_>>();
                         let (inputs, outputs) = (vars(&entry.inputs), vars(&entry.outputs));
@@ -90,11 +93,8 @@ impl Graph {
                             needs: &needs,
                         })
                     }
-                    Backward::Custom(rule) => match dy[0] {
-                        Some(dy) => (rule.0)(self, dy, &needs),
-                        None => continue,
-                    },
-                };
+                    Backward::Custom(rule) => dy[0].map(|dy| (rule.0)(self, dy, &needs)).unwrap_or_default(),
+                });
                 for (k, dx) in dx.into_iter().enumerate() {
                     if let (Some(dx), true) = (dx, needs[k]) {
                         let want: Ty = self.ty(entry.inputs[k]);
@@ -102,7 +102,7 @@ impl Graph {
                             let what = format!("gradient of input {k} of {}", name(&entry.rule));
                             self.fail(Error::operand(what, want.to_string(), dx.ty().to_string()));
                         }
-                        accumulate(&mut grads, entry.inputs[k], dx);
+                        self.with_source(entry.source, || accumulate(&mut grads, entry.inputs[k], dx));
                     }
                 }
             }

@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{CastClass, Op};
 use crate::precision::autocast::{self, Region};
+use crate::precision::overrides::Overrides;
 use crate::program::{Fp8Slot, Init, Instr, Kind, Program, Rate, Role, ScopeId, Value, ValueId, passes};
 use crate::shape::{Shape, Ty};
 use std::cell::RefCell;
@@ -29,7 +30,12 @@ struct Inner {
     tape_on: bool,
     scope: ScopeId,
     regions: Vec<Region>,
+    overrides: Overrides,
+    /// For each scope the override that decides there.
+    rules: Vec<Option<usize>>,
     why: Option<Arc<str>>,
+    /// Line of model code that gradients recorded now belong to.
+    source: Option<&'static Location<'static>>,
     error: Option<Error>,
     next_stream: u32,
 }
@@ -51,7 +57,10 @@ impl Graph {
             tape_on: true,
             scope: ScopeId(0),
             regions: vec![Region::off()],
+            overrides: Overrides::default(),
+            rules: vec![None],
             why: None,
+            source: None,
             error: None,
             next_stream: 0,
         };
@@ -71,6 +80,13 @@ impl Graph {
     /// Micro-steps per step.
     pub fn grad_accum(&self) -> usize {
         self.inner.borrow().program.grad_accum
+    }
+
+    /// Lets `overrides` decide inside the autocast regions that follow. Each must cover a scope by the end of the recording.
+    pub fn set_overrides(&self, overrides: Overrides) {
+        let mut inner = self.inner.borrow_mut();
+        inner.rules = inner.program.scopes.iter().map(|s| overrides.rule(s)).collect();
+        inner.overrides = overrides;
     }
 
     /// Ends the part that runs once per micro-step; what follows runs once per step.
@@ -101,6 +117,7 @@ impl Graph {
             return Err(error);
         }
         let mut program = inner.program;
+        inner.overrides.check(&program.scopes)?;
         program.micro_end = program.micro_end.min(program.instrs.len());
         program.validate()?;
         Ok(program)
@@ -190,7 +207,8 @@ impl Graph {
             CastClass::Keep => (op, inputs.iter().map(|v| v.id).collect::<Vec<_>>(), None),
             CastClass::Low | CastClass::F32 | CastClass::Promote => autocast::apply(self, op, inputs),
         };
-        self.with_why(why, || self.push(op, &inputs))
+        let _why = self.because(why);
+        self.push(op, &inputs)
     }
 
     /// Records `op` with its inputs as they are and returns its outputs.
@@ -254,13 +272,14 @@ impl Graph {
     }
 
     /// Gives `y`, recorded inside [`Graph::no_grad`] from `inputs`, a gradient rule as a whole.
+    #[track_caller]
     pub fn custom_rule(&self, inputs: &[Var<'_>], y: Var<'_>, rule: CustomRule) {
         let mut inner = self.inner.borrow_mut();
         if inner.tape_on && inputs.iter().any(|v| inner.tracked[v.id.index()]) {
             inner.tracked[y.id.index()] = true;
-            let scope = inner.scope;
-            let inputs = inputs.iter().map(|v| v.id).collect();
-            inner.tape.push(TapeEntry { inputs, outputs: vec![y.id], scope, rule: super::Backward::Custom(rule) });
+            let (scope, source) = (inner.scope, inner.source.unwrap_or(Location::caller()));
+            let (inputs, rule) = (inputs.iter().map(|v| v.id).collect(), super::Backward::Custom(rule));
+            inner.tape.push(TapeEntry { inputs, outputs: vec![y.id], scope, source, rule });
         }
     }
 
@@ -298,10 +317,8 @@ impl Graph {
 
     /// Runs `f` without recording gradients, as `torch.no_grad`.
     pub fn no_grad<R>(&self, f: impl FnOnce() -> R) -> R {
-        let before = std::mem::replace(&mut self.inner.borrow_mut().tape_on, false);
-        let r = f();
-        self.inner.borrow_mut().tape_on = before;
-        r
+        let _off = self.untracked();
+        f()
     }
 
     /// Runs `f` inside an autocast region; the previous region is back afterwards.
@@ -312,29 +329,60 @@ impl Graph {
         r
     }
 
-    /// The innermost autocast region.
+    /// The autocast region in force here: the innermost one, unless an override decides for this scope.
     pub fn region(&self) -> Region {
-        self.inner.borrow().regions.last().cloned().unwrap_or_else(Region::off)
+        let inner = self.inner.borrow();
+        match inner.rule() {
+            Some(rule) => inner.overrides.region(rule),
+            None => inner.regions.last().cloned().unwrap_or_else(Region::off),
+        }
     }
 
-    /// Runs `f`; instructions recorded inside carry the reason `why`, if there is one.
-    #[track_caller]
-    pub fn with_why<R>(&self, why: Option<Arc<str>>, f: impl FnOnce() -> R) -> R {
-        if why.is_none() {
-            return f();
+    /// Why precision is decided as it is before autocast looks at an operation: the reason around it, and the override of this scope.
+    pub(crate) fn outer_reason(&self) -> Option<Arc<str>> {
+        let inner = self.inner.borrow();
+        let over = inner.rule().map(|r| inner.overrides.reason(r));
+        match (&inner.why, over) {
+            (Some(why), Some(over)) => Some(Arc::from(format!("{over}; {why}"))),
+            (Some(why), None) => Some(why.clone()),
+            (None, over) => over,
         }
-        let before = std::mem::replace(&mut self.inner.borrow_mut().why, why);
+    }
+
+    /// Runs `f`; instructions recorded inside belong to the line `source` of model code.
+    pub(super) fn with_source<R>(&self, source: &'static Location<'static>, f: impl FnOnce() -> R) -> R {
+        let before = self.inner.borrow_mut().source.replace(source);
         let r = f();
-        self.inner.borrow_mut().why = before;
+        self.inner.borrow_mut().source = before;
         r
+    }
+
+    /// Instructions recorded until the guard is dropped carry the reason `why`, if there is one, after the reason around it. A guard, not
+    /// a closure: the source line of an instruction is that of the caller, which a closure would hide.
+    pub fn because(&self, why: Option<Arc<str>>) -> WhyGuard<'_> {
+        let mut inner = self.inner.borrow_mut();
+        let previous = inner.why.clone();
+        inner.why = match (&previous, why) {
+            (Some(outer), Some(why)) if *outer != why => Some(Arc::from(format!("{outer}; {why}"))),
+            (_, Some(why)) => Some(why),
+            (_, None) => previous.clone(),
+        };
+        WhyGuard { g: self, previous }
+    }
+
+    /// Records no gradients until the guard is dropped.
+    pub(crate) fn untracked(&self) -> TapeGuard<'_> {
+        let previous = std::mem::replace(&mut self.inner.borrow_mut().tape_on, false);
+        TapeGuard { g: self, previous }
     }
 
     /// Keeps `error` (with the current scope and the caller's source line) unless an earlier one is kept.
     #[track_caller]
     pub fn fail(&self, error: Error) {
-        let at = Location::caller();
+        let caller = Location::caller();
         let mut inner = self.inner.borrow_mut();
         if inner.error.is_none() {
+            let at = inner.source.unwrap_or(caller);
             let scope = inner.program.scope(inner.scope);
             let scope = if scope.is_empty() { String::new() } else { format!("{scope}, ") };
             inner.error = Some(error.at_place(format!("{scope}{}:{}", at.file(), at.line())));
@@ -423,18 +471,26 @@ impl Inner {
 
     #[track_caller]
     fn record(&mut self, op: Op, inputs: Vec<ValueId>, outputs: Vec<ValueId>, tracked: bool) {
+        let source = self.source.unwrap_or(Location::caller());
         if tracked {
             let (inputs, outputs) = (inputs.clone(), outputs.clone());
-            self.tape.push(TapeEntry { inputs, outputs, scope: self.scope, rule: super::Backward::Op(op.clone()) });
+            let rule = super::Backward::Op(op.clone());
+            self.tape.push(TapeEntry { inputs, outputs, scope: self.scope, source, rule });
         }
         let (scope, why) = (self.scope, self.why.clone());
-        self.program.instrs.push(Instr { op, inputs, outputs, scope, why, source: Location::caller() });
+        self.program.instrs.push(Instr { op, inputs, outputs, scope, why, source });
+    }
+
+    /// The override that decides here, if any. None outside autocast regions.
+    fn rule(&self) -> Option<usize> {
+        if self.regions.len() > 1 { self.rules[self.scope.0 as usize] } else { None }
     }
 
     fn scope_id(&mut self, name: &str) -> ScopeId {
         let scopes = &mut self.program.scopes;
         let i = scopes.iter().rposition(|s| s == name).unwrap_or_else(|| {
             scopes.push(name.to_string());
+            self.rules.push(self.overrides.rule(name));
             scopes.len() - 1
         });
         ScopeId(i as u32)
@@ -451,5 +507,31 @@ pub struct ScopeGuard<'g> {
 impl Drop for ScopeGuard<'_> {
     fn drop(&mut self) {
         self.g.inner.borrow_mut().scope = self.previous;
+    }
+}
+
+/// Takes the reason back when dropped.
+#[derive(Debug)]
+pub struct WhyGuard<'g> {
+    g: &'g Graph,
+    previous: Option<Arc<str>>,
+}
+
+impl Drop for WhyGuard<'_> {
+    fn drop(&mut self) {
+        self.g.inner.borrow_mut().why = self.previous.take();
+    }
+}
+
+/// Goes on recording gradients when dropped.
+#[derive(Debug)]
+pub(crate) struct TapeGuard<'g> {
+    g: &'g Graph,
+    previous: bool,
+}
+
+impl Drop for TapeGuard<'_> {
+    fn drop(&mut self) {
+        self.g.inner.borrow_mut().tape_on = self.previous;
     }
 }

@@ -9,5 +9,5 @@ pub(crate) mod rules;
 pub mod var;
 
 pub use backward::{Backward, CustomRule};
-pub use graph::{Graph, ScopeGuard};
+pub use graph::{Graph, ScopeGuard, WhyGuard};
 pub use var::Var;

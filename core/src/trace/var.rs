@@ -116,7 +116,8 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn unary(self, f: UnaryFn) -> Var<'g> {
         let (out, why) = autocast::elementwise(self.g, autocast::unary_class(f), f.name(), self.dtype());
-        self.g.with_why(why, || self.g.map(Ex::input(0).unary(f), &[self], out))
+        let _why = self.g.because(why);
+        self.g.map(Ex::input(0).unary(f), &[self], out)
     }
 
     /// A function of pairs of elements, with broadcasting and dtype promotion.
@@ -124,14 +125,16 @@ impl<'g> Var<'g> {
     pub fn binary(self, f: BinaryFn, other: Var<'g>) -> Var<'g> {
         let promoted = self.dtype().promote(other.dtype());
         let (out, why) = autocast::elementwise(self.g, autocast::binary_class(f), f.name(), promoted);
-        self.g.with_why(why, || self.g.map(Ex::input(0).binary(f, Ex::input(1)), &[self, other], out))
+        let _why = self.g.because(why);
+        self.g.map(Ex::input(0).binary(f, Ex::input(1)), &[self, other], out)
     }
 
     /// A function of every element and a constant.
     #[track_caller]
     pub fn binary_const(self, f: BinaryFn, c: f32) -> Var<'g> {
         let (out, why) = autocast::elementwise(self.g, autocast::binary_class(f), f.name(), self.dtype());
-        self.g.with_why(why, || self.g.map(Ex::input(0).binary(f, Ex::constant(c)), &[self], out))
+        let _why = self.g.because(why);
+        self.g.map(Ex::input(0).binary(f, Ex::constant(c)), &[self], out)
     }
 
     /// `if self != 0 { a } else { b }`, element by element.
@@ -227,7 +230,7 @@ impl<'g> Var<'g> {
         self.g.apply(MatMul::new(trans_a, trans_b, self.dtype()).op(), &[self, other])[0]
     }
 
-    /// `x W^T + b` with `W` [out, in] and `b` [out]: in fp8 under an fp8 region, else a product of class `Low`.
+    /// `x W^T + b` with `W` [out, in] and `b` `[out]`: in fp8 under an fp8 region, else a product of class `Low`.
     #[track_caller]
     pub fn linear(self, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
         fp8::linear(self, weight, bias)

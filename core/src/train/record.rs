@@ -9,6 +9,7 @@ use crate::op::update::{NormType, Record, RecordMode};
 use crate::optim::Optim;
 use crate::precision::clip;
 use crate::precision::fp8;
+use crate::precision::overrides::Overrides;
 use crate::precision::scaler::GradScaler;
 use crate::program::{Program, Rate, Role};
 use crate::shape::Ty;
@@ -30,9 +31,15 @@ pub fn train_step(config: &TrainConfig) -> Result<Program> {
 /// The training step as recorded, before the passes.
 pub fn train_graph(config: &TrainConfig) -> Result<Graph> {
     config.validate()?;
-    let g = Graph::new(format!("train {}", config.recipe.name), true);
+    let g = graph("train", config, true)?;
     g.set_grad_accum(config.grad_accum);
     record_train(&g, config)?;
+    Ok(g)
+}
+
+fn graph(what: &str, config: &TrainConfig, training: bool) -> Result<Graph> {
+    let g = Graph::new(format!("{what} {}", config.recipe.name), training);
+    g.set_overrides(Overrides::new(&config.recipe)?);
     Ok(g)
 }
 
@@ -93,7 +100,7 @@ fn record(g: &Graph, slot: Slot, value: Var<'_>) {
 
 /// Records the evaluation loss of one batch, in the precision of training but with frozen fp8 scales and no dropout.
 pub fn eval_step(config: &TrainConfig) -> Result<Program> {
-    let g = Graph::new(format!("eval {}", config.recipe.name), false);
+    let g = graph("eval", config, false)?;
     let forward = g.autocast(config.recipe.region(), || config.model.forward(&g, config.batch));
     if let Some(fp8) = &config.recipe.fp8 {
         fp8::finish(&g, fp8);
@@ -104,7 +111,7 @@ pub fn eval_step(config: &TrainConfig) -> Result<Program> {
 
 /// Records the scores for one batch of `batch`, f32.
 pub fn logits(config: &TrainConfig, batch: usize) -> Result<Program> {
-    let g = Graph::new(format!("logits {}", config.recipe.name), false);
+    let g = graph("logits", config, false)?;
     let [x, _] = config.model.input_types(batch);
     let x = g.input("x", x, Rate::MicroStep);
     let logits = g.autocast(config.recipe.region(), || config.model.logits(x));

@@ -8,6 +8,7 @@ use crate::backend::{Backend, Executable, Memory, wait};
 use crate::error::{Error, Result};
 use crate::precision::fp8;
 use crate::precision::scaler::{GROWTH_TRACKER, LOSS_SCALE, ScalerState};
+use crate::probe::Observer;
 use crate::program::memory::{Layout, MemoryPlan};
 use crate::program::{Init, Program, ValueId};
 use crate::rng::Rng;
@@ -37,10 +38,13 @@ impl Compiled {
         Ok(Compiled { executable: backend.compile(program.clone(), memory)?, program })
     }
 
-    fn submit(&mut self, inputs: &[(&str, &[u8])]) -> Result<()> {
+    fn submit(&mut self, inputs: &[(&str, &[u8])], observer: Option<&mut dyn Observer>) -> Result<()> {
         let ids: Vec<(ValueId, &[u8])> =
             inputs.iter().filter_map(|(name, bytes)| self.program.find(name).map(|id| (id, *bytes))).collect();
-        self.executable.submit(&ids)
+        match observer {
+            None => self.executable.submit(&ids),
+            Some(observer) => self.executable.submit_observed(&ids, observer),
+        }
     }
 
     fn output(&self, name: &str) -> Result<Vec<u8>> {
@@ -101,17 +105,27 @@ impl Session {
 
     /// Runs one step on `batch` and reports it.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport> {
+        self.run_step(batch, None)
+    }
+
+    /// As [`Session::step`], with `observer` called around every instruction.
+    pub fn step_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<StepReport> {
+        self.run_step(batch, Some(observer))
+    }
+
+    fn run_step(&mut self, batch: Batch<'_>, observer: Option<&mut dyn Observer>) -> Result<StepReport> {
         self.step += 1;
         let lr = self.config.schedule.lr(self.step);
         let lr_f32 = lr as f32;
         let rng = self.rng_words();
         let lr_name = format!("{OPTIM}.lr");
-        self.train.submit(&[
+        let inputs: [(&str, &[u8]); 4] = [
             ("x", batch.x),
             ("targets", batch.targets),
             ("rng", bytemuck::cast_slice(&rng)),
             (&lr_name, bytemuck::bytes_of(&lr_f32)),
-        ])?;
+        ];
+        self.train.submit(&inputs, observer)?;
         self.report(lr)
     }
 
@@ -174,7 +188,7 @@ impl Session {
             self.eval = Some(Compiled::new(&*self.backend, &self.memory, record::eval_step(&self.config)?)?);
         }
         let eval = self.eval.as_mut().expect("compiled above");
-        eval.submit(&[("x", batch.x), ("targets", batch.targets)])?;
+        eval.submit(&[("x", batch.x), ("targets", batch.targets)], None)?;
         Ok(f32s(&eval.output(LOSS)?)[0])
     }
 
@@ -185,7 +199,7 @@ impl Session {
             self.logits = Some((batch, Compiled::new(&*self.backend, &self.memory, program)?));
         }
         let (_, logits) = self.logits.as_mut().expect("compiled above");
-        logits.submit(&[("x", x)])?;
+        logits.submit(&[("x", x)], None)?;
         Ok(f32s(&logits.output(LOGITS)?))
     }
 

@@ -16,11 +16,17 @@ use crate::op::map::{MAX_INPUTS, MapExpr, Source};
 use crate::program::{Instr, Kind, Program, ValueId};
 use std::sync::Arc;
 
-/// Runs all three.
+/// Runs all three until nothing changes: a fusion can leave a value with one reader that had two.
 pub fn run(program: &mut Program) {
-    fold_casts(program);
-    read_narrow(program);
-    join_maps(program);
+    loop {
+        let before = program.instrs.len();
+        fold_casts(program);
+        read_narrow(program);
+        join_maps(program);
+        if program.instrs.len() == before {
+            return;
+        }
+    }
 }
 
 /// The index of the only reader of `id`, if it is a plain temporary with one reader in the same part of the Program.

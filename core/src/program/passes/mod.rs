@@ -9,10 +9,16 @@ pub mod fuse;
 
 use super::Program;
 
-/// Runs all passes.
+/// Runs all passes until nothing changes: what one leaves behind can be work for another.
 pub fn optimize(program: &mut Program) {
-    cse::run(program);
-    dce::run(program);
-    fuse::run(program);
-    dce::run(program);
+    loop {
+        let before = program.instrs.len();
+        cse::run(program);
+        dce::run(program);
+        fuse::run(program);
+        dce::run(program);
+        if program.instrs.len() == before {
+            return;
+        }
+    }
 }

@@ -1,0 +1,336 @@
+//! `mantissa bench`: recipes timed in turn within one run, so that they share whatever else the machine does.
+
+mod profile;
+
+use super::TrainArgs;
+use super::several::{Bench, Run, refuse_unused, resolve_for, take_steps};
+use crate::{Outcome, device, show};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use mantissa_core::DType;
+use mantissa_core::cpu::par;
+use mantissa_core::precision::recipe::RecipeName;
+use profile::{Line, Profile, Timer};
+use serde::Serialize;
+use serde_json::json;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Timed steps when none are given.
+const DEFAULT_STEPS: u64 = 20;
+/// Steps of each recipe before timing starts.
+const WARM_UP: usize = 2;
+/// Most observed steps for the shares by operation.
+const OBSERVED: u64 = 5;
+/// f32 elements of the copy that measures bandwidth: 64 MiB, far beyond any cache it should not measure.
+const COPY_LEN: usize = 1 << 24;
+const COPY_ROUNDS: usize = 5;
+const COPY_CHUNK: usize = 1 << 16;
+/// Families shown for each recipe, and operations in a profile.
+const FAMILIES: usize = 4;
+const OPS: usize = 30;
+
+/// Flags of `bench`: the run is described as for `train`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// Recipes, separated by commas
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "f32,bf16,f16,fp8-delayed")]
+    pub recipes: Vec<RecipeName>,
+    /// Also print a table of operations for each recipe
+    #[arg(long)]
+    pub profile: bool,
+    /// Write one step of each recipe as a Chrome trace, which Perfetto opens
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// The run, as for `train`; --steps defaults to 20 timed steps of each recipe
+    #[command(flatten)]
+    pub run: TrainArgs,
+}
+
+/// A recipe under test.
+struct Contender {
+    name: RecipeName,
+    run: Run,
+    ms: Vec<f64>,
+    resident_bytes: Option<u64>,
+    profile: Option<Profile>,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    device: String,
+    steps: u64,
+    items_per_step: usize,
+    unit: &'static str,
+    peak_flops_per_s: f64,
+    copy_bytes_per_s: f64,
+    /// Peak of the whole process, all recipes together.
+    process_peak_bytes: Option<u64>,
+    recipes: Vec<RecipeJson>,
+}
+
+#[derive(Serialize)]
+struct RecipeJson {
+    recipe: &'static str,
+    median_ms: f64,
+    min_ms: f64,
+    items_per_s: f64,
+    /// Against f32, else against the first recipe.
+    speed_up: f64,
+    planned_bytes: usize,
+    /// What resident memory grew by as this recipe was made and warmed up.
+    resident_bytes: Option<u64>,
+    families: Vec<LineJson>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ops: Vec<LineJson>,
+}
+
+#[derive(Serialize)]
+struct LineJson {
+    name: String,
+    calls: usize,
+    ms: f64,
+    share: f64,
+    flops_per_s: f64,
+    bytes_per_s: f64,
+    share_of_peak: f64,
+    share_of_copy: f64,
+}
+
+/// Rates that this machine has just shown.
+struct Peaks {
+    flops_per_s: f64,
+    bytes_per_s: f64,
+}
+
+/// `mantissa bench`.
+pub fn command(args: &BenchArgs) -> Result<Outcome> {
+    refuse_unused("bench", &args.run)?;
+    if args.run.recipe.is_some() {
+        bail!("--recipe: `bench` takes a list, --recipes");
+    }
+    for (i, name) in args.recipes.iter().enumerate() {
+        if args.recipes[..i].contains(name) {
+            bail!("--recipes: expected each recipe once, got {name} twice");
+        }
+    }
+    let (steps, flags) = take_steps(&args.run, DEFAULT_STEPS);
+    let configs = args.recipes.iter().map(|&n| resolve_for(&flags, n, &args.recipes)).collect::<Result<Vec<_>>>()?;
+    let Some(first) = configs.first() else { bail!("--recipes: expected at least one recipe, got none") };
+    let bench = Bench::new(first)?;
+    let capabilities = bench.backend.capabilities();
+    let peaks = Peaks { flops_per_s: device::peak(capabilities, DType::F32).flops_per_s, bytes_per_s: copy_rate() };
+    let mut contenders = Vec::new();
+    for (config, &name) in configs.iter().zip(&args.recipes) {
+        let before = memory_bytes("VmRSS:");
+        let mut run = bench.run(config)?;
+        for _ in 0..WARM_UP {
+            let (session, batch) = run.next_batch();
+            session.step(batch.batch())?;
+        }
+        let grown = memory_bytes("VmRSS:").zip(before).map(|(now, before)| now.saturating_sub(before));
+        contenders.push(Contender { name, run, ms: Vec::new(), resident_bytes: grown, profile: None });
+    }
+    for _ in 0..steps {
+        for c in &mut contenders {
+            let (session, batch) = c.run.next_batch();
+            let start = Instant::now();
+            session.step(batch.batch())?;
+            c.ms.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    for c in &mut contenders {
+        let mut timers = Vec::new();
+        for _ in 0..steps.min(OBSERVED) {
+            let (session, batch) = c.run.next_batch();
+            let mut timer = Timer::new();
+            session.step_observed(batch.batch(), &mut timer)?;
+            timers.push(timer);
+        }
+        c.profile = Some(Profile::new(c.run.session.program(), timers));
+    }
+    if let Some(path) = &args.trace {
+        write_trace(path, &contenders)?;
+    }
+    let items = first.train.items_per_step();
+    let report = Report {
+        model: &first.run.model,
+        device: capabilities.device.clone(),
+        steps,
+        items_per_step: items,
+        unit: contenders[0].run.unit(),
+        peak_flops_per_s: peaks.flops_per_s,
+        copy_bytes_per_s: peaks.bytes_per_s,
+        process_peak_bytes: memory_bytes("VmHWM:"),
+        recipes: recipes(&mut contenders, items, &peaks, args.profile),
+    };
+    let mut out = std::io::stdout().lock();
+    if args.run.json {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        print(&mut out, &report, args)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The middle of a list (of two middles the upper one); 0 for none.
+fn median(list: &mut [f64]) -> f64 {
+    list.sort_by(f64::total_cmp);
+    list.get(list.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn recipes(contenders: &mut [Contender], items: usize, peaks: &Peaks, ops: bool) -> Vec<RecipeJson> {
+    let medians: Vec<f64> = contenders.iter_mut().map(|c| median(&mut c.ms)).collect();
+    let base = contenders.iter().position(|c| c.name == RecipeName::F32).map_or(medians[0], |i| medians[i]);
+    let one = |(c, ms): (&Contender, f64)| {
+        let program = c.run.session.program();
+        let lines = |of: fn(&Profile, &mantissa_core::program::Program) -> Vec<Line>| {
+            let list = c.profile.as_ref().map(|p| of(p, program)).unwrap_or_default();
+            let total: f64 = list.iter().map(|l| l.secs).sum();
+            list.into_iter().map(|l| line(l, total, peaks)).collect::<Vec<_>>()
+        };
+        RecipeJson {
+            recipe: c.name.name(),
+            median_ms: ms,
+            min_ms: c.ms.first().copied().unwrap_or(ms),
+            items_per_s: items as f64 / (ms / 1e3),
+            speed_up: base / ms,
+            planned_bytes: c.run.session.plan().total_bytes(),
+            resident_bytes: c.resident_bytes,
+            families: lines(Profile::by_family),
+            ops: if ops { lines(Profile::by_op) } else { Vec::new() },
+        }
+    };
+    contenders.iter().zip(medians).map(one).collect()
+}
+
+fn line(l: Line, total: f64, peaks: &Peaks) -> LineJson {
+    LineJson {
+        calls: l.calls,
+        ms: l.secs * 1e3,
+        share: l.secs / total.max(f64::MIN_POSITIVE),
+        flops_per_s: l.flops_per_s(),
+        bytes_per_s: l.bytes_per_s(),
+        share_of_peak: l.flops_per_s() / peaks.flops_per_s,
+        share_of_copy: l.bytes_per_s() / peaks.bytes_per_s,
+        name: l.name,
+    }
+}
+
+/// Best rate of a copy on all threads, bytes read and written.
+fn copy_rate() -> f64 {
+    let (from, mut to) = (vec![1.0f32; COPY_LEN], vec![0.0f32; COPY_LEN]);
+    let mut best = f64::INFINITY;
+    for _ in 0..COPY_ROUNDS {
+        let start = Instant::now();
+        par::chunks(&mut to, COPY_CHUNK, |i, to| to.copy_from_slice(&from[i * COPY_CHUNK..][..to.len()]));
+        std::hint::black_box(&to);
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    2.0 * size_of_val(&from[..]) as f64 / best
+}
+
+/// A line of this process's status, where the system keeps one.
+fn memory_bytes(what: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib: u64 = text.lines().find_map(|l| l.strip_prefix(what))?.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn write_trace(path: &std::path::Path, contenders: &[Contender]) -> Result<()> {
+    let events: Vec<serde_json::Value> = contenders
+        .iter()
+        .enumerate()
+        .filter_map(|(i, c)| c.profile.as_ref().map(|p| p.trace(c.run.session.program(), i + 1, c.name.name())))
+        .flatten()
+        .collect();
+    let document = json!({"displayTimeUnit": "ms", "traceEvents": events});
+    std::fs::write(path, serde_json::to_vec(&document)?).with_context(|| format!("cannot write the trace: {}", path.display()))
+}
+
+fn print(out: &mut impl Write, r: &Report<'_>, args: &BenchArgs) -> Result<()> {
+    writeln!(out, "bench     {} on {}: {} timed steps of each recipe, in turn", r.model, r.device, r.steps)?;
+    writeln!(
+        out,
+        "machine   {}FLOP/s (measured: f32 product), {}B/s (measured: copy, read and written)",
+        show::spaced(r.peak_flops_per_s),
+        show::spaced(r.copy_bytes_per_s)
+    )?;
+    let per_s = format!("{}/s", r.unit);
+    writeln!(
+        out,
+        "\n{:<12} {:>9} {:>9} {:>8} {:>11} {:>11}  time by kernel family",
+        "recipe", "ms/step", per_s, "speed-up", "planned", "resident"
+    )?;
+    for c in &r.recipes {
+        let shares: Vec<String> =
+            c.families.iter().take(FAMILIES).map(|l| format!("{} {:.0}%", l.name, 100.0 * l.share)).collect();
+        writeln!(
+            out,
+            "{:<12} {:>9.2} {:>9} {:>7.2}x {:>11} {:>11}  {}",
+            c.recipe,
+            c.median_ms,
+            show::prefixed(c.items_per_s),
+            c.speed_up,
+            show::mebibytes(c.planned_bytes),
+            c.resident_bytes.map_or("-".into(), |b| show::mebibytes(b as usize)),
+            shares.join(", ")
+        )?;
+    }
+    let base = if r.recipes.iter().any(|c| c.recipe == RecipeName::F32.name()) { "f32" } else { r.recipes[0].recipe };
+    let peak =
+        r.process_peak_bytes.map(|b| format!("; peak of the process, all recipes together: {}", show::mebibytes(b as usize)));
+    writeln!(
+        out,
+        "speed-up over {base}; resident: growth of the process as the recipe was set up{}",
+        peak.unwrap_or_default()
+    )?;
+    if args.profile {
+        for c in &r.recipes {
+            profile_table(out, c)?;
+        }
+    }
+    if let Some(path) = &args.trace {
+        writeln!(out, "\ntrace     one step of each recipe: {}", path.display())?;
+    }
+    Ok(())
+}
+
+fn profile_table(out: &mut impl Write, c: &RecipeJson) -> Result<()> {
+    let total: f64 = c.ops.iter().map(|l| l.ms).sum();
+    writeln!(out, "\n{}: {:.2} ms in instructions, {} of {} operations", c.recipe, total, c.ops.len().min(OPS), c.ops.len())?;
+    writeln!(
+        out,
+        "{:>8} {:>6} {:>6} {:>9} {:>6} {:>8} {:>6}  operation",
+        "ms", "share", "calls", "GFLOP/s", "peak", "GB/s", "copy"
+    )?;
+    for l in c.ops.iter().take(OPS) {
+        writeln!(
+            out,
+            "{:>8.3} {:>5.1}% {:>6} {:>9.1} {:>5.0}% {:>8.1} {:>5.0}%  {}",
+            l.ms,
+            100.0 * l.share,
+            l.calls,
+            l.flops_per_s / 1e9,
+            100.0 * l.share_of_peak,
+            l.bytes_per_s / 1e9,
+            100.0 * l.share_of_copy,
+            l.name
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0]), 4.0);
+        assert_eq!(median(&mut []), 0.0);
+    }
+}

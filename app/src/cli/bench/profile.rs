@@ -1,0 +1,164 @@
+//! Times every instruction of observed steps, groups them, and writes a Chrome trace (Perfetto and chrome://tracing open it).
+
+use mantissa_core::probe::phase::{self, Phase};
+use mantissa_core::probe::{Moment, Observer};
+use mantissa_core::program::Program;
+use mantissa_core::program::cost::Cost;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// One run of one instruction.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    instr: usize,
+    micro: usize,
+    start: Duration,
+    length: Duration,
+}
+
+/// Times the instructions of one step.
+#[derive(Debug)]
+pub(super) struct Timer {
+    origin: Instant,
+    begin: Instant,
+    spans: Vec<Span>,
+}
+
+impl Timer {
+    pub(super) fn new() -> Timer {
+        let now = Instant::now();
+        Timer { origin: now, begin: now, spans: Vec::new() }
+    }
+}
+
+impl Observer for Timer {
+    fn before(&mut self, _now: &Moment<'_>) {
+        self.begin = Instant::now();
+    }
+
+    fn after(&mut self, now: &Moment<'_>) {
+        let (start, length) = (self.begin - self.origin, self.begin.elapsed());
+        self.spans.push(Span { instr: now.index, micro: now.micro, start, length });
+    }
+}
+
+/// Instructions that share a name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Line {
+    pub(super) name: String,
+    /// Runs a step.
+    pub(super) calls: usize,
+    /// Seconds a step.
+    pub(super) secs: f64,
+    pub(super) cost: Cost,
+}
+
+impl Line {
+    /// Floating-point operations a second.
+    pub(super) fn flops_per_s(&self) -> f64 {
+        self.cost.flops as f64 / self.secs.max(f64::MIN_POSITIVE)
+    }
+
+    /// Bytes read and written a second.
+    pub(super) fn bytes_per_s(&self) -> f64 {
+        (self.cost.read_bytes + self.cost.written_bytes) as f64 / self.secs.max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Timed steps of one Program.
+#[derive(Debug)]
+pub(super) struct Profile {
+    /// Median time of each instruction, seconds, and its runs a step.
+    times: Vec<(f64, usize)>,
+    last: Vec<Span>,
+}
+
+impl Profile {
+    /// From the timers of several steps; needs at least one.
+    pub(super) fn new(program: &Program, steps: Vec<Timer>) -> Profile {
+        let mut seen: Vec<Vec<f64>> = vec![Vec::new(); program.instrs.len()];
+        let count = steps.len().max(1);
+        for span in steps.iter().flat_map(|t| &t.spans) {
+            seen[span.instr].push(span.length.as_secs_f64());
+        }
+        let times = seen.into_iter().map(|mut s| (super::median(&mut s), s.len() / count)).collect();
+        Profile { times, last: steps.into_iter().next_back().map(|t| t.spans).unwrap_or_default() }
+    }
+
+    /// Time by kernel family, longest first. Views cost nothing and are left out.
+    pub(super) fn by_family(&self, program: &Program) -> Vec<Line> {
+        self.grouped(program, |i| program.instrs[i].op.row().stem.to_string())
+    }
+
+    /// Time by operation and types, longest first.
+    pub(super) fn by_op(&self, program: &Program) -> Vec<Line> {
+        self.grouped(program, |i| {
+            let instr = &program.instrs[i];
+            let ty = |ids: &[_]| ids.first().map(|&id| program.ty(id).to_string()).unwrap_or_default();
+            let lists = !instr.op.packs(instr.inputs.len()).is_empty();
+            let name = phase::short(instr);
+            if lists { name } else { format!("{name} {} -> {}", ty(&instr.inputs), ty(&instr.outputs)) }
+        })
+    }
+
+    fn grouped(&self, program: &Program, name: impl Fn(usize) -> String) -> Vec<Line> {
+        let mut lines: Vec<Line> = Vec::new();
+        let mut known: HashMap<String, usize> = HashMap::new();
+        for (i, instr) in program.instrs.iter().enumerate() {
+            if matches!(instr.op, mantissa_core::op::Op::Reshape(_)) {
+                continue;
+            }
+            let name = name(i);
+            let at = *known.entry(name.clone()).or_insert_with(|| {
+                lines.push(Line { name, ..Line::default() });
+                lines.len() - 1
+            });
+            let (secs, calls) = self.times[i];
+            let (line, c) = (&mut lines[at], program.cost(instr));
+            line.calls += calls;
+            line.secs += secs * calls as f64;
+            let n = calls as u64;
+            line.cost += Cost { flops: c.flops * n, read_bytes: c.read_bytes * n, written_bytes: c.written_bytes * n };
+        }
+        lines.sort_by(|a, b| b.secs.total_cmp(&a.secs));
+        lines
+    }
+
+    /// Events of the last timed step: one row for each part of the step. `process` tells recipes apart.
+    pub(super) fn trace(&self, program: &Program, process: usize, title: &str) -> Vec<Value> {
+        let phases = phase::phases(program);
+        let row = |p: Phase| match p {
+            Phase::Forward => 1,
+            Phase::Backward => 2,
+            Phase::Update => 3,
+        };
+        let mut events = vec![json!({"ph": "M", "name": "process_name", "pid": process, "tid": 0, "args": {"name": title}})];
+        for p in [Phase::Forward, Phase::Backward, Phase::Update] {
+            events.push(json!({"ph": "M", "name": "thread_name", "pid": process, "tid": row(p), "args": {"name": p.name()}}));
+        }
+        for s in &self.last {
+            let instr = &program.instrs[s.instr];
+            let cost = program.cost(instr);
+            let scope = program.scope(instr.scope);
+            events.push(json!({
+                "ph": "X",
+                "name": format!("{} {scope}", instr.op.row().name).trim_end(),
+                "cat": instr.op.row().stem,
+                "pid": process,
+                "tid": row(phases[s.instr]),
+                "ts": s.start.as_secs_f64() * 1e6,
+                "dur": s.length.as_secs_f64() * 1e6,
+                "args": {
+                    "instr": s.instr,
+                    "micro_step": s.micro,
+                    "text": program.instr_text(instr),
+                    "flops": cost.flops,
+                    "bytes": cost.read_bytes + cost.written_bytes,
+                    "source": format!("{}:{}", instr.source.file(), instr.source.line()),
+                },
+            }));
+        }
+        events
+    }
+}

@@ -1,0 +1,136 @@
+//! What the commands that look into steps share: the flags of `train` as the description of a run, for one recipe or for several at once.
+
+use super::{TrainArgs, resolve};
+use crate::config::RunConfig;
+use crate::{data, device};
+use anyhow::{Result, bail};
+use mantissa_core::backend::Backend;
+use mantissa_core::data::{BatchBytes, Dataset, Loader};
+use mantissa_core::precision::Recipe;
+use mantissa_core::precision::recipe::{Fp8Scaling, RecipeName};
+use mantissa_core::train::Session;
+use std::sync::Arc;
+
+/// Steps to take, and the flags that describe the run. `--steps` counts the steps of the command; the schedule stays that of the run.
+pub fn take_steps(args: &TrainArgs, default: u64) -> (u64, TrainArgs) {
+    let steps = args.steps.unwrap_or(default);
+    (steps, TrainArgs { steps: None, ..args.clone() })
+}
+
+/// Refuses flags of `train` that mean nothing to a command which writes no run folder.
+pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
+    let unused = [
+        ("--out", args.out.is_some()),
+        ("--eval-every", args.eval_every.is_some()),
+        ("--eval-batches", args.eval_batches.is_some()),
+        ("--sample-every", args.sample_every.is_some()),
+        ("--sample-tokens", args.sample_tokens.is_some()),
+        ("--log", args.log.is_some()),
+        ("--stats-every", args.stats_every.is_some()),
+        ("--print-config", args.print_config),
+    ];
+    match unused.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => bail!("{flag}: `{command}` evaluates, samples and saves nothing; the flag is of `train`"),
+        None => Ok(()),
+    }
+}
+
+/// The config of a run in recipe `name`, one of `all`. A flag that only some recipes take reaches those; one that none takes is refused.
+pub fn resolve_for(args: &TrainArgs, name: RecipeName, all: &[RecipeName]) -> Result<RunConfig> {
+    let mut own = TrainArgs { recipe: Some(name), ..args.clone() };
+    let left_to_others =
+        |takes: fn(&Recipe) -> bool| !takes(&Recipe::new(name)) && all.iter().any(|other| takes(&Recipe::new(*other)));
+    if left_to_others(|r| r.scaler.is_some()) {
+        (own.init_scale, own.growth_interval, own.growth_factor) = (None, None, None);
+        (own.backoff_factor, own.min_scale, own.hysteresis) = (None, None, None);
+    }
+    if left_to_others(|r| matches!(r.fp8.map(|f| f.scaling), Some(Fp8Scaling::Delayed { .. }))) {
+        (own.amax_history, own.margin, own.amax_algo, own.warm_up_scales) = (None, None, None, false);
+    }
+    if left_to_others(|r| matches!(r.fp8.map(|f| f.scaling), Some(Fp8Scaling::Mx { .. }))) {
+        own.mx_scale_rule = None;
+    }
+    if left_to_others(|r| r.fp8.is_some()) {
+        own.fp8_format = None;
+    }
+    Ok(resolve::resolve(&own)?.config)
+}
+
+/// The data of a run, and the device.
+#[derive(Debug)]
+pub struct Bench {
+    /// The device.
+    pub backend: Arc<dyn Backend>,
+    data: Arc<Dataset>,
+}
+
+impl Bench {
+    /// Loads what `config` names; other recipes of the same run share it.
+    pub fn new(config: &RunConfig) -> Result<Bench> {
+        let loaded = data::load(config)?;
+        for note in &loaded.notes {
+            eprintln!("note: {note}");
+        }
+        Ok(Bench { backend: device::open(config.run.device).0, data: Arc::new(loaded.dataset) })
+    }
+
+    /// A run over the data.
+    pub fn run(&self, config: &RunConfig) -> Result<Run> {
+        let loader = Loader::new(self.data.clone(), &config.train)?;
+        device::check_memory(&config.train)?;
+        let session = Session::new(self.backend.clone(), config.train.clone())?;
+        Ok(Run { session, loader, bytes: BatchBytes::default() })
+    }
+}
+
+/// A session with its batches.
+#[derive(Debug)]
+pub struct Run {
+    /// The session.
+    pub session: Session,
+    loader: Loader,
+    bytes: BatchBytes,
+}
+
+impl Run {
+    /// The batch of the next step, and the session to run it.
+    pub fn next_batch(&mut self) -> (&mut Session, &BatchBytes) {
+        self.loader.train(self.session.steps() + 1, &mut self.bytes);
+        (&mut self.session, &self.bytes)
+    }
+
+    /// What is counted per second.
+    pub fn unit(&self) -> &'static str {
+        self.loader.data().unit()
+    }
+}
+
+/// A finite number for JSON, else `null`.
+pub fn finite(x: f64) -> Option<f64> {
+    x.is_finite().then_some(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_reach_the_recipes_that_take_them() {
+        let args = TrainArgs { init_scale: Some(1024.0), margin: Some(2), ..TrainArgs::default() };
+        let all = [RecipeName::F32, RecipeName::F16, RecipeName::Fp8Delayed];
+        assert!(resolve_for(&args, RecipeName::F32, &all).unwrap().train.recipe.scaler.is_none());
+        let f16 = resolve_for(&args, RecipeName::F16, &all).unwrap().train.recipe;
+        assert_eq!(f16.scaler.map(|s| s.init_scale), Some(1024.0));
+        let fp8 = resolve_for(&args, RecipeName::Fp8Delayed, &all).unwrap().train.recipe;
+        assert!(matches!(fp8.fp8.map(|f| f.scaling), Some(Fp8Scaling::Delayed { margin: 2, .. })));
+        let error = resolve_for(&args, RecipeName::F32, &[RecipeName::F32]).unwrap_err().to_string();
+        assert!(error.contains("--init-scale"), "{error}");
+    }
+
+    #[test]
+    fn flags_without_a_meaning_are_refused_by_name() {
+        let args = TrainArgs { sample_every: Some(3), ..TrainArgs::default() };
+        assert!(refuse_unused("bench", &args).unwrap_err().to_string().starts_with("--sample-every: `bench`"));
+        assert!(refuse_unused("bench", &TrainArgs::default()).is_ok());
+    }
+}

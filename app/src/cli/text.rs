@@ -1,0 +1,78 @@
+//! Text of reports: lines that fit [`WIDTH`] columns, and the way to stdout.
+
+use crate::{Outcome, show};
+use anyhow::Result;
+use std::io::{ErrorKind, Write};
+
+/// Columns that every report fits.
+pub const WIDTH: usize = 120;
+
+/// Writes a report. A reader that has seen enough (`| head`) is no error.
+pub fn print(text: &str) -> Result<Outcome> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Outcome::Done),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Outcome::Done),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// One JSON object on one line.
+pub fn print_json(report: &impl serde::Serialize) -> Result<Outcome> {
+    print(&format!("{}\n", serde_json::to_string(report)?))
+}
+
+/// Bytes with a decimal prefix, as datasheets count them: `80.0 GB`.
+pub fn bytes(n: u64) -> String {
+    format!("{}B", show::spaced(n as f64))
+}
+
+/// `text` in lines of at most `width` columns, broken at spaces.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let mut rest: Vec<char> = word.chars().collect();
+        while !rest.is_empty() {
+            let line = lines.last_mut().expect("there is a first line");
+            let used = line.chars().count();
+            let gap = usize::from(used > 0);
+            if used + gap + rest.len() <= width {
+                line.extend([" "].into_iter().take(gap));
+                line.extend(rest.drain(..));
+            } else if used > 0 {
+                lines.push(String::new());
+            } else {
+                line.extend(rest.drain(..width.min(rest.len())));
+                lines.push(String::new());
+            }
+        }
+    }
+    lines.retain(|l| !l.is_empty());
+    lines
+}
+
+/// Appends `text` to `out`, wrapped, each line indented; a first line starts with `lead` instead.
+pub fn paragraph(out: &mut String, lead: &str, indent: usize, text: &str) {
+    for (i, line) in wrap(text, WIDTH - indent).into_iter().enumerate() {
+        let start = if i == 0 { lead } else { "" };
+        out.push_str(&format!("{start:<indent$}{line}\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_at_spaces_and_long_words_anywhere() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghij kl", 4), ["abcd", "efgh", "ij", "kl"]);
+        assert_eq!(wrap("  ", 4), Vec::<String>::new());
+        let mut out = String::new();
+        paragraph(&mut out, "  x", 4, &"word ".repeat(60));
+        assert!(out.starts_with("  x word word") && out.lines().count() == 3);
+        assert!(out.lines().all(|l| l.chars().count() <= WIDTH), "{out}");
+        assert_eq!(bytes(80_000_000_000), "80.0 GB");
+        assert_eq!(bytes(512), "512.0 B");
+    }
+}

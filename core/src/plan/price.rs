@@ -1,0 +1,247 @@
+//! The modelled time of one instruction on one GPU:
+//! `max(FLOPs / (peak * efficiency), bytes / (bandwidth * efficiency)) + launch`.
+//!
+//! The efficiencies of [`EFFICIENCY`] are round numbers for large operands; small ones are slower than modelled but for the launch, since a
+//! product with few tiles leaves most of a GPU idle. Communication, the host and the data loader are not modelled.
+
+use super::device::{Architecture, Device, Rate};
+use crate::dtype::DType;
+use crate::op::Op;
+use crate::op::matmul::{MatMul, OperandScale};
+use crate::op::quantize::Scaling;
+use crate::program::{Instr, Program};
+use serde::Serialize;
+
+/// Seconds that one instruction adds on its own when the step is replayed as a CUDA graph.
+pub const LAUNCH_SECS: f64 = 2e-6;
+
+/// Kinds of work that share efficiencies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// Matrix products.
+    Product,
+    /// Fused attention, forward.
+    Attention,
+    /// Fused attention, backward.
+    AttentionBackward,
+    /// Convolutions.
+    Convolution,
+    /// Elementwise expressions, casts among them.
+    Elementwise,
+    /// Norms, softmax, losses, sums, pooling.
+    Reduction,
+    /// fp8 casts with amax and scale.
+    Quantize,
+    /// Embedding and gather, both ways.
+    Index,
+    /// Permute, concat, slice.
+    Layout,
+    /// Unscale, norm, clip, optimizer, scale updates.
+    Update,
+}
+
+impl Family {
+    /// The family of an operation; `None` for reshapes, which do nothing.
+    pub fn of(op: &Op) -> Option<Family> {
+        Some(match op {
+            Op::Reshape(_) => return None,
+            Op::MatMul(_) => Family::Product,
+            Op::Attention(_) => Family::Attention,
+            Op::AttentionBackward(_) => Family::AttentionBackward,
+            Op::Conv2d(_) | Op::Conv2dDgrad(_) | Op::Conv2dWgrad(_) => Family::Convolution,
+            Op::Map(_) => Family::Elementwise,
+            Op::Reduce(_)
+            | Op::Norm(_)
+            | Op::NormBackward(_)
+            | Op::Softmax(_)
+            | Op::SoftmaxBackward(_)
+            | Op::CrossEntropy(_)
+            | Op::CrossEntropyBackward(_)
+            | Op::Pool2d(_)
+            | Op::Pool2dBackward(_) => Family::Reduction,
+            Op::Quantize(_) | Op::QuantizeMx(_) => Family::Quantize,
+            Op::Embedding | Op::EmbeddingBackward(_) | Op::Gather | Op::GatherBackward(_) | Op::TopK(_) => Family::Index,
+            Op::Permute(_) | Op::Concat(_) | Op::Slice(_) | Op::SliceBackward(_) => Family::Layout,
+            Op::UnscaleCheck(_)
+            | Op::GradNorm(_)
+            | Op::ClipCoef(_)
+            | Op::ClipValue(_)
+            | Op::UpdateLossScale(_)
+            | Op::UpdateFp8Scales(_)
+            | Op::Optimizer(_)
+            | Op::Zero
+            | Op::Record(_) => Family::Update,
+        })
+    }
+
+    /// Name in reports.
+    pub fn name(self) -> &'static str {
+        self.efficiency().name
+    }
+
+    /// Its row of [`EFFICIENCY`].
+    pub fn efficiency(self) -> &'static Efficiency {
+        &EFFICIENCY[self as usize]
+    }
+}
+
+/// The share of a peak that a family reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Efficiency {
+    /// Name of the family.
+    pub name: &'static str,
+    /// Share of the peak rate.
+    pub compute: f64,
+    /// Share of the memory bandwidth.
+    pub bandwidth: f64,
+    /// What the numbers stand for.
+    pub basis: &'static str,
+}
+
+/// Efficiencies, in the order of [`Family`].
+#[rustfmt::skip]
+pub const EFFICIENCY: [Efficiency; 10] = [
+    Efficiency { name: "product",            compute: 0.70, bandwidth: 0.80, basis: "cuBLAS on large products: 0.65 to 0.75 of the dense peak under a power limit" },
+    Efficiency { name: "attention",          compute: 0.50, bandwidth: 0.80, basis: "FlashAttention-2 and -3 forward, head size 64 to 128" },
+    Efficiency { name: "attention_backward", compute: 0.40, bandwidth: 0.80, basis: "FlashAttention-2 and -3 backward" },
+    Efficiency { name: "convolution",        compute: 0.50, bandwidth: 0.80, basis: "cuDNN, channels last, 64 channels and more" },
+    Efficiency { name: "elementwise",        compute: 0.50, bandwidth: 0.80, basis: "streaming kernels" },
+    Efficiency { name: "reduction",          compute: 0.50, bandwidth: 0.70, basis: "row kernels: norms, softmax, losses" },
+    Efficiency { name: "quantize",           compute: 0.50, bandwidth: 0.70, basis: "cast with amax and transpose" },
+    Efficiency { name: "index",              compute: 0.25, bandwidth: 0.50, basis: "gathers and scatters of rows" },
+    Efficiency { name: "layout",             compute: 0.50, bandwidth: 0.70, basis: "strided copies" },
+    Efficiency { name: "update",             compute: 0.50, bandwidth: 0.80, basis: "multi-tensor kernels over all parameters" },
+];
+
+/// What bounds an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bound {
+    /// Arithmetic.
+    Compute,
+    /// Memory traffic.
+    Memory,
+    /// The launch takes longer than either.
+    Launch,
+}
+
+impl Bound {
+    /// All bounds.
+    pub const ALL: [Bound; 3] = [Bound::Compute, Bound::Memory, Bound::Launch];
+
+    /// Name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Bound::Compute => "compute",
+            Bound::Memory => "memory",
+            Bound::Launch => "launch",
+        }
+    }
+}
+
+/// A priced instruction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    /// Kind of work.
+    pub family: Family,
+    /// Rate the arithmetic was recorded for.
+    pub rate: Rate,
+    /// The GPU has that rate.
+    pub native: bool,
+    /// Modelled seconds.
+    pub secs: f64,
+    /// What decides them.
+    pub bound: Bound,
+}
+
+/// The dtype an instruction multiplies in: that of the operands of products (e5m2 where one of two fp8 operands is e5m2), f32 elsewhere.
+pub fn compute_dtype(program: &Program, instr: &Instr) -> DType {
+    let dtype = |k: usize| program.ty(instr.inputs[k]).dtype;
+    match &instr.op {
+        Op::MatMul(m) if m.compute == DType::Tf32 && dtype(0) == DType::F32 => DType::Tf32,
+        Op::MatMul(_) if dtype(0).is_fp8() && dtype(1) == DType::E5m2 => DType::E5m2,
+        Op::MatMul(_)
+        | Op::Attention(_)
+        | Op::AttentionBackward(_)
+        | Op::Conv2d(_)
+        | Op::Conv2dDgrad(_)
+        | Op::Conv2dWgrad(_) => dtype(0),
+        Op::Map(_)
+        | Op::Reduce(_)
+        | Op::Norm(_)
+        | Op::NormBackward(_)
+        | Op::Softmax(_)
+        | Op::SoftmaxBackward(_)
+        | Op::CrossEntropy(_)
+        | Op::CrossEntropyBackward(_)
+        | Op::Embedding
+        | Op::EmbeddingBackward(_)
+        | Op::Reshape(_)
+        | Op::Permute(_)
+        | Op::Concat(_)
+        | Op::Slice(_)
+        | Op::SliceBackward(_)
+        | Op::Gather
+        | Op::GatherBackward(_)
+        | Op::TopK(_)
+        | Op::Pool2d(_)
+        | Op::Pool2dBackward(_)
+        | Op::Quantize(_)
+        | Op::QuantizeMx(_)
+        | Op::UnscaleCheck(_)
+        | Op::GradNorm(_)
+        | Op::ClipCoef(_)
+        | Op::ClipValue(_)
+        | Op::UpdateLossScale(_)
+        | Op::UpdateFp8Scales(_)
+        | Op::Optimizer(_)
+        | Op::Zero
+        | Op::Record(_) => DType::F32,
+    }
+}
+
+/// The rate of an instruction.
+pub fn rate(program: &Program, instr: &Instr) -> Rate {
+    let blocks = |m: &MatMul| m.scales.iter().any(|s| matches!(s, OperandScale::Block32Last | OperandScale::Block32First));
+    if matches!(&instr.op, Op::MatMul(m) if blocks(m)) { Rate::Mxfp8 } else { Rate::of(compute_dtype(program, instr)) }
+}
+
+/// Prices `instr`; `None` if it takes no time.
+pub fn price(program: &Program, instr: &Instr, device: &Device) -> Option<Price> {
+    let family = Family::of(&instr.op)?;
+    let (rate, cost, efficiency) = (rate(program, instr), program.cost(instr), family.efficiency());
+    let resolved = device.resolve(rate);
+    let bytes = cost.read_bytes + cost.written_bytes + extra_bytes(program, instr, device.architecture, resolved.native);
+    let compute = cost.flops as f64 / (resolved.peak * efficiency.compute);
+    let memory = bytes as f64 / (device.bandwidth() * efficiency.bandwidth);
+    let work = compute.max(memory);
+    let bound = if work < LAUNCH_SECS {
+        Bound::Launch
+    } else if compute >= memory {
+        Bound::Compute
+    } else {
+        Bound::Memory
+    };
+    Some(Price { family, rate, native: resolved.native, secs: work + LAUNCH_SECS, bound })
+}
+
+/// Traffic that the operands alone do not show: the amax pass of current scaling, and transposed copies of fp8 operands.
+fn extra_bytes(program: &Program, instr: &Instr, architecture: Architecture, native: bool) -> u64 {
+    let size = |k: usize| program.ty(instr.inputs[k]).size_bytes() as u64;
+    if let Op::Quantize(q) = &instr.op
+        && matches!(q.scaling, Scaling::Current { .. })
+    {
+        return size(0);
+    }
+    if let Op::MatMul(m) = &instr.op
+        && native
+        && architecture.fp8_needs_transposes()
+        && program.ty(instr.inputs[0]).dtype.is_fp8()
+    {
+        let a = if m.trans_a { size(0) } else { 0 };
+        let b = if m.trans_b { 0 } else { size(1) };
+        return a + b;
+    }
+    0
+}

@@ -1,0 +1,139 @@
+//! Advice on the sizes of matrix products: tensor cores read operands in pieces of 16 bytes, work best on rows of 128 bytes, and give
+//! the result in tiles of 128. Source: NVIDIA, Matrix Multiplication Background User's Guide; shape rules of fp8 in `precision/fp8.rs`.
+
+use super::price;
+use crate::dtype::DType;
+use crate::op::Op;
+use crate::op::matmul::OperandScale;
+use crate::op::quantize::MX_BLOCK;
+use crate::program::Program;
+use std::collections::BTreeMap;
+
+/// Bytes that a row must be a multiple of for tensor cores to read it without padding.
+const ROW_BYTES: usize = 16;
+/// Bytes of a row that use the memory system fully.
+const GOOD_ROW_BYTES: usize = 128;
+/// Rows and columns of a tile of the result.
+const TILE: usize = 128;
+
+/// What one size of a product should be a multiple of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Steps {
+    must: usize,
+    good: usize,
+}
+
+fn steps(dtype: DType, mx: bool) -> Steps {
+    let width = dtype.size_bytes();
+    let must = if mx { MX_BLOCK } else { ROW_BYTES / width };
+    Steps { must, good: GOOD_ROW_BYTES / width }
+}
+
+/// One line for each size that is not the multiple it should be, naming the products it appears in; and the fp8 layers that fell back.
+pub(super) fn advice(program: &Program) -> Vec<String> {
+    // (size, step, whether it is a must) -> scopes, in order of appearance.
+    let mut found: BTreeMap<(std::cmp::Reverse<bool>, usize, usize), Vec<String>> = BTreeMap::new();
+    let mut lines = Vec::new();
+    for instr in &program.instrs {
+        let Op::MatMul(m) = &instr.op else { continue };
+        let Ok(d) = m.dims(program.ty(instr.inputs[0]), program.ty(instr.inputs[1])) else { continue };
+        let mx = m.scales.iter().any(|s| matches!(s, OperandScale::Block32Last | OperandScale::Block32First));
+        let dtype = price::compute_dtype(program, instr);
+        let steps = steps(dtype, mx);
+        let scope = program.scope(instr.scope);
+        let mut note = |size: usize, step: usize, must: bool| {
+            let scopes = found.entry((std::cmp::Reverse(must), size, step)).or_default();
+            let what = format!("{scope} ({}x{}x{} {dtype})", d.m, d.n, d.k);
+            if !scopes.contains(&what) {
+                scopes.push(what);
+            }
+        };
+        let mut sizes = vec![d.m, d.n, d.k];
+        sizes.dedup();
+        for size in sizes {
+            if !size.is_multiple_of(steps.must) {
+                note(size, steps.must, true);
+            } else if size > steps.good && !size.is_multiple_of(steps.good) {
+                note(size, steps.good, false);
+            }
+        }
+        for size in [d.m, d.n] {
+            if size > TILE && size.is_multiple_of(steps.good) && !size.is_multiple_of(TILE) {
+                note(size, TILE, false);
+            }
+        }
+        if let Some(refused) = instr.why.as_deref().and_then(refusal)
+            && !lines.iter().any(|l: &String| l.starts_with(scope))
+        {
+            lines.push(format!("{scope}: {refused}"));
+        }
+    }
+    lines.extend(found.into_iter().map(|((must, size, step), scopes)| {
+        let padded = size.next_multiple_of(step);
+        let verb = if must.0 { "tensor cores need" } else { "is faster with" };
+        let others = match scopes.len() {
+            1 => String::new(),
+            n => format!(" and {} more products", n - 1),
+        };
+        let first = &scopes[0];
+        match must.0 {
+            true => format!("size {size}: {verb} a multiple of {step}, such as {padded}: {first}{others}"),
+            false => format!("size {size} {verb} a multiple of {step}, such as {padded}: {first}{others}"),
+        }
+    }));
+    lines
+}
+
+/// The part of a reason that says why a layer is not in fp8.
+fn refusal(why: &str) -> Option<&str> {
+    why.split("; ").find(|part| part.starts_with("fp8:") && part.contains("is not a multiple of"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::precision::Region;
+    use crate::precision::recipe::{Recipe, RecipeName};
+    use crate::program::{Init, Rate};
+    use crate::shape::Ty;
+    use crate::trace::Graph;
+
+    fn product(region: Region, [m, n, k]: [usize; 3]) -> Program {
+        let g = Graph::new("product", false);
+        let x = g.input("x", Ty::new(DType::F32, [m, k]), Rate::Step);
+        g.autocast(region, || {
+            let _scope = g.scope("net.fc");
+            let w = g.param("weight", [n, k], Init::Fill(0.0));
+            g.output("y", x.linear(w, None));
+        });
+        g.finish().unwrap()
+    }
+
+    #[test]
+    fn round_sizes_need_no_advice() {
+        for name in RecipeName::ALL {
+            let program = product(Recipe::new(name).region(), [256, 512, 1024]);
+            assert_eq!(advice(&program), Vec::<String>::new(), "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_sizes_are_named_with_the_multiple_of_their_dtype() {
+        let lines = advice(&product(Region::low(DType::Bf16), [256, 50257, 768]));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("size 50257: tensor cores need a multiple of 8, such as 50264"), "{lines:?}");
+        assert!(lines[0].contains("net.fc (256x50257x768 bf16)"), "{lines:?}");
+        let lines = advice(&product(Region::low(DType::Bf16), [256, 200, 768]));
+        assert!(lines[0].contains("size 200 is faster with a multiple of 64, such as 256"), "{lines:?}");
+        let lines = advice(&product(Region::low(DType::Bf16), [256, 320, 768]));
+        assert!(lines[0].contains("size 320 is faster with a multiple of 128, such as 384"), "{lines:?}");
+    }
+
+    #[test]
+    fn fp8_layers_that_fall_back_say_why() {
+        let lines = advice(&product(Recipe::new(RecipeName::Fp8Current).region(), [256, 128, 136]));
+        assert!(lines[0].starts_with("net.fc: fp8: in_features 136 is not a multiple of 16"), "{lines:?}");
+        let lines = advice(&product(Recipe::new(RecipeName::Mxfp8).region(), [256, 128, 48]));
+        assert!(lines[0].contains("in_features 48 is not a multiple of 32"), "{lines:?}");
+    }
+}

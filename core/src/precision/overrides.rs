@@ -1,0 +1,200 @@
+//! Overrides: the user's word on the precision of a part of the model, by scope.
+//!
+//! A pattern is a glob over scope names whose separator is the dot: `*` stands for anything inside one segment, `**` for any number of
+//! segments, `?`, `[0-3]` and `{a,b}` as in a shell. A pattern covers the scopes inside the one it names. Where several match, the last wins.
+//! Overrides act at record time, inside autocast regions only: the gradient instructions of a scope follow its forward ones.
+
+use super::autocast::Region;
+use super::recipe::{Fp8Config, Recipe};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use globset::{GlobBuilder, GlobMatcher};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What an override asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverrideDtype {
+    /// No low dtype: operands of products are widened to f32.
+    F32,
+    /// Products in tf32.
+    Tf32,
+    /// bf16 autocast, no fp8.
+    Bf16,
+    /// f16 autocast, no fp8.
+    F16,
+    /// Linear layers in the recipe's fp8, also where the model leaves it out.
+    Fp8,
+}
+
+impl OverrideDtype {
+    /// All of them.
+    pub const ALL: [OverrideDtype; 5] =
+        [OverrideDtype::F32, OverrideDtype::Tf32, OverrideDtype::Bf16, OverrideDtype::F16, OverrideDtype::Fp8];
+
+    /// The token a user types.
+    pub const fn name(self) -> &'static str {
+        match self {
+            OverrideDtype::F32 => "f32",
+            OverrideDtype::Tf32 => "tf32",
+            OverrideDtype::Bf16 => "bf16",
+            OverrideDtype::F16 => "f16",
+            OverrideDtype::Fp8 => "fp8",
+        }
+    }
+
+    /// The low dtype of the region; `None` for fp8, which keeps the recipe's.
+    const fn low(self) -> Option<DType> {
+        match self {
+            OverrideDtype::F32 => Some(DType::F32),
+            OverrideDtype::Tf32 => Some(DType::Tf32),
+            OverrideDtype::Bf16 => Some(DType::Bf16),
+            OverrideDtype::F16 => Some(DType::F16),
+            OverrideDtype::Fp8 => None,
+        }
+    }
+}
+
+impl std::str::FromStr for OverrideDtype {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<OverrideDtype> {
+        OverrideDtype::ALL.into_iter().find(|d| d.name() == s).ok_or_else(|| {
+            let names = OverrideDtype::ALL.map(OverrideDtype::name).join(", ");
+            Error::config("override dtype", format!("one of {names}"), format!("`{s}`"))
+        })
+    }
+}
+
+/// The precision of the scopes that match a pattern.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// Glob over scope names, such as `gpt.h*.mlp.*`.
+    pub scope: String,
+    /// What the scopes compute in.
+    pub dtype: OverrideDtype,
+}
+
+impl std::str::FromStr for Override {
+    type Err = Error;
+
+    /// `SCOPE=DTYPE`, such as `gpt.head=f32`.
+    fn from_str(s: &str) -> Result<Override> {
+        let bad = || Error::config("override", "SCOPE=DTYPE, such as gpt.head=f32", format!("`{s}`"));
+        let (scope, dtype) = s.rsplit_once('=').ok_or_else(bad)?;
+        let parsed = Override { scope: scope.trim().to_string(), dtype: dtype.trim().parse()? };
+        Pattern::new(&parsed.scope)?;
+        Ok(parsed)
+    }
+}
+
+/// A compiled glob over scope names.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    text: String,
+    glob: GlobMatcher,
+}
+
+impl Pattern {
+    /// Compiles `text`.
+    pub fn new(text: &str) -> Result<Pattern> {
+        let bad = |why: String| {
+            Error::config("scope pattern", "a glob over scope names, such as gpt.h*.mlp.*", format!("`{text}` ({why})"))
+        };
+        if text.is_empty() {
+            return Err(bad("it is empty".into()));
+        }
+        if let Some(c) = text.chars().find(|c| c.is_whitespace() || matches!(c, '/' | '\\')) {
+            return Err(bad(format!("no scope name has {c:?}")));
+        }
+        let glob = GlobBuilder::new(&text.replace('.', "/"))
+            .literal_separator(true)
+            .backslash_escape(false)
+            .build()
+            .map_err(|e| bad(e.kind().to_string()))?;
+        Ok(Pattern { text: text.to_string(), glob: glob.compile_matcher() })
+    }
+
+    /// Whether it names `scope` or a scope around it.
+    pub fn covers(&self, scope: &str) -> bool {
+        let path = scope.replace('.', "/");
+        let around = path.match_indices('/').map(|(end, _)| &path[..end]);
+        !path.is_empty() && (self.glob.is_match(&path) || around.into_iter().any(|p| self.glob.is_match(p)))
+    }
+
+    /// Refuses a pattern, given as `setting`, that covers none of `scopes`, naming close ones.
+    pub fn check<'a>(&self, setting: &str, scopes: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+        if scopes.clone().any(|s| self.covers(s)) {
+            return Ok(());
+        }
+        let mut close: Vec<(f64, &str)> =
+            scopes.filter(|s| !s.is_empty()).map(|s| (strsim::jaro_winkler(&self.text, s), s)).collect();
+        close.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+        close.dedup();
+        let names: Vec<&str> = close.iter().take(4).map(|(_, s)| *s).collect();
+        let expected = match names.is_empty() {
+            true => "a scope of the model; it has none".to_string(),
+            false => format!("a pattern that matches a scope of the model, such as {}", names.join(", ")),
+        };
+        Err(Error::config(setting, expected, format!("`{}`", self.text)))
+    }
+}
+
+/// The overrides of a recipe, ready for recording.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    rules: Vec<Rule>,
+    low: Option<DType>,
+    fp8: Option<Fp8Config>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    pattern: Pattern,
+    dtype: OverrideDtype,
+    reason: Arc<str>,
+}
+
+impl Overrides {
+    /// Compiles the overrides of `recipe`.
+    pub fn new(recipe: &Recipe) -> Result<Overrides> {
+        let rule = |o: &Override| {
+            if o.dtype == OverrideDtype::Fp8 && recipe.fp8.is_none() {
+                let expected = "f32, tf32, bf16 or f16, since the recipe has no fp8 scaling";
+                return Err(Error::config(format!("override {}", o.scope), expected, "fp8"));
+            }
+            let reason = Arc::from(format!("override {}: {}", o.scope, o.dtype.name()));
+            Ok(Rule { pattern: Pattern::new(&o.scope)?, dtype: o.dtype, reason })
+        };
+        let rules = recipe.overrides.iter().map(rule).collect::<Result<_>>()?;
+        Ok(Overrides { rules, low: recipe.low, fp8: recipe.fp8 })
+    }
+
+    /// The rule that decides for `scope`: the last that covers it.
+    pub(crate) fn rule(&self, scope: &str) -> Option<usize> {
+        self.rules.iter().rposition(|r| r.pattern.covers(scope))
+    }
+
+    /// The region of the model code as rule `rule` changes it.
+    pub(crate) fn region(&self, rule: usize) -> Region {
+        match self.rules[rule].dtype.low() {
+            Some(low) => Region { low: Some(low), fp8: None },
+            None => Region { low: self.low, fp8: self.fp8 },
+        }
+    }
+
+    /// What instructions decided by rule `rule` say: `override gpt.head: f32`.
+    pub(crate) fn reason(&self, rule: usize) -> Arc<str> {
+        self.rules[rule].reason.clone()
+    }
+
+    /// Refuses a pattern that covers no scope of the recording.
+    pub(crate) fn check(&self, scopes: &[String]) -> Result<()> {
+        self.rules.iter().try_for_each(|r| r.pattern.check("override", scopes.iter().map(String::as_str)))
+    }
+}
+
+#[cfg(test)]
+#[path = "overrides_tests.rs"]
+mod tests;

@@ -1,0 +1,352 @@
+//! Warnings from what a step reports anyway: cheap enough for every run. Each is raised once.
+//!
+//! A skipped step is no illness: a scaler that starts high skips until its scale fits. What is: a scale that falls for ever, a run that skips
+//! half its steps, gradients that are zero, fp8 tensors without a signal or that lose much of it, non-finite values nobody catches.
+
+use crate::precision::Recipe;
+use crate::precision::recipe::Fp8Scaling;
+use crate::program::{Fp8Slot, Program};
+use crate::telemetry::{Fp8Stats, StepReport};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, VecDeque};
+
+/// Steps that shares are taken over.
+const WINDOW: usize = 50;
+/// Skipped steps among them from which a run counts as stuck.
+const STUCK: usize = 20;
+/// Skipped steps in a row that end below [`DEEP`] and so cannot be a search for the first scale.
+const SPIRAL: usize = 8;
+/// A loss scale below this scales gradients down: no overflow of the scaling itself explains it.
+const DEEP: f32 = 1.0;
+/// Steps in a row with a condition until it is believed.
+const PATIENCE: u32 = 5;
+/// Steps at the start in which fp8 scales are still being found.
+const SETTLE: u64 = 3;
+/// Share of non-zero values lost to zero, and of values at the largest code, that are too many.
+const UNDERFLOW: f32 = 0.1;
+const SATURATED: f32 = 0.01;
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ailment {
+    /// Loss or gradients are not finite and the step was not skipped: weights and moments are lost.
+    NonFinite,
+    /// The loss scale falls step after step and nothing becomes finite.
+    ScaleSpiral,
+    /// The loss scale is at its floor and steps are still skipped.
+    ScaleAtFloor,
+    /// Many steps are skipped though the scale moves.
+    ManySkips,
+    /// Every gradient is exactly zero.
+    ZeroGradients,
+    /// fp8 tensors whose amax is 0 step after step.
+    DeadFp8,
+    /// fp8 tensors of which much becomes zero.
+    Fp8Underflow,
+    /// fp8 tensors of which much is cut off at the largest value.
+    Fp8Saturation,
+    /// fp8 tensors with non-finite values.
+    Fp8NonFinite,
+}
+
+/// Something to do something about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// What is wrong.
+    pub ailment: Ailment,
+    /// Step at which it was believed.
+    pub step: u64,
+    /// What was seen.
+    pub message: String,
+    /// What helps.
+    pub remedy: String,
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "step {}: {}; {}", self.step, self.message, self.remedy)
+    }
+}
+
+/// Watches the reports of a run.
+#[derive(Clone, Debug)]
+pub struct Health {
+    recipe: Recipe,
+    slots: Vec<Fp8Slot>,
+    raised: BTreeSet<Ailment>,
+    recent_skips: VecDeque<bool>,
+    skips_in_a_row: usize,
+    zero_in_a_row: u32,
+    /// Steps in a row, for each fp8 tensor: dead, underflowing, saturating.
+    fp8_in_a_row: Vec<[u32; 3]>,
+}
+
+impl Health {
+    /// For a run of `program` (its training step) under `recipe`.
+    pub fn new(recipe: &Recipe, program: &Program) -> Health {
+        Health {
+            recipe: recipe.clone(),
+            slots: program.fp8_slots.clone(),
+            raised: BTreeSet::new(),
+            recent_skips: VecDeque::with_capacity(WINDOW),
+            skips_in_a_row: 0,
+            zero_in_a_row: 0,
+            fp8_in_a_row: vec![[0; 3]; program.fp8_slots.len()],
+        }
+    }
+
+    /// Takes the report of a step, with the statistics of `Session::fp8_stats` (empty without fp8), and says what is new.
+    pub fn observe(&mut self, report: &StepReport, fp8: &[Fp8Stats]) -> Vec<Warning> {
+        let mut found = Vec::new();
+        self.scale(report, &mut found);
+        self.values(report, &mut found);
+        self.fp8(report, fp8, &mut found);
+        let new = found.into_iter().filter(|(ailment, ..)| self.raised.insert(*ailment));
+        new.map(|(ailment, message, remedy)| Warning { ailment, step: report.step, message, remedy }).collect()
+    }
+
+    fn scale(&mut self, r: &StepReport, found: &mut Vec<(Ailment, String, String)>) {
+        if self.recent_skips.len() == WINDOW {
+            self.recent_skips.pop_front();
+        }
+        self.recent_skips.push_back(r.skipped);
+        self.skips_in_a_row = if r.skipped { self.skips_in_a_row + 1 } else { 0 };
+        let (Some(scale), Some(config), true) = (r.loss_scale, self.recipe.scaler, r.skipped) else { return };
+        let remedy = "scaling is not the cause: something is non-finite by itself. Lower --lr, clip (--grad-clip 1), use --recipe bf16, or find \
+                      the layer with `mantissa doctor` and keep it in f32";
+        if self.skips_in_a_row >= SPIRAL && scale < DEEP {
+            let n = self.skips_in_a_row;
+            let message = format!("loss scale spiral: {n} steps skipped in a row, loss_scale down to {scale}");
+            found.push((Ailment::ScaleSpiral, message, remedy.into()));
+        }
+        if f64::from(scale) <= config.min_scale && self.skips_in_a_row > 1 {
+            let message = format!("the loss scale is at its floor ({scale}) and steps are still skipped");
+            found.push((Ailment::ScaleAtFloor, message, remedy.into()));
+        }
+        let skips = self.recent_skips.iter().filter(|s| **s).count();
+        // A run of skips that is still going on may be the search for the first scale.
+        let broken = self.recent_skips.len() > skips && skips >= STUCK && self.skips_in_a_row < skips;
+        if broken {
+            let message = format!("{skips} of the last {} steps were skipped", self.recent_skips.len());
+            let remedy = format!(
+                "the loss scale grows too often (--growth-interval is {}) or the gradients vary too much: lower --lr, raise \
+                 --growth-interval, or use --recipe bf16",
+                config.growth_interval
+            );
+            found.push((Ailment::ManySkips, message, remedy));
+        }
+    }
+
+    fn values(&mut self, r: &StepReport, found: &mut Vec<(Ailment, String, String)>) {
+        if !r.skipped && (r.found_inf || !r.loss.is_finite()) {
+            let message = format!(
+                "the loss is {} and grad_norm {}, and the step was not skipped: the weights are lost",
+                r.loss, r.grad_norm
+            );
+            let remedy = "start again with a lower --lr, a longer --warmup or --grad-clip 1; `mantissa doctor` names the first instruction that failed";
+            found.push((Ailment::NonFinite, message, remedy.into()));
+        }
+        self.zero_in_a_row = if r.grad_norm == 0.0 { self.zero_in_a_row + 1 } else { 0 };
+        if self.zero_in_a_row >= PATIENCE {
+            let message = format!("every gradient has been exactly 0 for {} steps", self.zero_in_a_row);
+            let remedy = match r.loss_scale {
+                Some(scale) => format!("they underflow: raise --init-scale (the loss scale is {scale}) or use --recipe bf16"),
+                None => "nothing reaches the weights: look for a dead layer or a constant loss".into(),
+            };
+            found.push((Ailment::ZeroGradients, message, remedy));
+        }
+    }
+
+    fn fp8(&mut self, r: &StepReport, stats: &[Fp8Stats], found: &mut Vec<(Ailment, String, String)>) {
+        let nonfinite = self.named(stats, |s| s.nonfinite > 0.0);
+        if let Some((names, _)) = nonfinite {
+            let message = format!("fp8 tensors hold non-finite values: {names}");
+            let remedy = "the scale is kept, the values stay non-finite: lower --lr, clip, or keep that layer in bf16".into();
+            found.push((Ailment::Fp8NonFinite, message, remedy));
+        }
+        if r.step <= SETTLE {
+            return;
+        }
+        for (counts, s) in self.fp8_in_a_row.iter_mut().zip(stats) {
+            let now = [s.amax == 0.0, s.underflow > UNDERFLOW, s.saturated > SATURATED];
+            for (count, now) in counts.iter_mut().zip(now) {
+                *count = if now { *count + 1 } else { 0 };
+            }
+        }
+        let worst = |of: usize| {
+            let slots = self.fp8_in_a_row.iter().zip(&self.slots).filter(|(c, _)| c[of] >= PATIENCE);
+            list(slots.map(|(_, s)| s.name.as_str()))
+        };
+        if let Some((names, count)) = worst(0) {
+            let message = format!("dead fp8 history: amax is 0 in {count} tensors: {names}");
+            let remedy = "no signal passes there: look for dead units, a zero weight or a gradient that is cut off".into();
+            found.push((Ailment::DeadFp8, message, remedy));
+        }
+        if let Some((names, _)) = worst(1) {
+            let message = format!("more than {:.0}% of the non-zero values become 0 in fp8: {names}", 100.0 * UNDERFLOW);
+            let remedy = self
+                .fp8_remedy("a shorter --amax-history or --amax-algo most-recent, so that one old peak does not set the scale");
+            found.push((Ailment::Fp8Underflow, message, remedy));
+        }
+        if let Some((names, _)) = worst(2) {
+            let message = format!("more than {:.0}% of the values saturate in fp8: {names}", 100.0 * SATURATED);
+            let remedy = self.fp8_remedy("--margin 1 or more, or a longer --amax-history");
+            found.push((Ailment::Fp8Saturation, message, remedy));
+        }
+    }
+
+    /// The remedy for fp8 scales that do not fit, by where they come from.
+    fn fp8_remedy(&self, delayed: &str) -> String {
+        match self.recipe.fp8.map(|f| f.scaling) {
+            Some(Fp8Scaling::Delayed { .. }) => {
+                format!("take {delayed}, or --recipe fp8-current; or keep these layers in bf16")
+            }
+            Some(Fp8Scaling::Current { .. }) => {
+                "the values span more than fp8 holds: take --recipe mxfp8 or keep these layers in bf16".into()
+            }
+            Some(Fp8Scaling::Mx { .. }) => "blocks of 32 span more than fp8 holds: keep these layers in bf16".into(),
+            None => "keep these layers in bf16".into(),
+        }
+    }
+
+    fn named(&self, stats: &[Fp8Stats], bad: impl Fn(&Fp8Stats) -> bool) -> Option<(String, usize)> {
+        list(stats.iter().zip(&self.slots).filter(|(s, _)| bad(s)).map(|(_, slot)| slot.name.as_str()))
+    }
+}
+
+/// The first names, and how many there are; `None` for none.
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> Option<(String, usize)> {
+    let all: Vec<&str> = names.collect();
+    let shown = all.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    match all.len() {
+        0 => None,
+        n @ 1..=3 => Some((shown, n)),
+        n => Some((format!("{shown} and {} more", n - 3), n)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+    use crate::precision::recipe::RecipeName;
+
+    fn health(name: RecipeName, slots: &[&str]) -> Health {
+        let fp8_slots = slots.iter().map(|n| Fp8Slot { name: n.to_string(), dtype: DType::E4m3 }).collect();
+        Health::new(&Recipe::new(name), &Program { fp8_slots, ..Program::default() })
+    }
+
+    fn report(step: u64) -> StepReport {
+        StepReport {
+            step,
+            loss: 2.0,
+            lr: 1e-3,
+            grad_norm: 1.0,
+            loss_scale: None,
+            found_inf: false,
+            skipped: false,
+            skipped_total: 0,
+            growth_tracker: None,
+            fp8: None,
+        }
+    }
+
+    fn skipped(step: u64, scale: f32) -> StepReport {
+        StepReport { loss_scale: Some(scale), found_inf: true, skipped: true, grad_norm: f32::INFINITY, ..report(step) }
+    }
+
+    fn good(step: u64, scale: f32) -> StepReport {
+        StepReport { loss_scale: Some(scale), ..report(step) }
+    }
+
+    fn stats(amax: f32, underflow: f32, saturated: f32) -> Fp8Stats {
+        Fp8Stats { amax, scale: 1.0, underflow, saturated, nonfinite: 0.0 }
+    }
+
+    #[test]
+    fn a_search_for_the_first_scale_is_no_illness() {
+        let mut h = health(RecipeName::F16, &[]);
+        for step in 1..=30 {
+            let scale = 2f32.powi(40 - step as i32);
+            assert_eq!(h.observe(&skipped(step, scale), &[]), [], "step {step}");
+        }
+        for step in 31..200 {
+            let r = if step == 130 { skipped(step, 2048.0) } else { good(step, 1024.0) };
+            assert_eq!(h.observe(&r, &[]), [], "step {step}");
+        }
+    }
+
+    #[test]
+    fn a_spiral_is_raised_once_and_then_the_floor() {
+        let mut h = health(RecipeName::F16, &[]);
+        let mut raised = Vec::new();
+        for step in 1..60 {
+            let scale = 2f32.powi(16 - step as i32).max(2f32.powi(-14));
+            raised.extend(h.observe(&skipped(step, scale), &[]));
+        }
+        assert_eq!(raised.iter().map(|w| w.ailment).collect::<Vec<_>>(), [Ailment::ScaleSpiral, Ailment::ScaleAtFloor]);
+        assert!(raised[0].step == 17 && raised[0].message.contains("17 steps"), "{}", raised[0]);
+        assert!(raised[0].remedy.contains("bf16"));
+    }
+
+    #[test]
+    fn skipping_every_other_step_is_many_skips() {
+        let mut h = health(RecipeName::F16, &[]);
+        let warnings: Vec<Warning> =
+            (1..=60).flat_map(|s| h.observe(&if s % 2 == 0 { skipped(s, 1024.0) } else { good(s, 512.0) }, &[])).collect();
+        assert_eq!(warnings.iter().map(|w| (w.ailment, w.step)).collect::<Vec<_>>(), [(Ailment::ManySkips, 40)]);
+    }
+
+    #[test]
+    fn non_finite_values_without_a_scaler_are_raised_at_once() {
+        let mut h = health(RecipeName::Bf16, &[]);
+        let bad = StepReport { loss: f32::NAN, grad_norm: f32::NAN, found_inf: true, ..report(4) };
+        let seen: Vec<Ailment> = h.observe(&bad, &[]).iter().map(|w| w.ailment).collect();
+        assert_eq!(seen, [Ailment::NonFinite]);
+        assert_eq!(h.observe(&StepReport { step: 5, ..bad }, &[]), []);
+    }
+
+    #[test]
+    fn zero_gradients_ask_for_a_higher_scale() {
+        let mut h = health(RecipeName::F16, &[]);
+        let zero = |s| StepReport { grad_norm: 0.0, ..good(s, 1.0) };
+        let w: Vec<Warning> = (1..=9).flat_map(|s| h.observe(&zero(s), &[])).collect();
+        assert_eq!((w.len(), w[0].ailment, w[0].step), (1, Ailment::ZeroGradients, 5));
+        assert!(w[0].remedy.contains("--init-scale"));
+    }
+
+    #[test]
+    fn fp8_tensors_are_named_once_the_condition_lasts() {
+        let mut h = health(RecipeName::Fp8Delayed, &["a.x", "a.dy", "b.x"]);
+        let bad = [stats(0.0, 0.0, 0.0), stats(1.0, 0.5, 0.0), stats(1.0, 0.0, 0.2)];
+        let fine = [stats(1.0, 0.01, 0.001); 3];
+        let mut seen = Vec::new();
+        for step in 1..=6 {
+            seen.extend(h.observe(&report(step), &bad));
+        }
+        seen.extend(h.observe(&report(7), &fine));
+        assert_eq!(seen, [], "three steps to settle, then five in a row");
+        for step in 8..=20 {
+            seen.extend(h.observe(&report(step), &bad));
+        }
+        let kinds: Vec<Ailment> = seen.iter().map(|w| w.ailment).collect();
+        assert_eq!(kinds, [Ailment::DeadFp8, Ailment::Fp8Underflow, Ailment::Fp8Saturation]);
+        assert!(seen[0].message.contains("a.x") && seen[1].message.contains("a.dy") && seen[2].message.contains("b.x"));
+        assert!(seen[2].remedy.contains("--margin"), "{}", seen[2].remedy);
+        assert!(seen.iter().all(|w| w.step == 12));
+    }
+
+    #[test]
+    fn non_finite_fp8_tensors_are_raised_at_once() {
+        let mut h = health(RecipeName::Fp8Current, &["a.x"]);
+        let w = h.observe(&report(1), &[Fp8Stats { nonfinite: 3.0, ..stats(1.0, 0.0, 0.0) }]);
+        assert_eq!(w[0].ailment, Ailment::Fp8NonFinite);
+    }
+
+    #[test]
+    fn long_lists_of_names_are_cut() {
+        assert_eq!(list(["a", "b", "c", "d", "e"].into_iter()), Some(("a, b, c and 2 more".into(), 5)));
+        assert_eq!(list(std::iter::empty()), None);
+    }
+}

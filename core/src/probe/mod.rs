@@ -1,0 +1,20 @@
+//! Looking inside a step: what every instruction reads and writes, what rounding does to it, and what to do about it.
+//!
+//! [`observe`] is the hook that backends call around each instruction; [`stats`] measures one tensor, a rounded copy against its original,
+//! or what a format would do to it. On top of them: [`compare`] (two recipes, instruction by instruction), [`examine`] (the first non-finite
+//! value of a step), [`doctor`] (findings and remedies) and [`health`] (warnings from step reports alone, cheap enough for every run).
+//! No clock here: a host that wants times brings its own observer.
+
+pub mod compare;
+pub mod conversion;
+pub mod doctor;
+pub mod examine;
+pub mod health;
+pub mod observe;
+pub mod phase;
+pub mod stats;
+
+#[cfg(test)]
+mod testing;
+
+pub use observe::{Moment, Observer, Values};

@@ -1,0 +1,48 @@
+//! Small runs for the tests of this folder.
+
+use crate::cpu::CpuBackend;
+use crate::model::ModelConfig;
+use crate::model::gpt::GptConfig;
+use crate::optim::OptimConfig;
+use crate::optim::schedule::{Decay, Schedule};
+use crate::precision::Recipe;
+use crate::precision::clip::Clip;
+use crate::precision::recipe::RecipeName;
+use crate::train::{Session, TrainConfig};
+use std::sync::Arc;
+
+/// A GPT of two small blocks.
+pub(crate) fn tiny(name: RecipeName) -> TrainConfig {
+    TrainConfig {
+        model: ModelConfig::Gpt(GptConfig {
+            vocab: 64,
+            context: 16,
+            width: 32,
+            heads: 2,
+            layers: 2,
+            mlp_ratio: 2,
+            bias: true,
+            dropout: 0.0,
+        }),
+        recipe: Recipe::new(name),
+        optim: OptimConfig::adamw(),
+        schedule: Schedule { lr: 1e-3, min_lr: 1e-3, warmup: 0, steps: 100, decay: Decay::Constant },
+        clip: Some(Clip::Norm(1.0)),
+        error_if_nonfinite: false,
+        batch: 2,
+        grad_accum: 1,
+        seed: 3,
+    }
+}
+
+/// A session over this config.
+pub(crate) fn session(config: TrainConfig) -> Session {
+    Session::new(Arc::new(CpuBackend::new()), config).unwrap()
+}
+
+/// Tokens and their successors for all micro-steps of one step.
+pub(crate) fn tokens(config: &TrainConfig) -> (Vec<u32>, Vec<u32>) {
+    let n = config.items_per_step() as u32;
+    let token = |i: u32| (i * i + 3 * i) % 64;
+    ((0..n).map(token).collect(), (1..=n).map(token).collect())
+}
