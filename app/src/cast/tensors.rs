@@ -13,12 +13,8 @@ const PIECE: usize = 4 * slices::CHUNK;
 
 /// Encodes every tensor of `input`; returns how many there are.
 pub fn encode(input: &Path, output: &Path, encoder: &Encoder) -> Result<usize> {
-    let source = |e: &Entry| match e.dtype {
-        Dtype::F32 => Some(DType::F32),
-        Dtype::F16 => Some(DType::F16),
-        Dtype::BF16 => Some(DType::Bf16),
-        _other => None,
-    };
+    let sources = [(Dtype::F32, DType::F32), (Dtype::F16, DType::F16), (Dtype::BF16, DType::Bf16)];
+    let source = |e: &Entry| sources.iter().find(|(stored, _)| *stored == e.dtype).map(|(_, dtype)| *dtype);
     convert(input, output, "F32, F16 or BF16", stored_as(encoder.dtype()), source, |name, first, x, out| {
         encoder.encode(encoder.key(name), first, x, out);
     })

@@ -2,6 +2,13 @@
 
 use super::{good, json_lines, listing, output, stderr, stdout, train};
 use std::path::Path;
+use std::process::Output;
+
+/// `train` with tiny sizes and samples.
+fn train_and_sample(dir: &Path, args: &[&str]) -> Output {
+    let sizes = ["train", "--batch-size", "2", "--seq-len", "32", "--eval-batches", "2", "--set", "train.model.layers=1"];
+    output(dir, &[&sizes[..], args, &["--sample-tokens", "20"]].concat())
+}
 
 /// A nanoGPT data set of the three characters a, b and line break, with or without its characters.
 fn token_files(dir: &Path, named: bool) {
@@ -18,7 +25,7 @@ fn token_files(dir: &Path, named: bool) {
 fn token_files_train_and_sample_in_their_own_characters() {
     let dir = tempfile::tempdir().unwrap();
     token_files(&dir.path().join("d"), true);
-    let o = good(train(dir.path(), &["--data", "d", "--steps", "3", "--sample-tokens", "20", "--out", "r"]));
+    let o = good(train_and_sample(dir.path(), &["--data", "d", "--steps", "3", "--out", "r"]));
     assert!(stdout(&o).contains("180 tokens of 3 to learn from, 60 held out (val.bin)"), "{}", stdout(&o));
     // The run folder is enough.
     std::fs::remove_dir_all(dir.path().join("d")).unwrap();
@@ -36,7 +43,7 @@ fn token_files_train_and_sample_in_their_own_characters() {
 fn tokens_without_text_train_but_do_not_sample() {
     let dir = tempfile::tempdir().unwrap();
     token_files(&dir.path().join("d"), false);
-    let o = good(train(dir.path(), &["--data", "d/train.bin", "--steps", "2", "--sample-tokens", "5", "--out", "r"]));
+    let o = good(train_and_sample(dir.path(), &["--data", "d/train.bin", "--steps", "2", "--out", "r"]));
     let all = stdout(&o) + &stderr(&o);
     assert!(all.contains("no samples: the tokens of the data have no text"), "{all}");
     let o = output(dir.path(), &["sample", "--run", "r"]);
