@@ -22,6 +22,10 @@ lint:
 bench *flags:
     cargo bench -p mantissa-tests {{flags}}
 
+# Fuzz one reader for a while; `cargo fuzz list` names them. Needs cargo-fuzz and a nightly compiler.
+fuzz target secs="60":
+    cargo +nightly fuzz run {{target}} -- -max_total_time={{secs}} -rss_limit_mb=1024 -malloc_limit_mb=512
+
 # Core for the web.
 wasm:
     cargo build --release -p mantissa-core --target wasm32-unknown-unknown --no-default-features

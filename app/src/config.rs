@@ -2,6 +2,7 @@
 //!
 //! It is printed by `--print-config`, stored as `config.toml` in the run folder and accepted back by `--config`.
 
+use crate::sinks::{self, LogKind};
 use anyhow::{Context, Result};
 use mantissa_core::train::TrainConfig;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub struct RunOptions {
     pub model: String,
     /// Text file, folder, IDX file, or `builtin`.
     pub data: String,
+    /// Hugging Face `tokenizer.json` that turns the text into tokens; bytes without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     /// Device.
     pub device: DeviceChoice,
     /// Steps between evaluations; 0 evaluates at the end only.
@@ -43,6 +47,12 @@ pub struct RunOptions {
     /// Checkpoints kept; 0 keeps all.
     #[serde(default = "default_keep")]
     pub keep: usize,
+    /// Where the numbers of a run go.
+    #[serde(default = "sinks::default_logs")]
+    pub log: Vec<LogKind>,
+    /// Steps between statistics of every fp8 tensor; 0 writes none.
+    #[serde(default)]
+    pub stats_every: u64,
 }
 
 /// Steps between checkpoints when nothing is said.

@@ -1,6 +1,11 @@
-//! Reads what `--data` names: the built-in corpus, a text file, a folder of texts, IDX images. Files are judged before anything is trained.
+//! Reads what `--data` names: the built-in corpus, a text file, a folder of texts, token files, IDX images. Files are judged before
+//! anything is trained.
 
-use crate::config::{BUILTIN, RunConfig};
+pub mod token_files;
+
+use crate::config::{BUILTIN, RunConfig, RunOptions};
+use crate::show::thousands;
+use crate::vocabulary::Vocabulary;
 use anyhow::{Context, Result, bail};
 use flate2::read::GzDecoder;
 use mantissa_core::data::images::{IDX_IMAGES, IDX_LABELS, idx_len};
@@ -13,6 +18,8 @@ use std::path::{Path, PathBuf};
 /// This repository's own sources and documents, made by the build script.
 pub const CORPUS: &str = include_str!(concat!(env!("OUT_DIR"), "/corpus.txt"));
 
+/// A model is made large enough for its data in steps of this many token values: sizes that hardware multiplies well.
+const VOCAB_MULTIPLE: usize = 64;
 /// Bytes of an IDX header.
 const IDX_HEADER_BYTES: u64 = 16;
 /// Seed of the drawn digits: the data set is one and the same for every run.
@@ -23,6 +30,8 @@ const GLYPH_SEED: u64 = 1;
 pub struct Loaded {
     /// The data.
     pub dataset: Dataset,
+    /// What its tokens mean; of no use for images.
+    pub vocabulary: Vocabulary,
     /// One line for the banner.
     pub about: String,
     /// Things that were left out, for people.
@@ -32,12 +41,32 @@ pub struct Loaded {
 /// Loads the data of a run.
 pub fn load(config: &RunConfig) -> Result<Loaded> {
     match &config.train.model {
-        ModelConfig::Gpt(_) => load_text(&config.run.data),
+        ModelConfig::Gpt(_) => load_tokens(&config.run),
         ModelConfig::Mlp(_) => load_images(&config.run.data),
     }
 }
 
-fn load_text(name: &str) -> Result<Loaded> {
+/// Makes a model that is too small for the tokens of its data large enough, unless its size was `given`; the note says so.
+pub fn settle_vocab(config: &mut RunConfig, given: bool, loaded: &Loaded) -> Result<Option<String>> {
+    let (ModelConfig::Gpt(gpt), Dataset::Tokens(tokens)) = (&mut config.train.model, &loaded.dataset) else { return Ok(None) };
+    if given || gpt.vocab >= tokens.vocab() {
+        return Ok(None);
+    }
+    let old = std::mem::replace(&mut gpt.vocab, tokens.vocab().next_multiple_of(VOCAB_MULTIPLE));
+    let note = format!("model.vocab raised from {old} to {} for the {} tokens of the data", gpt.vocab, tokens.vocab());
+    config.train.validate()?;
+    Ok(Some(note))
+}
+
+fn load_tokens(run: &RunOptions) -> Result<Loaded> {
+    let tokenizer = run.tokenizer.as_ref().map(|path| Vocabulary::from_tokenizer(Path::new(path))).transpose()?;
+    match token_files::find(Path::new(&run.data)) {
+        Some(files) => files.load(&run.data, tokenizer),
+        None => load_text(&run.data, tokenizer),
+    }
+}
+
+fn load_text(name: &str, tokenizer: Option<Vocabulary>) -> Result<Loaded> {
     let mut notes = Vec::new();
     let (bytes, what) = if name == BUILTIN {
         (CORPUS.as_bytes().to_vec(), "this repository's sources and documents".to_string())
@@ -52,8 +81,18 @@ fn load_text(name: &str) -> Result<Loaded> {
             bail!("data: expected a file or a folder, found something else: {name}");
         }
     };
-    let about = format!("{name} ({what}): {} bytes, last tenth held out", crate::show::thousands(bytes.len()));
-    Ok(Loaded { dataset: Dataset::Tokens(Tokens::from_bytes(bytes)), about, notes })
+    let size = format!("{} bytes", thousands(bytes.len()));
+    let (tokens, vocabulary, size) = match tokenizer {
+        None => (Tokens::from_bytes(bytes), Vocabulary::Bytes, size),
+        Some(vocabulary) => {
+            let text = String::from_utf8(bytes).context("data: expected UTF-8 text")?;
+            let ids = vocabulary.encode(&text).with_context(|| format!("cannot turn the text into tokens: {name}"))?;
+            let size = format!("{size}, {} tokens of {}", thousands(ids.len()), thousands(vocabulary.size()));
+            (Tokens::from_ids(ids, vocabulary.size())?, vocabulary, size)
+        }
+    };
+    let about = format!("{name} ({what}): {size}, last tenth held out");
+    Ok(Loaded { dataset: Dataset::Tokens(tokens), vocabulary, about, notes })
 }
 
 fn read_text(path: &Path) -> Result<String> {
@@ -122,9 +161,9 @@ fn load_images(name: &str) -> Result<Loaded> {
         (images, "IDX images")
     };
     let [rows, cols] = images.size();
-    let count = crate::show::thousands(images.train_len() + images.val_len());
+    let count = thousands(images.train_len() + images.val_len());
     let about = format!("{name} ({what}): {count} of {rows} x {cols}, last tenth held out");
-    Ok(Loaded { dataset: Dataset::Images(images), about, notes: Vec::new() })
+    Ok(Loaded { dataset: Dataset::Images(images), vocabulary: Vocabulary::Bytes, about, notes: Vec::new() })
 }
 
 /// The image file itself, or the one in a folder (that of the training part, if there are several).

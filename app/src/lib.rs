@@ -4,6 +4,7 @@
 //! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 130 interrupted after saving.
 
 pub mod banner;
+pub mod cast;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
@@ -11,10 +12,14 @@ pub mod console;
 pub mod data;
 pub mod device;
 pub mod events;
+pub mod prefetch;
 pub mod run_folder;
 pub mod sample;
 pub mod show;
+pub mod sinks;
+pub mod tensor_file;
 pub mod train;
+pub mod vocabulary;
 pub mod weights;
 
 use clap::Parser;
@@ -42,6 +47,7 @@ pub fn main() -> ExitCode {
         cli::Command::Train(args) => train::command(&args),
         cli::Command::Sample(args) => sample::command(&args),
         cli::Command::Dump(args) => cli::dump::command(&args),
+        cli::Command::Cast(args) => cast::command(&args),
         cli::Command::Devices => device::command(),
         cli::Command::Explain(args) => cli::explain::command(&args),
         cli::Command::Plan(args) => cli::plan::command(&args),

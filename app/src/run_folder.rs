@@ -142,9 +142,14 @@ fn new_folder(stem: &str) -> Result<PathBuf> {
 
 /// Writes a whole file: under a temporary name beside it, synced, renamed.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_through(path, |file| Ok(file.write_all(bytes)?))
+}
+
+/// As [`write_whole`], for contents that are written bit by bit.
+pub fn write_through(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     replace(path, |temporary| {
         let mut file = File::create(temporary)?;
-        file.write_all(bytes)?;
+        fill(&mut file)?;
         Ok(file.sync_all()?)
     })
 }

@@ -3,9 +3,9 @@
 use crate::checkpoint::{read, resume};
 use crate::cli::SampleArgs;
 use crate::config::DeviceChoice;
+use crate::vocabulary::{TextStream, Vocabulary};
 use crate::{Outcome, device, weights};
-use anyhow::{Result, bail};
-use mantissa_core::data::tokens::BYTE_VOCAB;
+use anyhow::{Context, Result, bail};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::rng::Rng;
 use mantissa_core::train::Session;
@@ -47,32 +47,32 @@ impl Sampler {
     }
 }
 
-/// Goes on from `prompt` (at least one byte) for `count` bytes, calling `each` with every new one until it returns `false`.
+/// Goes on from `prompt` (at least one token) for `count` tokens below `values`, calling `each` with every new one until it returns `false`.
 pub fn generate(
     session: &mut Session,
-    prompt: &[u8],
+    prompt: &[u32],
+    values: usize,
     count: usize,
     sampler: &mut Sampler,
-    mut each: impl FnMut(u8) -> bool,
+    mut each: impl FnMut(u32) -> Result<bool>,
 ) -> Result<()> {
     let ModelConfig::Gpt(gpt) = &session.config().model else { bail!("sample: expected a gpt model, found an mlp") };
     let (context, vocab) = (gpt.context, gpt.vocab);
-    let mut text: Vec<u8> = prompt.to_vec();
+    let mut text: Vec<u32> = prompt.to_vec();
     let mut x = vec![0u32; context];
     for _ in 0..count {
         let window = &text[text.len().saturating_sub(context)..];
         // Later places are not seen by the last token: attention is causal.
         x.fill(0);
-        x.iter_mut().zip(window).for_each(|(x, &t)| *x = u32::from(t));
+        x.iter_mut().zip(window).for_each(|(x, &t)| *x = t);
         let last = window.len() - 1;
         let scores = session.logits(1, bytemuck::cast_slice(&x))?;
         let row = &scores[last * vocab..(last + 1) * vocab];
-        let Some(token) = sampler.draw(&row[..BYTE_VOCAB.min(vocab)]) else {
+        let Some(token) = sampler.draw(&row[..values.min(vocab)]) else {
             bail!("the scores of the model are not numbers; its weights are damaged");
         };
-        let byte = token as u8;
-        text.push(byte);
-        if !each(byte) {
+        text.push(token as u32);
+        if !each(token as u32)? {
             break;
         }
     }
@@ -98,19 +98,25 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
     device::check_memory(&train)?;
     let session = &mut Session::new(backend, train)?;
     read::weights(&checkpoint, session)?;
-    let prompt = if args.prompt.is_empty() { b"\n" } else { args.prompt.as_bytes() };
+    let vocabulary = match &args.tokenizer {
+        Some(path) => Vocabulary::from_tokenizer(path)?,
+        None => Vocabulary::of_run(&run)?,
+    };
+    let prompt = vocabulary.prompt(&args.prompt).context("cannot use the prompt")?;
+    let mut text = TextStream::new(&vocabulary, &prompt)?;
     let mut sampler = Sampler { temperature: args.temperature as f32, top_k: args.top_k, rng: Rng::named(args.seed, "sample") };
     let mut out = std::io::stdout().lock();
     // Bytes as they come: a reader that closes its end stops the writing.
     let mut open = out.write_all(args.prompt.as_bytes()).is_ok();
     if open {
-        generate(session, prompt, args.tokens, &mut sampler, |byte| {
-            open = out.write_all(&[byte]).and_then(|()| out.flush()).is_ok();
-            open
+        generate(session, &prompt, vocabulary.size(), args.tokens, &mut sampler, |token| {
+            open = out.write_all(&text.push(token)?).and_then(|()| out.flush()).is_ok();
+            Ok(open)
         })?;
     }
     if open {
-        let _ = writeln!(out);
+        let rest = text.finish()?;
+        let _ = out.write_all(&rest).and_then(|()| writeln!(out));
     }
     Ok(Outcome::Done)
 }

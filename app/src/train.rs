@@ -8,8 +8,11 @@ use crate::config::RunConfig;
 use crate::console::Console;
 use crate::device::Peak;
 use crate::events::{self, Timing};
+use crate::prefetch::Prefetch;
 use crate::run_folder::{self, RunFolder};
 use crate::sample::{Sampler, generate};
+use crate::sinks::Sinks;
+use crate::vocabulary::Vocabulary;
 use crate::{Outcome, data, device, show};
 use anyhow::{Context, Result};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
@@ -27,7 +30,7 @@ const PRINTED_LINES: u64 = 20;
 /// Temperature of sample texts.
 const SAMPLE_TEMPERATURE: f32 = 0.8;
 /// What sample texts go on from.
-const SAMPLE_PROMPT: &[u8] = b"\n";
+const SAMPLE_PROMPT: &str = "\n";
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
@@ -35,11 +38,12 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         Some(path) => Some(resume::open(path.as_deref(), args)?),
         None => None,
     };
-    let (config, recipe_why) = match &resume {
-        Some(resume) => (resume.config.clone(), "as in the run"),
+    let (mut config, recipe_why, vocab_given) = match &resume {
+        // Its vocabulary has been settled when it began.
+        Some(resume) => (resume.config.clone(), "as in the run", true),
         None => {
             let resolved = resolve::resolve(args)?;
-            (resolved.config, resolved.recipe_why)
+            (resolved.config, resolved.recipe_why, resolved.vocab_given)
         }
     };
     if args.print_config {
@@ -52,8 +56,12 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         run_folder::refuse_used(out)?;
     }
     let loaded = data::load(&config)?;
-    for note in &loaded.notes {
+    for note in loaded.notes.iter().chain(&data::settle_vocab(&mut config, vocab_given, &loaded)?) {
         console.note(note);
+    }
+    if config.run.sample_tokens > 0 && !loaded.vocabulary.has_text() {
+        console.note("no samples: the tokens of the data have no text; give a --tokenizer, or `itos` in meta.json");
+        config.run.sample_tokens = 0;
     }
     let (backend, device_why) = device::open(config.run.device);
     let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
@@ -79,6 +87,11 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         }
     };
     let peak = device::peak(backend.capabilities(), config.train.recipe.compute_dtype());
+    if resumed.is_none() {
+        loaded.vocabulary.save(folder.path())?;
+    }
+    let images = matches!(loader.data(), Dataset::Images(_));
+    let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed)?;
     let facts = Facts {
         config: &config,
         device: &around.device,
@@ -95,7 +108,8 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         console.line(&format!("{:<12} after step {step}", "resumed"));
     }
     console.line("");
-    let mut run = Run::new(&config, &console, session, loader, folder, around, &peak);
+    let logs = Logs { folder, sinks };
+    let mut run = Run::new(&config, &console, session, loader, loaded.vocabulary, logs, around, &peak)?;
     run.train(&stop)
 }
 
@@ -128,13 +142,23 @@ impl Eval {
     }
 }
 
+/// Where the numbers of a run are kept.
+struct Logs {
+    folder: RunFolder,
+    sinks: Sinks,
+}
+
 /// A run under way.
 struct Run<'a> {
     config: &'a RunConfig,
     console: &'a Console,
     session: Session,
+    /// For evaluation.
     loader: Loader,
-    folder: RunFolder,
+    /// For training.
+    prefetch: Prefetch,
+    vocabulary: Vocabulary,
+    logs: Logs,
     around: Surroundings,
     /// Step of the last checkpoint of this process.
     saved: Option<u64>,
@@ -154,19 +178,23 @@ impl<'a> Run<'a> {
         console: &'a Console,
         session: Session,
         loader: Loader,
-        folder: RunFolder,
+        vocabulary: Vocabulary,
+        logs: Logs,
         around: Surroundings,
         peak: &Peak,
-    ) -> Run<'a> {
+    ) -> Result<Run<'a>> {
+        let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
         let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
         let images = matches!(loader.data(), Dataset::Images(_));
         let health = Health::new(&config.train.recipe, session.program());
-        Run {
+        Ok(Run {
             config,
             console,
             session,
             loader,
-            folder,
+            prefetch,
+            vocabulary,
+            logs,
             around,
             saved: None,
             batch: BatchBytes::default(),
@@ -176,7 +204,7 @@ impl<'a> Run<'a> {
             step_ms: Vec::new(),
             skipped_in_a_row: 0,
             health,
-        }
+        })
     }
 
     fn train(&mut self, stop: &AtomicBool) -> Result<Outcome> {
@@ -207,21 +235,42 @@ impl<'a> Run<'a> {
     /// One step with its event and progress; returns its number.
     fn step(&mut self) -> Result<u64> {
         let begin = Instant::now();
-        self.loader.train(self.session.steps() + 1, &mut self.batch);
-        let report = self.session.step(self.batch.batch())?;
+        let batch = self.prefetch.next(self.session.steps() + 1)?;
+        let report = self.session.step(batch.batch())?;
+        self.prefetch.give_back(batch);
         let ms = begin.elapsed().as_secs_f64() * 1e3;
         self.step_ms.push(ms as f32);
         let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
         let timing = Timing { ms, items_per_s, mfu: self.ideal_ms / ms };
-        let line = events::step(&report, timing, self.images)?;
-        self.folder.event(&line)?;
-        self.console.json(&line);
+        self.event(&events::step(&report, timing, self.images)?)?;
+        self.logs.sinks.step(&report, timing)?;
+        self.tensors(report.step)?;
         self.notices(&report)?;
         let steps = self.config.train.schedule.steps;
         let every = steps.div_ceil(PRINTED_LINES);
         let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
         self.console.progress(&self.progress(&report, timing), print);
         Ok(report.step)
+    }
+
+    /// Keeps an event, and prints it with `--json`.
+    fn event(&mut self, line: &str) -> Result<()> {
+        self.console.json(line);
+        self.logs.folder.event(line)
+    }
+
+    /// Statistics of every fp8 tensor, if they are due.
+    fn tensors(&mut self, step: u64) -> Result<()> {
+        let every = self.config.run.stats_every;
+        if every == 0 || !step.is_multiple_of(every) {
+            return Ok(());
+        }
+        let slots = self.session.program().fp8_slots.clone();
+        for (slot, stats) in slots.iter().zip(self.session.fp8_stats()?) {
+            self.event(&events::tensor(step, slot, &stats)?)?;
+            self.logs.sinks.tensor(step, slot, &stats)?;
+        }
+        Ok(())
     }
 
     fn progress(&self, r: &StepReport, timing: Timing) -> String {
@@ -284,9 +333,8 @@ impl<'a> Run<'a> {
         let accuracy = self.images.then(|| right as f32 / (count * self.config.train.batch) as f32);
         let eval = Eval { loss: (loss / count as f64) as f32, accuracy };
         let step = self.session.steps();
-        let line = events::eval(step, eval.loss, eval.accuracy)?;
-        self.folder.event(&line)?;
-        self.console.json(&line);
+        self.event(&events::eval(step, eval.loss, eval.accuracy)?)?;
+        self.logs.sinks.eval(step, eval.loss, eval.accuracy)?;
         self.console.line(&format!("eval  step {step} | {}", eval.show()));
         Ok(eval)
     }
@@ -304,8 +352,8 @@ impl<'a> Run<'a> {
     fn save(&mut self) -> Result<()> {
         let step = self.session.steps();
         if self.saved != Some(step) {
-            self.folder.sync()?;
-            checkpoint::write::save(self.folder.path(), &self.session, &self.around, self.config.run.keep)?;
+            self.logs.folder.sync()?;
+            checkpoint::write::save(self.logs.folder.path(), &self.session, &self.around, self.config.run.keep)?;
             self.saved = Some(step);
         }
         Ok(())
@@ -318,18 +366,25 @@ impl<'a> Run<'a> {
             top_k: 0,
             rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample"),
         };
-        let mut text = Vec::new();
-        let done = generate(&mut self.session, SAMPLE_PROMPT, self.config.run.sample_tokens, &mut sampler, |byte| {
-            text.push(byte);
-            true
+        let mut tokens = Vec::new();
+        let (values, count) = (self.vocabulary.size(), self.config.run.sample_tokens);
+        // A vocabulary without a line break starts from its first token.
+        let prompt = self.vocabulary.prompt(SAMPLE_PROMPT).unwrap_or_else(|_| vec![0]);
+        let done = generate(&mut self.session, &prompt, values, count, &mut sampler, |token| {
+            tokens.push(token);
+            Ok(true)
         });
-        if let Err(e) = done {
-            // A failed sample is no reason to lose a run.
-            self.console.warn(&format!("no sample at step {step}: {e:#}"));
-            return Ok(());
-        }
+        let text = done.and_then(|()| self.vocabulary.decode(&tokens));
+        let text = match text {
+            Ok(text) => text,
+            Err(e) => {
+                // A failed sample is no reason to lose a run.
+                self.console.warn(&format!("no sample at step {step}: {e:#}"));
+                return Ok(());
+            }
+        };
         let text = String::from_utf8_lossy(&text);
-        self.folder.sample(step, &text)?;
+        self.logs.folder.sample(step, &text)?;
         self.console.line(&format!("sample at step {step}:\n{}\n", text.trim_end()));
         Ok(())
     }
@@ -337,7 +392,7 @@ impl<'a> Run<'a> {
     fn finish(&mut self, outcome: Outcome) -> Result<Outcome> {
         self.console.end_progress();
         let took = show::clock(self.start.elapsed().as_secs_f64());
-        let path = self.folder.path().display().to_string();
+        let path = self.logs.folder.path().display().to_string();
         if outcome == Outcome::Interrupted {
             self.save()?;
             let step = self.session.steps();

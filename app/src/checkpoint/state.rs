@@ -5,7 +5,6 @@ use super::tensors::Digest;
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::cpu::KERNEL_SET;
 use mantissa_core::data::Dataset;
-use mantissa_core::data::tokens::Split;
 use mantissa_core::precision::ScalerState;
 use mantissa_core::train::{Session, TrainConfig};
 use serde::{Deserialize, Serialize};
@@ -153,10 +152,7 @@ pub fn data_digest(data: &Dataset) -> Digest {
         bytes += part.len() as u64;
     };
     match data {
-        Dataset::Tokens(tokens) => {
-            add(tokens.split(Split::Train));
-            add(tokens.split(Split::Val));
-        }
+        Dataset::Tokens(tokens) => add(tokens.stored()),
         Dataset::Images(images) => {
             for i in 0..images.train_len() + images.val_len() {
                 add(images.image(i));

@@ -2,6 +2,7 @@
 //! [`crate::config::RunConfig`], and only that reaches the trainer.
 
 pub mod bench;
+pub mod cast;
 pub mod compare;
 pub mod doctor;
 pub mod dump;
@@ -39,6 +40,8 @@ pub enum Command {
     Sample(SampleArgs),
     /// Write the logits, gradients and weights of a few training steps, to compare with another framework.
     Dump(dump::DumpArgs),
+    /// Show what number formats do to numbers, or convert the tensors of a safetensors file.
+    Cast(cast::CastArgs),
     /// List devices, and how each multiplies every number format.
     Devices,
     /// Print every instruction of a training step: types, precision, the reason for it, price.
@@ -107,10 +110,13 @@ pub struct SampleArgs {
     /// Run folder, or one of its checkpoints [default: the run under runs/ that saved weights last]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
+    /// Hugging Face tokenizer.json [default: what the run was trained with]
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
     /// Text to go on from [default: a line break]
     #[arg(long, value_name = "TEXT", default_value = "\n", hide_default_value = true)]
     pub prompt: String,
-    /// Bytes to write
+    /// Tokens to write
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub tokens: usize,
     /// Divides the scores before drawing; 0 always takes the likeliest

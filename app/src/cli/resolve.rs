@@ -6,6 +6,7 @@
 use super::overlay;
 use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainArgs};
 use crate::config::{BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DeviceChoice, RunConfig, RunOptions};
+use crate::sinks;
 use anyhow::{Context, Result, bail};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::op::quantize::{AmaxAlgo, MxRule};
@@ -52,6 +53,8 @@ pub struct Resolved {
     pub config: RunConfig,
     /// Why it has this recipe.
     pub recipe_why: &'static str,
+    /// Whether the number of token values was given, by flag or file: then data that has more is refused.
+    pub vocab_given: bool,
 }
 
 /// The config that the flags of `train` ask for.
@@ -87,7 +90,8 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     apply_fp8(args, &mut config.train.recipe)?;
     config.train.recipe.overrides.extend(args.overrides.iter().cloned());
     check(args, &config)?;
-    Ok(Resolved { config, recipe_why })
+    let vocab_given = args.vocab.is_some() || given("train.model.vocab");
+    Ok(Resolved { config, recipe_why, vocab_given })
 }
 
 /// The choice named by a flag, else by the overlay, else the default. A flag that differs from the overlay drops what the overlay says in
@@ -155,6 +159,7 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
         run: RunOptions {
             model: preset.to_string(),
             data: BUILTIN.into(),
+            tokenizer: None,
             device: DeviceChoice::Auto,
             eval_every: DEFAULT_EVAL_EVERY,
             eval_batches: DEFAULT_EVAL_BATCHES,
@@ -162,6 +167,8 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
             sample_tokens: 0,
             checkpoint_every: DEFAULT_CHECKPOINT_EVERY,
             keep: DEFAULT_KEEP,
+            log: sinks::default_logs(),
+            stats_every: 0,
         },
         train: TrainConfig {
             model,
@@ -187,12 +194,18 @@ fn put<T: Clone>(place: &mut T, flag: &Option<T>) {
 fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool) {
     let run = &mut config.run;
     put(&mut run.data, &args.data);
+    if args.tokenizer.is_some() {
+        run.tokenizer = args.tokenizer.clone();
+    }
     put(&mut run.device, &args.device);
     put(&mut run.eval_every, &args.eval_every);
     put(&mut run.eval_batches, &args.eval_batches);
     put(&mut run.sample_every, &args.sample_every);
     put(&mut run.checkpoint_every, &args.checkpoint_every);
     put(&mut run.keep, &args.keep);
+    put(&mut run.log, &args.log);
+    run.log = sinks::resolve(&run.log);
+    put(&mut run.stats_every, &args.stats_every);
     if let Some(n) = args.sample_tokens {
         run.sample_tokens = n;
     } else if !sample_tokens_given && matches!(config.train.model, ModelConfig::Gpt(_)) {
@@ -208,10 +221,16 @@ fn apply_model(args: &TrainArgs, config: &mut RunConfig) -> CoreResult<()> {
     match &mut config.train.model {
         ModelConfig::Gpt(gpt) => {
             put(&mut gpt.context, &args.seq_len);
+            put(&mut gpt.vocab, &args.vocab);
             put(&mut gpt.dropout, &args.dropout.map(|p| p as f32));
         }
         ModelConfig::Mlp(_) => {
-            let gpt_only = [("--seq-len", args.seq_len.is_some()), ("--dropout", args.dropout.is_some())];
+            let gpt_only = [
+                ("--seq-len", args.seq_len.is_some()),
+                ("--dropout", args.dropout.is_some()),
+                ("--vocab", args.vocab.is_some()),
+                ("--tokenizer", config.run.tokenizer.is_some()),
+            ];
             if let Some((flag, _)) = gpt_only.iter().find(|(_, given)| *given) {
                 return Err(Error::config(*flag, "a gpt model", format!("`{}`", config.run.model)));
             }
@@ -321,7 +340,8 @@ fn apply_fp8(args: &TrainArgs, recipe: &mut Recipe) -> CoreResult<()> {
     let Some(fp8) = &mut recipe.fp8 else {
         refuse(&delayed_flags, want_delayed)?;
         refuse(&mx_flags, want_mx)?;
-        return refuse(&[("--fp8-format", args.fp8_format.is_some())], "an fp8 recipe (fp8-delayed, fp8-current, mxfp8)");
+        let any_fp8 = [("--fp8-format", args.fp8_format.is_some()), ("--stats-every", args.stats_every.is_some_and(|k| k > 0))];
+        return refuse(&any_fp8, "an fp8 recipe (fp8-delayed, fp8-current, mxfp8)");
     };
     match args.fp8_format {
         Some(FormatArg::Hybrid) => fp8.format = Fp8Format::Hybrid,

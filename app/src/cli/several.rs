@@ -25,6 +25,8 @@ pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
         ("--eval-batches", args.eval_batches.is_some()),
         ("--sample-every", args.sample_every.is_some()),
         ("--sample-tokens", args.sample_tokens.is_some()),
+        ("--log", args.log.is_some()),
+        ("--stats-every", args.stats_every.is_some()),
         ("--print-config", args.print_config),
     ];
     match unused.iter().find(|(_, given)| *given) {

@@ -2,6 +2,7 @@
 
 use super::{finite, not_negative};
 use crate::config::DeviceChoice;
+use crate::sinks::LogKind;
 use clap::{Args, ValueEnum};
 use mantissa_core::precision::Override;
 use mantissa_core::precision::recipe::RecipeName;
@@ -58,10 +59,16 @@ pub enum MxArg {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Run")]
 pub struct TrainArgs {
-    /// UTF-8 text file, or a folder of them; for mlp an IDX image file with its label file beside it, gzipped or not;
+    /// UTF-8 text file, or a folder of them; a nanoGPT token file (.bin), or a folder with train.bin and val.bin; for mlp an IDX image file with its label file beside it, gzipped or not;
     /// `builtin` for this repository's own sources (mlp: drawn digits) [default: builtin]
     #[arg(long, value_name = "PATH")]
     pub data: Option<String>,
+    /// Hugging Face tokenizer.json that turns the text into tokens (gpt) [default: a token is a byte]
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<String>,
+    /// Token values of the model (gpt) [default: the preset's, 256 for gpt-tiny; more if the data needs more]
+    #[arg(long, value_name = "N")]
+    pub vocab: Option<usize>,
     /// Preset: gpt-tiny, gpt-mini, gpt2-124m or mlp [default: gpt-tiny]
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
@@ -102,7 +109,7 @@ pub struct TrainArgs {
     /// Steps between sample texts; 0 only at the end [default: 0]
     #[arg(long, value_name = "N")]
     pub sample_every: Option<u64>,
-    /// Bytes of a sample text; 0 takes none [default: 200 on the built-in corpus or with --sample-every, else 0]
+    /// Tokens of a sample text; 0 takes none [default: 200 on the built-in corpus or with --sample-every, else 0]
     #[arg(long, value_name = "N")]
     pub sample_tokens: Option<usize>,
     /// Run folder, new or empty [default: runs/MODEL-RECIPE-N]
@@ -118,6 +125,12 @@ pub struct TrainArgs {
     /// Checkpoints kept, the newest; 0 keeps all [default: 2]
     #[arg(long, value_name = "N")]
     pub keep: Option<usize>,
+    /// Logs in the run folder, by commas: jsonl (always), csv, tensorboard [default: jsonl]
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    pub log: Option<Vec<LogKind>>,
+    /// Steps between statistics of every fp8 tensor in the logs; 0 writes none (fp8 recipes) [default: 0]
+    #[arg(long, value_name = "K")]
+    pub stats_every: Option<u64>,
     /// Print one JSON object per step and evaluation on stdout, everything else on stderr
     #[arg(long)]
     pub json: bool,

@@ -4,7 +4,7 @@
 
 use super::Dataset;
 use super::permute::Permutation;
-use super::tokens::{BYTE_VOCAB, Split};
+use super::tokens::Split;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::rng::Rng;
@@ -51,12 +51,9 @@ impl Loader {
         let context = match (&*data, &config.model) {
             (Dataset::Tokens(tokens), ModelConfig::Gpt(gpt)) => {
                 tokens.check_context(gpt.context)?;
-                if gpt.vocab < BYTE_VOCAB {
-                    return Err(Error::config(
-                        "model.vocab",
-                        format!("at least {BYTE_VOCAB} for byte tokens"),
-                        gpt.vocab.to_string(),
-                    ));
+                if gpt.vocab < tokens.vocab() {
+                    let expected = format!("at least {}, as the tokens have that many values; give --vocab", tokens.vocab());
+                    return Err(Error::config("model.vocab", expected, gpt.vocab.to_string()));
                 }
                 gpt.context
             }
@@ -90,7 +87,7 @@ impl Loader {
             Dataset::Tokens(tokens) => {
                 for example in first..first.wrapping_add(rows) {
                     let window = tokens.train_window(&mut self.rng, example, self.context);
-                    push_window(&tokens.split(Split::Train)[window], out);
+                    tokens.push(Split::Train, window, out);
                 }
             }
             Dataset::Images(images) => {
@@ -115,19 +112,11 @@ impl Loader {
         let all = count * self.batch;
         for row in index * self.batch..(index + 1) * self.batch {
             match &*self.data {
-                Dataset::Tokens(tokens) => {
-                    push_window(&tokens.split(Split::Val)[tokens.val_window(row, all, self.context)], out)
-                }
+                Dataset::Tokens(tokens) => tokens.push(Split::Val, tokens.val_window(row, all, self.context), out),
                 Dataset::Images(images) => images.push(images.train_len() + row * images.val_len() / all, out),
             }
         }
     }
-}
-
-fn push_window(window: &[u8], out: &mut BatchBytes) {
-    let n = window.len() - 1;
-    out.x.extend(window[..n].iter().flat_map(|&t| u32::from(t).to_ne_bytes()));
-    out.targets.extend(window[1..].iter().flat_map(|&t| u32::from(t).to_ne_bytes()));
 }
 
 #[cfg(test)]

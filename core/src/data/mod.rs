@@ -1,9 +1,10 @@
 //! Training data in memory. No files, no clock: hosts read bytes, this module turns them into batches.
 //!
 //! Which examples a step sees is a pure function of (seed, step, micro-step, row), so resuming a run needs one integer, the step number.
-//! [`tokens`] cuts windows out of a text, [`images`] shuffles labelled images, [`glyphs`] draws some, [`batch`] lays out what a session takes.
+//! [`tokens`] cuts windows out of a text, [`bin`] reads token files, [`images`] shuffles labelled images, [`glyphs`] draws some, [`batch`] lays out what a session takes.
 
 pub mod batch;
+pub mod bin;
 pub mod glyphs;
 pub mod images;
 pub mod permute;

@@ -6,8 +6,9 @@ use crate::shape::{Shape, Ty};
 
 pub(super) fn reshape(shape: &Shape, inputs: &[Ty]) -> Result<Vec<Ty>> {
     arity("reshape", inputs, 1)?;
-    let fits = inputs[0].shape.numel() == shape.numel();
-    expect(fits, "reshape", format!("{} elements for {shape}", shape.numel()), &inputs[0])?;
+    let numel = shape.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis));
+    let fits = numel == Some(inputs[0].shape.numel());
+    expect(fits, "reshape", format!("as many elements as {shape} has"), &inputs[0])?;
     Ok(vec![Ty { dtype: inputs[0].dtype, shape: shape.clone() }])
 }
 
@@ -65,8 +66,10 @@ impl Slice {
     pub(super) fn infer_backward(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
         arity("slice_backward", inputs, 1)?;
         let dy = &inputs[0];
-        let ok = self.axis < dy.shape.len() && dy.shape[self.axis] == self.end - self.start;
-        expect(ok, "slice_backward", format!("length {} on axis {}", self.end - self.start, self.axis), dy)?;
+        let inside = self.start < self.end && self.end <= self.full;
+        let ok = inside && self.axis < dy.shape.len() && dy.shape[self.axis] == self.end - self.start;
+        let expected = format!("the length of {}..{} inside {} on axis {}", self.start, self.end, self.full, self.axis);
+        expect(ok, "slice_backward", expected, dy)?;
         let mut shape = dy.shape.to_vec();
         shape[self.axis] = self.full;
         Ok(vec![Ty::new(dy.dtype, shape)])

@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::op::Op;
 use crate::shape::Ty;
 
-/// What an instruction costs on any machine.
+/// What an instruction costs on any machine. Sums stop at the largest number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Floating-point operations, a multiply-add counted as two.
@@ -18,9 +18,11 @@ pub struct Cost {
 
 impl std::ops::AddAssign for Cost {
     fn add_assign(&mut self, other: Cost) {
-        self.flops += other.flops;
-        self.read_bytes += other.read_bytes;
-        self.written_bytes += other.written_bytes;
+        *self = Cost {
+            flops: self.flops.saturating_add(other.flops),
+            read_bytes: self.read_bytes.saturating_add(other.read_bytes),
+            written_bytes: self.written_bytes.saturating_add(other.written_bytes),
+        };
     }
 }
 
@@ -56,7 +58,11 @@ impl Program {
         for (i, instr) in self.instrs.iter().enumerate() {
             let c = self.cost(instr);
             let times = if i < self.micro_end { self.grad_accum.max(1) as u64 } else { 1 };
-            total += Cost { flops: c.flops * times, read_bytes: c.read_bytes * times, written_bytes: c.written_bytes * times };
+            total += Cost {
+                flops: c.flops.saturating_mul(times),
+                read_bytes: c.read_bytes.saturating_mul(times),
+                written_bytes: c.written_bytes.saturating_mul(times),
+            };
         }
         total
     }

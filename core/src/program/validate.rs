@@ -2,6 +2,18 @@
 
 use super::{Instr, Kind, Program};
 use crate::error::{Error, Result};
+use crate::shape::Shape;
+
+/// Elements of the largest value that is believed. Shape rules, prices and memory plans then stay far from the limits of 64 bits; every
+/// memory is smaller.
+const MAX_ELEMENTS: usize = 1 << 40;
+/// Most micro-steps of a step.
+const MAX_GRAD_ACCUM: usize = 1 << 16;
+
+/// No product of axes, empty ones aside, is above [`MAX_ELEMENTS`].
+fn fits(shape: &Shape) -> bool {
+    shape.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis.max(1))).is_some_and(|n| n <= MAX_ELEMENTS)
+}
 
 impl Program {
     /// Checks the whole Program.
@@ -12,13 +24,25 @@ impl Program {
         // How often the memory of a value has been updated in place, and at which of these a view of it was taken.
         let mut updates = vec![0u32; self.values.len()];
         let mut view: Vec<Option<(usize, u32)>> = vec![None; self.values.len()];
-        if self.micro_end > self.instrs.len() || self.grad_accum == 0 || self.scopes.is_empty() {
+        if self.micro_end > self.instrs.len() || !(1..=MAX_GRAD_ACCUM).contains(&self.grad_accum) || self.scopes.is_empty() {
             return Err(Error::Program {
                 instr: 0,
                 op: "program".into(),
                 scope: String::new(),
-                expected: format!("micro_end within {} instructions, grad_accum at least 1, a root scope", self.instrs.len()),
+                expected: format!(
+                    "micro_end within {} instructions, grad_accum of 1 to {MAX_GRAD_ACCUM}, a root scope",
+                    self.instrs.len()
+                ),
                 found: format!("micro_end {}, grad_accum {}, {} scopes", self.micro_end, self.grad_accum, self.scopes.len()),
+            });
+        }
+        if let Some((i, found)) = self.values.iter().enumerate().find(|(_, v)| !fits(&v.ty.shape)) {
+            return Err(Error::Program {
+                instr: 0,
+                op: "program".into(),
+                scope: String::new(),
+                expected: format!("values of at most {MAX_ELEMENTS} elements"),
+                found: format!("%{i} {} {}", found.name, found.ty),
             });
         }
         for (at, instr) in self.instrs.iter().enumerate() {

@@ -1,0 +1,154 @@
+//! Where the numbers of a run go beside `events.jsonl`: [`csv`] tables and [`tensorboard`] event files, in the run folder.
+//!
+//! Sinks write numbers as they are, NaN and infinity included; only JSON has no word for them.
+
+pub mod csv;
+pub mod tensorboard;
+
+use crate::events::Timing;
+use anyhow::Result;
+use csv::Tables;
+use mantissa_core::program::Fp8Slot;
+use mantissa_core::telemetry::{Fp8Stats, StepReport};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use tensorboard::TensorBoard;
+
+/// A kind of log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogKind {
+    /// events.jsonl, always written.
+    Jsonl,
+    /// steps.csv, evals.csv and tensors.csv.
+    Csv,
+    /// A TensorBoard event file.
+    Tensorboard,
+}
+
+/// The logs written when none are named.
+pub fn default_logs() -> Vec<LogKind> {
+    vec![LogKind::Jsonl]
+}
+
+/// The logs of a run for what a user asked: each once, and always JSON lines.
+pub fn resolve(asked: &[LogKind]) -> Vec<LogKind> {
+    let mut logs: Vec<LogKind> = asked.iter().copied().chain(default_logs()).collect();
+    logs.sort();
+    logs.dedup();
+    logs
+}
+
+/// One number of a step or an evaluation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scalar {
+    /// Name in the glossary.
+    pub name: &'static str,
+    /// `None` where the recipe has no such number.
+    pub value: Option<f64>,
+}
+
+/// The numbers of a step, always the same ones in the same order. `images` says what the throughput counts.
+pub fn step_scalars(r: &StepReport, timing: Timing, images: bool) -> Vec<Scalar> {
+    let some = |name, value: f64| Scalar { name, value: Some(value) };
+    let maybe = |name, value: Option<f32>| Scalar { name, value: value.map(f64::from) };
+    vec![
+        some("loss", f64::from(r.loss)),
+        some("lr", r.lr),
+        some("grad_norm", f64::from(r.grad_norm)),
+        maybe("loss_scale", r.loss_scale),
+        some("skipped", r.skipped_total as f64),
+        some("found_inf", f64::from(u8::from(r.found_inf))),
+        Scalar { name: "growth_tracker", value: r.growth_tracker.map(f64::from) },
+        maybe("underflow", r.fp8.as_ref().map(|f| f.underflow.0)),
+        maybe("saturated", r.fp8.as_ref().map(|f| f.saturated.0)),
+        some("ms", timing.ms),
+        some(if images { "img_per_s" } else { "tok_per_s" }, timing.items_per_s),
+        some("mfu", timing.mfu),
+    ]
+}
+
+/// The numbers of an evaluation.
+pub fn eval_scalars(val_loss: f32, val_accuracy: Option<f32>) -> [Scalar; 2] {
+    [
+        Scalar { name: "val_loss", value: Some(f64::from(val_loss)) },
+        Scalar { name: "val_accuracy", value: val_accuracy.map(f64::from) },
+    ]
+}
+
+/// The statistics of an fp8 tensor.
+pub fn tensor_scalars(s: &Fp8Stats) -> [Scalar; 5] {
+    let some = |name, value: f32| Scalar { name, value: Some(f64::from(value)) };
+    [
+        some("amax", s.amax),
+        some("scale", s.scale),
+        some("underflow", s.underflow),
+        some("saturated", s.saturated),
+        some("nonfinite", s.nonfinite),
+    ]
+}
+
+/// The open logs of a run.
+#[derive(Debug)]
+pub struct Sinks {
+    images: bool,
+    tables: Option<Tables>,
+    tensorboard: Option<TensorBoard>,
+}
+
+impl Sinks {
+    /// Opens the logs named in `logs`. A run that goes on after step `after` drops what was written about later steps.
+    pub fn open(folder: &Path, logs: &[LogKind], images: bool, after: Option<u64>) -> Result<Sinks> {
+        let tables = logs.contains(&LogKind::Csv).then(|| Tables::open(folder, images, after)).transpose()?;
+        let tensorboard = logs.contains(&LogKind::Tensorboard).then(|| TensorBoard::create(folder, after)).transpose()?;
+        Ok(Sinks { images, tables, tensorboard })
+    }
+
+    /// Writes a step.
+    pub fn step(&mut self, report: &StepReport, timing: Timing) -> Result<()> {
+        let scalars = step_scalars(report, timing, self.images);
+        if let Some(tables) = &mut self.tables {
+            tables.step(report.step, &scalars)?;
+        }
+        if let Some(tensorboard) = &mut self.tensorboard {
+            tensorboard.scalars(report.step, "train/", &scalars)?;
+        }
+        Ok(())
+    }
+
+    /// Writes an evaluation.
+    pub fn eval(&mut self, step: u64, val_loss: f32, val_accuracy: Option<f32>) -> Result<()> {
+        let scalars = eval_scalars(val_loss, val_accuracy);
+        if let Some(tables) = &mut self.tables {
+            tables.eval(step, &scalars)?;
+        }
+        if let Some(tensorboard) = &mut self.tensorboard {
+            tensorboard.scalars(step, "val/", &scalars)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the statistics of an fp8 tensor.
+    pub fn tensor(&mut self, step: u64, slot: &Fp8Slot, stats: &Fp8Stats) -> Result<()> {
+        let scalars = tensor_scalars(stats);
+        if let Some(tables) = &mut self.tables {
+            tables.tensor(step, slot, &scalars)?;
+        }
+        if let Some(tensorboard) = &mut self.tensorboard {
+            tensorboard.scalars(step, &format!("fp8/{}/", slot.name), &scalars)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_lines_are_always_written_and_nothing_twice() {
+        use LogKind::{Csv, Jsonl, Tensorboard};
+        assert_eq!(resolve(&[]), [Jsonl]);
+        assert_eq!(resolve(&[Tensorboard, Csv, Csv]), [Jsonl, Csv, Tensorboard]);
+    }
+}

@@ -1,0 +1,200 @@
+//! TensorBoard event files: records of an `Event` protocol buffer each.
+//!
+//! A record is a length (u64), its masked CRC-32C, the data, its masked CRC-32C, all little-endian. The crates that write such files
+//! are unmaintained or bring a protocol-buffer compiler; the four messages used here take a few lines.
+//! Sources: tensorflow `core/lib/io/record_writer.h`, `core/util/event.proto`, `core/framework/summary.proto`.
+
+use super::Scalar;
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// First event of every file.
+const FILE_VERSION: &[u8] = b"brain.Event:2";
+/// Added to a rotated CRC, so that the CRC of data that holds CRCs is no special value.
+const CRC_MASK: u32 = 0xA282_EAD8;
+/// Files of one second tried before giving up.
+const MAX_FILES: usize = 1000;
+
+/// Field numbers of `Event`.
+mod event {
+    pub(super) const WALL_TIME: u32 = 1;
+    pub(super) const STEP: u32 = 2;
+    pub(super) const FILE_VERSION: u32 = 3;
+    pub(super) const SUMMARY: u32 = 5;
+    pub(super) const SESSION_LOG: u32 = 7;
+}
+
+/// Field numbers of `Summary`, `Summary.Value` and `SessionLog`, and the status that starts a session.
+mod field {
+    pub(super) const SUMMARY_VALUE: u32 = 1;
+    pub(super) const VALUE_TAG: u32 = 1;
+    pub(super) const VALUE_SIMPLE: u32 = 2;
+    pub(super) const SESSION_STATUS: u32 = 1;
+    pub(super) const STATUS_START: u64 = 1;
+}
+
+/// An event file.
+#[derive(Debug)]
+pub struct TensorBoard {
+    path: PathBuf,
+    file: File,
+}
+
+impl TensorBoard {
+    /// A new file in `folder`. A run that goes on after step `after` tells TensorBoard to forget what older files say about later steps.
+    pub fn create(folder: &Path, after: Option<u64>) -> Result<TensorBoard> {
+        let secs = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let (path, file) = new_file(folder, secs)?;
+        let mut board = TensorBoard { path, file };
+        board.event(None, event::FILE_VERSION, FILE_VERSION)?;
+        if let Some(after) = after {
+            let mut start = Vec::new();
+            varint_field(&mut start, field::SESSION_STATUS, field::STATUS_START);
+            board.event(Some(after + 1), event::SESSION_LOG, &start)?;
+        }
+        Ok(board)
+    }
+
+    /// Writes the numbers that there are, each under `prefix` and its name.
+    pub fn scalars(&mut self, step: u64, prefix: &str, scalars: &[Scalar]) -> Result<()> {
+        let mut summary = Vec::new();
+        for (name, value) in scalars.iter().filter_map(|s| s.value.map(|v| (s.name, v))) {
+            let mut message = Vec::new();
+            bytes_field(&mut message, field::VALUE_TAG, format!("{prefix}{name}").as_bytes());
+            float_field(&mut message, field::VALUE_SIMPLE, value as f32);
+            bytes_field(&mut summary, field::SUMMARY_VALUE, &message);
+        }
+        self.event(Some(step), event::SUMMARY, &summary)
+    }
+
+    fn event(&mut self, step: Option<u64>, what: u32, content: &[u8]) -> Result<()> {
+        let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        let mut message = Vec::new();
+        double_field(&mut message, event::WALL_TIME, wall_time);
+        if let Some(step) = step {
+            varint_field(&mut message, event::STEP, step);
+        }
+        bytes_field(&mut message, what, content);
+        // One write, so that a reader sees whole records but for the last moment of a crash.
+        let done = self.file.write_all(&record(&message));
+        done.with_context(|| format!("cannot write the TensorBoard file: {}", self.path.display()))
+    }
+}
+
+fn new_file(folder: &Path, secs: u64) -> Result<(PathBuf, File)> {
+    let mut last = None;
+    for n in 0..MAX_FILES {
+        let path = folder.join(format!("events.out.tfevents.{secs:010}.mantissa.{n}"));
+        match File::create_new(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => last = Some(e),
+            Err(e) => return Err(e).with_context(|| format!("cannot create the TensorBoard file: {}", path.display())),
+        }
+    }
+    let error = last.map_or_else(|| anyhow::anyhow!("no name is free"), anyhow::Error::from);
+    Err(error).with_context(|| format!("cannot create a TensorBoard file: {}", folder.display()))
+}
+
+/// Data with its length and check sums.
+fn record(data: &[u8]) -> Vec<u8> {
+    let length = (data.len() as u64).to_le_bytes();
+    let mut out = Vec::with_capacity(data.len() + 16);
+    out.extend_from_slice(&length);
+    out.extend_from_slice(&masked_crc(&length).to_le_bytes());
+    out.extend_from_slice(data);
+    out.extend_from_slice(&masked_crc(data).to_le_bytes());
+    out
+}
+
+fn masked_crc(data: &[u8]) -> u32 {
+    crc32c::crc32c(data).rotate_right(15).wrapping_add(CRC_MASK)
+}
+
+/// Wire types of protocol buffers.
+const VARINT: u32 = 0;
+const FIXED_64: u32 = 1;
+const BYTES: u32 = 2;
+const FIXED_32: u32 = 5;
+
+fn key(out: &mut Vec<u8>, field: u32, wire_type: u32) {
+    varint(out, u64::from(field << 3 | wire_type));
+}
+
+/// Seven bits a byte, the lowest first; the top bit says that more follow.
+fn varint(out: &mut Vec<u8>, mut x: u64) {
+    while x >= 0x80 {
+        out.push(x as u8 | 0x80);
+        x >>= 7;
+    }
+    out.push(x as u8);
+}
+
+fn varint_field(out: &mut Vec<u8>, field: u32, x: u64) {
+    key(out, field, VARINT);
+    varint(out, x);
+}
+
+fn double_field(out: &mut Vec<u8>, field: u32, x: f64) {
+    key(out, field, FIXED_64);
+    out.extend_from_slice(&x.to_le_bytes());
+}
+
+fn float_field(out: &mut Vec<u8>, field: u32, x: f32) {
+    key(out, field, FIXED_32);
+    out.extend_from_slice(&x.to_le_bytes());
+}
+
+fn bytes_field(out: &mut Vec<u8>, field: u32, x: &[u8]) {
+    key(out, field, BYTES);
+    varint(out, x.len() as u64);
+    out.extend_from_slice(x);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_sums_are_those_of_the_format() {
+        // CRC-32C of 32 zero bytes, RFC 3720 B.4.
+        assert_eq!(crc32c::crc32c(&[0; 32]), 0x8A91_36AA);
+        // First 12 bytes of every file of 24-byte first events, as TensorFlow writes it.
+        assert_eq!(masked_crc(&24u64.to_le_bytes()).to_le_bytes(), [0xa3, 0x7f, 0x4b, 0x22]);
+    }
+
+    #[test]
+    fn messages_are_encoded_as_protocol_buffers() {
+        let mut out = Vec::new();
+        varint_field(&mut out, 2, 300);
+        float_field(&mut out, 2, 1.0);
+        bytes_field(&mut out, 1, b"ab");
+        double_field(&mut out, 1, 1.0);
+        assert_eq!(out, [0x10, 0xAC, 0x02, 0x15, 0, 0, 0x80, 0x3F, 0x0A, 2, b'a', b'b', 0x09, 0, 0, 0, 0, 0, 0, 0xF0, 0x3F]);
+    }
+
+    #[test]
+    fn records_follow_each_other_and_names_never_clash() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = TensorBoard::create(dir.path(), None).unwrap();
+        let second = TensorBoard::create(dir.path(), Some(7)).unwrap();
+        assert_ne!(first.path, second.path);
+        let scalars = [Scalar { name: "loss", value: Some(2.5) }, Scalar { name: "loss_scale", value: None }];
+        first.scalars(3, "train/", &scalars).unwrap();
+        let bytes = std::fs::read(&first.path).unwrap();
+        let (mut at, mut records) = (0, Vec::new());
+        while at < bytes.len() {
+            let length = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+            let data = &bytes[at + 12..at + 12 + length];
+            assert_eq!(record(data), &bytes[at..at + 16 + length]);
+            records.push(data.to_vec());
+            at += 16 + length;
+        }
+        assert_eq!(records.len(), 2);
+        assert!(records[0].ends_with(FILE_VERSION));
+        assert!(records[1].windows(10).any(|w| w == b"train/loss") && !records[1].windows(10).any(|w| w == b"loss_scale"));
+        assert!(records[1].ends_with(&2.5f32.to_le_bytes()));
+    }
+}

@@ -1,0 +1,131 @@
+//! Data that is not plain text, and logs beside `events.jsonl`.
+
+use super::{good, json_lines, listing, output, stderr, stdout, train};
+use std::path::Path;
+use std::process::Output;
+
+/// `train` with tiny sizes and samples.
+fn train_and_sample(dir: &Path, args: &[&str]) -> Output {
+    let sizes = ["train", "--batch-size", "2", "--seq-len", "32", "--eval-batches", "2", "--set", "train.model.layers=1"];
+    output(dir, &[&sizes[..], args, &["--sample-tokens", "20"]].concat())
+}
+
+/// A nanoGPT data set of the three characters a, b and line break, with or without its characters.
+fn token_files(dir: &Path, named: bool) {
+    let file = |n: u16| (0..n).flat_map(|i| (i * i % 3).to_le_bytes()).collect::<Vec<u8>>();
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("train.bin"), file(180)).unwrap();
+    std::fs::write(dir.join("val.bin"), file(60)).unwrap();
+    if named {
+        std::fs::write(dir.join("meta.json"), r#"{"vocab_size": 3, "itos": {"0": "\n", "1": "a", "2": "b"}}"#).unwrap();
+    }
+}
+
+#[test]
+fn token_files_train_and_sample_in_their_own_characters() {
+    let dir = tempfile::tempdir().unwrap();
+    token_files(&dir.path().join("d"), true);
+    let o = good(train_and_sample(dir.path(), &["--data", "d", "--steps", "3", "--out", "r"]));
+    assert!(stdout(&o).contains("180 tokens of 3 to learn from, 60 held out (val.bin)"), "{}", stdout(&o));
+    // The run folder is enough.
+    std::fs::remove_dir_all(dir.path().join("d")).unwrap();
+    let text = stdout(&good(output(dir.path(), &["sample", "--run", "r", "--prompt", "ab", "--tokens", "30"])));
+    assert!(
+        text.starts_with("ab") && text.trim_end_matches('\n').len() > 2 && text.chars().all(|c| "ab\n".contains(c)),
+        "{text}"
+    );
+    let o = output(dir.path(), &["sample", "--run", "r", "--prompt", "xyz"]);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(stderr(&o).contains("found 'x'"), "{}", stderr(&o));
+}
+
+#[test]
+fn tokens_without_text_train_but_do_not_sample() {
+    let dir = tempfile::tempdir().unwrap();
+    token_files(&dir.path().join("d"), false);
+    let o = good(train_and_sample(dir.path(), &["--data", "d/train.bin", "--steps", "2", "--out", "r"]));
+    let all = stdout(&o) + &stderr(&o);
+    assert!(all.contains("no samples: the tokens of the data have no text"), "{all}");
+    let o = output(dir.path(), &["sample", "--run", "r"]);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(stderr(&o).contains("have no text"), "{}", stderr(&o));
+}
+
+#[test]
+fn a_larger_vocabulary_raises_the_models_unless_it_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens: Vec<u8> = (0..400u16).flat_map(u16::to_le_bytes).collect();
+    std::fs::write(dir.path().join("x.bin"), tokens).unwrap();
+    good(train(dir.path(), &["--data", "x.bin", "--steps", "1", "--out", "r"]));
+    assert!(std::fs::read_to_string(dir.path().join("r/config.toml")).unwrap().contains("vocab = 448"));
+    let o = train(dir.path(), &["--data", "x.bin", "--steps", "1", "--vocab", "399", "--out", "s"]);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(stderr(&o).contains("model.vocab: expected at least 400"), "{}", stderr(&o));
+    for (bytes, part) in [(&[1u8, 0, 2][..], "(truncated)"), (&[], "an empty file"), (&[1, 0], "at least 33 tokens")] {
+        std::fs::write(dir.path().join("x.bin"), bytes).unwrap();
+        let o = train(dir.path(), &["--data", "x.bin", "--steps", "1", "--out", "s"]);
+        assert_eq!(o.status.code(), Some(2));
+        assert!(stderr(&o).contains(part), "{}", stderr(&o));
+    }
+    assert_eq!(listing(dir.path()), ["r", "x.bin"], "nothing is left behind");
+}
+
+/// A word-level tokenizer whose file is small.
+#[cfg(feature = "tokenizer")]
+const TOKENIZER: &str = r#"{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"Whitespace"},
+    "model":{"type":"WordLevel","vocab":{"[UNK]":0,"to":1,"be":2,"or":3,"not":4},"unk_token":"[UNK]"}}"#;
+
+#[cfg(feature = "tokenizer")]
+#[test]
+fn a_tokenizer_turns_text_into_tokens_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("t.json"), TOKENIZER).unwrap();
+    std::fs::write(dir.path().join("text.txt"), "to be or not to be ".repeat(100)).unwrap();
+    let flags = ["--data", "text.txt", "--tokenizer", "t.json", "--steps", "2", "--vocab", "5", "--out", "r"];
+    let o = good(train(dir.path(), &flags));
+    assert!(stdout(&o).contains("600 tokens of 5"), "{}", stdout(&o));
+    std::fs::remove_file(dir.path().join("t.json")).unwrap();
+    let text = stdout(&good(output(dir.path(), &["sample", "--run", "r", "--prompt", "to be", "--tokens", "8"])));
+    assert!(
+        text.starts_with("to be ") && text.split_whitespace().all(|w| ["to", "be", "or", "not", "[UNK]"].contains(&w)),
+        "{text}"
+    );
+    std::fs::write(dir.path().join("t.json"), &TOKENIZER[..50]).unwrap();
+    let o = train(dir.path(), &["--data", "text.txt", "--tokenizer", "t.json", "--steps", "2", "--out", "s"]);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(stderr(&o).contains("not a Hugging Face tokenizer.json") && !stderr(&o).contains("panicked"), "{}", stderr(&o));
+}
+
+#[test]
+fn logs_are_written_as_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags =
+        ["--steps", "4", "--recipe", "fp8-delayed", "--log", "csv,tensorboard", "--stats-every", "2", "--out", "r", "--json"];
+    let o = good(train(dir.path(), &flags));
+    let names = listing(&dir.path().join("r"));
+    assert!(names.iter().any(|n| n.starts_with("events.out.tfevents.")), "{names:?}");
+    let read = |name: &str| std::fs::read_to_string(dir.path().join("r").join(name)).unwrap();
+    let events = json_lines(&read("events.jsonl"));
+    assert_eq!(events, json_lines(&stdout(&o)));
+    let tensors: Vec<_> = events.iter().filter(|e| e.get("tensor").is_some()).collect();
+    let steps: Vec<_> = tensors.iter().filter_map(|e| e["step"].as_u64()).collect();
+    assert!(steps.len() >= 2 && steps.iter().filter(|s| **s == 2).count() == steps.iter().filter(|s| **s == 4).count());
+    for e in &tensors {
+        let t = &e["tensor"];
+        assert!(
+            t["name"].as_str().is_some_and(|n| n.starts_with("gpt."))
+                && ["e4m3", "e5m2"].contains(&t["dtype"].as_str().unwrap())
+        );
+        for key in ["amax", "scale", "underflow", "saturated", "nonfinite"] {
+            assert!(t[key].as_f64().is_some_and(|x| x >= 0.0), "{key} in {e}");
+        }
+    }
+    assert_eq!((read("steps.csv").lines().count(), read("evals.csv").lines().count()), (5, 2));
+    assert_eq!(read("tensors.csv").lines().count(), 1 + tensors.len());
+    let loss = events[0]["loss"].as_f64().unwrap() as f32;
+    assert_eq!(read("steps.csv").lines().nth(1).unwrap().split(',').nth(1).unwrap().parse::<f32>().unwrap(), loss);
+    let o = train(dir.path(), &["--recipe", "bf16", "--stats-every", "2"]);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(stderr(&o).contains("--stats-every: expected an fp8 recipe"), "{}", stderr(&o));
+    assert_eq!(train(dir.path(), &["--log", "xml"]).status.code(), Some(2));
+}

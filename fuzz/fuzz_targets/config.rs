@@ -1,0 +1,4 @@
+//! See `config` in `src/lib.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mantissa_fuzz::config(data));
