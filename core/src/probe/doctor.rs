@@ -160,7 +160,7 @@ impl Doctor {
     }
 
     fn failure_remedy(&self, first: &NonFinite, skipped: bool) -> String {
-        let island = |text: &str| format!("{text}; or keep `{}` in f32 with a precision override", first.scope);
+        let island = |text: &str| format!("{text}; or keep it in f32 (--override {}=f32)", first.scope);
         if !first.is_origin() && first.inputs.iter().any(|r| r.kind == "input") {
             return "the data is not finite: check the input files".into();
         }

@@ -30,7 +30,7 @@ const SATURATED: f32 = 0.01;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ailment {
-    /// Loss or gradients are not finite and no scaler skips the step: weights and moments are lost.
+    /// Loss or gradients are not finite and the step was not skipped: weights and moments are lost.
     NonFinite,
     /// The loss scale falls step after step and nothing becomes finite.
     ScaleSpiral,
@@ -141,7 +141,7 @@ impl Health {
     fn values(&mut self, r: &StepReport, found: &mut Vec<(Ailment, String, String)>) {
         if !r.skipped && (r.found_inf || !r.loss.is_finite()) {
             let message = format!(
-                "the loss is {} and grad_norm {}, and no scaler skips the step: the weights are lost",
+                "the loss is {} and grad_norm {}, and the step was not skipped: the weights are lost",
                 r.loss, r.grad_norm
             );
             let remedy = "start again with a lower --lr, a longer --warmup or --grad-clip 1; `mantissa doctor` names the first instruction that failed";
