@@ -13,11 +13,11 @@ fn train_and_sample(dir: &Path, args: &[&str]) -> Output {
 /// A nanoGPT data set of the three characters a, b and line break, with or without its characters.
 fn token_files(dir: &Path, named: bool) {
     let file = |n: u16| (0..n).flat_map(|i| (i * i % 3).to_le_bytes()).collect::<Vec<u8>>();
-    std::fs::create_dir_all(dir).unwrap();
-    std::fs::write(dir.join("train.bin"), file(180)).unwrap();
-    std::fs::write(dir.join("val.bin"), file(60)).unwrap();
+    std::fs::create_dir_all(dir).expect("a folder");
+    std::fs::write(dir.join("train.bin"), file(180)).expect("a file");
+    std::fs::write(dir.join("val.bin"), file(60)).expect("a file");
     if named {
-        std::fs::write(dir.join("meta.json"), r#"{"vocab_size": 3, "itos": {"0": "\n", "1": "a", "2": "b"}}"#).unwrap();
+        std::fs::write(dir.join("meta.json"), r#"{"vocab_size": 3, "itos": {"0": "\n", "1": "a", "2": "b"}}"#).expect("a file");
     }
 }
 
