@@ -47,6 +47,25 @@ pub struct RunOptions {
     /// Steps between statistics of every fp8 tensor; 0 writes none.
     #[serde(default)]
     pub stats_every: u64,
+    /// Steps between checkpoints; 0 keeps one at the end only.
+    #[serde(default = "default_checkpoint_every")]
+    pub checkpoint_every: u64,
+    /// Checkpoints kept; 0 keeps all.
+    #[serde(default = "default_keep")]
+    pub keep: usize,
+}
+
+/// Steps between checkpoints when nothing is said.
+pub const DEFAULT_CHECKPOINT_EVERY: u64 = 200;
+/// Checkpoints kept when nothing is said: one to go on from, and the one before it.
+pub const DEFAULT_KEEP: usize = 2;
+
+fn default_checkpoint_every() -> u64 {
+    DEFAULT_CHECKPOINT_EVERY
+}
+
+fn default_keep() -> usize {
+    DEFAULT_KEEP
 }
 
 /// A run, resolved and validated.

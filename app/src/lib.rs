@@ -1,10 +1,11 @@
 //! The host of Mantissa: command line, files, signals, run folders. Everything that decides numbers is in `mantissa-core`.
 //!
 //! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`], [`events`] and [`console`] say what happened,
-//! [`run_folder`] and [`weights`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 130 interrupted after saving.
+//! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 130 interrupted after saving.
 
 pub mod banner;
 pub mod cast;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod console;
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
         cli::Command::Train(args) => train::command(&args),
         cli::Command::Sample(args) => sample::command(&args),
         cli::Command::Cast(args) => cast::command(&args),
+        cli::Command::Dump(args) => cli::dump::command(&args),
         cli::Command::Devices => device::command(),
         cli::Command::Explain(args) => cli::explain::command(&args),
         cli::Command::Plan(args) => cli::plan::command(&args),

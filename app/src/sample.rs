@@ -1,7 +1,8 @@
 //! Text from weights: one token at a time, each from a forward pass over the last `context` tokens.
 
+use crate::checkpoint::{read, resume};
 use crate::cli::SampleArgs;
-use crate::run_folder::{self, WEIGHTS};
+use crate::config::DeviceChoice;
 use crate::vocabulary::{TextStream, Vocabulary};
 use crate::{Outcome, device, weights};
 use anyhow::{Context, Result, bail};
@@ -82,24 +83,25 @@ pub fn generate(
 pub fn command(args: &SampleArgs) -> Result<Outcome> {
     let run = match &args.run {
         Some(run) => run.clone(),
-        None => run_folder::latest()?,
+        None => resume::newest_run(true)?,
     };
-    let config = weights::config_of(&run)?;
-    let mut train = config.train;
+    let (checkpoint, state) = weights::checkpoint_of(&run)?;
+    let mut train = state.config;
     if !matches!(train.model, ModelConfig::Gpt(_)) {
         bail!("sample: expected the run of a gpt, found an mlp: {}", run.display());
     }
-    // Weights carry no fp8 scales and no loss scale: text comes from the dtype that the rest of the recipe runs in.
+    // One sequence is too few rows for fp8 layers, and nothing is scaled: text comes from the dtype that the rest of the recipe runs in.
     train.recipe.fp8 = None;
     train.recipe.scaler = None;
     (train.batch, train.grad_accum, train.clip) = (1, 1, None);
-    let (backend, _) = device::open(config.run.device);
+    let (backend, _) = device::open(DeviceChoice::Auto);
     device::check_memory(&train)?;
-    let mut session = Session::new(backend, train)?;
-    weights::load(&session, &run.join(WEIGHTS))?;
+    let session = &mut Session::new(backend, train)?;
+    read::weights(&checkpoint, session)?;
     let vocabulary = match &args.tokenizer {
         Some(path) => Vocabulary::from_tokenizer(path)?,
-        None => Vocabulary::of_run(&run)?,
+        // The run that the checkpoint belongs to.
+        None => Vocabulary::of_run(checkpoint.ancestors().nth(2).unwrap_or(&run))?,
     };
     let prompt = vocabulary.prompt(&args.prompt).context("cannot use the prompt")?;
     let mut text = TextStream::new(&vocabulary, &prompt)?;
@@ -108,7 +110,7 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
     // Bytes as they come: a reader that closes its end stops the writing.
     let mut open = out.write_all(args.prompt.as_bytes()).is_ok();
     if open {
-        generate(&mut session, &prompt, vocabulary.size(), args.tokens, &mut sampler, |token| {
+        generate(session, &prompt, vocabulary.size(), args.tokens, &mut sampler, |token| {
             open = out.write_all(&text.push(token)?).and_then(|()| out.flush()).is_ok();
             Ok(open)
         })?;

@@ -1,17 +1,19 @@
 //! `mantissa train`: everything is checked, then the run folder is made, then steps, evaluations and samples until the end or Ctrl-C.
 
 use crate::banner::{self, Facts};
+use crate::checkpoint::state::{self, Surroundings};
+use crate::checkpoint::{self, resume};
 use crate::cli::{TrainArgs, resolve};
 use crate::config::RunConfig;
 use crate::console::Console;
 use crate::device::Peak;
 use crate::events::{self, Timing};
 use crate::prefetch::Prefetch;
-use crate::run_folder::{self, RunFolder, WEIGHTS};
+use crate::run_folder::{self, RunFolder};
 use crate::sample::{Sampler, generate};
 use crate::sinks::Sinks;
 use crate::vocabulary::Vocabulary;
-use crate::{Outcome, data, device, show, weights};
+use crate::{Outcome, data, device, show};
 use anyhow::{Context, Result};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::model::ModelConfig;
@@ -32,7 +34,17 @@ const SAMPLE_PROMPT: &str = "\n";
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
-    let resolve::Resolved { mut config, recipe_why, vocab_given } = resolve::resolve(args)?;
+    let resume = match &args.resume {
+        Some(path) => Some(resume::open(path.as_deref(), args)?),
+        None => None,
+    };
+    let (mut config, recipe_why, vocab_given) = match &resume {
+        Some(resume) => (resume.config.clone(), "as in the run", true),
+        None => {
+            let resolved = resolve::resolve(args)?;
+            (resolved.config, resolved.recipe_why, resolved.vocab_given)
+        }
+    };
     if args.print_config {
         print!("{}", config.to_toml()?);
         return Ok(Outcome::Done);
@@ -50,18 +62,36 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         console.note("no samples: the tokens of the data have no text; give a --tokenizer, or `itos` in meta.json");
         config.run.sample_tokens = 0;
     }
-    let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
     let (backend, device_why) = device::open(config.run.device);
+    let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
+    let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
     device::check_memory(&config.train)?;
-    let session = Session::new(backend.clone(), config.train.clone())?;
+    let mut session = Session::new(backend.clone(), config.train.clone())?;
+    let (folder, resumed) = match resume {
+        None => (RunFolder::create(args.out.as_deref(), &config)?, None),
+        Some(resume) => {
+            for warning in resume.restore(&mut session, &around)? {
+                console.warn(&warning);
+            }
+            for note in &resume.notes {
+                console.note(note);
+            }
+            let step = resume.step();
+            if step == config.train.schedule.steps {
+                let path = resume.folder.path().display();
+                console.result(&format!("done already: {step} steps; to go on, give a higher --steps | {path}"));
+                return Ok(Outcome::Done);
+            }
+            (resume.rewind()?, Some(step))
+        }
+    };
     let peak = device::peak(backend.capabilities(), config.train.recipe.compute_dtype());
-    let folder = RunFolder::create(args.out.as_deref(), &config)?;
     loaded.vocabulary.save(folder.path())?;
     let images = matches!(loader.data(), Dataset::Images(_));
-    let sinks = Sinks::open(folder.path(), &config.run.log, images, None)?;
+    let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed)?;
     let facts = Facts {
         config: &config,
-        device: &backend.capabilities().device,
+        device: &around.device,
         device_why,
         recipe_why,
         data: &loaded.about,
@@ -71,9 +101,12 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
     for line in banner::lines(&session, &facts)? {
         console.line(&line);
     }
+    if let Some(step) = resumed {
+        console.line(&format!("{:<12} after step {step}", "resumed"));
+    }
     console.line("");
     let logs = Logs { folder, sinks };
-    let mut run = Run::new(&config, &console, session, loader, loaded.vocabulary, logs, &peak)?;
+    let mut run = Run::new(&config, &console, session, loader, loaded.vocabulary, logs, around, &peak)?;
     run.train(&stop)
 }
 
@@ -123,6 +156,9 @@ struct Run<'a> {
     prefetch: Prefetch,
     vocabulary: Vocabulary,
     logs: Logs,
+    around: Surroundings,
+    /// Step of the last checkpoint of this process.
+    saved: Option<u64>,
     batch: BatchBytes,
     images: bool,
     /// Model FLOPs of a step over peak FLOPs a millisecond: divided by milliseconds it is the MFU.
@@ -141,6 +177,7 @@ impl<'a> Run<'a> {
         loader: Loader,
         vocabulary: Vocabulary,
         logs: Logs,
+        around: Surroundings,
         peak: &Peak,
     ) -> Result<Run<'a>> {
         let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
@@ -155,6 +192,8 @@ impl<'a> Run<'a> {
             prefetch,
             vocabulary,
             logs,
+            around,
+            saved: None,
             batch: BatchBytes::default(),
             images,
             ideal_ms,
@@ -171,17 +210,20 @@ impl<'a> Run<'a> {
         let due = |step: u64, every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
         let mut outcome = Outcome::Done;
         while self.session.steps() < steps {
-            let step = self.step()?;
+            // Between steps only: everything that belongs to a step has been done when a checkpoint says that it was taken.
             if stop.load(Ordering::SeqCst) || self.console.is_closed() {
                 outcome = Outcome::Interrupted;
                 break;
             }
+            let step = self.step()?;
             if due(step, run.eval_every) {
                 self.evaluate()?;
-                self.save()?;
             }
             if due(step, run.sample_every) && run.sample_tokens > 0 {
                 self.sample()?;
+            }
+            if due(step, run.checkpoint_every) {
+                self.save()?;
             }
         }
         self.finish(outcome)
@@ -203,7 +245,7 @@ impl<'a> Run<'a> {
         self.notices(&report)?;
         let steps = self.config.train.schedule.steps;
         let every = steps.div_ceil(PRINTED_LINES);
-        let print = report.step == 1 || report.step.is_multiple_of(every) || report.step == steps;
+        let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
         self.console.progress(&self.progress(&report, timing), print);
         Ok(report.step)
     }
@@ -248,7 +290,8 @@ impl<'a> Run<'a> {
         parts.push(format!("{:.1} ms", timing.ms));
         parts.push(format!("{} {}/s", show::prefixed(timing.items_per_s), self.loader.data().unit()));
         parts.push(format!("mfu {:.1}%", 100.0 * timing.mfu));
-        let left = (steps - r.step) as f64 * self.start.elapsed().as_secs_f64() / r.step as f64;
+        let taken = self.step_ms.len().max(1) as f64;
+        let left = (steps - r.step) as f64 * self.start.elapsed().as_secs_f64() / taken;
         parts.push(format!("eta {}", show::clock(left)));
         parts.join(" | ")
     }
@@ -302,8 +345,16 @@ impl<'a> Run<'a> {
         Ok(scores.chunks_exact(mlp.classes).zip(labels).filter(|(row, label)| best(row) == Some(*label)).count())
     }
 
-    fn save(&self) -> Result<()> {
-        weights::save(&self.session, &self.logs.folder.path().join(WEIGHTS))
+    /// Writes a checkpoint, unless the last one is of this step.
+    fn save(&mut self) -> Result<()> {
+        let step = self.session.steps();
+        if self.saved != Some(step) {
+            self.logs.folder.sync()?;
+            self.logs.sinks.sync()?;
+            checkpoint::write::save(self.logs.folder.path(), &self.session, &self.around, self.config.run.keep)?;
+            self.saved = Some(step);
+        }
+        Ok(())
     }
 
     fn sample(&mut self) -> Result<()> {
@@ -338,17 +389,19 @@ impl<'a> Run<'a> {
 
     fn finish(&mut self, outcome: Outcome) -> Result<Outcome> {
         self.console.end_progress();
-        self.save()?;
         let took = show::clock(self.start.elapsed().as_secs_f64());
         let path = self.logs.folder.path().display().to_string();
         if outcome == Outcome::Interrupted {
-            self.console.result(&format!("interrupted after step {} ({took}); weights saved: {path}", self.session.steps()));
+            self.save()?;
+            let step = self.session.steps();
+            self.console.result(&format!("interrupted after step {step} ({took}); go on with --resume: {path}"));
             return Ok(outcome);
         }
         let eval = self.evaluate()?;
         if self.config.run.sample_tokens > 0 {
             self.sample()?;
         }
+        self.save()?;
         let took = show::clock(self.start.elapsed().as_secs_f64());
         let ms = median(&mut self.step_ms);
         let rate = self.config.train.items_per_step() as f64 / (ms / 1e3);

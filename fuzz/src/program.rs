@@ -21,7 +21,8 @@ use std::sync::{Arc, LazyLock};
 const MAX_EDITS: usize = 6;
 
 static RECORDED: LazyLock<Vec<Program>> = LazyLock::new(|| {
-    let gpt = GptConfig { vocab: 8, context: 4, width: 8, heads: 2, layers: 1, mlp_ratio: 2, bias: true, dropout: 0.1 };
+    let gpt =
+        GptConfig { vocab: 8, context: 4, width: 8, heads: 2, layers: 1, mlp_ratio: 2, dropout: 0.1, ..GptConfig::tiny() };
     let mlp = MlpConfig { inputs: 6, hidden: vec![5], classes: 3 };
     let models = [ModelConfig::Gpt(gpt), ModelConfig::Mlp(mlp)];
     let cases = models.iter().flat_map(|m| RecipeName::ALL.map(|r| (m.clone(), r)));

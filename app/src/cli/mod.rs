@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cast;
 pub mod compare;
 pub mod doctor;
+pub mod dump;
 pub mod explain;
 pub mod overlay;
 pub mod plan;
@@ -39,6 +40,8 @@ pub enum Command {
     Sample(SampleArgs),
     /// Show what number formats do to numbers, or convert the tensors of a safetensors file.
     Cast(cast::CastArgs),
+    /// Write the logits, gradients and weights of a few training steps, to compare with another framework.
+    Dump(dump::DumpArgs),
     /// List devices, and how each multiplies every number format.
     Devices,
     /// Print every instruction of a training step: types, precision, the reason for it, price.
@@ -104,7 +107,7 @@ impl ModelArgs {
 /// Flags of `sample`.
 #[derive(Debug, Args)]
 pub struct SampleArgs {
-    /// Run folder [default: the run under runs/ that saved weights last]
+    /// Run folder, or one of its checkpoints [default: the run under runs/ that saved weights last]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Hugging Face tokenizer.json [default: what the run was trained with]

@@ -5,7 +5,7 @@
 
 use super::overlay;
 use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainArgs};
-use crate::config::{BUILTIN, DeviceChoice, RunConfig, RunOptions};
+use crate::config::{BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DeviceChoice, RunConfig, RunOptions};
 use crate::sinks;
 use anyhow::{Context, Result, bail};
 use mantissa_core::model::ModelConfig;
@@ -167,6 +167,8 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
             sample_tokens: 0,
             log: sinks::default_logs(),
             stats_every: 0,
+            checkpoint_every: DEFAULT_CHECKPOINT_EVERY,
+            keep: DEFAULT_KEEP,
         },
         train: TrainConfig {
             model,
@@ -202,6 +204,8 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
     put(&mut run.log, &args.log);
     run.log = sinks::resolve(&run.log);
     put(&mut run.stats_every, &args.stats_every);
+    put(&mut run.checkpoint_every, &args.checkpoint_every);
+    put(&mut run.keep, &args.keep);
     if let Some(n) = args.sample_tokens {
         run.sample_tokens = n;
     } else if !sample_tokens_given && matches!(config.train.model, ModelConfig::Gpt(_)) {

@@ -100,7 +100,7 @@ pub struct TrainArgs {
     /// Dropout probability of a gpt [default: 0]
     #[arg(long, value_name = "P", value_parser = not_negative)]
     pub dropout: Option<f64>,
-    /// Steps between evaluations, each of which also saves the weights; 0 only at the end [default: 200]
+    /// Steps between evaluations; 0 only at the end [default: 200]
     #[arg(long, value_name = "N")]
     pub eval_every: Option<u64>,
     /// Batches of an evaluation [default: 20]
@@ -121,6 +121,16 @@ pub struct TrainArgs {
     /// Steps between statistics of every fp8 tensor in the logs; 0 writes none (fp8 recipes) [default: 0]
     #[arg(long, value_name = "K")]
     pub stats_every: Option<u64>,
+    /// Go on with a run, bit for bit: its folder, or one of its checkpoints; without PATH the newest run. Its config holds; other numbers
+    /// are refused
+    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with_all = ["out", "config"])]
+    pub resume: Option<Option<PathBuf>>,
+    /// Steps between checkpoints, from which a run can be resumed; 0 only at the end [default: 200]
+    #[arg(long, value_name = "N")]
+    pub checkpoint_every: Option<u64>,
+    /// Checkpoints kept, the newest; 0 keeps all [default: 2]
+    #[arg(long, value_name = "N")]
+    pub keep: Option<usize>,
     /// Print one JSON object per step and evaluation on stdout, everything else on stderr
     #[arg(long)]
     pub json: bool,

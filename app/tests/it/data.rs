@@ -129,3 +129,27 @@ fn logs_are_written_as_asked() {
     assert!(stderr(&o).contains("--stats-every: expected an fp8 recipe"), "{}", stderr(&o));
     assert_eq!(train(dir.path(), &["--log", "xml"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_resumed_run_over_token_files_goes_on_in_every_log() {
+    let dir = tempfile::tempdir().unwrap();
+    token_files(&dir.path().join("d"), true);
+    let flags =
+        |steps, out| ["--data", "d", "--schedule", "constant", "--log", "csv,tensorboard", "--steps", steps, "--out", out];
+    good(train(dir.path(), &flags("6", "whole")));
+    good(train(dir.path(), &flags("4", "parts")));
+    // Rows that a crash left behind the checkpoint.
+    let table = |run: &str| dir.path().join(run).join("steps.csv");
+    let mut rows = std::fs::read_to_string(table("parts")).unwrap();
+    rows.push_str("5,9,9,9,,9,9,,,,9,9,9\n6,9");
+    std::fs::write(table("parts"), rows).unwrap();
+    good(output(dir.path(), &["train", "--resume", "parts", "--steps", "6"]));
+    let losses = |run: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(table(run)).unwrap();
+        text.lines().map(|l| l.split(',').take(4).collect::<Vec<_>>().join(",")).collect()
+    };
+    assert_eq!(losses("parts").len(), 7);
+    assert_eq!(losses("parts"), losses("whole"));
+    let boards = listing(&dir.path().join("parts")).into_iter().filter(|n| n.contains("tfevents")).count();
+    assert_eq!(boards, 2, "one for each start");
+}

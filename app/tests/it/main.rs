@@ -1,10 +1,12 @@
 //! The command line from outside: the program is started as a user starts it, in a folder of its own.
 
 mod cast;
+mod crash;
 mod data;
 mod looking;
 mod precision;
 mod refusals;
+mod resume;
 mod runs;
 mod saving;
 

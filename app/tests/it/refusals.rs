@@ -144,29 +144,29 @@ fn sampling_without_usable_weights() {
     let dir = tempfile::tempdir().expect("a folder");
     let o = train(dir.path(), &["--steps", "1", "--out", "r"]);
     assert_eq!(o.status.code(), Some(0), "{}", stderr(&o));
-    let weights = dir.path().join("r/model.safetensors");
+    let weights = dir.path().join("r/checkpoints/step-00000001/model.safetensors");
     let whole = std::fs::read(&weights).expect("weights");
     let says = |bytes: &[u8], parts: &[&str]| {
         std::fs::write(&weights, bytes).expect("weights");
-        let o = output(dir.path(), &["sample", "--run", "r", "--tokens", "1"]);
-        let message = stderr(&o);
-        assert_eq!(o.status.code(), Some(2), "{message}");
-        assert!(message.contains("model.safetensors") && !message.contains("panicked"), "{message}");
-        assert!(parts.iter().all(|p| message.contains(p)), "{message}");
+        for args in [&["sample", "--run", "r", "--tokens", "1"][..], &["sample", "--run", "r/checkpoints/step-00000001"]] {
+            let o = output(dir.path(), args);
+            let message = stderr(&o);
+            assert_eq!(o.status.code(), Some(2), "{message}");
+            assert!(message.contains("model.safetensors") && !message.contains("panicked"), "{message}");
+            assert!(parts.iter().all(|p| message.contains(p)), "{message}");
+        }
     };
-    says(&whole[..whole.len() / 2], &["not a whole safetensors file"]);
-    says(&[], &["not a whole safetensors file", "0 bytes"]);
-    says(&u64::MAX.to_le_bytes(), &["not a whole safetensors file"]);
-    std::fs::write(&weights, &whole).expect("weights");
-    let config = dir.path().join("r/config.toml");
-    let text = std::fs::read_to_string(&config).expect("config");
-    std::fs::write(&config, text.replace("width = 128", "width = 64")).expect("config");
-    says(&whole, &["expected", "found"]);
-    std::fs::write(&config, text.replace("layers = 1", "layers = 2")).expect("config");
-    says(&whole, &["gpt.h1", "found none"]);
-    std::fs::write(&config, "[run]").expect("config");
+    let size = format!("expected {} bytes, found", whole.len());
+    says(&whole[..whole.len() / 2], &[&size]);
+    says(&[], &[&size, "found 0"]);
+    let mut flipped = whole.clone();
+    *flipped.last_mut().expect("bytes") ^= 1;
+    says(&flipped, &["checksum"]);
+    std::fs::remove_file(&weights).expect("weights");
     let o = output(dir.path(), &["sample", "--run", "r"]);
-    assert!(o.status.code() == Some(2) && stderr(&o).contains("config.toml"), "{}", stderr(&o));
+    assert!(o.status.code() == Some(2) && stderr(&o).contains("model.safetensors"), "{}", stderr(&o));
+    let o = output(dir.path(), &["sample", "--run", "."]);
+    assert!(o.status.code() == Some(2) && stderr(&o).contains("neither"), "{}", stderr(&o));
 }
 
 #[test]

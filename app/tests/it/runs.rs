@@ -26,7 +26,7 @@ fn a_json_stream_has_every_field_and_nothing_else() {
     }
     let log = std::fs::read_to_string(dir.path().join("runs/gpt-tiny-bf16-1/events.jsonl")).unwrap();
     assert_eq!(log, stdout(&o), "the event log holds the same lines");
-    assert_eq!(listing(&dir.path().join("runs/gpt-tiny-bf16-1")), ["config.toml", "events.jsonl", "model.safetensors"]);
+    assert_eq!(listing(&dir.path().join("runs/gpt-tiny-bf16-1")), ["checkpoints", "config.toml", "events.jsonl"]);
 }
 
 #[test]

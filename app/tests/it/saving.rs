@@ -42,7 +42,7 @@ fn a_killed_run_leaves_whole_weights() {
     for round in 0..8 {
         let out = format!("r{round}");
         // Saves after every step, so that a kill is likely to meet a write.
-        let mut child = start(dir.path(), &["--steps", "100000", "--eval-every", "1", "--json", "--out", &out]);
+        let mut child = start(dir.path(), &["--steps", "100000", "--checkpoint-every", "1", "--json", "--out", &out]);
         let reader = wait_for_lines(&mut child, 5 + 3 * round);
         child.kill().unwrap();
         child.wait().unwrap();

@@ -26,12 +26,25 @@ pub struct GptConfig {
     pub bias: bool,
     /// Dropout on embeddings, attention and residual branches.
     pub dropout: f32,
+    /// Between the two layers of the MLP.
+    #[serde(default)]
+    pub activation: Activation,
 }
 
 impl GptConfig {
     /// 0.8 M parameters over bytes.
     pub fn tiny() -> GptConfig {
-        GptConfig { vocab: 256, context: 128, width: 128, heads: 4, layers: 4, mlp_ratio: 4, bias: true, dropout: 0.0 }
+        GptConfig {
+            vocab: 256,
+            context: 128,
+            width: 128,
+            heads: 4,
+            layers: 4,
+            mlp_ratio: 4,
+            bias: true,
+            dropout: 0.0,
+            activation: Activation::GeluTanh,
+        }
     }
 
     /// 14 M parameters.
@@ -105,7 +118,7 @@ impl GptConfig {
         let mlp = Mlp {
             width: self.width,
             hidden: self.mlp_ratio * self.width,
-            activation: Activation::GeluTanh,
+            activation: self.activation,
             bias: self.bias,
             init_down: residual_init(crate::nn::GPT2_STD, 2 * self.layers),
         };

@@ -1,6 +1,7 @@
 //! Models and their presets.
 
 pub mod gpt;
+pub mod hf;
 pub mod mlp;
 
 use crate::DType;
@@ -64,7 +65,12 @@ impl ModelConfig {
 
     /// Records the forward pass on a batch of `batch`, with inputs named `x` and `targets`.
     pub fn forward<'g>(&self, g: &'g Graph, batch: usize) -> Forward<'g> {
-        let [x, targets] = self.input_types(batch);
+        self.forward_on(g, self.input_types(batch))
+    }
+
+    /// [`ModelConfig::forward`] on inputs of the given types, such as sequences shorter than the context.
+    #[track_caller]
+    pub fn forward_on<'g>(&self, g: &'g Graph, [x, targets]: [Ty; 2]) -> Forward<'g> {
         let x = g.input("x", x, Rate::MicroStep);
         let targets = g.input("targets", targets, Rate::MicroStep);
         let logits = self.logits(x);

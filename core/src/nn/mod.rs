@@ -137,10 +137,11 @@ impl RmsNorm {
 }
 
 /// Activation between two linear layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// GELU, tanh form (GPT-2).
+    #[default]
     GeluTanh,
     /// GELU, exact.
     Gelu,

@@ -1,9 +1,8 @@
 //! The closed instruction set: what a Program can ask of a backend.
 //!
-//! Each operation answers the same questions, all through exhaustive matches so that a new variant fails to compile until
-//! every answer is there: its row ([`Op::row`]: name, kernel stem, cast class, whether it has a gradient), its types
-//! ([`Op::infer`]), its price ([`Op::flops`]), which outputs share memory with inputs ([`Op::aliases`]) and which operands
-//! are lists that must lie in one piece ([`Op::packs`]). Gradient rules are in `trace/rules`.
+//! Each operation has one row in the [`table`] (name, kernel stem, family, cast class, gradient, how it shares memory) and answers for its
+//! types ([`Op::infer`]) and its price ([`Op::flops`]) in the file of its family. Matches on [`Op`] are exhaustive, so that a new variant
+//! fails to compile until every answer is there. Gradient rules are in `trace/rules`.
 
 pub mod attention;
 pub mod conv;
@@ -17,11 +16,13 @@ pub mod matmul;
 pub mod norm;
 pub mod quantize;
 pub mod reduce;
+pub mod table;
 pub mod update;
 
 use crate::error::{Error, Result};
 use crate::shape::Ty;
-use std::ops::Range;
+
+pub use table::{CastClass, Family, Gradient, Row};
 
 /// A real attribute of an operation: compares and hashes by its bits, so that operations can be dictionary keys.
 #[derive(Clone, Copy, Debug)]
@@ -49,41 +50,6 @@ impl std::fmt::Display for Real {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Display::fmt(&self.0, f)
     }
-}
-
-/// What autocast does with the inputs of an operation (the CUDA list of PyTorch, used on every backend).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CastClass {
-    /// Matrix products, convolutions, attention: float inputs are cast to the region's low dtype.
-    Low,
-    /// Softmax, norms, losses, sums: computed and stored in f32. Inputs are read as they lie (widening is exact).
-    F32,
-    /// All float inputs are cast to the widest among them.
-    Promote,
-    /// Inputs are taken as they are; ordinary promotion decides the result.
-    Keep,
-}
-
-/// Whether gradients flow through an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gradient {
-    /// It has a rule in `trace/rules`.
-    Rule,
-    /// It has none, for this reason.
-    None(&'static str),
-}
-
-/// The table row of an operation.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// Name in printed Programs.
-    pub name: &'static str,
-    /// Base name shared by the CPU, WGSL and CUDA kernels and the parity case.
-    pub stem: &'static str,
-    /// What autocast does with its inputs.
-    pub class: CastClass,
-    /// Whether gradients flow through it.
-    pub gradient: Gradient,
 }
 
 /// One operation with its attributes. Operands are named in the family files.
@@ -166,56 +132,6 @@ pub enum Op {
 }
 
 impl Op {
-    /// The table row.
-    #[rustfmt::skip]
-    pub fn row(&self) -> Row {
-        use CastClass::{F32, Keep, Low};
-        const FINAL: Gradient = Gradient::None("it is itself a gradient");
-        const UPDATE: Gradient = Gradient::None("it changes state after the backward pass");
-        const INDEX: Gradient = Gradient::None("indices have no gradient");
-        const CAST: Gradient = Gradient::None("fp8 layers carry their own rule: see precision/fp8.rs");
-        let row = |name, stem, class, gradient| Row { name, stem, class, gradient };
-        match self {
-            Op::Map(_)                  => row("map", "map", Keep, Gradient::Rule),
-            Op::Reduce(r)               => row("reduce", "reduce", r.class(), Gradient::Rule),
-            Op::MatMul(_)               => row("matmul", "matmul", Low, Gradient::Rule),
-            Op::Attention(_)            => row("attention", "attention", Low, Gradient::Rule),
-            Op::AttentionBackward(_)    => row("attention_backward", "attention", Keep, FINAL),
-            Op::Norm(_)                 => row("norm", "norm", F32, Gradient::Rule),
-            Op::NormBackward(_)         => row("norm_backward", "norm", Keep, FINAL),
-            Op::Softmax(_)              => row("softmax", "softmax", F32, Gradient::Rule),
-            Op::SoftmaxBackward(_)      => row("softmax_backward", "softmax", Keep, FINAL),
-            Op::CrossEntropy(_)         => row("cross_entropy", "xent", F32, Gradient::Rule),
-            Op::CrossEntropyBackward(_) => row("cross_entropy_backward", "xent", Keep, FINAL),
-            Op::Embedding               => row("embedding", "embedding", Keep, Gradient::Rule),
-            Op::EmbeddingBackward(_)    => row("embedding_backward", "embedding", Keep, FINAL),
-            Op::Reshape(_)              => row("reshape", "reshape", Keep, Gradient::Rule),
-            Op::Permute(_)              => row("permute", "permute", Keep, Gradient::Rule),
-            Op::Concat(_)               => row("concat", "concat", CastClass::Promote, Gradient::Rule),
-            Op::Slice(_)                => row("slice", "concat", Keep, Gradient::Rule),
-            Op::SliceBackward(_)        => row("slice_backward", "concat", Keep, FINAL),
-            Op::Gather                  => row("gather", "gather", Keep, Gradient::Rule),
-            Op::GatherBackward(_)       => row("gather_backward", "gather", Keep, FINAL),
-            Op::TopK(_)                 => row("top_k", "gather", Keep, INDEX),
-            Op::Conv2d(_)               => row("conv2d", "conv2d", Low, Gradient::Rule),
-            Op::Conv2dDgrad(_)          => row("conv2d_dgrad", "conv2d", Keep, FINAL),
-            Op::Conv2dWgrad(_)          => row("conv2d_wgrad", "conv2d", Keep, FINAL),
-            Op::Pool2d(_)               => row("pool2d", "pool", Keep, Gradient::Rule),
-            Op::Pool2dBackward(_)       => row("pool2d_backward", "pool", Keep, FINAL),
-            Op::Quantize(_)             => row("quantize", "quantize", Keep, CAST),
-            Op::QuantizeMx(_)           => row("quantize_mx", "quantize_mx", Keep, CAST),
-            Op::UnscaleCheck(_)         => row("unscale_check", "unscale", Keep, UPDATE),
-            Op::GradNorm(_)             => row("grad_norm", "grad_norm", Keep, UPDATE),
-            Op::ClipCoef(_)             => row("clip_coef", "clip", Keep, UPDATE),
-            Op::ClipValue(_)            => row("clip_value", "clip", Keep, UPDATE),
-            Op::UpdateLossScale(_)      => row("update_loss_scale", "loss_scale", Keep, UPDATE),
-            Op::UpdateFp8Scales(_)      => row("update_fp8_scales", "fp8_scale", Keep, UPDATE),
-            Op::Optimizer(_)            => row("optimizer", "optimizer", Keep, UPDATE),
-            Op::Zero                    => row("zero", "zero", Keep, UPDATE),
-            Op::Record(_)               => row("record", "record", Keep, UPDATE),
-        }
-    }
-
     /// Types of all outputs for inputs of these types, or what is wrong with the inputs. An output that is a
     /// `Param` or `State` is written in place and has the type given here too.
     pub fn infer(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
@@ -292,181 +208,6 @@ impl Op {
             | Op::UpdateFp8Scales(_)
             | Op::Zero
             | Op::Record(_) => 0,
-        }
-    }
-
-    /// Pairs (output, input) that are the same memory by the operation's contract: a view, or a list updated in place.
-    /// The input must have no later reader unless the operation only views it.
-    pub fn aliases(&self, n_inputs: usize) -> Vec<(usize, usize)> {
-        match self {
-            Op::Reshape(_) => vec![(0, 0)],
-            Op::UnscaleCheck(_) => (1..n_inputs).map(|i| (i, i)).collect(),
-            Op::ClipValue(_) => (0..n_inputs).map(|i| (i, i)).collect(),
-            Op::Map(_)
-            | Op::Reduce(_)
-            | Op::MatMul(_)
-            | Op::Attention(_)
-            | Op::AttentionBackward(_)
-            | Op::Norm(_)
-            | Op::NormBackward(_)
-            | Op::Softmax(_)
-            | Op::SoftmaxBackward(_)
-            | Op::CrossEntropy(_)
-            | Op::CrossEntropyBackward(_)
-            | Op::Embedding
-            | Op::EmbeddingBackward(_)
-            | Op::Permute(_)
-            | Op::Concat(_)
-            | Op::Slice(_)
-            | Op::SliceBackward(_)
-            | Op::Gather
-            | Op::GatherBackward(_)
-            | Op::TopK(_)
-            | Op::Conv2d(_)
-            | Op::Conv2dDgrad(_)
-            | Op::Conv2dWgrad(_)
-            | Op::Pool2d(_)
-            | Op::Pool2dBackward(_)
-            | Op::Quantize(_)
-            | Op::QuantizeMx(_)
-            | Op::GradNorm(_)
-            | Op::ClipCoef(_)
-            | Op::UpdateLossScale(_)
-            | Op::UpdateFp8Scales(_)
-            | Op::Optimizer(_)
-            | Op::Zero
-            | Op::Record(_) => Vec::new(),
-        }
-    }
-
-    /// Pairs (output, input) that must be one and the same `Param` or `State`: the operation reads its old contents and writes the new.
-    pub fn updates(&self, n_inputs: usize) -> Vec<(usize, usize)> {
-        match self {
-            Op::Quantize(o) => (o.plain_inputs()..n_inputs).enumerate().map(|(k, i)| (2 + k, i)).collect(),
-            Op::QuantizeMx(_) => (1..n_inputs).map(|i| (1 + i, i)).collect(),
-            Op::ClipCoef(_) => (1..n_inputs).map(|i| (i, i)).collect(),
-            Op::UpdateLossScale(_) | Op::UpdateFp8Scales(_) => (0..3).map(|i| (i, i)).collect(),
-            Op::Optimizer(o) => {
-                // The step counter, the parameters, then the moments behind the gradients.
-                let (s, n) = (o.scalars(), o.len());
-                let lists = (s..s + n).chain(s + 2 * n..n_inputs);
-                std::iter::once(1).chain(lists).enumerate().collect()
-            }
-            Op::Zero => (0..n_inputs).map(|i| (i, i)).collect(),
-            Op::Record(_) => vec![(0, 1)],
-            Op::Map(_)
-            | Op::Reduce(_)
-            | Op::MatMul(_)
-            | Op::Attention(_)
-            | Op::AttentionBackward(_)
-            | Op::Norm(_)
-            | Op::NormBackward(_)
-            | Op::Softmax(_)
-            | Op::SoftmaxBackward(_)
-            | Op::CrossEntropy(_)
-            | Op::CrossEntropyBackward(_)
-            | Op::Embedding
-            | Op::EmbeddingBackward(_)
-            | Op::Reshape(_)
-            | Op::Permute(_)
-            | Op::Concat(_)
-            | Op::Slice(_)
-            | Op::SliceBackward(_)
-            | Op::Gather
-            | Op::GatherBackward(_)
-            | Op::TopK(_)
-            | Op::Conv2d(_)
-            | Op::Conv2dDgrad(_)
-            | Op::Conv2dWgrad(_)
-            | Op::Pool2d(_)
-            | Op::Pool2dBackward(_)
-            | Op::UnscaleCheck(_)
-            | Op::GradNorm(_)
-            | Op::ClipValue(_) => Vec::new(),
-        }
-    }
-
-    /// Ranges of inputs that are lists over the same parameters: the memory plan lays each list out in one piece, in order,
-    /// so that one launch covers the whole list whatever its length.
-    pub fn packs(&self, n_inputs: usize) -> Vec<Range<usize>> {
-        match self {
-            Op::UnscaleCheck(_) => Vec::from([1..n_inputs]),
-            Op::GradNorm(_) | Op::ClipValue(_) | Op::Zero => Vec::from([0..n_inputs]),
-            Op::Optimizer(o) => o.packs(n_inputs),
-            Op::Map(_)
-            | Op::Reduce(_)
-            | Op::MatMul(_)
-            | Op::Attention(_)
-            | Op::AttentionBackward(_)
-            | Op::Norm(_)
-            | Op::NormBackward(_)
-            | Op::Softmax(_)
-            | Op::SoftmaxBackward(_)
-            | Op::CrossEntropy(_)
-            | Op::CrossEntropyBackward(_)
-            | Op::Embedding
-            | Op::EmbeddingBackward(_)
-            | Op::Reshape(_)
-            | Op::Permute(_)
-            | Op::Concat(_)
-            | Op::Slice(_)
-            | Op::SliceBackward(_)
-            | Op::Gather
-            | Op::GatherBackward(_)
-            | Op::TopK(_)
-            | Op::Conv2d(_)
-            | Op::Conv2dDgrad(_)
-            | Op::Conv2dWgrad(_)
-            | Op::Pool2d(_)
-            | Op::Pool2dBackward(_)
-            | Op::Quantize(_)
-            | Op::QuantizeMx(_)
-            | Op::ClipCoef(_)
-            | Op::UpdateLossScale(_)
-            | Op::UpdateFp8Scales(_)
-            | Op::Record(_) => Vec::new(),
-        }
-    }
-
-    /// The dtype this operation stores its first output in, where that is an attribute that a following cast may change:
-    /// the kernel computes in f32 and rounds once on store, so storing narrower equals storing f32 and casting after.
-    pub fn out_dtype_mut(&mut self) -> Option<&mut crate::DType> {
-        match self {
-            Op::MatMul(o) => Some(&mut o.out),
-            Op::Norm(o) => Some(&mut o.out),
-            Op::Softmax(o) => Some(&mut o.out),
-            Op::Reduce(o) => Some(&mut o.out),
-            Op::Conv2d(o) | Op::Conv2dDgrad(o) | Op::Conv2dWgrad(o) => Some(&mut o.out),
-            Op::EmbeddingBackward(_)
-            | Op::Map(_)
-            | Op::Attention(_)
-            | Op::AttentionBackward(_)
-            | Op::NormBackward(_)
-            | Op::SoftmaxBackward(_)
-            | Op::CrossEntropy(_)
-            | Op::CrossEntropyBackward(_)
-            | Op::Embedding
-            | Op::Reshape(_)
-            | Op::Permute(_)
-            | Op::Concat(_)
-            | Op::Slice(_)
-            | Op::SliceBackward(_)
-            | Op::Gather
-            | Op::GatherBackward(_)
-            | Op::TopK(_)
-            | Op::Pool2d(_)
-            | Op::Pool2dBackward(_)
-            | Op::Quantize(_)
-            | Op::QuantizeMx(_)
-            | Op::UnscaleCheck(_)
-            | Op::GradNorm(_)
-            | Op::ClipCoef(_)
-            | Op::ClipValue(_)
-            | Op::UpdateLossScale(_)
-            | Op::UpdateFp8Scales(_)
-            | Op::Optimizer(_)
-            | Op::Zero
-            | Op::Record(_) => None,
         }
     }
 }

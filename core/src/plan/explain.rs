@@ -3,9 +3,10 @@
 //! Counts are for one step: instructions of the micro-step part are multiplied by the number of micro-steps in totals, not in rows.
 //! The field names and their order are those of the JSON report, which is stable.
 
-use super::price::{self, Family};
+use super::price;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::op::Family;
 use crate::op::{CastClass, Op};
 use crate::precision::overrides::Pattern;
 use crate::program::display::op_text;
@@ -214,13 +215,13 @@ fn row(program: &Program, index: usize, instr: &Instr) -> Row {
 /// Why an instruction computes as it does where policy had nothing to decide.
 fn follows(program: &Program, instr: &Instr) -> String {
     let dtype = price::compute_dtype(program, instr);
-    match Family::of(&instr.op) {
-        None => "a reshape moves nothing".to_string(),
-        Some(Family::Product | Family::Attention | Family::AttentionBackward | Family::Convolution) => {
+    match instr.op.row().family {
+        Family::View => "a reshape moves nothing".to_string(),
+        Family::Product | Family::Attention | Family::AttentionBackward | Family::Convolution => {
             format!("its operands lie in {}, so it multiplies them as {dtype}", program.ty(instr.inputs[0]).dtype)
         }
-        Some(Family::Update) => "weights, moments, norms and scales are kept in f32".to_string(),
-        Some(Family::Elementwise | Family::Reduction | Family::Quantize | Family::Index | Family::Layout) => {
+        Family::Update => "weights, moments, norms and scales are kept in f32".to_string(),
+        Family::Elementwise | Family::Reduction | Family::Quantize | Family::Index | Family::Layout => {
             "it takes its inputs as they lie and computes in f32".to_string()
         }
     }

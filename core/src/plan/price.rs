@@ -6,75 +6,16 @@
 
 use super::device::{Architecture, Device, Rate};
 use crate::dtype::DType;
-use crate::op::Op;
 use crate::op::matmul::{MatMul, OperandScale};
 use crate::op::quantize::Scaling;
+use crate::op::{Family, Op};
 use crate::program::{Instr, Program};
 use serde::Serialize;
 
 /// Seconds that one instruction adds on its own when the step is replayed as a CUDA graph.
 pub const LAUNCH_SECS: f64 = 2e-6;
 
-/// Kinds of work that share efficiencies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Family {
-    /// Matrix products.
-    Product,
-    /// Fused attention, forward.
-    Attention,
-    /// Fused attention, backward.
-    AttentionBackward,
-    /// Convolutions.
-    Convolution,
-    /// Elementwise expressions, casts among them.
-    Elementwise,
-    /// Norms, softmax, losses, sums, pooling.
-    Reduction,
-    /// fp8 casts with amax and scale.
-    Quantize,
-    /// Embedding and gather, both ways.
-    Index,
-    /// Permute, concat, slice.
-    Layout,
-    /// Unscale, norm, clip, optimizer, scale updates.
-    Update,
-}
-
 impl Family {
-    /// The family of an operation; `None` for reshapes, which do nothing.
-    pub fn of(op: &Op) -> Option<Family> {
-        Some(match op {
-            Op::Reshape(_) => return None,
-            Op::MatMul(_) => Family::Product,
-            Op::Attention(_) => Family::Attention,
-            Op::AttentionBackward(_) => Family::AttentionBackward,
-            Op::Conv2d(_) | Op::Conv2dDgrad(_) | Op::Conv2dWgrad(_) => Family::Convolution,
-            Op::Map(_) => Family::Elementwise,
-            Op::Reduce(_)
-            | Op::Norm(_)
-            | Op::NormBackward(_)
-            | Op::Softmax(_)
-            | Op::SoftmaxBackward(_)
-            | Op::CrossEntropy(_)
-            | Op::CrossEntropyBackward(_)
-            | Op::Pool2d(_)
-            | Op::Pool2dBackward(_) => Family::Reduction,
-            Op::Quantize(_) | Op::QuantizeMx(_) => Family::Quantize,
-            Op::Embedding | Op::EmbeddingBackward(_) | Op::Gather | Op::GatherBackward(_) | Op::TopK(_) => Family::Index,
-            Op::Permute(_) | Op::Concat(_) | Op::Slice(_) | Op::SliceBackward(_) => Family::Layout,
-            Op::UnscaleCheck(_)
-            | Op::GradNorm(_)
-            | Op::ClipCoef(_)
-            | Op::ClipValue(_)
-            | Op::UpdateLossScale(_)
-            | Op::UpdateFp8Scales(_)
-            | Op::Optimizer(_)
-            | Op::Zero
-            | Op::Record(_) => Family::Update,
-        })
-    }
-
     /// Name in reports.
     pub fn name(self) -> &'static str {
         self.efficiency().name
@@ -101,7 +42,7 @@ pub struct Efficiency {
 
 /// Efficiencies, in the order of [`Family`].
 #[rustfmt::skip]
-pub const EFFICIENCY: [Efficiency; 10] = [
+pub const EFFICIENCY: [Efficiency; 11] = [
     Efficiency { name: "product",            compute: 0.70, bandwidth: 0.80, basis: "cuBLAS on large products: 0.65 to 0.75 of the dense peak under a power limit" },
     Efficiency { name: "attention",          compute: 0.50, bandwidth: 0.80, basis: "FlashAttention-2 and -3 forward, head size 64 to 128" },
     Efficiency { name: "attention_backward", compute: 0.40, bandwidth: 0.80, basis: "FlashAttention-2 and -3 backward" },
@@ -112,6 +53,7 @@ pub const EFFICIENCY: [Efficiency; 10] = [
     Efficiency { name: "index",              compute: 0.25, bandwidth: 0.50, basis: "gathers and scatters of rows" },
     Efficiency { name: "layout",             compute: 0.50, bandwidth: 0.70, basis: "strided copies" },
     Efficiency { name: "update",             compute: 0.50, bandwidth: 0.80, basis: "multi-tensor kernels over all parameters" },
+    Efficiency { name: "view",               compute: 1.00, bandwidth: 1.00, basis: "nothing is done" },
 ];
 
 /// What bounds an instruction.
@@ -158,46 +100,20 @@ pub struct Price {
 /// The dtype an instruction multiplies in: that of the operands of products (e5m2 where one of two fp8 operands is e5m2), f32 elsewhere.
 pub fn compute_dtype(program: &Program, instr: &Instr) -> DType {
     let dtype = |k: usize| program.ty(instr.inputs[k]).dtype;
-    match &instr.op {
-        Op::MatMul(m) if m.compute == DType::Tf32 && dtype(0) == DType::F32 => DType::Tf32,
-        Op::MatMul(_) if dtype(0).is_fp8() && dtype(1) == DType::E5m2 => DType::E5m2,
-        Op::MatMul(_)
-        | Op::Attention(_)
-        | Op::AttentionBackward(_)
-        | Op::Conv2d(_)
-        | Op::Conv2dDgrad(_)
-        | Op::Conv2dWgrad(_) => dtype(0),
-        Op::Map(_)
-        | Op::Reduce(_)
-        | Op::Norm(_)
-        | Op::NormBackward(_)
-        | Op::Softmax(_)
-        | Op::SoftmaxBackward(_)
-        | Op::CrossEntropy(_)
-        | Op::CrossEntropyBackward(_)
-        | Op::Embedding
-        | Op::EmbeddingBackward(_)
-        | Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Concat(_)
-        | Op::Slice(_)
-        | Op::SliceBackward(_)
-        | Op::Gather
-        | Op::GatherBackward(_)
-        | Op::TopK(_)
-        | Op::Pool2d(_)
-        | Op::Pool2dBackward(_)
-        | Op::Quantize(_)
-        | Op::QuantizeMx(_)
-        | Op::UnscaleCheck(_)
-        | Op::GradNorm(_)
-        | Op::ClipCoef(_)
-        | Op::ClipValue(_)
-        | Op::UpdateLossScale(_)
-        | Op::UpdateFp8Scales(_)
-        | Op::Optimizer(_)
-        | Op::Zero
-        | Op::Record(_) => DType::F32,
+    match (&instr.op, instr.op.row().family) {
+        (Op::MatMul(m), _) if m.compute == DType::Tf32 && dtype(0) == DType::F32 => DType::Tf32,
+        (Op::MatMul(_), _) if dtype(0).is_fp8() && dtype(1) == DType::E5m2 => DType::E5m2,
+        (_, Family::Product | Family::Attention | Family::AttentionBackward | Family::Convolution) => dtype(0),
+        (
+            _,
+            Family::Elementwise
+            | Family::Reduction
+            | Family::Quantize
+            | Family::Index
+            | Family::Layout
+            | Family::Update
+            | Family::View,
+        ) => DType::F32,
     }
 }
 
@@ -209,7 +125,10 @@ pub fn rate(program: &Program, instr: &Instr) -> Rate {
 
 /// Prices `instr`; `None` if it takes no time.
 pub fn price(program: &Program, instr: &Instr, device: &Device) -> Option<Price> {
-    let family = Family::of(&instr.op)?;
+    let family = instr.op.row().family;
+    if family == Family::View {
+        return None;
+    }
     let (rate, cost, efficiency) = (rate(program, instr), program.cost(instr), family.efficiency());
     let resolved = device.resolve(rate);
     let bytes = cost.read_bytes + cost.written_bytes + extra_bytes(program, instr, device.architecture, resolved.native);

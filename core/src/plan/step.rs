@@ -6,10 +6,11 @@
 use super::device::{Architecture, Device, Figure, Rate};
 use super::explain::{self, PurposeBytes};
 use super::fit::{self, Variant};
-use super::price::{self, Bound, Family, LAUNCH_SECS};
+use super::price::{self, Bound, LAUNCH_SECS};
 use super::shapes;
 use crate::error::Result;
 use crate::model::ModelConfig;
+use crate::op::Family;
 use crate::precision::recipe::{Fp8Scaling, Recipe};
 use crate::program::Program;
 use crate::program::memory::{Layout, MemoryPlan};
@@ -291,8 +292,8 @@ fn warnings(program: &Program, config: &TrainConfig, device: &Device) -> Vec<Str
     for rate in Rate::ALL {
         let used = program.instrs.iter().any(|i| {
             let tensor_core = matches!(
-                Family::of(&i.op),
-                Some(Family::Product | Family::Attention | Family::AttentionBackward | Family::Convolution)
+                i.op.row().family,
+                Family::Product | Family::Attention | Family::AttentionBackward | Family::Convolution
             );
             tensor_core && price::rate(program, i) == rate
         });

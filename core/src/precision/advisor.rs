@@ -6,8 +6,8 @@
 
 use super::recipe::RecipeName;
 use crate::error::{Error, Result};
+use crate::op::Family;
 use crate::plan::device::{Device, Rate};
-use crate::plan::price::Family;
 use serde::Serialize;
 
 /// Kind of model.

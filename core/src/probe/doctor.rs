@@ -175,10 +175,10 @@ impl Doctor {
                 "none needed: the scaler found its scale. A lower --init-scale saves the skipped steps".into()
             }
             (DType::F16, Phase::Backward) => {
-                island("scaled gradients leave the range of f16 (65504) at every scale: use --recipe bf16, lower --lr, clip")
+                island("scaled gradients leave the range of f16 at every scale: use --recipe bf16, lower --lr, clip")
             }
             (DType::F16, Phase::Forward) => {
-                island("activations leave the range of f16 (65504), which no loss scale mends: use --recipe bf16, lower --lr")
+                island("activations leave the range of f16, which no loss scale mends: use --recipe bf16, lower --lr")
             }
             (_, Phase::Update) => "the update itself overflows: lower --lr, clip (--grad-clip 1)".into(),
             (DType::E4m3 | DType::E5m2, _) => island("lower --lr, clip, or use --recipe bf16"),

@@ -3,8 +3,8 @@
 //! Two recipes record different Programs of one model: casts and quantizations come and go, elementwise chains fuse differently. What stays is
 //! the scope, the operation, whether the loss depends on it, and the order among its like. That is [`Key`].
 
-use crate::op::Op;
 use crate::op::map::Node;
+use crate::op::{Family, Op};
 use crate::program::{Instr, Kind, Program, ValueId};
 use crate::telemetry::Slot;
 use serde::{Deserialize, Serialize};
@@ -100,66 +100,40 @@ pub fn keys(program: &Program) -> Vec<Option<Key>> {
 }
 
 fn family(program: &Program, instr: &Instr) -> Option<String> {
-    match &instr.op {
-        Op::Map(m) => {
-            let first = instr.inputs.first().map(|&i| program.ty(i));
-            if first.is_none_or(|t| m.as_cast(t).is_some()) || instr.outputs.len() != 1 {
-                return None;
-            }
-            // Roundings between fused parts belong to the recipe, not to the formula.
-            let plain: Vec<String> = m
-                .expr
-                .nodes
-                .iter()
-                .filter(|n| !matches!(n, Node::Round(..) | Node::Input(_)))
-                .map(|n| match n {
-                    Node::Unary(f, _) => format!("{f:?}").to_lowercase(),
-                    Node::Binary(f, ..) => format!("{f:?}").to_lowercase(),
-                    Node::Const(bits) => f32::from_bits(*bits).to_string(),
-                    Node::Select(_) => "select".into(),
-                    Node::Dropout { .. } => "dropout".into(),
-                    Node::Uniform { .. } => "uniform".into(),
-                    Node::Round(..) | Node::Input(_) => String::new(),
-                })
-                .collect();
-            Some(format!("map {}", plain.join(" ")))
+    if let Op::Map(m) = &instr.op {
+        let first = instr.inputs.first().map(|&i| program.ty(i));
+        if first.is_none_or(|t| m.as_cast(t).is_some()) || instr.outputs.len() != 1 {
+            return None;
         }
-        Op::MatMul(_)
-        | Op::Reduce(_)
-        | Op::Attention(_)
-        | Op::AttentionBackward(_)
-        | Op::Norm(_)
-        | Op::NormBackward(_)
-        | Op::Softmax(_)
-        | Op::SoftmaxBackward(_)
-        | Op::CrossEntropy(_)
-        | Op::CrossEntropyBackward(_)
-        | Op::Embedding
-        | Op::EmbeddingBackward(_)
-        | Op::Concat(_)
-        | Op::Slice(_)
-        | Op::SliceBackward(_)
-        | Op::Gather
-        | Op::GatherBackward(_)
-        | Op::TopK(_)
-        | Op::Conv2d(_)
-        | Op::Conv2dDgrad(_)
-        | Op::Conv2dWgrad(_)
-        | Op::Pool2d(_)
-        | Op::Pool2dBackward(_) => Some(instr.op.row().name.to_string()),
-        Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Quantize(_)
-        | Op::QuantizeMx(_)
-        | Op::UnscaleCheck(_)
-        | Op::GradNorm(_)
-        | Op::ClipCoef(_)
-        | Op::ClipValue(_)
-        | Op::UpdateLossScale(_)
-        | Op::UpdateFp8Scales(_)
-        | Op::Optimizer(_)
-        | Op::Zero
-        | Op::Record(_) => None,
+        // Roundings between fused parts belong to the recipe, not to the formula.
+        let plain: Vec<String> = m
+            .expr
+            .nodes
+            .iter()
+            .filter(|n| !matches!(n, Node::Round(..) | Node::Input(_)))
+            .map(|n| match n {
+                Node::Unary(f, _) => format!("{f:?}").to_lowercase(),
+                Node::Binary(f, ..) => format!("{f:?}").to_lowercase(),
+                Node::Const(bits) => f32::from_bits(*bits).to_string(),
+                Node::Select(_) => "select".into(),
+                Node::Dropout { .. } => "dropout".into(),
+                Node::Uniform { .. } => "uniform".into(),
+                Node::Round(..) | Node::Input(_) => String::new(),
+            })
+            .collect();
+        return Some(format!("map {}", plain.join(" ")));
+    }
+    let row = instr.op.row();
+    match row.family {
+        Family::View | Family::Quantize | Family::Update => None,
+        Family::Product
+        | Family::Attention
+        | Family::AttentionBackward
+        | Family::Convolution
+        | Family::Elementwise
+        | Family::Reduction
+        | Family::Index
+        | Family::Layout => Some(row.name.to_string()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Statistics of one tensor, of a rounded copy against its original, and of what a format would do to a tensor.
 //!
-//! Sums are f64 in [`LANES`] accumulators over pieces of fixed length, folded in order, so the numbers do not depend on the number of threads.
+//! Sums are f64 in a fixed number of accumulators over pieces of fixed length, folded in order, so the numbers do not depend on the number of threads.
 //! Non-finite elements are counted and left out of every sum and extreme.
 
 use crate::cpu::view::View;

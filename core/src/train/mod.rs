@@ -4,5 +4,8 @@ pub mod config;
 pub mod record;
 pub mod session;
 
+#[cfg(test)]
+mod resume_tests;
+
 pub use config::TrainConfig;
 pub use session::Session;

@@ -2,7 +2,7 @@
 
 use super::config::TrainConfig;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::op::expr::Ex;
 use crate::op::update::{NormType, Record, RecordMode};
@@ -22,6 +22,8 @@ pub const OPTIM: &str = "optim";
 pub const LOSS: &str = "loss";
 /// Name of the output with the scores.
 pub const LOGITS: &str = "logits";
+/// Prefix of the outputs with captured gradients.
+pub const GRAD: &str = "grad.";
 
 /// Records one training step.
 pub fn train_step(config: &TrainConfig) -> Result<Program> {
@@ -37,6 +39,18 @@ pub fn train_graph(config: &TrainConfig) -> Result<Graph> {
     Ok(g)
 }
 
+/// The training step on inputs of the given types, with outputs that a comparison wants to see: [`LOGITS`] in f32 and, under [`GRAD`], every
+/// gradient after unscale and before clipping. One micro-step only: the logits of others would be gone.
+pub fn captured_step(config: &TrainConfig, inputs: [Ty; 2]) -> Result<Program> {
+    config.validate()?;
+    if config.grad_accum != 1 {
+        return Err(Error::config("grad_accum", "1, to read the logits of a step", config.grad_accum.to_string()));
+    }
+    let g = graph("captured", config, true)?;
+    record_step(&g, config, inputs, true)?;
+    g.finish()
+}
+
 fn graph(what: &str, config: &TrainConfig, training: bool) -> Result<Graph> {
     let g = Graph::new(format!("{what} {}", config.recipe.name), training);
     g.set_overrides(Overrides::new(&config.recipe)?);
@@ -44,9 +58,13 @@ fn graph(what: &str, config: &TrainConfig, training: bool) -> Result<Graph> {
 }
 
 fn record_train(g: &Graph, config: &TrainConfig) -> Result<()> {
+    record_step(g, config, config.model.input_types(config.batch), false)
+}
+
+fn record_step(g: &Graph, config: &TrainConfig, inputs: [Ty; 2], capture: bool) -> Result<()> {
     let recipe = &config.recipe;
     let mut scaler = GradScaler::new(g, recipe.scaler)?;
-    let forward = g.autocast(recipe.region(), || config.model.forward(g, config.batch));
+    let forward = g.autocast(recipe.region(), || config.model.forward_on(g, inputs));
     let loss = match config.grad_accum {
         1 => forward.loss,
         n => forward.loss * (1.0 / n as f32),
@@ -66,6 +84,13 @@ fn record_train(g: &Graph, config: &TrainConfig) -> Result<()> {
         record(g, Slot::LossScale, scale);
     }
     scaler.unscale(&mut optim)?;
+    if capture {
+        g.output(LOGITS, g.map(Ex::input(0), &[forward.logits], DType::F32));
+        for (param, grad) in optim.params().iter().zip(optim.grads()?) {
+            // A copy: the gradient itself lies in the list of the optimizer.
+            g.output(&format!("{GRAD}{}", g.name(param.id)), grad.copy());
+        }
+    }
     let norm = match config.clip {
         Some(clip) => clip::clip_grads(&scaler, &mut optim, clip)?,
         None => clip::grad_norm(&scaler, &optim, NormType::L2)?,

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::precision::fp8;
 use crate::precision::scaler::{GROWTH_TRACKER, LOSS_SCALE, ScalerState};
 use crate::probe::Observer;
-use crate::program::memory::{Layout, MemoryPlan};
+use crate::program::memory::{Entry, Layout, MemoryPlan, Purpose};
 use crate::program::{Init, Program, ValueId};
 use crate::rng::Rng;
 use crate::shape::Ty;
@@ -70,6 +70,16 @@ impl Session {
     /// Records, compiles and initialises a run.
     pub fn new(backend: Arc<dyn Backend>, config: TrainConfig) -> Result<Session> {
         let program = record::train_step(&config)?;
+        Session::from_program(backend, config, program)
+    }
+
+    /// A run whose steps keep logits and gradients for [`Session::captured`], on inputs of the given types (their first axis is the batch).
+    pub fn capturing(backend: Arc<dyn Backend>, config: TrainConfig, inputs: [Ty; 2]) -> Result<Session> {
+        let program = record::captured_step(&config, inputs)?;
+        Session::from_program(backend, config, program)
+    }
+
+    fn from_program(backend: Arc<dyn Backend>, config: TrainConfig, program: Program) -> Result<Session> {
         let layout = Arc::new(Layout::new(&program));
         let memory = backend.alloc(layout)?;
         let train = Compiled::new(&*backend, &memory, program)?;
@@ -101,6 +111,58 @@ impl Session {
     /// Steps taken, skipped ones included.
     pub fn steps(&self) -> u64 {
         self.step
+    }
+
+    /// Steps skipped by the loss scaler.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// The persistent values that decide how the run goes on: weights, optimizer and precision states. Gradient sums are zero between steps and
+    /// telemetry is written anew by each.
+    pub fn saved(&self) -> impl Iterator<Item = &Entry> {
+        self.memory.layout().entries.iter().filter(|e| match e.purpose {
+            Purpose::Weights | Purpose::Optimizer | Purpose::Precision => true,
+            Purpose::Telemetry | Purpose::Gradients | Purpose::Activations | Purpose::Inputs => false,
+        })
+    }
+
+    /// The bytes of a persistent value, as they lie in memory.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        wait(self.memory.read(name)?)
+    }
+
+    /// Puts the run where another of the same config was after `step` steps. `values` must be those of [`Session::saved`], all of them and nothing
+    /// else; nothing is written before that is checked. The next steps give the same bits as those of the other run.
+    pub fn restore(&mut self, step: u64, skipped: u64, values: &[(&str, &[u8])]) -> Result<()> {
+        if skipped > step {
+            return Err(Error::data("skipped steps", format!("at most {step}, the steps taken"), skipped.to_string()));
+        }
+        for entry in self.saved() {
+            let what = || format!("value `{}`", entry.name);
+            let mut found = values.iter().filter(|(name, _)| *name == entry.name);
+            match (found.next(), found.next()) {
+                (Some((_, bytes)), None) if bytes.len() == entry.place.size => {}
+                (Some((_, bytes)), None) => {
+                    return Err(Error::data(what(), format!("{} bytes", entry.place.size), bytes.len().to_string()));
+                }
+                (None, _) => return Err(Error::data(what(), entry.ty.to_string(), "nothing")),
+                (Some(_), Some(_)) => return Err(Error::data(what(), "one", "several")),
+            }
+        }
+        if let Some((name, _)) = values.iter().find(|(name, _)| !self.saved().any(|e| e.name == *name)) {
+            return Err(Error::data("saved values", "those of the config only", format!("`{name}` too")));
+        }
+        for (name, bytes) in values {
+            self.memory.write(name, bytes)?;
+        }
+        (self.step, self.skipped) = (step, skipped);
+        Ok(())
+    }
+
+    /// An output of the last step of a [`Session::capturing`] run: [`LOGITS`], or `grad.` and the name of a parameter.
+    pub fn captured(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(f32s(&self.train.output(name)?))
     }
 
     /// Runs one step on `batch` and reports it.

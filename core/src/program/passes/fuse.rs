@@ -73,53 +73,13 @@ fn read_narrow(program: &mut Program) {
         let temporary = program.value(from).kind == Kind::Temp && program.value(to).kind == Kind::Temp;
         let all_take_it = readers[to.index()].iter().all(|&r| {
             let reader = &program.instrs[r];
-            (0..reader.inputs.len()).filter(|&k| reader.inputs[k] == to).all(|k| reads_any_float(&reader.op, k))
+            (0..reader.inputs.len()).filter(|&k| reader.inputs[k] == to).all(|k| reader.op.reads_any_float(k))
         });
         if widens && temporary && all_take_it {
             for &r in &readers[to.index()] {
                 program.instrs[r].inputs.iter_mut().filter(|i| **i == to).for_each(|i| *i = from);
             }
         }
-    }
-}
-
-/// Whether input `k` may have any float dtype without changing a result or its type.
-fn reads_any_float(op: &Op, k: usize) -> bool {
-    match op {
-        Op::NormBackward(_) | Op::Norm(_) | Op::Softmax(_) | Op::Reduce(_) => k == 0,
-        Op::EmbeddingBackward(_) => k == 1,
-        Op::Map(_)
-        | Op::MatMul(_)
-        | Op::Attention(_)
-        | Op::AttentionBackward(_)
-        | Op::SoftmaxBackward(_)
-        | Op::CrossEntropy(_)
-        | Op::CrossEntropyBackward(_)
-        | Op::Embedding
-        | Op::Reshape(_)
-        | Op::Permute(_)
-        | Op::Concat(_)
-        | Op::Slice(_)
-        | Op::SliceBackward(_)
-        | Op::Gather
-        | Op::GatherBackward(_)
-        | Op::TopK(_)
-        | Op::Conv2d(_)
-        | Op::Conv2dDgrad(_)
-        | Op::Conv2dWgrad(_)
-        | Op::Pool2d(_)
-        | Op::Pool2dBackward(_)
-        | Op::Quantize(_)
-        | Op::QuantizeMx(_)
-        | Op::UnscaleCheck(_)
-        | Op::GradNorm(_)
-        | Op::ClipCoef(_)
-        | Op::ClipValue(_)
-        | Op::UpdateLossScale(_)
-        | Op::UpdateFp8Scales(_)
-        | Op::Optimizer(_)
-        | Op::Zero
-        | Op::Record(_) => false,
     }
 }
 

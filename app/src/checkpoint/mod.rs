@@ -1,0 +1,137 @@
+//! Checkpoints: everything a run needs to go on bit for bit, in `RUN/checkpoints/step-00001000/`.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `model.safetensors`, `config.json` | weights and sizes; a GPT as `transformers` keeps it ([`model`]) |
+//! | `optim.safetensors` | every optimizer and precision state, by name |
+//! | `state.json` | step, seeds, data position, scaler, config, sizes and checksums of the files above ([`state`]) |
+//! | `DONE` | size and checksum of `state.json` |
+//!
+//! A folder is written under a temporary name and renamed when it is complete, `DONE` included ([`write`]): a folder that has its final name
+//! is whole. Reading ([`read`]) follows the checksums from `DONE` down and touches a session only after all has been checked. [`resume`] finds
+//! the run and the checkpoint that `--resume` means.
+
+pub mod model;
+pub mod read;
+pub mod resume;
+pub mod state;
+pub mod tensors;
+pub mod write;
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+
+/// Folder of a run with its checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// Optimizer and precision states.
+pub const OPTIM: &str = "optim.safetensors";
+/// Everything that is not a tensor.
+pub const STATE: &str = "state.json";
+/// Says that all the others are there.
+pub const DONE: &str = "DONE";
+
+/// What the name of a checkpoint begins with.
+const STEP_PREFIX: &str = "step-";
+/// Prefix of a folder that is being written.
+const UNFINISHED: &str = ".unfinished-";
+/// Prefix of a folder that is being removed.
+const REMOVED: &str = ".removed-";
+
+/// The folder of the checkpoint after `step` steps.
+pub fn folder(run: &Path, step: u64) -> PathBuf {
+    run.join(CHECKPOINTS).join(format!("{STEP_PREFIX}{step:08}"))
+}
+
+/// The step in the name of a checkpoint folder; `None` for any other name.
+pub fn step_of(path: &Path) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_prefix(STEP_PREFIX)?;
+    (digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// Folders with the name of a checkpoint, oldest first, complete or not.
+pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let dir = run.join(CHECKPOINTS);
+    let context = || format!("cannot read the checkpoints: {}", dir.display());
+    if !dir.exists() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&dir).with_context(context)? {
+        let path = entry.with_context(context)?.path();
+        if let Some(step) = step_of(&path).filter(|_| path.is_dir()) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The newest complete checkpoint of a run; `None` if it has no checkpoint folder at all. Folders without `DONE` are passed over, but a run that has
+/// only such folders is refused.
+pub fn newest(run: &Path) -> Result<Option<PathBuf>> {
+    let all = list(run)?;
+    match all.iter().rev().find(|(_, path)| path.join(DONE).is_file()) {
+        Some((_, path)) => Ok(Some(path.clone())),
+        None if all.is_empty() => Ok(None),
+        None => bail!("expected a checkpoint with {DONE}, found {} without: {}", all.len(), run.join(CHECKPOINTS).display()),
+    }
+}
+
+/// Reads a file of a few bytes; a larger one is not what it should be.
+pub(crate) fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
+    let context = || format!("cannot read the file: {}", path.display());
+    let size = std::fs::metadata(path).with_context(context)?.len();
+    if size > max_bytes {
+        bail!("expected at most {max_bytes} bytes, found {size}: {}", path.display());
+    }
+    std::fs::read(path).with_context(context)
+}
+
+/// Removes a checkpoint: renamed first, so that what is left after a crash does not look like one.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let aside = path.with_file_name(format!("{REMOVED}{name}"));
+    let done = clear(&aside).and_then(|()| std::fs::rename(path, &aside)).and_then(|()| std::fs::remove_dir_all(&aside));
+    done.with_context(|| format!("cannot remove the checkpoint: {}", path.display()))
+}
+
+/// Removes a folder, if it is there.
+fn clear(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_complete_folders_with_the_right_name_are_picked() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path();
+        assert_eq!(newest(run).unwrap(), None);
+        let make = |name: &str, done: bool| {
+            let path = run.join(CHECKPOINTS).join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            if done {
+                std::fs::write(path.join(DONE), b"x").unwrap();
+            }
+        };
+        make("step-00000030", false);
+        assert!(newest(run).unwrap_err().to_string().contains("found 1 without"));
+        make("step-00000010", true);
+        make("step-00000020", true);
+        for name in [".unfinished-step-00000040", "step-40", "step-0000004x", "step-00000050.old", "step-", "steps"] {
+            make(name, true);
+        }
+        std::fs::write(run.join(CHECKPOINTS).join("step-00000060"), b"a file").unwrap();
+        assert_eq!(newest(run).unwrap(), Some(folder(run, 20)));
+        assert_eq!(list(run).unwrap().iter().map(|(s, _)| *s).collect::<Vec<_>>(), [10, 20, 30]);
+        make("step-100000000", true);
+        assert_eq!(newest(run).unwrap(), Some(folder(run, 100_000_000)));
+        remove(&folder(run, 100_000_000)).unwrap();
+        assert_eq!(newest(run).unwrap(), Some(folder(run, 20)));
+    }
+}

@@ -1,0 +1,78 @@
+//! Reads a checkpoint. Checksums are followed from `DONE` down, so that a file that is missing, cut short, exchanged or damaged is named before any
+//! tensor is looked at; a session is written to only when everything has been read.
+
+use super::state::State;
+use super::tensors::{Digest, TensorFile};
+use super::{DONE, OPTIM, STATE, model, read_small, step_of};
+use anyhow::{Context, Result, anyhow, bail};
+use mantissa_core::program::memory::Purpose;
+use mantissa_core::train::Session;
+use std::path::Path;
+
+/// Largest `DONE` that is read, bytes.
+const MAX_DONE_BYTES: u64 = 4096;
+/// Largest `state.json` that is read, bytes.
+const MAX_STATE_BYTES: u64 = 1 << 24;
+
+fn context(dir: &Path) -> String {
+    format!("cannot use the checkpoint {}", dir.display())
+}
+
+/// The state of a complete checkpoint, and the promise that its other files are those that were written.
+pub fn state(dir: &Path) -> Result<State> {
+    checked_state(dir).with_context(|| context(dir))
+}
+
+fn checked_state(dir: &Path) -> Result<State> {
+    let done = dir.join(DONE);
+    if !done.is_file() {
+        bail!("expected the file {DONE}, found none; the checkpoint is incomplete");
+    }
+    let digest: Digest = serde_json::from_slice(&read_small(&done, MAX_DONE_BYTES)?)
+        .map_err(|e| anyhow!("not a checksum: {e}: {}", done.display()))?;
+    let path = dir.join(STATE);
+    let text = read_small(&path, MAX_STATE_BYTES)?;
+    let found = Digest::of(&text);
+    if found != digest {
+        bail!("expected {digest}, found {found}: {}", path.display());
+    }
+    let state = State::from_json(&text).with_context(|| path.display().to_string())?;
+    if step_of(dir).is_some_and(|step| step != state.step) {
+        bail!("expected the checkpoint of the step in its name, found step {}", state.step);
+    }
+    for name in [model::MODEL, model::CONFIG, OPTIM] {
+        let digest =
+            state.files.get(name).ok_or_else(|| anyhow!("expected a checksum of {name}, found none: {}", path.display()))?;
+        digest.check(&dir.join(name))?;
+    }
+    Ok(state)
+}
+
+/// Puts `session`, made from the same config, where the checkpoint was.
+pub fn restore(dir: &Path, state: &State, session: &mut Session) -> Result<()> {
+    checked_restore(dir, state, session).with_context(|| context(dir))
+}
+
+fn checked_restore(dir: &Path, state: &State, session: &mut Session) -> Result<()> {
+    let weights = TensorFile::open(&dir.join(model::MODEL))?;
+    let mut values = model::read_weights(&weights, &session.config().model, &model::stored(session))?;
+    let states = TensorFile::open(&dir.join(OPTIM))?;
+    for entry in session.saved().filter(|e| e.purpose != Purpose::Weights) {
+        values.push((entry.name.clone(), states.read_exact(&entry.name, entry.ty.dtype, &entry.ty.shape)?));
+    }
+    let known = |name: &str| session.saved().any(|e| e.purpose != Purpose::Weights && e.name == name);
+    if let Some(extra) = states.names().find(|n| !known(n)) {
+        bail!("expected the states of the recipe and optimizer only, found `{extra}` too: {}", states.path().display());
+    }
+    let borrowed: Vec<(&str, &[u8])> = values.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    session.restore(state.step, state.skipped, &borrowed)?;
+    if session.scaler_state()? != state.scaler {
+        bail!("expected the scaler of {STATE}, {:?}, found {:?} in {OPTIM}", state.scaler, session.scaler_state()?);
+    }
+    Ok(())
+}
+
+/// Puts only the weights of a checkpoint into `session`.
+pub fn weights(dir: &Path, session: &Session) -> Result<()> {
+    TensorFile::open(&dir.join(model::MODEL)).and_then(|file| model::load(session, &file)).with_context(|| context(dir))
+}

@@ -1,0 +1,176 @@
+//! Runs killed at random moments: whatever was being written, `--resume` goes on, and ends where an undisturbed run ends.
+//!
+//! `MANTISSA_CRASH_SEED` repeats a failing sequence of moments, `MANTISSA_CRASH_KILLS` asks for more of them.
+
+use super::{good, json_lines, listing, mantissa, output, stderr};
+use mantissa_core::rng::Rng;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const DEFAULT_KILLS: u64 = 100;
+/// Latest moment of an early kill, from the start of the process.
+const EARLY_MS: u64 = 200;
+/// Latest moment of another one, from its first step.
+const LATE_MS: u64 = 60;
+/// A process that has taken no step by then has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a run shows of itself.
+enum Sign {
+    /// It printed its first step.
+    Stepped,
+    /// It ended, and wrote this on stderr.
+    Ended(String),
+}
+
+/// Threads that read the output of `child` and tell of it.
+fn watch(child: &mut Child) -> (mpsc::Receiver<Sign>, [JoinHandle<()>; 2]) {
+    let (send, receive) = mpsc::channel();
+    let (out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let stepped = send.clone();
+    // The receiver may be gone by the time something happens: then nobody asks.
+    let lines = std::thread::spawn(move || {
+        for (i, _) in BufReader::new(out).lines().map_while(Result::ok).enumerate() {
+            if i == 0 {
+                let _ = stepped.send(Sign::Stepped);
+            }
+        }
+    });
+    let end = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = err.read_to_string(&mut text);
+        let _ = send.send(Sign::Ended(text));
+    });
+    (receive, [lines, end])
+}
+
+fn within(rng: &mut Rng, ms: u64) -> Duration {
+    Duration::from_micros(rng.below(ms * 1000))
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// A model small enough that most of the time goes into checkpoints; one is written after every step.
+fn start(dir: &Path, resume: bool, steps: &str) -> Child {
+    let fresh = [
+        "--recipe",
+        "f16",
+        "--dropout",
+        "0.1",
+        "--grad-accum",
+        "2",
+        "--schedule",
+        "constant",
+        "--warmup",
+        "0",
+        "--seed",
+        "3",
+        "--set",
+        "train.model.layers=1",
+        "--set",
+        "train.model.width=32",
+        "--batch-size",
+        "2",
+        "--seq-len",
+        "8",
+        "--out",
+        "r",
+        "--eval-every",
+        "2",
+        "--eval-batches",
+        "1",
+        "--sample-tokens",
+        "0",
+        "--checkpoint-every",
+        "1",
+        "--keep",
+        "2",
+    ];
+    let again = ["--resume", "r"];
+    let args = [
+        &["train", "--quiet", "--json", "--data", "t.txt", "--steps", steps][..],
+        if resume { &again[..] } else { &fresh[..] },
+    ]
+    .concat();
+    mantissa(dir, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
+}
+
+/// Every folder that has the name of a checkpoint has every file; `DONE` is not yet asked of them here, but of `--resume`.
+#[track_caller]
+fn checkpoints_are_whole(run: &Path) -> Vec<String> {
+    let names: Vec<String> = listing(&run.join("checkpoints")).into_iter().filter(|n| n.starts_with("step-")).collect();
+    for name in &names {
+        let files = listing(&run.join("checkpoints").join(name));
+        assert_eq!(files, ["DONE", "config.json", "model.safetensors", "optim.safetensors", "state.json"], "{name}");
+    }
+    names
+}
+
+#[test]
+fn a_run_killed_at_random_moments_always_resumes() {
+    let (seed, kills) = (number("MANTISSA_CRASH_SEED", 1), number("MANTISSA_CRASH_KILLS", DEFAULT_KILLS));
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("r");
+    std::fs::write(dir.path().join("t.txt"), "the quick brown fox jumps over the lazy dog. ".repeat(60)).unwrap();
+    let mut rng = Rng::new(seed, 0);
+    let (mut unfinished, mut newest) = (0, 0);
+    for kill in 0..kills {
+        // Before its config is there, a run is not yet a run and may be started again.
+        let resume = run.join("config.toml").is_file();
+        let mut child = start(dir.path(), resume, "1000000");
+        let (signs, watchers) = watch(&mut child);
+        // One kill in four meets the start of the process, the others its steps and checkpoints, however slow the machine is.
+        let early = rng.below(4) == 0;
+        let failed = |text: String| panic!("kill {kill} of seed {seed}: the run ended by itself: {text}");
+        match (early, signs.recv_timeout(if early { within(&mut rng, EARLY_MS) } else { PATIENCE })) {
+            (_, Ok(Sign::Ended(text))) => failed(text),
+            (true, _) => {}
+            (false, Ok(Sign::Stepped)) => {
+                if let Ok(Sign::Ended(text)) = signs.recv_timeout(within(&mut rng, LATE_MS)) {
+                    failed(text);
+                }
+            }
+            (false, Err(e)) => panic!("kill {kill} of seed {seed}: no step in {PATIENCE:?}: {e}"),
+        }
+        child.kill().expect("SIGKILL");
+        child.wait().expect("an exit status");
+        watchers.into_iter().for_each(|w| w.join().expect("a watcher"));
+        let names = checkpoints_are_whole(&run);
+        unfinished += u64::from(listing(&run.join("checkpoints")).len() > names.len());
+        let last = names.last().map_or(0, |n| n.trim_start_matches("step-").parse::<u64>().expect("a step"));
+        assert!(last >= newest, "kill {kill} of seed {seed}: step {newest} was there, now {last} is the newest");
+        newest = last;
+    }
+    assert!(newest >= kills / 10, "{newest} steps in {kills} processes: the kills came too early to mean anything");
+    assert!(unfinished > 0, "no kill met a checkpoint that was being written");
+    // The end, undisturbed, and the same run without any kill.
+    let steps = (newest + 3).to_string();
+    let finish = |child: Child| {
+        let o = child.wait_with_output().expect("an exit status");
+        assert_eq!(o.status.code(), Some(0), "{}", stderr(&o));
+    };
+    finish(start(dir.path(), true, &steps));
+    let whole = tempfile::tempdir().unwrap();
+    std::fs::copy(dir.path().join("t.txt"), whole.path().join("t.txt")).unwrap();
+    finish(start(whole.path(), false, &steps));
+    let last = format!("checkpoints/step-{:08}", newest + 3);
+    for file in ["model.safetensors", "optim.safetensors"] {
+        let read = |run: &Path| std::fs::read(run.join("r").join(&last).join(file)).expect("a file");
+        assert!(read(dir.path()) == read(whole.path()), "{file} of step {steps}");
+    }
+    let seen = |run: &Path| -> Vec<(u64, Option<String>)> {
+        let lines = json_lines(&std::fs::read_to_string(run.join("r/events.jsonl")).expect("events"));
+        lines.iter().map(|e| (e["step"].as_u64().expect("a step"), e.get("loss").map(|l| l.to_string()))).collect()
+    };
+    // The end of the run is another one, so that its evaluation differs; every step is there once, with the same loss.
+    let steps_of = |run: &Path| seen(run).into_iter().filter(|(_, loss)| loss.is_some()).collect::<Vec<_>>();
+    assert_eq!(steps_of(dir.path()), steps_of(whole.path()));
+    assert_eq!(steps_of(dir.path()).len() as u64, newest + 3);
+    good(output(dir.path(), &["sample", "--run", "r", "--tokens", "1"]));
+}
