@@ -41,6 +41,12 @@ pub struct RunOptions {
     pub sample_every: u64,
     /// Tokens of a sample; 0 takes none.
     pub sample_tokens: usize,
+    /// Where the numbers of a run go.
+    #[serde(default = "sinks::default_logs")]
+    pub log: Vec<LogKind>,
+    /// Steps between statistics of every fp8 tensor; 0 writes none.
+    #[serde(default)]
+    pub stats_every: u64,
     /// Steps between checkpoints; 0 keeps one at the end only.
     #[serde(default = "default_checkpoint_every")]
     pub checkpoint_every: u64,

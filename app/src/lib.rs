@@ -46,8 +46,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         cli::Command::Train(args) => train::command(&args),
         cli::Command::Sample(args) => sample::command(&args),
-        cli::Command::Dump(args) => cli::dump::command(&args),
         cli::Command::Cast(args) => cast::command(&args),
+        cli::Command::Dump(args) => cli::dump::command(&args),
         cli::Command::Devices => device::command(),
         cli::Command::Explain(args) => cli::explain::command(&args),
         cli::Command::Plan(args) => cli::plan::command(&args),

@@ -100,7 +100,8 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
     read::weights(&checkpoint, session)?;
     let vocabulary = match &args.tokenizer {
         Some(path) => Vocabulary::from_tokenizer(path)?,
-        None => Vocabulary::of_run(&run)?,
+        // The run that the checkpoint belongs to.
+        None => Vocabulary::of_run(checkpoint.ancestors().nth(2).unwrap_or(&run))?,
     };
     let prompt = vocabulary.prompt(&args.prompt).context("cannot use the prompt")?;
     let mut text = TextStream::new(&vocabulary, &prompt)?;

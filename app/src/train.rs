@@ -39,7 +39,6 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         None => None,
     };
     let (mut config, recipe_why, vocab_given) = match &resume {
-        // Its vocabulary has been settled when it began.
         Some(resume) => (resume.config.clone(), "as in the run", true),
         None => {
             let resolved = resolve::resolve(args)?;
@@ -87,9 +86,7 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         }
     };
     let peak = device::peak(backend.capabilities(), config.train.recipe.compute_dtype());
-    if resumed.is_none() {
-        loaded.vocabulary.save(folder.path())?;
-    }
+    loaded.vocabulary.save(folder.path())?;
     let images = matches!(loader.data(), Dataset::Images(_));
     let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed)?;
     let facts = Facts {
@@ -353,6 +350,7 @@ impl<'a> Run<'a> {
         let step = self.session.steps();
         if self.saved != Some(step) {
             self.logs.folder.sync()?;
+            self.logs.sinks.sync()?;
             checkpoint::write::save(self.logs.folder.path(), &self.session, &self.around, self.config.run.keep)?;
             self.saved = Some(step);
         }

@@ -43,7 +43,9 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
     let config = resolve::resolve(&args)?.config;
     let mut notes = Vec::new();
     let changed = differences(&stored, &config)?;
-    let decides = |entry: &str| (entry.starts_with("train.") && entry != STEPS) || matches!(entry, "run.data" | "run.model");
+    let decides = |entry: &str| {
+        (entry.starts_with("train.") && entry != STEPS) || matches!(entry, "run.data" | "run.model" | "run.tokenizer")
+    };
     // Another model or recipe changes many entries: its name says it best.
     let refused = changed.iter().filter(|(entry, ..)| decides(entry)).min_by_key(|(entry, ..)| {
         let named = matches!(entry.as_str(), "run.model" | "train.recipe.name" | "train.optim.kind");

@@ -152,7 +152,10 @@ pub fn data_digest(data: &Dataset) -> Digest {
         bytes += part.len() as u64;
     };
     match data {
-        Dataset::Tokens(tokens) => add(tokens.stored()),
+        Dataset::Tokens(tokens) => {
+            tokens.visit_bytes(Split::Train, &mut add);
+            tokens.visit_bytes(Split::Val, &mut add);
+        }
         Dataset::Images(images) => {
             for i in 0..images.train_len() + images.val_len() {
                 add(images.image(i));

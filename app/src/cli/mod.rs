@@ -38,10 +38,10 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Write text with the weights of a run.
     Sample(SampleArgs),
-    /// Write the logits, gradients and weights of a few training steps, to compare with another framework.
-    Dump(dump::DumpArgs),
     /// Show what number formats do to numbers, or convert the tensors of a safetensors file.
     Cast(cast::CastArgs),
+    /// Write the logits, gradients and weights of a few training steps, to compare with another framework.
+    Dump(dump::DumpArgs),
     /// List devices, and how each multiplies every number format.
     Devices,
     /// Print every instruction of a training step: types, precision, the reason for it, price.

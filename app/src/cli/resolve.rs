@@ -165,10 +165,10 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
             eval_batches: DEFAULT_EVAL_BATCHES,
             sample_every: 0,
             sample_tokens: 0,
-            checkpoint_every: DEFAULT_CHECKPOINT_EVERY,
-            keep: DEFAULT_KEEP,
             log: sinks::default_logs(),
             stats_every: 0,
+            checkpoint_every: DEFAULT_CHECKPOINT_EVERY,
+            keep: DEFAULT_KEEP,
         },
         train: TrainConfig {
             model,
@@ -201,11 +201,11 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
     put(&mut run.eval_every, &args.eval_every);
     put(&mut run.eval_batches, &args.eval_batches);
     put(&mut run.sample_every, &args.sample_every);
-    put(&mut run.checkpoint_every, &args.checkpoint_every);
-    put(&mut run.keep, &args.keep);
     put(&mut run.log, &args.log);
     run.log = sinks::resolve(&run.log);
     put(&mut run.stats_every, &args.stats_every);
+    put(&mut run.checkpoint_every, &args.checkpoint_every);
+    put(&mut run.keep, &args.keep);
     if let Some(n) = args.sample_tokens {
         run.sample_tokens = n;
     } else if !sample_tokens_given && matches!(config.train.model, ModelConfig::Gpt(_)) {

@@ -115,6 +115,12 @@ pub struct TrainArgs {
     /// Run folder, new or empty [default: runs/MODEL-RECIPE-N]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Logs in the run folder, by commas: jsonl (always), csv, tensorboard [default: jsonl]
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    pub log: Option<Vec<LogKind>>,
+    /// Steps between statistics of every fp8 tensor in the logs; 0 writes none (fp8 recipes) [default: 0]
+    #[arg(long, value_name = "K")]
+    pub stats_every: Option<u64>,
     /// Go on with a run, bit for bit: its folder, or one of its checkpoints; without PATH the newest run. Its config holds; other numbers
     /// are refused
     #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with_all = ["out", "config"])]
@@ -125,12 +131,6 @@ pub struct TrainArgs {
     /// Checkpoints kept, the newest; 0 keeps all [default: 2]
     #[arg(long, value_name = "N")]
     pub keep: Option<usize>,
-    /// Logs in the run folder, by commas: jsonl (always), csv, tensorboard [default: jsonl]
-    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
-    pub log: Option<Vec<LogKind>>,
-    /// Steps between statistics of every fp8 tensor in the logs; 0 writes none (fp8 recipes) [default: 0]
-    #[arg(long, value_name = "K")]
-    pub stats_every: Option<u64>,
     /// Print one JSON object per step and evaluation on stdout, everything else on stderr
     #[arg(long)]
     pub json: bool,

@@ -53,6 +53,15 @@ impl Tables {
         table.row(&[&step.to_string(), &slot.name, slot.dtype.name()], scalars)
     }
 
+    /// Makes sure that all rows outlive a crash of the machine.
+    pub fn sync(&self) -> Result<()> {
+        for table in [&self.steps, &self.evals].into_iter().chain(&self.tensors) {
+            let done = table.writer.get_ref().sync_data();
+            done.with_context(|| format!("cannot write the table: {}", table.path.display()))?;
+        }
+        Ok(())
+    }
+
     fn open_tensors(&mut self) -> Result<&mut Table> {
         let table = match self.tensors.take() {
             Some(table) => table,

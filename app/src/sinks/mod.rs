@@ -104,6 +104,17 @@ impl Sinks {
         Ok(Sinks { images, tables, tensorboard })
     }
 
+    /// Makes sure that all that was written outlives a crash of the machine.
+    pub fn sync(&self) -> Result<()> {
+        if let Some(tables) = &self.tables {
+            tables.sync()?;
+        }
+        if let Some(tensorboard) = &self.tensorboard {
+            tensorboard.sync()?;
+        }
+        Ok(())
+    }
+
     /// Writes a step.
     pub fn step(&mut self, report: &StepReport, timing: Timing) -> Result<()> {
         let scalars = step_scalars(report, timing, self.images);

@@ -70,6 +70,11 @@ impl TensorBoard {
         self.event(Some(step), event::SUMMARY, &summary)
     }
 
+    /// Makes sure that all events outlive a crash of the machine.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().with_context(|| format!("cannot write the TensorBoard file: {}", self.path.display()))
+    }
+
     fn event(&mut self, step: Option<u64>, what: u32, content: &[u8]) -> Result<()> {
         let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         let mut message = Vec::new();

@@ -9,15 +9,15 @@ use std::path::Path;
 /// Saves one f32 tensor `w`.
 fn save(path: &Path, x: &[f32]) {
     let bytes: Vec<u8> = x.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let view = TensorView::new(Dtype::F32, vec![x.len()], &bytes).unwrap();
-    std::fs::write(path, safetensors::serialize([("w", view)], None).unwrap()).unwrap();
+    let view = TensorView::new(Dtype::F32, vec![x.len()], &bytes).expect("a view");
+    std::fs::write(path, safetensors::serialize([("w", view)], None).expect("a file")).expect("written");
 }
 
 /// Type and bytes of the tensor `w`.
 fn load(path: &Path) -> (Dtype, Vec<u8>) {
-    let bytes = std::fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let view = file.tensor("w").unwrap();
+    let bytes = std::fs::read(path).expect("a file");
+    let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let view = file.tensor("w").expect("the tensor");
     (view.dtype(), view.data().to_vec())
 }
 

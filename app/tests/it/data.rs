@@ -13,11 +13,11 @@ fn train_and_sample(dir: &Path, args: &[&str]) -> Output {
 /// A nanoGPT data set of the three characters a, b and line break, with or without its characters.
 fn token_files(dir: &Path, named: bool) {
     let file = |n: u16| (0..n).flat_map(|i| (i * i % 3).to_le_bytes()).collect::<Vec<u8>>();
-    std::fs::create_dir_all(dir).unwrap();
-    std::fs::write(dir.join("train.bin"), file(180)).unwrap();
-    std::fs::write(dir.join("val.bin"), file(60)).unwrap();
+    std::fs::create_dir_all(dir).expect("a folder");
+    std::fs::write(dir.join("train.bin"), file(180)).expect("a file");
+    std::fs::write(dir.join("val.bin"), file(60)).expect("a file");
     if named {
-        std::fs::write(dir.join("meta.json"), r#"{"vocab_size": 3, "itos": {"0": "\n", "1": "a", "2": "b"}}"#).unwrap();
+        std::fs::write(dir.join("meta.json"), r#"{"vocab_size": 3, "itos": {"0": "\n", "1": "a", "2": "b"}}"#).expect("a file");
     }
 }
 
@@ -128,4 +128,28 @@ fn logs_are_written_as_asked() {
     assert_eq!(o.status.code(), Some(2));
     assert!(stderr(&o).contains("--stats-every: expected an fp8 recipe"), "{}", stderr(&o));
     assert_eq!(train(dir.path(), &["--log", "xml"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_resumed_run_over_token_files_goes_on_in_every_log() {
+    let dir = tempfile::tempdir().unwrap();
+    token_files(&dir.path().join("d"), true);
+    let flags =
+        |steps, out| ["--data", "d", "--schedule", "constant", "--log", "csv,tensorboard", "--steps", steps, "--out", out];
+    good(train(dir.path(), &flags("6", "whole")));
+    good(train(dir.path(), &flags("4", "parts")));
+    // Rows that a crash left behind the checkpoint.
+    let table = |run: &str| dir.path().join(run).join("steps.csv");
+    let mut rows = std::fs::read_to_string(table("parts")).unwrap();
+    rows.push_str("5,9,9,9,,9,9,,,,9,9,9\n6,9");
+    std::fs::write(table("parts"), rows).unwrap();
+    good(output(dir.path(), &["train", "--resume", "parts", "--steps", "6"]));
+    let losses = |run: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(table(run)).unwrap();
+        text.lines().map(|l| l.split(',').take(4).collect::<Vec<_>>().join(",")).collect()
+    };
+    assert_eq!(losses("parts").len(), 7);
+    assert_eq!(losses("parts"), losses("whole"));
+    let boards = listing(&dir.path().join("parts")).into_iter().filter(|n| n.contains("tfevents")).count();
+    assert_eq!(boards, 2, "one for each start");
 }

@@ -77,8 +77,8 @@ fn data_that_is_not_there_or_not_what_it_should_be() {
     refused(&[], &["train", "--data", "missing.txt"], &["missing.txt"]);
     refused(&[("a.txt", b"too short")], &["train", "--data", "a.txt"], &["part of the text", "--seq-len"]);
     refused(&[("a.txt", b"")], &["train", "--data", "a.txt"], &["at least 129 tokens"]);
-    refused(&[("a.bin", b"ab\xff\xfe")], &["train", "--data", "a.bin"], &["UTF-8", "at 2", "a.bin"]);
-    refused(&[("a.bin", b"\0\0\0")], &["train", "--data", "."], &["none in the folder"]);
+    refused(&[("a.dat", b"ab\xff\xfe")], &["train", "--data", "a.dat"], &["UTF-8", "at 2", "a.dat"]);
+    refused(&[("a.dat", b"\0\0\0")], &["train", "--data", "."], &["none in the folder"]);
     let idx = [&0x803u32.to_be_bytes()[..], &u32::MAX.to_be_bytes(), &28u32.to_be_bytes(), &28u32.to_be_bytes()].concat();
     let mlp = ["train", "--model", "mlp", "--data"];
     let labels: &[u8] = &[0, 0, 8, 1, 0, 0, 0, 0];

@@ -143,6 +143,24 @@ impl Tokens {
         }
     }
 
+    /// The tokens of a part as bytes, piece by piece: little-endian, in the width they are kept in. For check sums.
+    pub fn visit_bytes(&self, split: Split, mut visit: impl FnMut(&[u8])) {
+        const PIECE: usize = 1 << 16;
+        let range = match split {
+            Split::Train => 0..self.train_len,
+            Split::Val => self.train_len..self.store.len(),
+        };
+        match &self.store {
+            Store::U8(t) => visit(&t[range]),
+            Store::U16(t) => {
+                t[range].chunks(PIECE).for_each(|c| visit(&c.iter().flat_map(|t| t.to_le_bytes()).collect::<Vec<u8>>()));
+            }
+            Store::U32(t) => {
+                t[range].chunks(PIECE).for_each(|c| visit(&c.iter().flat_map(|t| t.to_le_bytes()).collect::<Vec<u8>>()));
+            }
+        }
+    }
+
     /// Both parts hold at least one window of `context` tokens and their successors.
     pub fn check_context(&self, context: usize) -> Result<()> {
         for (part, split) in [("training", Split::Train), ("validation", Split::Val)] {
@@ -219,6 +237,20 @@ mod tests {
         };
         assert!(all.iter().all(|t| batch(t) == batch(&all[0])));
         assert_eq!(all.each_ref().map(Tokens::vocab), [256, 251, 300, 100_000, 251]);
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_part() {
+        let bytes = |t: &Tokens, split| {
+            let mut out = Vec::new();
+            t.visit_bytes(split, |b| out.extend_from_slice(b));
+            out
+        };
+        let t = Tokens::from_u16((0..70_000u32).map(|i| i as u16).collect(), None, Some(65_536)).unwrap();
+        assert_eq!(bytes(&t, Split::Train), (0..63_000u16).flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
+        assert_eq!(bytes(&t, Split::Val).len(), 14_000);
+        assert_eq!(bytes(&Tokens::from_ids(vec![1; 20], 70_000).unwrap(), Split::Val), [1, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(bytes(&Tokens::from_bytes((0..20).collect()), Split::Val), [18, 19]);
     }
 
     #[test]

@@ -21,8 +21,7 @@ pub(crate) fn tiny(name: RecipeName) -> TrainConfig {
             heads: 2,
             layers: 2,
             mlp_ratio: 2,
-            bias: true,
-            dropout: 0.0,
+            ..GptConfig::tiny()
         }),
         recipe: Recipe::new(name),
         optim: OptimConfig::adamw(),
