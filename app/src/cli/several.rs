@@ -25,6 +25,9 @@ pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
         ("--eval-batches", args.eval_batches.is_some()),
         ("--sample-every", args.sample_every.is_some()),
         ("--sample-tokens", args.sample_tokens.is_some()),
+        ("--resume", args.resume.is_some()),
+        ("--checkpoint-every", args.checkpoint_every.is_some()),
+        ("--keep", args.keep.is_some()),
         ("--print-config", args.print_config),
     ];
     match unused.iter().find(|(_, given)| *given) {

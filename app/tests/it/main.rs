@@ -1,6 +1,7 @@
 //! The command line from outside: the program is started as a user starts it, in a folder of its own.
 
 mod crash;
+mod dump;
 mod looking;
 mod precision;
 mod refusals;

@@ -23,6 +23,7 @@ pub(crate) fn tiny(name: RecipeName) -> TrainConfig {
             mlp_ratio: 2,
             bias: true,
             dropout: 0.0,
+            activation: crate::nn::Activation::GeluTanh,
         }),
         recipe: Recipe::new(name),
         optim: OptimConfig::adamw(),
