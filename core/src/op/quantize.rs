@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// Elements that share one E8M0 scale in the OCP Microscaling formats.
 pub const MX_BLOCK: usize = 32;
 
-/// Columns of a statistics row: amax, scale used, share of non-zero values that became zero, share saturated, non-finite count.
+/// Columns of a statistics row: amax, scale used, share of all values that became zero though they were not, share saturated, non-finite count.
 pub const STATS: usize = 5;
 
 /// Where the scale of `Quantize` comes from.

@@ -50,7 +50,7 @@ pub fn linear<'g>(x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g>
         return plain(x, weight, bias);
     }
     let low = region.low.unwrap_or(DType::F32);
-    match refusal(&config, x.shape().rows(), &weight.shape()) {
+    match refusal(&config, low, x.shape().rows(), &weight.shape()) {
         Some(why) => {
             let _why = g.because(Some(Arc::from(why)));
             plain(x, weight, bias)
@@ -68,13 +68,13 @@ fn plain<'g>(x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
 }
 
 /// Why this layer cannot multiply in fp8; `None` if it can. The limits are those of the hardware products.
-fn refusal(config: &Fp8Config, rows: usize, weight: &[usize]) -> Option<String> {
+fn refusal(config: &Fp8Config, low: DType, rows: usize, weight: &[usize]) -> Option<String> {
     let (row_step, width_step) = match config.scaling {
         Fp8Scaling::Mx { .. } => (32, 32),
         Fp8Scaling::Delayed { .. } | Fp8Scaling::Current { .. } => (8, 16),
     };
     let [out, width] = [weight[0], weight[1]];
-    let bad = |what: &str, n: usize, step: usize| format!("fp8: {what} {n} is not a multiple of {step}; stays in bf16");
+    let bad = |what: &str, n: usize, step: usize| format!("fp8: {what} {n} is not a multiple of {step}; stays in {low}");
     if !rows.is_multiple_of(row_step) {
         return Some(bad("number of rows", rows, row_step));
     }

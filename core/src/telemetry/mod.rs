@@ -52,7 +52,7 @@ pub struct StepReport {
 /// Extremes over all fp8 tensors of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fp8Report {
-    /// Largest share of non-zero values that became zero, and its tensor.
+    /// Largest share of values that became zero though they were not, and its tensor.
     pub underflow: (f32, String),
     /// Largest share of values that saturated, and its tensor.
     pub saturated: (f32, String),
@@ -67,7 +67,7 @@ pub struct Fp8Stats {
     pub amax: f32,
     /// Scale used.
     pub scale: f32,
-    /// Share of non-zero values that became zero.
+    /// Values that became zero though they were not, as a share of all (as Transformer Engine counts).
     pub underflow: f32,
     /// Share of values above the largest of the format.
     pub saturated: f32,
