@@ -32,7 +32,7 @@ pub struct CompareArgs {
     pub drift: bool,
     /// Most memory for the values of `a` that are kept, MiB
     #[arg(long, value_name = "MIB", default_value_t = 4096.0, value_parser = not_negative)]
-    pub keep: f64,
+    pub keep_mib: f64,
     /// The run, as for `train`; --steps defaults to 10
     #[command(flatten)]
     pub run: TrainArgs,
@@ -101,7 +101,7 @@ pub fn command(args: &CompareArgs) -> Result<Outcome> {
         compare::share_weights(&a.session, &b.session)?;
     }
     let (session, batch) = a.next_batch();
-    let comparison = compare::step(session, &mut b.session, batch.batch(), (args.keep * MIB) as usize)?;
+    let comparison = compare::step(session, &mut b.session, batch.batch(), (args.keep_mib * MIB) as usize)?;
     let mut out = std::io::stdout().lock();
     if args.run.json {
         let report = report(args, &config_a.run.model, steps, &comparison);

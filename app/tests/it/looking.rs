@@ -115,7 +115,7 @@ fn flags_that_mean_nothing_are_refused() {
         ("bench", &["--recipes", "f32,fp16"], "fp8-delayed"),
         ("bench", &["--recipes", "f32", "--trace", "no/such/folder/t.json", "--steps", "1"], "cannot write the trace"),
         ("compare", &["--b", "bf16", "--recipe", "f32"], "--a and --b"),
-        ("compare", &["--b", "bf16", "--keep", "0"], "smaller batch"),
+        ("compare", &["--b", "bf16", "--keep-mib", "0"], "smaller batch"),
         ("doctor", &["--out", "x"], "--out"),
     ];
     for (command, args, says) in cases {
