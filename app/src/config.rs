@@ -53,12 +53,6 @@ pub struct RunOptions {
     /// Checkpoints kept; 0 keeps all.
     #[serde(default = "default_keep")]
     pub keep: usize,
-    /// Where the numbers of a run go.
-    #[serde(default = "sinks::default_logs")]
-    pub log: Vec<LogKind>,
-    /// Steps between statistics of every fp8 tensor; 0 writes none.
-    #[serde(default)]
-    pub stats_every: u64,
 }
 
 /// Steps between checkpoints when nothing is said.

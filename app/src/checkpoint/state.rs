@@ -5,6 +5,7 @@ use super::tensors::Digest;
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::cpu::KERNEL_SET;
 use mantissa_core::data::Dataset;
+use mantissa_core::data::tokens::Split;
 use mantissa_core::precision::ScalerState;
 use mantissa_core::train::{Session, TrainConfig};
 use serde::{Deserialize, Serialize};

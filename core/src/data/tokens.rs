@@ -107,15 +107,6 @@ impl Tokens {
         self.vocab
     }
 
-    /// All tokens as they lie in memory, training part first: for checksums.
-    pub fn stored(&self) -> &[u8] {
-        match &self.store {
-            Store::U8(t) => t,
-            Store::U16(t) => bytemuck::cast_slice(t),
-            Store::U32(t) => bytemuck::cast_slice(t),
-        }
-    }
-
     /// Number of tokens of a part.
     pub fn len(&self, split: Split) -> usize {
         match split {
