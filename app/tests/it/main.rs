@@ -3,6 +3,7 @@
 mod cast;
 mod crash;
 mod data;
+mod dump;
 mod looking;
 mod precision;
 mod refusals;

@@ -89,7 +89,9 @@ fn copy(from: &Path, to: &Path) {
 fn a_checkpoint_has_the_documented_files_and_old_ones_go() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("r");
-    good(train(dir.path(), &["--steps", "9", "--recipe", "f16", "--checkpoint-every", "2", "--keep", "3", "--out", "r"]));
+    let flags =
+        ["--steps", "9", "--recipe", "f16", "--init-scale", "256", "--checkpoint-every", "2", "--keep", "3", "--out", "r"];
+    good(train(dir.path(), &flags));
     assert_eq!(listing(&out.join("checkpoints")), ["step-00000006", "step-00000008", "step-00000009"]);
     let last = checkpoint(&out, 9);
     assert_eq!(listing(&last), ["DONE", "config.json", "model.safetensors", "optim.safetensors", "state.json"]);
