@@ -134,8 +134,9 @@ fn logs_are_written_as_asked() {
 fn a_resumed_run_over_token_files_goes_on_in_every_log() {
     let dir = tempfile::tempdir().unwrap();
     token_files(&dir.path().join("d"), true);
-    let flags =
-        |steps, out| ["--data", "d", "--schedule", "constant", "--log", "csv,tensorboard", "--steps", steps, "--out", out];
+    let flags = |steps, out| {
+        ["--data", "d", "--schedule", "constant", "--warmup", "2", "--log", "csv,tensorboard", "--steps", steps, "--out", out]
+    };
     good(train(dir.path(), &flags("6", "whole")));
     good(train(dir.path(), &flags("4", "parts")));
     // Rows that a crash left behind the checkpoint.
