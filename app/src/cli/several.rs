@@ -30,9 +30,6 @@ pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
         ("--keep", args.keep.is_some()),
         ("--log", args.log.is_some()),
         ("--stats-every", args.stats_every.is_some()),
-        ("--resume", args.resume.is_some()),
-        ("--checkpoint-every", args.checkpoint_every.is_some()),
-        ("--keep", args.keep.is_some()),
         ("--print-config", args.print_config),
     ];
     match unused.iter().find(|(_, given)| *given) {
