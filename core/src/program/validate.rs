@@ -6,13 +6,13 @@ use crate::shape::Shape;
 
 /// Elements of the largest value that is believed. Shape rules, prices and memory plans then stay far from the limits of 64 bits; every
 /// memory is smaller.
-const MAX_ELEMENTS: usize = 1 << 40;
+const MAX_ELEMENTS: u64 = 1 << 40;
 /// Most micro-steps of a step.
 const MAX_GRAD_ACCUM: usize = 1 << 16;
 
 /// No product of axes, empty ones aside, is above [`MAX_ELEMENTS`].
 fn fits(shape: &Shape) -> bool {
-    shape.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis.max(1))).is_some_and(|n| n <= MAX_ELEMENTS)
+    shape.iter().try_fold(1u64, |n, &axis| n.checked_mul(axis.max(1) as u64)).is_some_and(|n| n <= MAX_ELEMENTS)
 }
 
 impl Program {
