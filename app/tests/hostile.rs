@@ -153,7 +153,7 @@ fn idx_files() {
     let words = |words: &[u32]| words.iter().flat_map(|w| w.to_be_bytes()).collect::<Vec<u8>>();
     let images = [words(&[IDX_IMAGES, 20, 2, 3]), vec![9; 120]].concat();
     let labels = [words(&[IDX_LABELS, 20]), vec![1; 20]].concat();
-    // The first byte says where the first file ends, in 256ths.
+    // The first byte says where the first file ends, in parts of 256.
     let both = (1..=255u8).map(|cut| [&[cut], &images[..], &labels].concat()).filter(|file| {
         let rest = file.len() - 1;
         rest * usize::from(file[0]) / 256 == images.len()

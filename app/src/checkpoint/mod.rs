@@ -7,7 +7,7 @@
 //! | `state.json` | step, seeds, data position, scaler, config, sizes and checksums of the files above ([`state`]) |
 //! | `DONE` | size and checksum of `state.json` |
 //!
-//! A folder is written under a temporary name and renamed when it is complete, `DONE` included ([`write`]): a folder that has its final name
+//! A folder is written under a temporary name and renamed when it is complete, `DONE` included ([`mod@write`]): a folder that has its final name
 //! is whole. Reading ([`read`]) follows the checksums from `DONE` down and touches a session only after all has been checked. [`resume`] finds
 //! the run and the checkpoint that `--resume` means.
 

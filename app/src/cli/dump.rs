@@ -61,7 +61,7 @@ pub struct DumpArgs {
     /// Largest global norm of the gradients; 0 turns clipping off
     #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = super::not_negative)]
     pub grad_clip: f64,
-    /// File to write: logits, loss, grad.<name>, after.<name>, losses, grad_norms
+    /// File to write: logits, loss, grad.NAME, after.NAME, losses, grad_norms
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
