@@ -101,7 +101,6 @@ impl Doctor {
                 if self.failure.is_none() {
                     self.failure = Some((report.step, first, report.skipped));
                 }
-                self.recovered_at = None;
                 self.stopped |= !report.skipped;
             }
             None => {
@@ -151,7 +150,7 @@ impl Doctor {
         let o = &first.output;
         evidence.push(format!("writes {}: {} NaN, {} inf of {}; finite up to {:.3e}", o.value, o.nans, o.infs, o.len, o.amax));
         let (severity, ending) = match (skipped, self.recovered_at) {
-            (true, Some(at)) => (Severity::Note, format!("; the step was skipped, all is finite again from step {at} on")),
+            (true, Some(at)) => (Severity::Note, format!("; the step was skipped, step {at} was finite again")),
             (true, None) => (Severity::Fatal, "; the step was skipped, and no step after it was finite".to_string()),
             (false, _) => (Severity::Fatal, String::new()),
         };
