@@ -159,7 +159,11 @@ impl Doctor {
     }
 
     fn failure_remedy(&self, first: &NonFinite, skipped: bool) -> String {
-        let island = |text: &str| format!("{text}; or keep it in f32 (--override {}=f32)", first.scope);
+        let island = |text: &str| match first.scope.as_str() {
+            // The root has no name that an override could take.
+            "" | "(root)" => text.to_string(),
+            scope => format!("{text}; or keep it in f32 (--override {scope}=f32)"),
+        };
         if !first.is_origin() && first.inputs.iter().any(|r| r.kind == "input") {
             return "the data is not finite: check the input files".into();
         }
@@ -281,7 +285,7 @@ mod tests {
         let findings = diagnose(config, 30);
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert_eq!(findings[0].severity, Severity::Note);
-        assert!(findings[0].problem.contains("finite again from step"), "{}", findings[0].problem);
+        assert!(findings[0].problem.contains("was finite again"), "{}", findings[0].problem);
         assert!(findings[0].remedy.contains("none needed"), "{}", findings[0].remedy);
         assert!(findings[0].evidence.iter().any(|e| e.starts_with("model code: ") && e.contains(".rs:")));
     }
