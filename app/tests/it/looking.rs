@@ -9,7 +9,7 @@ use std::process::Output;
 const SMALL: [&str; 8] = ["--batch-size", "2", "--seq-len", "32", "--set", "train.model.layers=1", "--data", "text.txt"];
 
 fn look(dir: &Path, command: &str, args: &[&str]) -> Output {
-    std::fs::write(dir.join("text.txt"), include_str!("../../../LICENSE-APACHE")).unwrap();
+    std::fs::write(dir.join("text.txt"), include_str!("../../../LICENSE-APACHE")).expect("a temporary folder is writable");
     output(dir, &[&[command], &SMALL[..], args].concat())
 }
 
