@@ -1,6 +1,6 @@
 //! `compare`, `doctor` and `bench`: what they print, as JSON and for people.
 
-use super::{TINY, good, json_lines, output, stderr, stdout};
+use super::{TINY, fixed_text, good, json_lines, output, stderr, stdout};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Output;
@@ -9,7 +9,7 @@ use std::process::Output;
 const SMALL: [&str; 8] = ["--batch-size", "2", "--seq-len", "32", "--set", "train.model.layers=1", "--data", "text.txt"];
 
 fn look(dir: &Path, command: &str, args: &[&str]) -> Output {
-    std::fs::write(dir.join("text.txt"), include_str!("../../../LICENSE-APACHE")).expect("a temporary folder is writable");
+    fixed_text(dir);
     output(dir, &[&[command], &SMALL[..], args].concat())
 }
 

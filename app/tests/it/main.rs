@@ -19,6 +19,12 @@ use std::process::{Command, Output};
 const TINY: [&str; 10] =
     ["--batch-size", "2", "--seq-len", "32", "--eval-batches", "2", "--sample-tokens", "0", "--set", "train.model.layers=1"];
 
+/// Writes a text that does not change with the sources, as the built-in corpus does; its name.
+fn fixed_text(dir: &Path) -> &'static str {
+    std::fs::write(dir.join("text.txt"), include_str!("../../../LICENSE-APACHE")).expect("a temporary folder is writable");
+    "text.txt"
+}
+
 /// The program, in `dir`.
 fn mantissa(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mantissa"));

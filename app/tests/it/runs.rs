@@ -1,6 +1,6 @@
 //! Runs that succeed, and what they print and leave.
 
-use super::{good, json_lines, listing, output, stderr, stdout, train};
+use super::{fixed_text, good, json_lines, listing, output, stderr, stdout, train};
 
 #[test]
 fn a_json_stream_has_every_field_and_nothing_else() {
@@ -44,12 +44,13 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
 #[test]
 fn every_recipe_trains() {
     let dir = tempfile::tempdir().unwrap();
+    let data = fixed_text(dir.path());
     for recipe in ["f32", "tf32", "bf16", "f16", "fp8-delayed", "fp8-current", "mxfp8"] {
-        let o = good(train(dir.path(), &["--steps", "20", "--lr", "3e-3", "--warmup", "2", "--recipe", recipe, "--json"]));
+        let flags = ["--data", data, "--steps", "20", "--lr", "3e-3", "--warmup", "2", "--recipe", recipe, "--json"];
+        let o = good(train(dir.path(), &flags));
         let lines = json_lines(&stdout(&o));
         let loss = |i: usize| lines[i]["loss"].as_f64().unwrap();
-        // The built-in corpus, and so the drop (0.9 to 1.1 so far), changes with every source file.
-        assert!(loss(19) <= loss(0) - 0.6, "{recipe}: {} to {}", loss(0), loss(19));
+        assert!(loss(19) <= loss(0) - 1.0, "{recipe}: {} to {}", loss(0), loss(19));
         assert_eq!(lines[0].get("fp8").is_some(), recipe.contains("fp8"), "{recipe}");
         assert_eq!(lines[0]["loss_scale"].is_null(), recipe != "f16", "{recipe}");
     }
@@ -58,7 +59,7 @@ fn every_recipe_trains() {
 #[test]
 fn a_huge_loss_scale_skips_backs_off_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
-    let flags = ["--steps", "30", "--recipe", "f16", "--init-scale", "1073741824"];
+    let flags = ["--data", fixed_text(dir.path()), "--steps", "30", "--recipe", "f16", "--init-scale", "1073741824"];
     let o = good(train(dir.path(), &[&flags[..], &["--json"]].concat()));
     let lines = json_lines(&stdout(&o));
     let steps: Vec<_> = lines.iter().filter(|v| v.get("lr").is_some()).collect();
