@@ -1,6 +1,6 @@
 //! Binding of the compute kernels: elementwise maps, products, attention, norms, losses, data movement.
 
-use super::{Frame, MAX_OPERANDS, Operands, ViewsMut, matrix};
+use super::{Frame, MAX_OPERANDS, ViewsMut, matrix};
 use crate::cpu::attention::{AttentionArgs, Dropout};
 use crate::cpu::conv2d::ConvShape;
 use crate::cpu::map::{self, MapInput};
@@ -14,6 +14,7 @@ use crate::op::expr::{Map, dropout_threshold, rng_input};
 use crate::op::matmul::{Dims, MatMul, OperandScale};
 use crate::op::norm::{Norm, NormKind};
 use crate::op::reduce::Reduce;
+use crate::program::operands::Operands;
 use crate::shape::Ty;
 use arrayvec::ArrayVec;
 

@@ -1,0 +1,4 @@
+//! Every operation on every backend against the CPU, over dtypes and awkward shapes. One file a family.
+
+mod harness;
+mod update;
