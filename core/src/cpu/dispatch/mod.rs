@@ -116,7 +116,10 @@ pub(super) fn run(op: &Op, operands: &Operands, pieces: &mut [&mut [u8]], work: 
         Op::Optimizer(o) => update::optimizer_step(o, f),
         Op::Zero => f.next().bytes.fill(0),
         Op::Record(r) => update::record(r, f),
-        Op::Reduce(r) => reduce::reduce(r.kind, f.x[0], &f.tx[0].shape, layer::mask(r), f.next(), work),
+        Op::Reduce(r) => {
+            let y = f.next();
+            layer::storing(y, r.round, |y| reduce::reduce(r.kind, f.x[0], &f.tx[0].shape, layer::mask(r), y, work));
+        }
         Op::MatMul(m) => layer::matmul(m, f, work),
         Op::Attention(a) => {
             let (out, mut lse) = (f.next(), f.next());
