@@ -30,6 +30,7 @@ pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
         ("--keep", args.keep.is_some()),
         ("--log", args.log.is_some()),
         ("--stats-every", args.stats_every.is_some()),
+        ("--stats", !args.stats.is_empty()),
         ("--print-config", args.print_config),
     ];
     match unused.iter().find(|(_, given)| *given) {
