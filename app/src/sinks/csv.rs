@@ -193,7 +193,8 @@ mod tests {
         let stats = TensorStats { stored, len: 7, mean: 0.5, l1: 2.0, l2: 1.0, zero: 0.0, subnormal, sqnr_db, histogram };
         tables.tensor(2, &TensorReport { stats: Some(stats), scale: None, ..fp8 }).unwrap();
         let head = "step,name,dtype,amax,scale,underflow,saturated,nonfinite,mean,l1,l2,zero,subnormal,sqnr_db,histogram_first,histogram";
-        let rows = ["1,gpt.h0.mlp.up.x,e4m3,1,448,0.5,0,0,,,,,,,,", "2,gpt.h0.mlp.up.x,e4m3,1,,0.5,0,0,0.5,2,1,0,0.25,,120,3 0 4"];
+        let rows =
+            ["1,gpt.h0.mlp.up.x,e4m3,1,448,0.5,0,0,,,,,,,,", "2,gpt.h0.mlp.up.x,e4m3,1,,0.5,0,0,0.5,2,1,0,0.25,,120,3 0 4"];
         assert_eq!(read(TENSORS), format!("{head}\n{}\n", rows.join("\n")));
     }
 

@@ -6,10 +6,10 @@
 
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::op::{Family, Op};
 use crate::op::matmul::MatMul;
 use crate::op::quantize::STATS;
 use crate::op::tensor_stats::{TensorStats, WORDS};
+use crate::op::{Family, Op};
 use crate::precision::fp8::STATISTICS;
 use crate::precision::overrides::Pattern;
 use crate::probe::phase::{Phase, phases};
