@@ -4,6 +4,7 @@
 
 pub mod data;
 pub mod machine;
+pub mod operands;
 pub mod reference64;
 pub mod tiny;
 pub mod tolerance;

@@ -272,8 +272,6 @@ const SCALE_COLUMN: usize = 1;
 
 /// What a product rounds an operand of this dtype to.
 fn compute(instr: &Instr, stored: DType) -> DType {
-    match &instr.op {
-        Op::MatMul(MatMul { compute: DType::Tf32, .. }) if stored == DType::F32 => DType::Tf32,
-        _ => stored,
-    }
+    let tf32 = matches!(instr.op, Op::MatMul(MatMul { compute: DType::Tf32, .. }));
+    if tf32 && stored == DType::F32 { DType::Tf32 } else { stored }
 }
