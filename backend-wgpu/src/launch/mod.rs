@@ -1,6 +1,8 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod norm;
+mod rows;
 mod update;
 
 use crate::pipeline::Kernel;
@@ -202,13 +204,13 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Reshape(_) => {}
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
+        Op::Norm(o) => norm::forward(o, &mut f)?,
+        Op::NormBackward(o) => norm::backward(o, &mut f)?,
         Op::Reduce(_)
         | Op::MatMul(_)
         | Op::Map(_)
         | Op::Attention(_)
         | Op::AttentionBackward(_)
-        | Op::Norm(_)
-        | Op::NormBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)
         | Op::CrossEntropy(_)
