@@ -2,6 +2,7 @@
 //! operands; nothing here talks to a device.
 
 mod norm;
+mod reduce;
 mod rows;
 mod update;
 
@@ -157,6 +158,12 @@ impl Builder {
         self.groups(n.div_ceil(size.max(1)))
     }
 
+    /// The grid `n` times over, along its third side.
+    pub(crate) fn layers(mut self, n: usize) -> Builder {
+        self.grid[2] = n as u32;
+        self
+    }
+
     /// A grid of workgroups.
     pub(crate) fn grid(mut self, grid: [usize; 3]) -> Builder {
         self.grid = grid.map(|n| n as u32);
@@ -206,8 +213,8 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Record(r) => update::record(r, &mut f)?,
         Op::Norm(o) => norm::forward(o, &mut f)?,
         Op::NormBackward(o) => norm::backward(o, &mut f)?,
-        Op::Reduce(_)
-        | Op::MatMul(_)
+        Op::Reduce(o) => reduce::reduce(o, &mut f)?,
+        Op::MatMul(_)
         | Op::Map(_)
         | Op::Attention(_)
         | Op::AttentionBackward(_)

@@ -2,4 +2,5 @@
 
 mod harness;
 mod norm;
+mod reduce;
 mod update;
