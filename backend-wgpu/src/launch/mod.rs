@@ -1,6 +1,9 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod norm;
+mod reduce;
+mod rows;
 mod update;
 
 use crate::pipeline::Kernel;
@@ -155,6 +158,12 @@ impl Builder {
         self.groups(n.div_ceil(size.max(1)))
     }
 
+    /// The grid `n` times over, along its third side.
+    pub(crate) fn layers(mut self, n: usize) -> Builder {
+        self.grid[2] = n as u32;
+        self
+    }
+
     /// A grid of workgroups.
     pub(crate) fn grid(mut self, grid: [usize; 3]) -> Builder {
         self.grid = grid.map(|n| n as u32);
@@ -202,13 +211,13 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Reshape(_) => {}
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
-        Op::Reduce(_)
-        | Op::MatMul(_)
+        Op::Norm(o) => norm::forward(o, &mut f)?,
+        Op::NormBackward(o) => norm::backward(o, &mut f)?,
+        Op::Reduce(o) => reduce::reduce(o, &mut f)?,
+        Op::MatMul(_)
         | Op::Map(_)
         | Op::Attention(_)
         | Op::AttentionBackward(_)
-        | Op::Norm(_)
-        | Op::NormBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)
         | Op::CrossEntropy(_)

@@ -1,4 +1,6 @@
 //! Every operation on every backend against the CPU, over dtypes and awkward shapes. One file a family.
 
 mod harness;
+mod norm;
+mod reduce;
 mod update;
