@@ -1,6 +1,7 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod matmul;
 mod norm;
 mod reduce;
 mod rows;
@@ -209,13 +210,13 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
     let mut f = Frame { operands, facts, launches: Vec::new(), scratch: Vec::new() };
     match op {
         Op::Reshape(_) => {}
+        Op::MatMul(m) => matmul::matmul(m, &mut f)?,
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
         Op::Norm(o) => norm::forward(o, &mut f)?,
         Op::NormBackward(o) => norm::backward(o, &mut f)?,
         Op::Reduce(o) => reduce::reduce(o, &mut f)?,
-        Op::MatMul(_)
-        | Op::Map(_)
+        Op::Map(_)
         | Op::Attention(_)
         | Op::AttentionBackward(_)
         | Op::Softmax(_)
