@@ -2,7 +2,7 @@
 
 use crate::adapter::Gpu;
 use crate::launch::{Arg, Facts, Launch, launches};
-use crate::memory::{WgpuMemory, allocate, upload};
+use crate::memory::{WgpuMemory, allocate, table, upload};
 use crate::pipeline::Pipeline;
 use crate::readback::Download;
 use mantissa_core::backend::{Executable, Readback};
@@ -80,7 +80,9 @@ pub(crate) fn compile(gpu: &Arc<Gpu>, program: Arc<Program>, memory: &WgpuMemory
     }
     gpu.check(None)?;
     let uniform_bytes = binder.uniforms.offsets.last().copied().unwrap_or(0);
-    let scratch_bytes = scratch_sizes.iter().sum::<usize>() + uniform_bytes;
+    let tables = all.iter().flat_map(|(_, l)| l).flat_map(|l| &l.tables);
+    let table_bytes = tables.map(|words| align(size_of_val(words.as_slice()))).sum::<usize>();
+    let scratch_bytes = scratch_sizes.iter().sum::<usize>() + uniform_bytes + table_bytes;
     Ok(Box::new(WgpuExecutable {
         gpu: gpu.clone(),
         program,
@@ -143,6 +145,7 @@ impl Binder<'_> {
             return Err(self.gpu.error(format!("{label} binds {used} buffers; this adapter allows {most}")));
         }
         let pipeline = self.gpu.pipelines.get(self.gpu, &launch.kernel);
+        let tables = launch.tables.iter().map(|words| table(self.gpu, words)).collect::<Result<Vec<_>>>()?;
         let moves = |arg: &Arg| matches!(arg, Arg::Piece(p) if operands.strides[*p] != 0);
         let copies = if launch.args.iter().any(|(_, a)| moves(a)) { self.micro_steps } else { 1 };
         let groups = (0..copies).map(|micro| {
@@ -157,6 +160,7 @@ impl Binder<'_> {
             for (binding, arg) in &launch.args {
                 entries.push(match arg {
                     Arg::Scratch(k) => entry(*binding, &self.scratch[*k], 0, self.scratch[*k].size() as usize),
+                    Arg::Table(k) => entry(*binding, &tables[*k], 0, tables[*k].size() as usize),
                     // Places of their own: a buffer may not be read and written by one dispatch, nor written through two bindings.
                     Arg::Absent => {
                         let written = launch.kernel.bindings.contains(&(*binding, BindingKind::ReadWrite));
