@@ -1,6 +1,7 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod loss;
 mod norm;
 mod reduce;
 mod rows;
@@ -214,14 +215,14 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Norm(o) => norm::forward(o, &mut f)?,
         Op::NormBackward(o) => norm::backward(o, &mut f)?,
         Op::Reduce(o) => reduce::reduce(o, &mut f)?,
+        Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
+        Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
         Op::MatMul(_)
         | Op::Map(_)
         | Op::Attention(_)
         | Op::AttentionBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)
-        | Op::CrossEntropy(_)
-        | Op::CrossEntropyBackward(_)
         | Op::Embedding
         | Op::EmbeddingBackward(_)
         | Op::Permute(_)
