@@ -2,6 +2,7 @@
 //! operands; nothing here talks to a device.
 
 mod cast_list;
+mod loss;
 mod norm;
 mod reduce;
 mod rows;
@@ -234,14 +235,14 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
         Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
         Op::Optimizer(o) => update::optimizer(o, &mut f)?,
+        Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
+        Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
         Op::MatMul(_)
         | Op::Map(_)
         | Op::Attention(_)
         | Op::AttentionBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)
-        | Op::CrossEntropy(_)
-        | Op::CrossEntropyBackward(_)
         | Op::Embedding
         | Op::EmbeddingBackward(_)
         | Op::Permute(_)
