@@ -1,11 +1,15 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod cast_list;
+mod loss;
 mod matmul;
 mod norm;
 mod reduce;
 mod rows;
 mod update;
+
+pub(crate) use cast_list::cast_list;
 
 use crate::pipeline::Kernel;
 use mantissa_core::DType;
@@ -26,6 +30,8 @@ pub(crate) enum Arg {
     Piece(usize),
     /// Scratch memory, by number.
     Scratch(usize),
+    /// Constant memory of the launch, by number.
+    Table(usize),
     /// Nothing: an operand that the kernel declares and this launch lacks.
     Absent,
 }
@@ -38,6 +44,8 @@ pub(crate) struct Launch {
     pub(crate) uniform: Vec<u8>,
     /// Argument of each storage binding, by binding number.
     pub(crate) args: Vec<(u32, Arg)>,
+    /// Words of each table.
+    pub(crate) tables: Vec<Vec<u32>>,
     /// Workgroups.
     pub(crate) grid: [u32; 3],
 }
@@ -108,13 +116,14 @@ pub(crate) struct Builder {
     consts: Vec<(&'static str, u32)>,
     uniforms: Vec<(String, u32)>,
     args: Vec<(&'static str, Arg)>,
+    tables: Vec<Vec<u32>>,
     grid: [u32; 3],
 }
 
 /// A launch of entry point `entry` of `stem`.
 pub(crate) fn kernel(stem: &'static str, entry: &'static str) -> Builder {
     let stem = shaders::stem(stem).expect("launches name stems of the shaders crate; a test launches each");
-    Builder { stem, entry, consts: Vec::new(), uniforms: Vec::new(), args: Vec::new(), grid: [1; 3] }
+    Builder { stem, entry, consts: Vec::new(), uniforms: Vec::new(), args: Vec::new(), tables: Vec::new(), grid: [1; 3] }
 }
 
 impl Builder {
@@ -145,6 +154,13 @@ impl Builder {
     pub(crate) fn bind(mut self, name: &'static str, arg: Arg) -> Builder {
         self.args.push((name, arg));
         self
+    }
+
+    /// Binds words that are known when compiling and never change.
+    pub(crate) fn table(mut self, name: &'static str, words: Vec<u32>) -> Builder {
+        self.tables.push(words);
+        let arg = Arg::Table(self.tables.len() - 1);
+        self.bind(name, arg)
     }
 
     /// `n` workgroups in a row, folded in two where a dimension cannot hold them; the kernel uses `group_index` and guards its bounds.
@@ -194,7 +210,8 @@ impl Builder {
         let text = self.stem.stitch(&self.consts)?;
         let bindings = entry.bindings.iter().map(|b: &Binding| (b.index, b.kind)).collect();
         let uniform = self.stem.uniform(&uniforms)?;
-        Ok(Launch { kernel: Kernel { label, text, entry: self.entry, bindings }, uniform, args, grid: self.grid })
+        let kernel = Kernel { label, text, entry: self.entry, bindings };
+        Ok(Launch { kernel, uniform, args, tables: self.tables, grid: self.grid })
     }
 }
 
@@ -216,13 +233,17 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Norm(o) => norm::forward(o, &mut f)?,
         Op::NormBackward(o) => norm::backward(o, &mut f)?,
         Op::Reduce(o) => reduce::reduce(o, &mut f)?,
+        Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
+        Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
+        Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
+        Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
+        Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
+        Op::Optimizer(o) => update::optimizer(o, &mut f)?,
         Op::Map(_)
         | Op::Attention(_)
         | Op::AttentionBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)
-        | Op::CrossEntropy(_)
-        | Op::CrossEntropyBackward(_)
         | Op::Embedding
         | Op::EmbeddingBackward(_)
         | Op::Permute(_)
@@ -240,12 +261,9 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         | Op::Quantize(_)
         | Op::QuantizeMx(_)
         | Op::UnscaleCheck(_)
-        | Op::GradNorm(_)
-        | Op::ClipCoef(_)
-        | Op::ClipValue(_)
         | Op::UpdateLossScale(_)
         | Op::UpdateFp8Scales(_)
-        | Op::Optimizer(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+        | Op::TensorStats(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
     }
     Ok((f.launches, f.scratch))
 }

@@ -5,7 +5,7 @@ use mantissa_core::DType;
 use mantissa_core::shape::Shape;
 
 /// Invocations of a workgroup.
-const WG_SIZE: usize = 64;
+pub(super) const WG_SIZE: usize = 64;
 
 /// Rows from this length on have a workgroup each.
 const LONG: usize = 1024;
