@@ -14,7 +14,7 @@ const KINDS: [ReduceKind; 4] = [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::M
 const TERMS: f64 = 64.0;
 
 fn case(kind: ReduceKind, x: &[f32], shape: &[usize], axes: &[usize], [from, to]: [DType; 2]) -> (Case, Vec<Bound>) {
-    let op = Op::Reduce(Reduce { kind, axes: axes.to_vec(), keep: false, out: to });
+    let op = Op::Reduce(Reduce { kind, axes: axes.to_vec(), keep: false, out: to, round: None });
     let name = format!("{kind:?} of {shape:?} over {axes:?}, {from} to {to}");
     let bound = Bound::Absolute(bounds(kind, x, shape, axes));
     (Case::of(name, op, vec![(Ty::new(from, shape), x.to_vec())]), vec![bound])
