@@ -3,10 +3,15 @@
 // Formula: y[z, i, j] = store(alpha * sum over k of a[z, i, k] * b[z, k, j] + bias[j]), alpha = scale_a[0] * scale_b[0] where operands have a
 // scale for the tensor; an E8M0 scale of a block of 32 multiplies its elements as they are decoded. f32 sums, k ascending.
 // Layout: a is [M, K] ([K, M] if TRANS_A), b is [K, N] ([N, K] if TRANS_B), y is [M, N], matrix after matrix; dense, packed at their width.
-// An invocation owns TM x TN elements of y: blocks of 4 x 4, each a mat4x4 whose columns are rows of y. In that form a block is
-// `b block * a block`, and the four layouts differ by a transposition of registers only.
-// Edges: loads are held inside the matrix, so the inner loop knows no edge; what lies outside is not stored. Where K is no multiple of 4
-// (TAIL) values beyond it are zero in both operands. QUAD_A, QUAD_B: stored rows are whole vectors of 16 bytes.
+//
+// `tile`: an invocation owns 8 x 16 elements of y. It reads vectors of 16 bytes along the stored rows, which must be whole vectors: for an
+// operand stored along the contraction one vector a row, taken apart word by word; for the other, 8 or 16 neighbours of each k. Nothing is
+// shared and nothing waits. Reads beyond a matrix meet other values or the end of the buffer; what they yield is not stored.
+// `edge`: an invocation owns 4 x 4 elements, read one by one: for rows that are no whole vectors.
+// `finish`: the second pass where y could not be written at once: adds the sums of a split contraction, packs rows that share words.
+//
+// Tried on lavapipe (two AVX-512 cores, 512^3 f32, GFLOP/s of two cores): 4 x 4 16, 4 x 16 23, 8 x 8 28, 8 x 16 30, 16 x 8 31, 16 x 16 24,
+// 8 x 32 21; loads of single words instead of vectors 16; rows shared by a workgroup and read at uniform addresses 16.
 //% import codec, grid
 //% const A: dtype = F32
 //% const B: dtype = F32
@@ -19,14 +24,10 @@
 //% const SCALE_B: [0, 1, 2, 3] = 0
 //% const HAS_BIAS: bool = false
 //% const TF32_INPUTS: bool = false
-//% const QUAD_A: bool = true
-//% const QUAD_B: bool = true
 //% const TAIL: bool = false
 //% const PARTIAL: bool = false
-//% const TM: [4, 8] = 8
-//% const TN: [4, 8, 16] = 16
 //% const LANES_M: [1, 2, 4, 8, 16] = 8
-//% const LANES_N: [8, 16, 32] = 8
+//% const LANES_N: [4, 8, 16, 32] = 8
 //% const WG_SIZE: [256] = 256
 
 struct Params {
@@ -52,142 +53,216 @@ struct Params {
 @group(0) @binding(6) var<storage, read> sums: array<u32>;
 @group(0) @binding(7) var<storage, read_write> y: array<u32>;
 
-const NO_SCALE: u32 = 0u;
+// Kinds of scales, as in OperandScale.
 const TENSOR: u32 = 1u;
 const BLOCK32_LAST: u32 = 2u;
 const BLOCK32_FIRST: u32 = 3u;
 
-// Where an operand of the product at hand starts, elements, and its scales.
-var<private> a_base: u32;
-var<private> b_base: u32;
-var<private> scale_a_base: u32;
-var<private> scale_b_base: u32;
+// log2 of the elements in a vector of 16 bytes; both operands have dtypes of one width.
+const SHIFT: u32 = 2u + select(select(0u, 1u, A == F16 || A == BF16), 2u, A == E4M3 || A == E5M2);
+// Quads of a vector.
+const QUADS: u32 = 1u << (SHIFT - 2u);
+// Steps of 4 along k from one load of vectors along k to the next.
+const STEPS: u32 = select(QUADS, 1u, TRANS_A && !TRANS_B);
 
-// Element i of a stored operand, from the vector that holds it.
-fn element(dtype: u32, v: vec4<u32>, i: u32) -> f32 {
-    let word = v[word_of(dtype, i) & 3u];
-    let x = decode(dtype, word, i);
+// Where the product at hand starts, elements of each operand and of its scales.
+struct Bases {
+    a: u32,
+    b: u32,
+    scale_a: u32,
+    scale_b: u32,
+}
+
+// Rows and columns of y that an invocation owns start here; k runs over first..end. Those beyond y do nothing.
+struct Share {
+    z: u32,
+    i: u32,
+    j: u32,
+    first: u32,
+    end: u32,
+    works: bool,
+}
+
+fn share(g: u32, lane: vec3<u32>, rows: u32, columns: u32) -> Share {
+    let per_product = params.tiles_m * params.tiles_n;
+    let z = g / per_product;
+    let t = g % per_product;
+    let i = ((t / params.tiles_n) * LANES_M + lane.y) * rows;
+    let j = ((t % params.tiles_n) * LANES_N + lane.x) * columns;
+    let first = (z % params.splits) * params.split_k;
+    let works = z < params.batch * params.splits && i < params.m && j < params.n;
+    return Share(z, i, j, first, min(first + params.split_k, params.k), works);
+}
+
+fn bases(z: u32) -> Bases {
+    let product = z / params.splits;
+    return Bases(product * params.a_stride, product * params.b_stride, product * params.scale_a_stride, product * params.scale_b_stride);
+}
+
+// f32 of magnitudes given as f32 bits with too small an exponent: `bits` has the smallest normal value of the format at `least`. Exact: what
+// lacks the implicit one is doubled less the least.
+fn widen(bits: vec4<u32>, least: f32) -> vec4<u32> {
+    let t = bitcast<vec4<f32>>(bits);
+    return bitcast<vec4<u32>>(t + min(t - vec4<f32>(least), vec4<f32>()));
+}
+
+fn quad_f16(codes: vec4<u32>) -> vec4<f32> {
+    let m = codes & vec4<u32>(0x7fffu);
+    let finite = widen((m << vec4<u32>(13u)) + vec4<u32>(0x38000000u), 0x1p-14f);
+    let bits = select(finite, (m << vec4<u32>(13u)) | vec4<u32>(0x7f800000u), m >= vec4<u32>(0x7c00u));
+    return bitcast<vec4<f32>>(bits | ((codes & vec4<u32>(0x8000u)) << vec4<u32>(16u)));
+}
+
+// Four 8-bit codes of a word, each in the high byte.
+fn bytes_of(word: u32) -> vec4<u32> {
+    return vec4<u32>(word << 24u, word << 16u, word << 8u, word);
+}
+
+fn quad_e4m3(word: u32) -> vec4<f32> {
+    let x = bytes_of(word);
+    let m = x & vec4<u32>(0x7f000000u);
+    let finite = widen((m >> vec4<u32>(4u)) + vec4<u32>(0x3c000000u), 0x1p-6f);
+    let bits = select(finite, vec4<u32>(F32_NAN), m == vec4<u32>(0x7f000000u));
+    return bitcast<vec4<f32>>(bits | (x & vec4<u32>(0x80000000u)));
+}
+
+// The first four elements of a vector of dtype, the words in front being theirs. As decode, but what a NaN carries.
+fn quad(dtype: u32, v: vec4<u32>) -> vec4<f32> {
+    if (dtype == BF16) {
+        return bitcast<vec4<f32>>(vec4<u32>(v.x << 16u, v.x & 0xffff0000u, v.y << 16u, v.y & 0xffff0000u));
+    }
+    if (dtype == F16) {
+        return quad_f16(vec4<u32>(v.x & 0xffffu, v.x >> 16u, v.y & 0xffffu, v.y >> 16u));
+    }
+    if (dtype == E4M3) {
+        return quad_e4m3(v.x);
+    }
+    if (dtype == E5M2) {
+        return quad_f16((bytes_of(v.x) & vec4<u32>(0xff000000u)) >> vec4<u32>(16u));
+    }
+    if (TF32_INPUTS) {
+        return vec4<f32>(round_to(TF32, bitcast<f32>(v.x)), round_to(TF32, bitcast<f32>(v.y)), round_to(TF32, bitcast<f32>(v.z)),
+            round_to(TF32, bitcast<f32>(v.w)));
+    }
+    return bitcast<vec4<f32>>(v);
+}
+
+// The vector without its first four elements.
+fn rest(v: vec4<u32>) -> vec4<u32> {
+    return select(v.yzwx, v.zwxy, QUADS == 2u);
+}
+
+// Raw vectors of four stored rows.
+struct Rows {
+    r0: vec4<u32>,
+    r1: vec4<u32>,
+    r2: vec4<u32>,
+    r3: vec4<u32>,
+}
+
+fn rest_of(r: Rows) -> Rows {
+    return Rows(rest(r.r0), rest(r.r1), rest(r.r2), rest(r.r3));
+}
+
+// The first four elements of each row, a row a column.
+fn quads(dtype: u32, r: Rows) -> mat4x4<f32> {
+    return mat4x4<f32>(quad(dtype, r.r0), quad(dtype, r.r1), quad(dtype, r.r2), quad(dtype, r.r3));
+}
+
+// Vectors of the stored a that hold elements k on of rows r to r + 3.
+fn a_rows(base: u32, r: u32, k: u32) -> Rows {
+    let at = (base + r * params.k + k) >> SHIFT;
+    let step = params.k >> SHIFT;
+    return Rows(a[at], a[at + step], a[at + 2u * step], a[at + 3u * step]);
+}
+
+// 8 neighbours of row r of the stored a, from column c on, a multiple of 8; zeros beyond the contraction.
+fn a_strip(base: u32, r: u32, c: u32) -> mat2x4<f32> {
+    let i = base + r * params.m + c;
+    let v = a[i >> SHIFT];
+    var s: mat2x4<f32>;
+    if (QUADS == 1u) {
+        s = mat2x4<f32>(quad(A, v), quad(A, a[(i >> SHIFT) + 1u]));
+    } else if (QUADS == 2u) {
+        s = mat2x4<f32>(quad(A, v), quad(A, rest(v)));
+    } else {
+        let half = select(v, v.zwxy, (i & 8u) != 0u);
+        s = mat2x4<f32>(quad(A, half), quad(A, rest(half)));
+    }
+    if (TAIL && r >= params.k) {
+        return mat2x4<f32>();
+    }
+    return s;
+}
+
+fn a_element(base: u32, i: u32, k: u32) -> f32 {
+    let at = base + select(i * params.k + k, k * params.m + i, TRANS_A);
+    let x = decode(A, a[at >> SHIFT][word_of(A, at) & 3u], at);
     if (TF32_INPUTS) {
         return round_to(TF32, x);
     }
     return x;
 }
 
-// Elements i to i + 3, i a multiple of 4, from the vector that holds them.
-fn quad(dtype: u32, v: vec4<u32>, i: u32) -> vec4<f32> {
-    let s = pack_shift(dtype);
-    if (s == 0u) {
-        if (TF32_INPUTS) {
-            return vec4<f32>(round_to(TF32, bitcast<f32>(v.x)), round_to(TF32, bitcast<f32>(v.y)),
-                round_to(TF32, bitcast<f32>(v.z)), round_to(TF32, bitcast<f32>(v.w)));
-        }
-        return bitcast<vec4<f32>>(v);
-    }
-    if (s == 1u) {
-        let w = select(v.xy, v.zw, (i & 4u) != 0u);
-        return vec4<f32>(decode(dtype, w.x, 0u), decode(dtype, w.x, 1u), decode(dtype, w.y, 0u), decode(dtype, w.y, 1u));
-    }
-    let w = v[(i >> 2u) & 3u];
-    return vec4<f32>(decode(dtype, w, 0u), decode(dtype, w, 1u), decode(dtype, w, 2u), decode(dtype, w, 3u));
-}
-
-// Vector that holds element i.
-fn vector_of(dtype: u32, i: u32) -> u32 {
-    return i >> (2u + pack_shift(dtype));
-}
-
-fn e8m0(word: u32, i: u32) -> f32 {
-    return decode(E8M0, word, i);
-}
-
-fn a_element(r: u32, c: u32, columns: u32) -> f32 {
-    let i = a_base + r * columns + min(c, columns - 1u);
-    return element(A, a[vector_of(A, i)], i);
-}
-
-fn b_element(r: u32, c: u32, columns: u32) -> f32 {
-    let i = b_base + r * columns + min(c, columns - 1u);
-    return element(B, b[vector_of(B, i)], i);
-}
-
-// Scale of element (r, c) of the stored a.
-fn a_scale(r: u32, c: u32, columns: u32) -> f32 {
-    let along = min(c, columns - 1u);
-    let i = scale_a_base + select((r >> 5u) * columns + along, r * ((columns + 31u) >> 5u) + (along >> 5u), SCALE_A == BLOCK32_LAST);
-    return e8m0(scale_a[i >> 2u], i);
-}
-
-fn b_scale(r: u32, c: u32, columns: u32) -> f32 {
-    let along = min(c, columns - 1u);
-    let i = scale_b_base + select((r >> 5u) * columns + along, r * ((columns + 31u) >> 5u) + (along >> 5u), SCALE_B == BLOCK32_LAST);
-    return e8m0(scale_b[i >> 2u], i);
-}
-
-// Elements (row, c) to (row, c + 3) of a stored a of `rows` x `columns`.
-fn a_quad(row: u32, c: u32, rows: u32, columns: u32) -> vec4<f32> {
-    let r = min(row, rows - 1u);
-    var v: vec4<f32>;
-    if (QUAD_A) {
-        let i = a_base + r * columns + min(c, columns - 4u);
-        v = quad(A, a[vector_of(A, i)], i);
-    } else {
-        v = vec4<f32>(a_element(r, c, columns), a_element(r, c + 1u, columns), a_element(r, c + 2u, columns), a_element(r, c + 3u, columns));
-    }
-    if (SCALE_A >= BLOCK32_LAST) {
-        v *= vec4<f32>(a_scale(r, c, columns), a_scale(r, c + 1u, columns), a_scale(r, c + 2u, columns), a_scale(r, c + 3u, columns));
-    }
-    if (TAIL) {
-        let at = select(vec4<u32>(c, c + 1u, c + 2u, c + 3u), vec4<u32>(row), TRANS_A);
-        v = select(vec4<f32>(), v, at < vec4<u32>(params.k));
-    }
-    return v;
-}
-
-fn b_quad(row: u32, c: u32, rows: u32, columns: u32) -> vec4<f32> {
-    let r = min(row, rows - 1u);
-    var v: vec4<f32>;
-    if (QUAD_B) {
-        let i = b_base + r * columns + min(c, columns - 4u);
-        v = quad(B, b[vector_of(B, i)], i);
-    } else {
-        v = vec4<f32>(b_element(r, c, columns), b_element(r, c + 1u, columns), b_element(r, c + 2u, columns), b_element(r, c + 3u, columns));
-    }
-    if (SCALE_B >= BLOCK32_LAST) {
-        v *= vec4<f32>(b_scale(r, c, columns), b_scale(r, c + 1u, columns), b_scale(r, c + 2u, columns), b_scale(r, c + 3u, columns));
-    }
-    if (TAIL) {
-        let at = select(vec4<u32>(row), vec4<u32>(c, c + 1u, c + 2u, c + 3u), TRANS_B);
-        v = select(vec4<f32>(), v, at < vec4<u32>(params.k));
-    }
-    return v;
-}
-
-// Rows i to i + 3 of the product's a, columns k to k + 3: one row a column.
-fn a_block(i: u32, k: u32) -> mat4x4<f32> {
+// Block scale of row i of the product at k.
+fn a_scale(base: u32, i: u32, k: u32) -> f32 {
     let r = select(i, k, TRANS_A);
     let c = select(k, i, TRANS_A);
-    let rows = select(params.m, params.k, TRANS_A);
     let columns = select(params.k, params.m, TRANS_A);
-    let stored = mat4x4<f32>(a_quad(r, c, rows, columns), a_quad(r + 1u, c, rows, columns),
-        a_quad(r + 2u, c, rows, columns), a_quad(r + 3u, c, rows, columns));
-    if (TRANS_A) {
-        return transpose(stored);
-    }
-    return stored;
+    let at = base + select((r >> 5u) * columns + c, r * ((columns + 31u) >> 5u) + (c >> 5u), SCALE_A == BLOCK32_LAST);
+    return decode(E8M0, scale_a[at >> 2u], at);
 }
 
-// Rows k to k + 3 of the product's b, columns j to j + 3: one row a column.
-fn b_block(k: u32, j: u32) -> mat4x4<f32> {
-    let r = select(k, j, TRANS_B);
-    let c = select(j, k, TRANS_B);
-    let rows = select(params.k, params.n, TRANS_B);
-    let columns = select(params.n, params.k, TRANS_B);
-    let stored = mat4x4<f32>(b_quad(r, c, rows, columns), b_quad(r + 1u, c, rows, columns),
-        b_quad(r + 2u, c, rows, columns), b_quad(r + 3u, c, rows, columns));
-    if (TRANS_B) {
-        return transpose(stored);
+fn a_scales(base: u32, i: u32, k: u32) -> vec4<f32> {
+    return vec4<f32>(a_scale(base, i, k), a_scale(base, i + 1u, k), a_scale(base, i + 2u, k), a_scale(base, i + 3u, k));
+}
+
+// Vectors of the stored b that hold elements k on of rows r to r + 3.
+fn b_rows(base: u32, r: u32, k: u32) -> Rows {
+    let at = (base + r * params.k + k) >> SHIFT;
+    let step = params.k >> SHIFT;
+    return Rows(b[at], b[at + step], b[at + 2u * step], b[at + 3u * step]);
+}
+
+// 16 neighbours of row r of the stored b, from column c on, a multiple of 16; zeros beyond the contraction.
+fn b_strip(base: u32, r: u32, c: u32) -> mat4x4<f32> {
+    let at = (base + r * params.n + c) >> SHIFT;
+    let v = b[at];
+    var s: mat4x4<f32>;
+    if (QUADS == 1u) {
+        s = mat4x4<f32>(quad(B, v), quad(B, b[at + 1u]), quad(B, b[at + 2u]), quad(B, b[at + 3u]));
+    } else if (QUADS == 2u) {
+        let next = b[at + 1u];
+        s = mat4x4<f32>(quad(B, v), quad(B, rest(v)), quad(B, next), quad(B, rest(next)));
+    } else {
+        s = mat4x4<f32>(quad(B, v), quad(B, v.yyyy), quad(B, v.zzzz), quad(B, v.wwww));
     }
-    return stored;
+    if (TAIL && r >= params.k) {
+        return mat4x4<f32>();
+    }
+    return s;
+}
+
+fn b_element(base: u32, i: u32, k: u32) -> f32 {
+    let at = base + select(i * params.k + k, k * params.n + i, !TRANS_B);
+    let x = decode(B, b[at >> SHIFT][word_of(B, at) & 3u], at);
+    if (TF32_INPUTS) {
+        return round_to(TF32, x);
+    }
+    return x;
+}
+
+// Block scale of column i of the product at k.
+fn b_scale(base: u32, i: u32, k: u32) -> f32 {
+    let r = select(i, k, !TRANS_B);
+    let c = select(k, i, !TRANS_B);
+    let columns = select(params.k, params.n, !TRANS_B);
+    let at = base + select((r >> 5u) * columns + c, r * ((columns + 31u) >> 5u) + (c >> 5u), SCALE_B == BLOCK32_LAST);
+    return decode(E8M0, scale_b[at >> 2u], at);
+}
+
+fn b_scales(base: u32, i: u32, k: u32) -> vec4<f32> {
+    return vec4<f32>(b_scale(base, i, k), b_scale(base, i + 1u, k), b_scale(base, i + 2u, k), b_scale(base, i + 3u, k));
 }
 
 // acc + one row of products: four values of a row of a against four rows of b.
@@ -195,9 +270,18 @@ fn row_product(acc: vec4<f32>, a_row: vec4<f32>, b_rows: mat4x4<f32>) -> vec4<f3
     return acc + a_row.x * b_rows[0] + a_row.y * b_rows[1] + a_row.z * b_rows[2] + a_row.w * b_rows[3];
 }
 
+// Rows of a block of y are the columns of acc, rows of a those of a_rows, rows of b those of b_rows.
 fn block_product(acc: mat4x4<f32>, a_rows: mat4x4<f32>, b_rows: mat4x4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(row_product(acc[0], a_rows[0], b_rows), row_product(acc[1], a_rows[1], b_rows),
         row_product(acc[2], a_rows[2], b_rows), row_product(acc[3], a_rows[3], b_rows));
+}
+
+fn scale_rows(x: mat4x4<f32>, s: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(x[0] * s.x, x[1] * s.y, x[2] * s.z, x[3] * s.w);
+}
+
+fn scale_columns(x: mat4x4<f32>, s: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(x[0] * s, x[1] * s, x[2] * s, x[3] * s);
 }
 
 // What a finished sum becomes: element j of a row.
@@ -216,64 +300,36 @@ fn finished(sum: f32, j: u32) -> f32 {
     return round_to(ROUND, x);
 }
 
-// Stores elements (i, j) to (i, j + 3); `base` is where the product's y starts.
-fn store(base: u32, i: u32, j: u32, sums: vec4<f32>) {
-    if (i >= params.m || j >= params.n) {
-        return;
-    }
-    let at = base + i * params.n + j;
-    if (PARTIAL) {
-        for (var e = 0u; e < min(4u, params.n - j); e++) {
-            y[at + e] = bitcast<u32>(sums[e]);
+// Stores elements (i, j) to (i, j + 3) of product z, j a multiple of 4: words that no other invocation writes.
+fn store(z: u32, i: u32, j: u32, quad: vec4<f32>) {
+    var values = quad;
+    let at = (z * params.m + i) * params.n + j;
+    let shift = select(pack_shift(Y), 0u, PARTIAL);
+    let count = min(4u, params.n - j);
+    var word = 0u;
+    for (var e = 0u; e < count; e++) {
+        if (PARTIAL) {
+            word = bitcast<u32>(values.x);
+        } else {
+            word |= place_code(Y, encode(Y, finished(values.x, j + e)), at + e);
         }
-        return;
-    }
-    // Rows are whole words here.
-    let v = vec4<f32>(finished(sums.x, j), finished(sums.y, min(j + 1u, params.n - 1u)), finished(sums.z, min(j + 2u, params.n - 1u)),
-        finished(sums.w, min(j + 3u, params.n - 1u)));
-    let code = vec4<u32>(encode(Y, v.x), encode(Y, v.y), encode(Y, v.z), encode(Y, v.w));
-    if (pack_shift(Y) == 2u) {
-        y[at >> 2u] = code.x | (code.y << 8u) | (code.z << 16u) | (code.w << 24u);
-    } else if (pack_shift(Y) == 1u) {
-        y[at >> 1u] = code.x | (code.y << 16u);
-        if (j + 2u < params.n) {
-            y[(at >> 1u) + 1u] = code.z | (code.w << 16u);
+        if (((e + 1u) & ((1u << shift) - 1u)) == 0u) {
+            y[(at + e) >> shift] = word;
+            word = 0u;
         }
-    } else {
-        for (var e = 0u; e < min(4u, params.n - j); e++) {
-            y[at + e] = code[e];
-        }
+        values = values.yzwx;
     }
-}
-
-fn store_block(base: u32, i: u32, j: u32, sums: mat4x4<f32>) {
-    store(base, i, j, sums[0]);
-    store(base, i + 1u, j, sums[1]);
-    store(base, i + 2u, j, sums[2]);
-    store(base, i + 3u, j, sums[3]);
 }
 
 @compute @workgroup_size(LANES_N, LANES_M)
 fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>) {
-    let g = group_index(group, groups);
-    let per_product = params.tiles_m * params.tiles_n;
-    let z = g / per_product;
-    if (z >= params.batch * params.splits) {
+    let own = share(group_index(group, groups), lane, 8u, 16u);
+    if (!own.works) {
         return;
     }
-    let t = g % per_product;
-    let i = ((t / params.tiles_n) * LANES_M + lane.y) * TM;
-    let j = ((t % params.tiles_n) * LANES_N + lane.x) * TN;
-    if (i >= params.m || j >= params.n) {
-        return;
-    }
-    let product = z / params.splits;
-    a_base = product * params.a_stride;
-    b_base = product * params.b_stride;
-    scale_a_base = product * params.scale_a_stride;
-    scale_b_base = product * params.scale_b_stride;
-    let first = (z % params.splits) * params.split_k;
-    let end = min(first + params.split_k, params.k);
+    let base = bases(own.z);
+    let i = own.i;
+    let j = own.j;
     var c00: mat4x4<f32>;
     var c01: mat4x4<f32>;
     var c02: mat4x4<f32>;
@@ -282,57 +338,131 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var c11: mat4x4<f32>;
     var c12: mat4x4<f32>;
     var c13: mat4x4<f32>;
-    for (var k = first; k < end; k += 4u) {
-        let a0 = a_block(i, k);
-        let b0 = b_block(k, j);
-        c00 = block_product(c00, a0, b0);
-        var a1: mat4x4<f32>;
-        if (TM > 4u) {
-            a1 = a_block(i + 4u, k);
+    for (var k = own.first; k < own.end; k += 4u * STEPS) {
+        var a_rows0: Rows;
+        var a_rows1: Rows;
+        if (!TRANS_A) {
+            a_rows0 = a_rows(base.a, i, k);
+            a_rows1 = a_rows(base.a, i + 4u, k);
+        }
+        var b_rows0: Rows;
+        var b_rows1: Rows;
+        var b_rows2: Rows;
+        var b_rows3: Rows;
+        if (TRANS_B) {
+            b_rows0 = b_rows(base.b, j, k);
+            b_rows1 = b_rows(base.b, j + 4u, k);
+            b_rows2 = b_rows(base.b, j + 8u, k);
+            b_rows3 = b_rows(base.b, j + 12u, k);
+        }
+        var sa0: vec4<f32>;
+        var sa1: vec4<f32>;
+        if (SCALE_A >= BLOCK32_LAST) {
+            sa0 = a_scales(base.scale_a, i, k);
+            sa1 = a_scales(base.scale_a, i + 4u, k);
+        }
+        var sb: mat4x4<f32>;
+        if (SCALE_B >= BLOCK32_LAST) {
+            sb = mat4x4<f32>(b_scales(base.scale_b, j, k), b_scales(base.scale_b, j + 4u, k),
+                b_scales(base.scale_b, j + 8u, k), b_scales(base.scale_b, j + 12u, k));
+        }
+        for (var step = 0u; step < STEPS; step++) {
+            let kk = k + 4u * step;
+            var a0: mat4x4<f32>;
+            var a1: mat4x4<f32>;
+            if (TRANS_A) {
+                let s0 = a_strip(base.a, kk, i);
+                let s1 = a_strip(base.a, kk + 1u, i);
+                let s2 = a_strip(base.a, kk + 2u, i);
+                let s3 = a_strip(base.a, kk + 3u, i);
+                a0 = transpose(mat4x4<f32>(s0[0], s1[0], s2[0], s3[0]));
+                a1 = transpose(mat4x4<f32>(s0[1], s1[1], s2[1], s3[1]));
+            } else {
+                a0 = quads(A, a_rows0);
+                a1 = quads(A, a_rows1);
+                a_rows0 = rest_of(a_rows0);
+                a_rows1 = rest_of(a_rows1);
+            }
+            if (SCALE_A >= BLOCK32_LAST) {
+                a0 = scale_rows(a0, sa0);
+                a1 = scale_rows(a1, sa1);
+            }
+            var b0: mat4x4<f32>;
+            var b1: mat4x4<f32>;
+            var b2: mat4x4<f32>;
+            var b3: mat4x4<f32>;
+            if (TRANS_B) {
+                b0 = transpose(quads(B, b_rows0));
+                b1 = transpose(quads(B, b_rows1));
+                b2 = transpose(quads(B, b_rows2));
+                b3 = transpose(quads(B, b_rows3));
+                b_rows0 = rest_of(b_rows0);
+                b_rows1 = rest_of(b_rows1);
+                b_rows2 = rest_of(b_rows2);
+                b_rows3 = rest_of(b_rows3);
+            } else {
+                let s0 = b_strip(base.b, kk, j);
+                let s1 = b_strip(base.b, kk + 1u, j);
+                let s2 = b_strip(base.b, kk + 2u, j);
+                let s3 = b_strip(base.b, kk + 3u, j);
+                b0 = mat4x4<f32>(s0[0], s1[0], s2[0], s3[0]);
+                b1 = mat4x4<f32>(s0[1], s1[1], s2[1], s3[1]);
+                b2 = mat4x4<f32>(s0[2], s1[2], s2[2], s3[2]);
+                b3 = mat4x4<f32>(s0[3], s1[3], s2[3], s3[3]);
+            }
+            if (SCALE_B >= BLOCK32_LAST) {
+                b0 = scale_columns(b0, sb[0]);
+                b1 = scale_columns(b1, sb[1]);
+                b2 = scale_columns(b2, sb[2]);
+                b3 = scale_columns(b3, sb[3]);
+            }
+            c00 = block_product(c00, a0, b0);
             c10 = block_product(c10, a1, b0);
-        }
-        if (TN > 4u) {
-            let b1 = b_block(k, j + 4u);
             c01 = block_product(c01, a0, b1);
-            if (TM > 4u) {
-                c11 = block_product(c11, a1, b1);
-            }
-        }
-        if (TN > 8u) {
-            let b2 = b_block(k, j + 8u);
+            c11 = block_product(c11, a1, b1);
             c02 = block_product(c02, a0, b2);
-            if (TM > 4u) {
-                c12 = block_product(c12, a1, b2);
-            }
-            let b3 = b_block(k, j + 12u);
+            c12 = block_product(c12, a1, b2);
             c03 = block_product(c03, a0, b3);
-            if (TM > 4u) {
-                c13 = block_product(c13, a1, b3);
-            }
+            c13 = block_product(c13, a1, b3);
         }
     }
-    let base = z * params.m * params.n;
-    store_block(base, i, j, c00);
-    if (TN > 4u) {
-        store_block(base, i, j + 4u, c01);
-    }
-    if (TN > 8u) {
-        store_block(base, i, j + 8u, c02);
-        store_block(base, i, j + 12u, c03);
-    }
-    if (TM > 4u) {
-        store_block(base, i + 4u, j, c10);
-        if (TN > 4u) {
-            store_block(base, i + 4u, j + 4u, c11);
-        }
-        if (TN > 8u) {
-            store_block(base, i + 4u, j + 8u, c12);
-            store_block(base, i + 4u, j + 12u, c13);
+    var tile = array<mat4x4<f32>, 8>(c00, c01, c02, c03, c10, c11, c12, c13);
+    let count = min(8u, params.m - i) * 4u;
+    for (var e = 0u; e < count; e++) {
+        let r = e >> 2u;
+        let q = e & 3u;
+        if (j + 4u * q < params.n) {
+            store(own.z, i + r, j + 4u * q, tile[(r >> 2u) * 4u + q][r & 3u]);
         }
     }
 }
 
-// Second pass: adds the sums of all splits and stores. One word of y an invocation; the order of the splits is fixed.
+@compute @workgroup_size(LANES_N, LANES_M)
+fn edge(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>) {
+    let own = share(group_index(group, groups), lane, 4u, 4u);
+    if (!own.works) {
+        return;
+    }
+    let base = bases(own.z);
+    var c: mat4x4<f32>;
+    for (var k = own.first; k < own.end; k++) {
+        var x = vec4<f32>(a_element(base.a, own.i, k), a_element(base.a, own.i + 1u, k), a_element(base.a, own.i + 2u, k),
+            a_element(base.a, own.i + 3u, k));
+        var w = vec4<f32>(b_element(base.b, own.j, k), b_element(base.b, own.j + 1u, k), b_element(base.b, own.j + 2u, k),
+            b_element(base.b, own.j + 3u, k));
+        if (SCALE_A >= BLOCK32_LAST) {
+            x *= a_scales(base.scale_a, own.i, k);
+        }
+        if (SCALE_B >= BLOCK32_LAST) {
+            w *= b_scales(base.scale_b, own.j, k);
+        }
+        c = mat4x4<f32>(c[0] + x.x * w, c[1] + x.y * w, c[2] + x.z * w, c[3] + x.w * w);
+    }
+    for (var r = 0u; r < min(4u, params.m - own.i); r++) {
+        store(own.z, own.i + r, own.j, c[r]);
+    }
+}
+
 @compute @workgroup_size(WG_SIZE)
 fn finish(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = (group_index(group, groups) * WG_SIZE + lane) << pack_shift(Y);
