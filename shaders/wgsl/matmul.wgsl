@@ -4,9 +4,9 @@
 // scale for the tensor; an E8M0 scale of a block of 32 multiplies its elements as they are decoded. f32 sums, k ascending.
 // Layout: a is [M, K] ([K, M] if TRANS_A), b is [K, N] ([N, K] if TRANS_B), y is [M, N], matrix after matrix; dense, packed at their width.
 //
-// `tile`: an invocation owns 8 x 16 elements of y. It reads vectors of 16 bytes along the stored rows, which must be whole vectors: for an
-// operand stored along the contraction one vector a row, taken apart word by word; for the other, 8 or 16 neighbours of each k. Nothing is
-// shared and nothing waits. Reads beyond a matrix meet other values or the end of the buffer; what they yield is not stored.
+// `tile`: an invocation owns 8 x 16 elements of y and takes four steps of k at a time. Of an operand stored along the contraction it reads
+// four neighbours of each row; of the other, 8 or 16 neighbours of each k, in vectors of 16 bytes. Stored rows must be whole vectors.
+// Nothing is shared and nothing waits. Reads beyond a matrix meet other values or the end of the buffer; what they yield is not stored.
 // `edge`: an invocation owns 4 x 4 elements, read one by one: for rows that are no whole vectors.
 // `finish`: the second pass where y could not be written at once: adds the sums of a split contraction, packs rows that share words.
 //
@@ -62,8 +62,6 @@ const BLOCK32_FIRST: u32 = 3u;
 const SHIFT: u32 = 2u + select(select(0u, 1u, A == F16 || A == BF16), 2u, A == E4M3 || A == E5M2);
 // Quads of a vector.
 const QUADS: u32 = 1u << (SHIFT - 2u);
-// Steps of 4 along k from one load of vectors along k to the next.
-const STEPS: u32 = select(QUADS, 1u, TRANS_A && !TRANS_B);
 
 // Where the product at hand starts, elements of each operand and of its scales.
 struct Bases {
@@ -106,93 +104,46 @@ fn widen(bits: vec4<u32>, least: f32) -> vec4<u32> {
     return bitcast<vec4<u32>>(t + min(t - vec4<f32>(least), vec4<f32>()));
 }
 
-fn quad_f16(codes: vec4<u32>) -> vec4<f32> {
+fn bits_of_f16(codes: vec4<u32>) -> vec4<u32> {
     let m = codes & vec4<u32>(0x7fffu);
     let finite = widen((m << vec4<u32>(13u)) + vec4<u32>(0x38000000u), 0x1p-14f);
-    let bits = select(finite, (m << vec4<u32>(13u)) | vec4<u32>(0x7f800000u), m >= vec4<u32>(0x7c00u));
-    return bitcast<vec4<f32>>(bits | ((codes & vec4<u32>(0x8000u)) << vec4<u32>(16u)));
+    let bits = select(finite, (m << vec4<u32>(13u)) | vec4<u32>(F32_INF), m >= vec4<u32>(0x7c00u));
+    return bits | ((codes & vec4<u32>(0x8000u)) << vec4<u32>(16u));
 }
 
-// Four 8-bit codes of a word, each in the high byte.
-fn bytes_of(word: u32) -> vec4<u32> {
-    return vec4<u32>(word << 24u, word << 16u, word << 8u, word);
-}
-
-fn quad_e4m3(word: u32) -> vec4<f32> {
-    let x = bytes_of(word);
-    let m = x & vec4<u32>(0x7f000000u);
+// Codes in the high byte.
+fn bits_of_e4m3(codes: vec4<u32>) -> vec4<u32> {
+    let m = codes & vec4<u32>(0x7f000000u);
     let finite = widen((m >> vec4<u32>(4u)) + vec4<u32>(0x3c000000u), 0x1p-6f);
-    let bits = select(finite, vec4<u32>(F32_NAN), m == vec4<u32>(0x7f000000u));
-    return bitcast<vec4<f32>>(bits | (x & vec4<u32>(0x80000000u)));
+    return select(finite, vec4<u32>(F32_NAN), m == vec4<u32>(0x7f000000u)) | (codes & vec4<u32>(0x80000000u));
 }
 
-// The first four elements of a vector of dtype, the words in front being theirs. As decode, but what a NaN carries.
+// The first four elements of a vector of dtype, the words in front being theirs. As decode, but what a NaN carries. Selected without
+// branches: blocks of code are what drivers take longest to compile.
 fn quad(dtype: u32, v: vec4<u32>) -> vec4<f32> {
-    if (dtype == BF16) {
-        return bitcast<vec4<f32>>(vec4<u32>(v.x << 16u, v.x & 0xffff0000u, v.y << 16u, v.y & 0xffff0000u));
-    }
-    if (dtype == F16) {
-        return quad_f16(vec4<u32>(v.x & 0xffffu, v.x >> 16u, v.y & 0xffffu, v.y >> 16u));
-    }
-    if (dtype == E4M3) {
-        return quad_e4m3(v.x);
-    }
-    if (dtype == E5M2) {
-        return quad_f16((bytes_of(v.x) & vec4<u32>(0xff000000u)) >> vec4<u32>(16u));
-    }
-    if (TF32_INPUTS) {
-        return vec4<f32>(round_to(TF32, bitcast<f32>(v.x)), round_to(TF32, bitcast<f32>(v.y)), round_to(TF32, bitcast<f32>(v.z)),
-            round_to(TF32, bitcast<f32>(v.w)));
-    }
-    return bitcast<vec4<f32>>(v);
+    let halves = vec4<u32>(v.x & 0xffffu, v.x >> 16u, v.y & 0xffffu, v.y >> 16u);
+    let bytes = vec4<u32>(v.x << 24u, v.x << 16u, v.x << 8u, v.x) & vec4<u32>(0xff000000u);
+    let f16_codes = select(halves, bytes >> vec4<u32>(16u), dtype == E5M2);
+    var bits = select(v, vec4<u32>(round_tf32(v.x), round_tf32(v.y), round_tf32(v.z), round_tf32(v.w)), TF32_INPUTS);
+    bits = select(bits, halves << vec4<u32>(16u), dtype == BF16);
+    bits = select(bits, bits_of_f16(f16_codes), dtype == F16 || dtype == E5M2);
+    bits = select(bits, bits_of_e4m3(bytes), dtype == E4M3);
+    return bitcast<vec4<f32>>(bits);
 }
 
-// The vector without its first four elements.
-fn rest(v: vec4<u32>) -> vec4<u32> {
-    return select(v.yzwx, v.zwxy, QUADS == 2u);
-}
-
-// Raw vectors of four stored rows.
-struct Rows {
-    r0: vec4<u32>,
-    r1: vec4<u32>,
-    r2: vec4<u32>,
-    r3: vec4<u32>,
-}
-
-fn rest_of(r: Rows) -> Rows {
-    return Rows(rest(r.r0), rest(r.r1), rest(r.r2), rest(r.r3));
-}
-
-// The first four elements of each row, a row a column.
-fn quads(dtype: u32, r: Rows) -> mat4x4<f32> {
-    return mat4x4<f32>(quad(dtype, r.r0), quad(dtype, r.r1), quad(dtype, r.r2), quad(dtype, r.r3));
-}
-
-// Vectors of the stored a that hold elements k on of rows r to r + 3.
-fn a_rows(base: u32, r: u32, k: u32) -> Rows {
-    let at = (base + r * params.k + k) >> SHIFT;
-    let step = params.k >> SHIFT;
-    return Rows(a[at], a[at + step], a[at + 2u * step], a[at + 3u * step]);
-}
-
-// 8 neighbours of row r of the stored a, from column c on, a multiple of 8; zeros beyond the contraction.
-fn a_strip(base: u32, r: u32, c: u32) -> mat2x4<f32> {
-    let i = base + r * params.m + c;
-    let v = a[i >> SHIFT];
-    var s: mat2x4<f32>;
+// Elements at to at + 3 of the stored a, a multiple of 4.
+fn a_quad(at: u32) -> vec4<f32> {
+    let i = at >> SHIFT;
+    var v: vec4<u32>;
     if (QUADS == 1u) {
-        s = mat2x4<f32>(quad(A, v), quad(A, a[(i >> SHIFT) + 1u]));
+        v = a[i];
     } else if (QUADS == 2u) {
-        s = mat2x4<f32>(quad(A, v), quad(A, rest(v)));
+        v.x = a[i][(at >> 1u) & 2u];
+        v.y = a[i][((at >> 1u) & 2u) + 1u];
     } else {
-        let half = select(v, v.zwxy, (i & 8u) != 0u);
-        s = mat2x4<f32>(quad(A, half), quad(A, rest(half)));
+        v.x = a[i][(at >> 2u) & 3u];
     }
-    if (TAIL && r >= params.k) {
-        return mat2x4<f32>();
-    }
-    return s;
+    return quad(A, v);
 }
 
 fn a_element(base: u32, i: u32, k: u32) -> f32 {
@@ -217,30 +168,19 @@ fn a_scales(base: u32, i: u32, k: u32) -> vec4<f32> {
     return vec4<f32>(a_scale(base, i, k), a_scale(base, i + 1u, k), a_scale(base, i + 2u, k), a_scale(base, i + 3u, k));
 }
 
-// Vectors of the stored b that hold elements k on of rows r to r + 3.
-fn b_rows(base: u32, r: u32, k: u32) -> Rows {
-    let at = (base + r * params.k + k) >> SHIFT;
-    let step = params.k >> SHIFT;
-    return Rows(b[at], b[at + step], b[at + 2u * step], b[at + 3u * step]);
-}
-
-// 16 neighbours of row r of the stored b, from column c on, a multiple of 16; zeros beyond the contraction.
-fn b_strip(base: u32, r: u32, c: u32) -> mat4x4<f32> {
-    let at = (base + r * params.n + c) >> SHIFT;
-    let v = b[at];
-    var s: mat4x4<f32>;
+// Elements at to at + 3 of the stored b, a multiple of 4.
+fn b_quad(at: u32) -> vec4<f32> {
+    let i = at >> SHIFT;
+    var v: vec4<u32>;
     if (QUADS == 1u) {
-        s = mat4x4<f32>(quad(B, v), quad(B, b[at + 1u]), quad(B, b[at + 2u]), quad(B, b[at + 3u]));
+        v = b[i];
     } else if (QUADS == 2u) {
-        let next = b[at + 1u];
-        s = mat4x4<f32>(quad(B, v), quad(B, rest(v)), quad(B, next), quad(B, rest(next)));
+        v.x = b[i][(at >> 1u) & 2u];
+        v.y = b[i][((at >> 1u) & 2u) + 1u];
     } else {
-        s = mat4x4<f32>(quad(B, v), quad(B, v.yyyy), quad(B, v.zzzz), quad(B, v.wwww));
+        v.x = b[i][(at >> 2u) & 3u];
     }
-    if (TAIL && r >= params.k) {
-        return mat4x4<f32>();
-    }
-    return s;
+    return quad(B, v);
 }
 
 fn b_element(base: u32, i: u32, k: u32) -> f32 {
@@ -263,25 +203,6 @@ fn b_scale(base: u32, i: u32, k: u32) -> f32 {
 
 fn b_scales(base: u32, i: u32, k: u32) -> vec4<f32> {
     return vec4<f32>(b_scale(base, i, k), b_scale(base, i + 1u, k), b_scale(base, i + 2u, k), b_scale(base, i + 3u, k));
-}
-
-// acc + one row of products: four values of a row of a against four rows of b.
-fn row_product(acc: vec4<f32>, a_row: vec4<f32>, b_rows: mat4x4<f32>) -> vec4<f32> {
-    return acc + a_row.x * b_rows[0] + a_row.y * b_rows[1] + a_row.z * b_rows[2] + a_row.w * b_rows[3];
-}
-
-// Rows of a block of y are the columns of acc, rows of a those of a_rows, rows of b those of b_rows.
-fn block_product(acc: mat4x4<f32>, a_rows: mat4x4<f32>, b_rows: mat4x4<f32>) -> mat4x4<f32> {
-    return mat4x4<f32>(row_product(acc[0], a_rows[0], b_rows), row_product(acc[1], a_rows[1], b_rows),
-        row_product(acc[2], a_rows[2], b_rows), row_product(acc[3], a_rows[3], b_rows));
-}
-
-fn scale_rows(x: mat4x4<f32>, s: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4<f32>(x[0] * s.x, x[1] * s.y, x[2] * s.z, x[3] * s.w);
-}
-
-fn scale_columns(x: mat4x4<f32>, s: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4<f32>(x[0] * s, x[1] * s, x[2] * s, x[3] * s);
 }
 
 // What a finished sum becomes: element j of a row.
@@ -330,110 +251,367 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let base = bases(own.z);
     let i = own.i;
     let j = own.j;
-    var c00: mat4x4<f32>;
-    var c01: mat4x4<f32>;
-    var c02: mat4x4<f32>;
-    var c03: mat4x4<f32>;
-    var c10: mat4x4<f32>;
-    var c11: mat4x4<f32>;
-    var c12: mat4x4<f32>;
-    var c13: mat4x4<f32>;
-    for (var k = own.first; k < own.end; k += 4u * STEPS) {
-        var a_rows0: Rows;
-        var a_rows1: Rows;
-        if (!TRANS_A) {
-            a_rows0 = a_rows(base.a, i, k);
-            a_rows1 = a_rows(base.a, i + 4u, k);
+    // y<row>_<quad>: row i + row, columns j + 4 quad on.
+    var y0_0: vec4<f32>;
+    var y0_1: vec4<f32>;
+    var y0_2: vec4<f32>;
+    var y0_3: vec4<f32>;
+    var y1_0: vec4<f32>;
+    var y1_1: vec4<f32>;
+    var y1_2: vec4<f32>;
+    var y1_3: vec4<f32>;
+    var y2_0: vec4<f32>;
+    var y2_1: vec4<f32>;
+    var y2_2: vec4<f32>;
+    var y2_3: vec4<f32>;
+    var y3_0: vec4<f32>;
+    var y3_1: vec4<f32>;
+    var y3_2: vec4<f32>;
+    var y3_3: vec4<f32>;
+    var y4_0: vec4<f32>;
+    var y4_1: vec4<f32>;
+    var y4_2: vec4<f32>;
+    var y4_3: vec4<f32>;
+    var y5_0: vec4<f32>;
+    var y5_1: vec4<f32>;
+    var y5_2: vec4<f32>;
+    var y5_3: vec4<f32>;
+    var y6_0: vec4<f32>;
+    var y6_1: vec4<f32>;
+    var y6_2: vec4<f32>;
+    var y6_3: vec4<f32>;
+    var y7_0: vec4<f32>;
+    var y7_1: vec4<f32>;
+    var y7_2: vec4<f32>;
+    var y7_3: vec4<f32>;
+    var sa0: vec4<f32>;
+    var sa1: vec4<f32>;
+    var sb0: vec4<f32>;
+    var sb1: vec4<f32>;
+    var sb2: vec4<f32>;
+    var sb3: vec4<f32>;
+    for (var k = own.first; k < own.end; k += 4u) {
+        // a<row>: four values along k.
+        var a0: vec4<f32>;
+        var a1: vec4<f32>;
+        var a2: vec4<f32>;
+        var a3: vec4<f32>;
+        var a4: vec4<f32>;
+        var a5: vec4<f32>;
+        var a6: vec4<f32>;
+        var a7: vec4<f32>;
+        if (TRANS_A) {
+            let at = base.a + k * params.m + i;
+            var v0 = a[(at) >> SHIFT];
+            var v1 = a[(at + 1u * params.m) >> SHIFT];
+            var v2 = a[(at + 2u * params.m) >> SHIFT];
+            var v3 = a[(at + 3u * params.m) >> SHIFT];
+            var u0: vec4<u32>;
+            var u1: vec4<u32>;
+            var u2: vec4<u32>;
+            var u3: vec4<u32>;
+            if (QUADS == 1u) {
+                u0 = a[((at) >> SHIFT) + 1u];
+                u1 = a[((at + 1u * params.m) >> SHIFT) + 1u];
+                u2 = a[((at + 2u * params.m) >> SHIFT) + 1u];
+                u3 = a[((at + 3u * params.m) >> SHIFT) + 1u];
+            } else if (QUADS == 2u) {
+                u0 = v0.zwxy;
+                u1 = v1.zwxy;
+                u2 = v2.zwxy;
+                u3 = v3.zwxy;
+            } else {
+                // Rows are whole vectors, so all four are cut alike.
+                let high = (at & 8u) != 0u;
+                v0 = select(v0, v0.zwxy, high);
+                u0 = v0.yzwx;
+                v1 = select(v1, v1.zwxy, high);
+                u1 = v1.yzwx;
+                v2 = select(v2, v2.zwxy, high);
+                u2 = v2.yzwx;
+                v3 = select(v3, v3.zwxy, high);
+                u3 = v3.yzwx;
+            }
+            let l0 = quad(A, v0);
+            let h0 = quad(A, u0);
+            let l1 = quad(A, v1);
+            let h1 = quad(A, u1);
+            let l2 = quad(A, v2);
+            let h2 = quad(A, u2);
+            let l3 = quad(A, v3);
+            let h3 = quad(A, u3);
+            a0 = vec4<f32>(l0.x, l1.x, l2.x, l3.x);
+            a1 = vec4<f32>(l0.y, l1.y, l2.y, l3.y);
+            a2 = vec4<f32>(l0.z, l1.z, l2.z, l3.z);
+            a3 = vec4<f32>(l0.w, l1.w, l2.w, l3.w);
+            a4 = vec4<f32>(h0.x, h1.x, h2.x, h3.x);
+            a5 = vec4<f32>(h0.y, h1.y, h2.y, h3.y);
+            a6 = vec4<f32>(h0.z, h1.z, h2.z, h3.z);
+            a7 = vec4<f32>(h0.w, h1.w, h2.w, h3.w);
+            if (TAIL) {
+                let inside = vec4<u32>(k, k + 1u, k + 2u, k + 3u) < vec4<u32>(params.k);
+                a0 = select(vec4<f32>(), a0, inside);
+                a1 = select(vec4<f32>(), a1, inside);
+                a2 = select(vec4<f32>(), a2, inside);
+                a3 = select(vec4<f32>(), a3, inside);
+                a4 = select(vec4<f32>(), a4, inside);
+                a5 = select(vec4<f32>(), a5, inside);
+                a6 = select(vec4<f32>(), a6, inside);
+                a7 = select(vec4<f32>(), a7, inside);
+            }
+        } else {
+            let at = base.a + i * params.k + k;
+            a0 = a_quad(at);
+            a1 = a_quad(at + 1u * params.k);
+            a2 = a_quad(at + 2u * params.k);
+            a3 = a_quad(at + 3u * params.k);
+            a4 = a_quad(at + 4u * params.k);
+            a5 = a_quad(at + 5u * params.k);
+            a6 = a_quad(at + 6u * params.k);
+            a7 = a_quad(at + 7u * params.k);
         }
-        var b_rows0: Rows;
-        var b_rows1: Rows;
-        var b_rows2: Rows;
-        var b_rows3: Rows;
-        if (TRANS_B) {
-            b_rows0 = b_rows(base.b, j, k);
-            b_rows1 = b_rows(base.b, j + 4u, k);
-            b_rows2 = b_rows(base.b, j + 8u, k);
-            b_rows3 = b_rows(base.b, j + 12u, k);
-        }
-        var sa0: vec4<f32>;
-        var sa1: vec4<f32>;
         if (SCALE_A >= BLOCK32_LAST) {
-            sa0 = a_scales(base.scale_a, i, k);
-            sa1 = a_scales(base.scale_a, i + 4u, k);
+            if ((k & 31u) == 0u || k == own.first) {
+                sa0 = a_scales(base.scale_a, i, k);
+                sa1 = a_scales(base.scale_a, i + 4u, k);
+            }
+            a0 *= sa0.x;
+            a1 *= sa0.y;
+            a2 *= sa0.z;
+            a3 *= sa0.w;
+            a4 *= sa1.x;
+            a5 *= sa1.y;
+            a6 *= sa1.z;
+            a7 *= sa1.w;
         }
-        var sb: mat4x4<f32>;
+        // b<k>_<quad>: row k + k of b, four columns.
+        var b0_0: vec4<f32>;
+        var b0_1: vec4<f32>;
+        var b0_2: vec4<f32>;
+        var b0_3: vec4<f32>;
+        var b1_0: vec4<f32>;
+        var b1_1: vec4<f32>;
+        var b1_2: vec4<f32>;
+        var b1_3: vec4<f32>;
+        var b2_0: vec4<f32>;
+        var b2_1: vec4<f32>;
+        var b2_2: vec4<f32>;
+        var b2_3: vec4<f32>;
+        var b3_0: vec4<f32>;
+        var b3_1: vec4<f32>;
+        var b3_2: vec4<f32>;
+        var b3_3: vec4<f32>;
+        if (TRANS_B) {
+            let at = base.b + j * params.k + k;
+            let c0 = b_quad(at);
+            let c1 = b_quad(at + 1u * params.k);
+            let c2 = b_quad(at + 2u * params.k);
+            let c3 = b_quad(at + 3u * params.k);
+            let c4 = b_quad(at + 4u * params.k);
+            let c5 = b_quad(at + 5u * params.k);
+            let c6 = b_quad(at + 6u * params.k);
+            let c7 = b_quad(at + 7u * params.k);
+            let c8 = b_quad(at + 8u * params.k);
+            let c9 = b_quad(at + 9u * params.k);
+            let c10 = b_quad(at + 10u * params.k);
+            let c11 = b_quad(at + 11u * params.k);
+            let c12 = b_quad(at + 12u * params.k);
+            let c13 = b_quad(at + 13u * params.k);
+            let c14 = b_quad(at + 14u * params.k);
+            let c15 = b_quad(at + 15u * params.k);
+            b0_0 = vec4<f32>(c0.x, c1.x, c2.x, c3.x);
+            b0_1 = vec4<f32>(c4.x, c5.x, c6.x, c7.x);
+            b0_2 = vec4<f32>(c8.x, c9.x, c10.x, c11.x);
+            b0_3 = vec4<f32>(c12.x, c13.x, c14.x, c15.x);
+            b1_0 = vec4<f32>(c0.y, c1.y, c2.y, c3.y);
+            b1_1 = vec4<f32>(c4.y, c5.y, c6.y, c7.y);
+            b1_2 = vec4<f32>(c8.y, c9.y, c10.y, c11.y);
+            b1_3 = vec4<f32>(c12.y, c13.y, c14.y, c15.y);
+            b2_0 = vec4<f32>(c0.z, c1.z, c2.z, c3.z);
+            b2_1 = vec4<f32>(c4.z, c5.z, c6.z, c7.z);
+            b2_2 = vec4<f32>(c8.z, c9.z, c10.z, c11.z);
+            b2_3 = vec4<f32>(c12.z, c13.z, c14.z, c15.z);
+            b3_0 = vec4<f32>(c0.w, c1.w, c2.w, c3.w);
+            b3_1 = vec4<f32>(c4.w, c5.w, c6.w, c7.w);
+            b3_2 = vec4<f32>(c8.w, c9.w, c10.w, c11.w);
+            b3_3 = vec4<f32>(c12.w, c13.w, c14.w, c15.w);
+        } else {
+            let at = base.b + k * params.n + j;
+            let at0 = (at) >> SHIFT;
+            let v0 = b[at0];
+            let at1 = (at + 1u * params.n) >> SHIFT;
+            let v1 = b[at1];
+            let at2 = (at + 2u * params.n) >> SHIFT;
+            let v2 = b[at2];
+            let at3 = (at + 3u * params.n) >> SHIFT;
+            let v3 = b[at3];
+            if (QUADS == 1u) {
+                b0_0 = quad(B, v0);
+                b0_1 = quad(B, b[at0 + 1u]);
+                b0_2 = quad(B, b[at0 + 2u]);
+                b0_3 = quad(B, b[at0 + 3u]);
+                b1_0 = quad(B, v1);
+                b1_1 = quad(B, b[at1 + 1u]);
+                b1_2 = quad(B, b[at1 + 2u]);
+                b1_3 = quad(B, b[at1 + 3u]);
+                b2_0 = quad(B, v2);
+                b2_1 = quad(B, b[at2 + 1u]);
+                b2_2 = quad(B, b[at2 + 2u]);
+                b2_3 = quad(B, b[at2 + 3u]);
+                b3_0 = quad(B, v3);
+                b3_1 = quad(B, b[at3 + 1u]);
+                b3_2 = quad(B, b[at3 + 2u]);
+                b3_3 = quad(B, b[at3 + 3u]);
+            } else if (QUADS == 2u) {
+                let u0 = b[at0 + 1u];
+                b0_0 = quad(B, v0);
+                b0_1 = quad(B, v0.zwxy);
+                b0_2 = quad(B, u0);
+                b0_3 = quad(B, u0.zwxy);
+                let u1 = b[at1 + 1u];
+                b1_0 = quad(B, v1);
+                b1_1 = quad(B, v1.zwxy);
+                b1_2 = quad(B, u1);
+                b1_3 = quad(B, u1.zwxy);
+                let u2 = b[at2 + 1u];
+                b2_0 = quad(B, v2);
+                b2_1 = quad(B, v2.zwxy);
+                b2_2 = quad(B, u2);
+                b2_3 = quad(B, u2.zwxy);
+                let u3 = b[at3 + 1u];
+                b3_0 = quad(B, v3);
+                b3_1 = quad(B, v3.zwxy);
+                b3_2 = quad(B, u3);
+                b3_3 = quad(B, u3.zwxy);
+            } else {
+                b0_0 = quad(B, v0);
+                b0_1 = quad(B, v0.yzwx);
+                b0_2 = quad(B, v0.zwxy);
+                b0_3 = quad(B, v0.wxyz);
+                b1_0 = quad(B, v1);
+                b1_1 = quad(B, v1.yzwx);
+                b1_2 = quad(B, v1.zwxy);
+                b1_3 = quad(B, v1.wxyz);
+                b2_0 = quad(B, v2);
+                b2_1 = quad(B, v2.yzwx);
+                b2_2 = quad(B, v2.zwxy);
+                b2_3 = quad(B, v2.wxyz);
+                b3_0 = quad(B, v3);
+                b3_1 = quad(B, v3.yzwx);
+                b3_2 = quad(B, v3.zwxy);
+                b3_3 = quad(B, v3.wxyz);
+            }
+            if (TAIL) {
+                b1_0 = select(vec4<f32>(), b1_0, k + 1u < params.k);
+                b1_1 = select(vec4<f32>(), b1_1, k + 1u < params.k);
+                b1_2 = select(vec4<f32>(), b1_2, k + 1u < params.k);
+                b1_3 = select(vec4<f32>(), b1_3, k + 1u < params.k);
+                b2_0 = select(vec4<f32>(), b2_0, k + 2u < params.k);
+                b2_1 = select(vec4<f32>(), b2_1, k + 2u < params.k);
+                b2_2 = select(vec4<f32>(), b2_2, k + 2u < params.k);
+                b2_3 = select(vec4<f32>(), b2_3, k + 2u < params.k);
+                b3_0 = select(vec4<f32>(), b3_0, k + 3u < params.k);
+                b3_1 = select(vec4<f32>(), b3_1, k + 3u < params.k);
+                b3_2 = select(vec4<f32>(), b3_2, k + 3u < params.k);
+                b3_3 = select(vec4<f32>(), b3_3, k + 3u < params.k);
+            }
+        }
         if (SCALE_B >= BLOCK32_LAST) {
-            sb = mat4x4<f32>(b_scales(base.scale_b, j, k), b_scales(base.scale_b, j + 4u, k),
-                b_scales(base.scale_b, j + 8u, k), b_scales(base.scale_b, j + 12u, k));
+            if ((k & 31u) == 0u || k == own.first) {
+                sb0 = b_scales(base.scale_b, j, k);
+                sb1 = b_scales(base.scale_b, j + 4u, k);
+                sb2 = b_scales(base.scale_b, j + 8u, k);
+                sb3 = b_scales(base.scale_b, j + 12u, k);
+            }
+            b0_0 *= sb0;
+            b0_1 *= sb1;
+            b0_2 *= sb2;
+            b0_3 *= sb3;
+            b1_0 *= sb0;
+            b1_1 *= sb1;
+            b1_2 *= sb2;
+            b1_3 *= sb3;
+            b2_0 *= sb0;
+            b2_1 *= sb1;
+            b2_2 *= sb2;
+            b2_3 *= sb3;
+            b3_0 *= sb0;
+            b3_1 *= sb1;
+            b3_2 *= sb2;
+            b3_3 *= sb3;
         }
-        for (var step = 0u; step < STEPS; step++) {
-            let kk = k + 4u * step;
-            var a0: mat4x4<f32>;
-            var a1: mat4x4<f32>;
-            if (TRANS_A) {
-                let s0 = a_strip(base.a, kk, i);
-                let s1 = a_strip(base.a, kk + 1u, i);
-                let s2 = a_strip(base.a, kk + 2u, i);
-                let s3 = a_strip(base.a, kk + 3u, i);
-                a0 = transpose(mat4x4<f32>(s0[0], s1[0], s2[0], s3[0]));
-                a1 = transpose(mat4x4<f32>(s0[1], s1[1], s2[1], s3[1]));
-            } else {
-                a0 = quads(A, a_rows0);
-                a1 = quads(A, a_rows1);
-                a_rows0 = rest_of(a_rows0);
-                a_rows1 = rest_of(a_rows1);
-            }
-            if (SCALE_A >= BLOCK32_LAST) {
-                a0 = scale_rows(a0, sa0);
-                a1 = scale_rows(a1, sa1);
-            }
-            var b0: mat4x4<f32>;
-            var b1: mat4x4<f32>;
-            var b2: mat4x4<f32>;
-            var b3: mat4x4<f32>;
-            if (TRANS_B) {
-                b0 = transpose(quads(B, b_rows0));
-                b1 = transpose(quads(B, b_rows1));
-                b2 = transpose(quads(B, b_rows2));
-                b3 = transpose(quads(B, b_rows3));
-                b_rows0 = rest_of(b_rows0);
-                b_rows1 = rest_of(b_rows1);
-                b_rows2 = rest_of(b_rows2);
-                b_rows3 = rest_of(b_rows3);
-            } else {
-                let s0 = b_strip(base.b, kk, j);
-                let s1 = b_strip(base.b, kk + 1u, j);
-                let s2 = b_strip(base.b, kk + 2u, j);
-                let s3 = b_strip(base.b, kk + 3u, j);
-                b0 = mat4x4<f32>(s0[0], s1[0], s2[0], s3[0]);
-                b1 = mat4x4<f32>(s0[1], s1[1], s2[1], s3[1]);
-                b2 = mat4x4<f32>(s0[2], s1[2], s2[2], s3[2]);
-                b3 = mat4x4<f32>(s0[3], s1[3], s2[3], s3[3]);
-            }
-            if (SCALE_B >= BLOCK32_LAST) {
-                b0 = scale_columns(b0, sb[0]);
-                b1 = scale_columns(b1, sb[1]);
-                b2 = scale_columns(b2, sb[2]);
-                b3 = scale_columns(b3, sb[3]);
-            }
-            c00 = block_product(c00, a0, b0);
-            c10 = block_product(c10, a1, b0);
-            c01 = block_product(c01, a0, b1);
-            c11 = block_product(c11, a1, b1);
-            c02 = block_product(c02, a0, b2);
-            c12 = block_product(c12, a1, b2);
-            c03 = block_product(c03, a0, b3);
-            c13 = block_product(c13, a1, b3);
-        }
+        y0_0 += a0.x * b0_0 + a0.y * b1_0 + a0.z * b2_0 + a0.w * b3_0;
+        y0_1 += a0.x * b0_1 + a0.y * b1_1 + a0.z * b2_1 + a0.w * b3_1;
+        y0_2 += a0.x * b0_2 + a0.y * b1_2 + a0.z * b2_2 + a0.w * b3_2;
+        y0_3 += a0.x * b0_3 + a0.y * b1_3 + a0.z * b2_3 + a0.w * b3_3;
+        y1_0 += a1.x * b0_0 + a1.y * b1_0 + a1.z * b2_0 + a1.w * b3_0;
+        y1_1 += a1.x * b0_1 + a1.y * b1_1 + a1.z * b2_1 + a1.w * b3_1;
+        y1_2 += a1.x * b0_2 + a1.y * b1_2 + a1.z * b2_2 + a1.w * b3_2;
+        y1_3 += a1.x * b0_3 + a1.y * b1_3 + a1.z * b2_3 + a1.w * b3_3;
+        y2_0 += a2.x * b0_0 + a2.y * b1_0 + a2.z * b2_0 + a2.w * b3_0;
+        y2_1 += a2.x * b0_1 + a2.y * b1_1 + a2.z * b2_1 + a2.w * b3_1;
+        y2_2 += a2.x * b0_2 + a2.y * b1_2 + a2.z * b2_2 + a2.w * b3_2;
+        y2_3 += a2.x * b0_3 + a2.y * b1_3 + a2.z * b2_3 + a2.w * b3_3;
+        y3_0 += a3.x * b0_0 + a3.y * b1_0 + a3.z * b2_0 + a3.w * b3_0;
+        y3_1 += a3.x * b0_1 + a3.y * b1_1 + a3.z * b2_1 + a3.w * b3_1;
+        y3_2 += a3.x * b0_2 + a3.y * b1_2 + a3.z * b2_2 + a3.w * b3_2;
+        y3_3 += a3.x * b0_3 + a3.y * b1_3 + a3.z * b2_3 + a3.w * b3_3;
+        y4_0 += a4.x * b0_0 + a4.y * b1_0 + a4.z * b2_0 + a4.w * b3_0;
+        y4_1 += a4.x * b0_1 + a4.y * b1_1 + a4.z * b2_1 + a4.w * b3_1;
+        y4_2 += a4.x * b0_2 + a4.y * b1_2 + a4.z * b2_2 + a4.w * b3_2;
+        y4_3 += a4.x * b0_3 + a4.y * b1_3 + a4.z * b2_3 + a4.w * b3_3;
+        y5_0 += a5.x * b0_0 + a5.y * b1_0 + a5.z * b2_0 + a5.w * b3_0;
+        y5_1 += a5.x * b0_1 + a5.y * b1_1 + a5.z * b2_1 + a5.w * b3_1;
+        y5_2 += a5.x * b0_2 + a5.y * b1_2 + a5.z * b2_2 + a5.w * b3_2;
+        y5_3 += a5.x * b0_3 + a5.y * b1_3 + a5.z * b2_3 + a5.w * b3_3;
+        y6_0 += a6.x * b0_0 + a6.y * b1_0 + a6.z * b2_0 + a6.w * b3_0;
+        y6_1 += a6.x * b0_1 + a6.y * b1_1 + a6.z * b2_1 + a6.w * b3_1;
+        y6_2 += a6.x * b0_2 + a6.y * b1_2 + a6.z * b2_2 + a6.w * b3_2;
+        y6_3 += a6.x * b0_3 + a6.y * b1_3 + a6.z * b2_3 + a6.w * b3_3;
+        y7_0 += a7.x * b0_0 + a7.y * b1_0 + a7.z * b2_0 + a7.w * b3_0;
+        y7_1 += a7.x * b0_1 + a7.y * b1_1 + a7.z * b2_1 + a7.w * b3_1;
+        y7_2 += a7.x * b0_2 + a7.y * b1_2 + a7.z * b2_2 + a7.w * b3_2;
+        y7_3 += a7.x * b0_3 + a7.y * b1_3 + a7.z * b2_3 + a7.w * b3_3;
     }
-    var tile = array<mat4x4<f32>, 8>(c00, c01, c02, c03, c10, c11, c12, c13);
-    let count = min(8u, params.m - i) * 4u;
-    for (var e = 0u; e < count; e++) {
-        let r = e >> 2u;
-        let q = e & 3u;
-        if (j + 4u * q < params.n) {
-            store(own.z, i + r, j + 4u * q, tile[(r >> 2u) * 4u + q][r & 3u]);
+    // The first row is stored quad by quad, then the others move up: the code of a store stands here once.
+    let rows = min(8u, params.m - i);
+    for (var r = 0u; r < rows; r++) {
+        for (var q = 0u; q < 4u; q++) {
+            if (j + 4u * q < params.n) {
+                store(own.z, i + r, j + 4u * q, y0_0);
+            }
+            y0_0 = y0_1;
+            y0_1 = y0_2;
+            y0_2 = y0_3;
         }
+        y0_0 = y1_0;
+        y0_1 = y1_1;
+        y0_2 = y1_2;
+        y0_3 = y1_3;
+        y1_0 = y2_0;
+        y1_1 = y2_1;
+        y1_2 = y2_2;
+        y1_3 = y2_3;
+        y2_0 = y3_0;
+        y2_1 = y3_1;
+        y2_2 = y3_2;
+        y2_3 = y3_3;
+        y3_0 = y4_0;
+        y3_1 = y4_1;
+        y3_2 = y4_2;
+        y3_3 = y4_3;
+        y4_0 = y5_0;
+        y4_1 = y5_1;
+        y4_2 = y5_2;
+        y4_3 = y5_3;
+        y5_0 = y6_0;
+        y5_1 = y6_1;
+        y5_2 = y6_2;
+        y5_3 = y6_3;
+        y6_0 = y7_0;
+        y6_1 = y7_1;
+        y6_2 = y7_2;
+        y6_3 = y7_3;
     }
 }
 
