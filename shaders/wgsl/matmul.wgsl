@@ -12,7 +12,7 @@
 //
 // Tried on lavapipe (two AVX-512 cores, 512^3 f32, GFLOP/s of two cores): 4 x 4 16, 4 x 16 23, 8 x 8 28, 8 x 16 30, 16 x 8 31, 16 x 16 24,
 // 8 x 32 21; loads of single words instead of vectors 16; rows shared by a workgroup and read at uniform addresses 16.
-//% import codec, grid
+//% import quads, grid
 //% const A: dtype = F32
 //% const B: dtype = F32
 //% const Y: dtype = F32
@@ -97,40 +97,6 @@ fn bases(z: u32) -> Bases {
     return Bases(product * params.a_stride, product * params.b_stride, product * params.scale_a_stride, product * params.scale_b_stride);
 }
 
-// f32 of magnitudes given as f32 bits with too small an exponent: `bits` has the smallest normal value of the format at `least`. Exact: what
-// lacks the implicit one is doubled less the least.
-fn widen(bits: vec4<u32>, least: f32) -> vec4<u32> {
-    let t = bitcast<vec4<f32>>(bits);
-    return bitcast<vec4<u32>>(t + min(t - vec4<f32>(least), vec4<f32>()));
-}
-
-fn bits_of_f16(codes: vec4<u32>) -> vec4<u32> {
-    let m = codes & vec4<u32>(0x7fffu);
-    let finite = widen((m << vec4<u32>(13u)) + vec4<u32>(0x38000000u), 0x1p-14f);
-    let bits = select(finite, (m << vec4<u32>(13u)) | vec4<u32>(F32_INF), m >= vec4<u32>(0x7c00u));
-    return bits | ((codes & vec4<u32>(0x8000u)) << vec4<u32>(16u));
-}
-
-// Codes in the high byte.
-fn bits_of_e4m3(codes: vec4<u32>) -> vec4<u32> {
-    let m = codes & vec4<u32>(0x7f000000u);
-    let finite = widen((m >> vec4<u32>(4u)) + vec4<u32>(0x3c000000u), 0x1p-6f);
-    return select(finite, vec4<u32>(F32_NAN), m == vec4<u32>(0x7f000000u)) | (codes & vec4<u32>(0x80000000u));
-}
-
-// The first four elements of a vector of dtype, the words in front being theirs. As decode, but what a NaN carries. Selected without
-// branches: blocks of code are what drivers take longest to compile.
-fn quad(dtype: u32, v: vec4<u32>) -> vec4<f32> {
-    let halves = vec4<u32>(v.x & 0xffffu, v.x >> 16u, v.y & 0xffffu, v.y >> 16u);
-    let bytes = vec4<u32>(v.x << 24u, v.x << 16u, v.x << 8u, v.x) & vec4<u32>(0xff000000u);
-    let f16_codes = select(halves, bytes >> vec4<u32>(16u), dtype == E5M2);
-    var bits = select(v, vec4<u32>(round_tf32(v.x), round_tf32(v.y), round_tf32(v.z), round_tf32(v.w)), TF32_INPUTS);
-    bits = select(bits, halves << vec4<u32>(16u), dtype == BF16);
-    bits = select(bits, bits_of_f16(f16_codes), dtype == F16 || dtype == E5M2);
-    bits = select(bits, bits_of_e4m3(bytes), dtype == E4M3);
-    return bitcast<vec4<f32>>(bits);
-}
-
 // Elements at to at + 3 of the stored a, a multiple of 4.
 fn a_quad(at: u32) -> vec4<f32> {
     let i = at >> SHIFT;
@@ -143,16 +109,12 @@ fn a_quad(at: u32) -> vec4<f32> {
     } else {
         v.x = a[i][(at >> 2u) & 3u];
     }
-    return quad(A, v);
+    return quad(A, TF32_INPUTS, v);
 }
 
 fn a_element(base: u32, i: u32, k: u32) -> f32 {
     let at = base + select(i * params.k + k, k * params.m + i, TRANS_A);
-    let x = decode(A, a[at >> SHIFT][word_of(A, at) & 3u], at);
-    if (TF32_INPUTS) {
-        return round_to(TF32, x);
-    }
-    return x;
+    return lone(A, TF32_INPUTS, a[at >> SHIFT][word_of(A, at) & 3u], at);
 }
 
 // Block scale of row i of the product at k.
@@ -180,16 +142,12 @@ fn b_quad(at: u32) -> vec4<f32> {
     } else {
         v.x = b[i][(at >> 2u) & 3u];
     }
-    return quad(B, v);
+    return quad(B, TF32_INPUTS, v);
 }
 
 fn b_element(base: u32, i: u32, k: u32) -> f32 {
     let at = base + select(i * params.k + k, k * params.n + i, !TRANS_B);
-    let x = decode(B, b[at >> SHIFT][word_of(B, at) & 3u], at);
-    if (TF32_INPUTS) {
-        return round_to(TF32, x);
-    }
-    return x;
+    return lone(B, TF32_INPUTS, b[at >> SHIFT][word_of(B, at) & 3u], at);
 }
 
 // Block scale of column i of the product at k.
@@ -332,14 +290,14 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 v3 = select(v3, v3.zwxy, high);
                 u3 = v3.yzwx;
             }
-            let l0 = quad(A, v0);
-            let h0 = quad(A, u0);
-            let l1 = quad(A, v1);
-            let h1 = quad(A, u1);
-            let l2 = quad(A, v2);
-            let h2 = quad(A, u2);
-            let l3 = quad(A, v3);
-            let h3 = quad(A, u3);
+            let l0 = quad(A, TF32_INPUTS, v0);
+            let h0 = quad(A, TF32_INPUTS, u0);
+            let l1 = quad(A, TF32_INPUTS, v1);
+            let h1 = quad(A, TF32_INPUTS, u1);
+            let l2 = quad(A, TF32_INPUTS, v2);
+            let h2 = quad(A, TF32_INPUTS, u2);
+            let l3 = quad(A, TF32_INPUTS, v3);
+            let h3 = quad(A, TF32_INPUTS, u3);
             a0 = vec4<f32>(l0.x, l1.x, l2.x, l3.x);
             a1 = vec4<f32>(l0.y, l1.y, l2.y, l3.y);
             a2 = vec4<f32>(l0.z, l1.z, l2.z, l3.z);
@@ -446,60 +404,60 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             let at3 = (at + 3u * params.n) >> SHIFT;
             let v3 = b[at3];
             if (QUADS == 1u) {
-                b0_0 = quad(B, v0);
-                b0_1 = quad(B, b[at0 + 1u]);
-                b0_2 = quad(B, b[at0 + 2u]);
-                b0_3 = quad(B, b[at0 + 3u]);
-                b1_0 = quad(B, v1);
-                b1_1 = quad(B, b[at1 + 1u]);
-                b1_2 = quad(B, b[at1 + 2u]);
-                b1_3 = quad(B, b[at1 + 3u]);
-                b2_0 = quad(B, v2);
-                b2_1 = quad(B, b[at2 + 1u]);
-                b2_2 = quad(B, b[at2 + 2u]);
-                b2_3 = quad(B, b[at2 + 3u]);
-                b3_0 = quad(B, v3);
-                b3_1 = quad(B, b[at3 + 1u]);
-                b3_2 = quad(B, b[at3 + 2u]);
-                b3_3 = quad(B, b[at3 + 3u]);
+                b0_0 = quad(B, TF32_INPUTS, v0);
+                b0_1 = quad(B, TF32_INPUTS, b[at0 + 1u]);
+                b0_2 = quad(B, TF32_INPUTS, b[at0 + 2u]);
+                b0_3 = quad(B, TF32_INPUTS, b[at0 + 3u]);
+                b1_0 = quad(B, TF32_INPUTS, v1);
+                b1_1 = quad(B, TF32_INPUTS, b[at1 + 1u]);
+                b1_2 = quad(B, TF32_INPUTS, b[at1 + 2u]);
+                b1_3 = quad(B, TF32_INPUTS, b[at1 + 3u]);
+                b2_0 = quad(B, TF32_INPUTS, v2);
+                b2_1 = quad(B, TF32_INPUTS, b[at2 + 1u]);
+                b2_2 = quad(B, TF32_INPUTS, b[at2 + 2u]);
+                b2_3 = quad(B, TF32_INPUTS, b[at2 + 3u]);
+                b3_0 = quad(B, TF32_INPUTS, v3);
+                b3_1 = quad(B, TF32_INPUTS, b[at3 + 1u]);
+                b3_2 = quad(B, TF32_INPUTS, b[at3 + 2u]);
+                b3_3 = quad(B, TF32_INPUTS, b[at3 + 3u]);
             } else if (QUADS == 2u) {
                 let u0 = b[at0 + 1u];
-                b0_0 = quad(B, v0);
-                b0_1 = quad(B, v0.zwxy);
-                b0_2 = quad(B, u0);
-                b0_3 = quad(B, u0.zwxy);
+                b0_0 = quad(B, TF32_INPUTS, v0);
+                b0_1 = quad(B, TF32_INPUTS, v0.zwxy);
+                b0_2 = quad(B, TF32_INPUTS, u0);
+                b0_3 = quad(B, TF32_INPUTS, u0.zwxy);
                 let u1 = b[at1 + 1u];
-                b1_0 = quad(B, v1);
-                b1_1 = quad(B, v1.zwxy);
-                b1_2 = quad(B, u1);
-                b1_3 = quad(B, u1.zwxy);
+                b1_0 = quad(B, TF32_INPUTS, v1);
+                b1_1 = quad(B, TF32_INPUTS, v1.zwxy);
+                b1_2 = quad(B, TF32_INPUTS, u1);
+                b1_3 = quad(B, TF32_INPUTS, u1.zwxy);
                 let u2 = b[at2 + 1u];
-                b2_0 = quad(B, v2);
-                b2_1 = quad(B, v2.zwxy);
-                b2_2 = quad(B, u2);
-                b2_3 = quad(B, u2.zwxy);
+                b2_0 = quad(B, TF32_INPUTS, v2);
+                b2_1 = quad(B, TF32_INPUTS, v2.zwxy);
+                b2_2 = quad(B, TF32_INPUTS, u2);
+                b2_3 = quad(B, TF32_INPUTS, u2.zwxy);
                 let u3 = b[at3 + 1u];
-                b3_0 = quad(B, v3);
-                b3_1 = quad(B, v3.zwxy);
-                b3_2 = quad(B, u3);
-                b3_3 = quad(B, u3.zwxy);
+                b3_0 = quad(B, TF32_INPUTS, v3);
+                b3_1 = quad(B, TF32_INPUTS, v3.zwxy);
+                b3_2 = quad(B, TF32_INPUTS, u3);
+                b3_3 = quad(B, TF32_INPUTS, u3.zwxy);
             } else {
-                b0_0 = quad(B, v0);
-                b0_1 = quad(B, v0.yzwx);
-                b0_2 = quad(B, v0.zwxy);
-                b0_3 = quad(B, v0.wxyz);
-                b1_0 = quad(B, v1);
-                b1_1 = quad(B, v1.yzwx);
-                b1_2 = quad(B, v1.zwxy);
-                b1_3 = quad(B, v1.wxyz);
-                b2_0 = quad(B, v2);
-                b2_1 = quad(B, v2.yzwx);
-                b2_2 = quad(B, v2.zwxy);
-                b2_3 = quad(B, v2.wxyz);
-                b3_0 = quad(B, v3);
-                b3_1 = quad(B, v3.yzwx);
-                b3_2 = quad(B, v3.zwxy);
-                b3_3 = quad(B, v3.wxyz);
+                b0_0 = quad(B, TF32_INPUTS, v0);
+                b0_1 = quad(B, TF32_INPUTS, v0.yzwx);
+                b0_2 = quad(B, TF32_INPUTS, v0.zwxy);
+                b0_3 = quad(B, TF32_INPUTS, v0.wxyz);
+                b1_0 = quad(B, TF32_INPUTS, v1);
+                b1_1 = quad(B, TF32_INPUTS, v1.yzwx);
+                b1_2 = quad(B, TF32_INPUTS, v1.zwxy);
+                b1_3 = quad(B, TF32_INPUTS, v1.wxyz);
+                b2_0 = quad(B, TF32_INPUTS, v2);
+                b2_1 = quad(B, TF32_INPUTS, v2.yzwx);
+                b2_2 = quad(B, TF32_INPUTS, v2.zwxy);
+                b2_3 = quad(B, TF32_INPUTS, v2.wxyz);
+                b3_0 = quad(B, TF32_INPUTS, v3);
+                b3_1 = quad(B, TF32_INPUTS, v3.yzwx);
+                b3_2 = quad(B, TF32_INPUTS, v3.zwxy);
+                b3_3 = quad(B, TF32_INPUTS, v3.wxyz);
             }
             if (TAIL) {
                 b1_0 = select(vec4<f32>(), b1_0, k + 1u < params.k);

@@ -14,13 +14,16 @@ const TILE: [usize; 2] = [8, 16];
 const EDGE: [usize; 2] = [4, 4];
 const LANES: [usize; 2] = [8, 8];
 
+/// Terms that one pass adds up; lavapipe ends a loop after 65535 rounds.
+const LONGEST: usize = 1 << 15;
+
 /// `y = a b`, whatever the layouts and dtypes.
 pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     let (types, out) = (f.tx(), f.ty()[0].dtype);
     let (a, b) = (&types[0], &types[1]);
     let Dims { batch, m: rows, n, k, b_shared } = m.dims(a, b)?;
     let (entry, own) = if whole_vectors(a) && whole_vectors(b) { ("tile", TILE) } else { ("edge", EDGE) };
-    let splits = 1;
+    let splits = k.div_ceil(LONGEST).max(1);
     // A word of y must not hold elements of two rows, which are those of two invocations.
     let partial = splits > 1 || !n.is_multiple_of(per_word(out));
     let tiles = [rows.div_ceil(own[0] * LANES[0]), n.div_ceil(own[1] * LANES[1])];
@@ -82,7 +85,7 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
 }
 
 /// Elements of a packed word.
-fn per_word(dtype: DType) -> usize {
+pub(super) fn per_word(dtype: DType) -> usize {
     size_of::<u32>() / dtype.size_bytes()
 }
 

@@ -2,6 +2,7 @@
 //! operands; nothing here talks to a device.
 
 mod cast_list;
+mod conv2d;
 mod loss;
 mod matmul;
 mod norm;
@@ -228,6 +229,9 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
     match op {
         Op::Reshape(_) => {}
         Op::MatMul(m) => matmul::matmul(m, &mut f)?,
+        Op::Conv2d(o) => conv2d::forward(o, &mut f)?,
+        Op::Conv2dDgrad(o) => conv2d::dgrad(o, &mut f)?,
+        Op::Conv2dWgrad(o) => conv2d::wgrad(o, &mut f)?,
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
         Op::Norm(o) => norm::forward(o, &mut f)?,
@@ -253,9 +257,6 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         | Op::Gather
         | Op::GatherBackward(_)
         | Op::TopK(_)
-        | Op::Conv2d(_)
-        | Op::Conv2dDgrad(_)
-        | Op::Conv2dWgrad(_)
         | Op::Pool2d(_)
         | Op::Pool2dBackward(_)
         | Op::Quantize(_)
