@@ -20,4 +20,4 @@ mod observe;
 mod pipeline;
 mod readback;
 
-pub use adapter::{AdapterChoice, AdapterFacts, WgpuBackend, adapters};
+pub use adapter::{AdapterChoice, AdapterFacts, Products, WgpuBackend, adapters};

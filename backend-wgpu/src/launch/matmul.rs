@@ -1,6 +1,7 @@
 //! Launches of matrix products.
 
 use super::{Arg, Frame, kernel};
+use crate::adapter::Products;
 use mantissa_core::DType;
 use mantissa_core::error::Result;
 use mantissa_core::op::matmul::{Dims, MatMul, OperandScale, scale_type};
@@ -9,10 +10,17 @@ use mantissa_core::shape::Ty;
 /// Bytes of the vectors that kernels load.
 const VECTOR: usize = 16;
 
-/// Rows and columns that an invocation of `tile` and of `edge` owns, and invocations of a workgroup along each.
+/// Rows and columns of y that an invocation of `tile` and of `edge` owns, and invocations of a workgroup along each.
 const TILE: [usize; 2] = [8, 16];
 const EDGE: [usize; 2] = [4, 4];
 const LANES: [usize; 2] = [8, 8];
+
+/// Rows and columns of y that a workgroup of `shared_tile` owns.
+const SHARED_TILE: [usize; 2] = [64, 64];
+
+/// Workgroups of `shared_tile` that keep a GPU busy, and the least part of a contraction worth a second pass.
+const BUSY: usize = 128;
+const LEAST_PART: usize = 256;
 
 /// Terms that one pass adds up; lavapipe ends a loop after 65535 rounds.
 const LONGEST: usize = 1 << 15;
@@ -22,11 +30,19 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     let (types, out) = (f.tx(), f.ty()[0].dtype);
     let (a, b) = (&types[0], &types[1]);
     let Dims { batch, m: rows, n, k, b_shared } = m.dims(a, b)?;
-    let (entry, own) = if whole_vectors(a) && whole_vectors(b) { ("tile", TILE) } else { ("edge", EDGE) };
-    let splits = k.div_ceil(LONGEST).max(1);
+    let shared = f.facts.products == Products::WorkgroupMemory;
+    let (stem, entry, owned) = match (shared, whole_vectors(a) && whole_vectors(b)) {
+        (true, _) => ("matmul_shared", "shared_tile", SHARED_TILE),
+        (false, true) => ("matmul", "tile", [TILE[0] * LANES[0], TILE[1] * LANES[1]]),
+        (false, false) => ("matmul", "edge", [EDGE[0] * LANES[0], EDGE[1] * LANES[1]]),
+    };
+    let tiles = [rows.div_ceil(owned[0]), n.div_ceil(owned[1])];
+    // Few tiles with long contractions, as those of weight gradients, leave a GPU idle; a software adapter has few threads to fill.
+    let idle = BUSY / (tiles[0] * tiles[1] * batch).max(1);
+    let for_speed = if shared { idle.min(k / LEAST_PART) } else { 1 };
+    let splits = k.div_ceil(LONGEST).max(for_speed).max(1);
     // A word of y must not hold elements of two rows, which are those of two invocations.
     let partial = splits > 1 || !n.is_multiple_of(per_word(out));
-    let tiles = [rows.div_ceil(own[0] * LANES[0]), n.div_ceil(own[1] * LANES[1])];
     let scale_stride = |i: usize, t: &Ty, shared: bool| match m.scales[i] {
         OperandScale::Block32Last | OperandScale::Block32First if !shared => {
             scale_type(m.scales[i], t).shape.numel() / batch.max(1)
@@ -36,8 +52,8 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     let optional = |i: Option<usize>| i.map_or(Arg::Absent, |i| f.x(i));
     let (scale_a, scale_b, bias) = (optional(m.scale_input(0)), optional(m.scale_input(1)), optional(m.bias_input()));
     let [x, w, y] = [f.x(0), f.x(1), f.y(0)];
-    let common = |entry| {
-        kernel("matmul", entry)
+    let common = |stem, entry| {
+        kernel(stem, entry)
             .dtype("A", a.dtype)
             .dtype("B", b.dtype)
             .dtype("Y", out)
@@ -63,23 +79,24 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
             .bind("bias", bias)
     };
     let sums = if partial { f.scratch(splits * batch * rows * n * size_of::<f32>()) } else { Arg::Absent };
-    let product = common(entry)
+    let product = common(stem, entry)
         .set("TRANS_A", u32::from(m.trans_a))
         .set("TRANS_B", u32::from(m.trans_b))
         .set("TF32_INPUTS", u32::from(m.compute == DType::Tf32 && a.dtype == DType::F32))
-        .set("TAIL", u32::from(!k.is_multiple_of(4)))
         .set("PARTIAL", u32::from(partial))
-        .set("LANES_M", LANES[0] as u32)
-        .set("LANES_N", LANES[1] as u32)
         .bind("a", x)
         .bind("b", w)
         .bind("y", if partial { sums } else { y })
-        .groups(tiles[0] * tiles[1] * batch * splits)
-        .done()?;
-    f.push(product);
+        .groups(tiles[0] * tiles[1] * batch * splits);
+    let product = if shared {
+        product.set("QUAD_A", whole_fours(a)).set("QUAD_B", whole_fours(b))
+    } else {
+        product.set("TAIL", u32::from(!k.is_multiple_of(4))).set("LANES_M", LANES[0] as u32).set("LANES_N", LANES[1] as u32)
+    };
+    f.push(product.done()?);
     if partial {
         let words = (batch * rows * n).div_ceil(per_word(out));
-        f.push(common("finish").bind("sums", sums).bind("y", y).items(words).done()?);
+        f.push(common("matmul", "finish").bind("sums", sums).bind("y", y).items(words).done()?);
     }
     Ok(())
 }
@@ -92,6 +109,11 @@ pub(super) fn per_word(dtype: DType) -> usize {
 /// Every row of the stored matrices starts at a vector.
 fn whole_vectors(t: &Ty) -> bool {
     (t.shape.last() * t.dtype.size_bytes()).is_multiple_of(VECTOR)
+}
+
+/// Every row of the stored matrices is fours of elements.
+fn whole_fours(t: &Ty) -> u32 {
+    u32::from(t.shape.last().is_multiple_of(4))
 }
 
 fn scale_code(s: OperandScale) -> u32 {

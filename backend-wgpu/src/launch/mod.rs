@@ -12,6 +12,7 @@ mod update;
 
 pub(crate) use cast_list::cast_list;
 
+use crate::adapter::Products;
 use crate::pipeline::Kernel;
 use mantissa_core::DType;
 use mantissa_core::error::{Error, Result};
@@ -56,6 +57,8 @@ pub(crate) struct Launch {
 pub(crate) struct Facts {
     /// Storage buffers a kernel may bind.
     pub(crate) max_storage_buffers: usize,
+    /// How matrix products share what they read.
+    pub(crate) products: Products,
 }
 
 /// The operands of an instruction, and the launches it becomes.

@@ -41,10 +41,12 @@ impl Product {
         ]
     }
 
-    /// Compares both backends, each of which may be off by the forward bound `K u sum |a||b|` of a sum of products.
+    /// Compares both kinds of product with the CPU's, each of which may be off by the forward bound `K u sum |a||b|` of a sum of products.
     #[track_caller]
     fn check(&self) {
-        let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+        let (cpu, Some(gpu), Some(other)) = (devices::cpu(), devices::wgpu(), devices::wgpu_with_other_products()) else {
+            return;
+        };
         let types = self.types();
         let mut values: Vec<Vec<f32>> = (0..2).map(|i| normal(types[i].shape.numel(), 1.0, 7 + i as u32)).collect();
         for &(operand, at, x) in &self.planted {
@@ -81,7 +83,9 @@ impl Product {
         let rounding = self.op.round.map_or(0.0, |d| 4.0 * d.unit_roundoff() * (k as f64).sqrt() * 4.0 * largest_scale);
         let name = format!("{:?} {:?} {:?} batch {:?} shared {}", self.op, self.dtypes, self.sizes, self.batch, self.shared);
         let case = Case::of_bytes(name, self.op.clone().op(), inputs);
-        case.check(&*cpu, &*gpu, &[Bound::Absolute(vec![bound + rounding])]);
+        for device in [gpu, other] {
+            case.check(&*cpu, &*device, &[Bound::Absolute(vec![bound + rounding])]);
+        }
     }
 }
 
@@ -220,8 +224,12 @@ fn subnormal_codes_are_values() {
         slices::decode(dtype, &codes, &mut decoded);
         let inputs = vec![(Ty::new(dtype, [256, 1]), codes), (one.clone(), bytes_of(&one, &[1.0]))];
         let case = Case::of_bytes(format!("codes of {dtype}"), MatMul::new(false, false, DType::F32).op(), inputs);
-        let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
-        case.check(&*cpu, &*gpu, &[Bound::Absolute(vec![0.0])]);
+        let (cpu, Some(gpu), Some(other)) = (devices::cpu(), devices::wgpu(), devices::wgpu_with_other_products()) else {
+            return;
+        };
+        for device in [gpu, other] {
+            case.check(&*cpu, &*device, &[Bound::Absolute(vec![0.0])]);
+        }
         assert!(decoded.iter().any(|v| *v != 0.0 && v.abs() < 0.01));
     }
 }
