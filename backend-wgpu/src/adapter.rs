@@ -85,17 +85,21 @@ impl AdapterFacts {
 }
 
 async fn enumerate() -> Vec<wgpu::Adapter> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let mut found = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
-    if found.is_empty() {
-        // GL shows the same devices once more, with less: the last resort.
-        found = instance.enumerate_adapters(wgpu::Backends::SECONDARY).await;
+    // GL shows the same devices once more, with less: the last resort.
+    for backends in [wgpu::Backends::PRIMARY, wgpu::Backends::SECONDARY] {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = backends;
+        let instance = wgpu::Instance::new(descriptor);
+        let mut found = instance.enumerate_adapters(backends).await;
+        if found.is_empty() {
+            // Browsers list nothing; they answer a request.
+            found.extend(instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await);
+        }
+        if !found.is_empty() {
+            return found;
+        }
     }
-    if found.is_empty() {
-        // Browsers list nothing; they answer a request.
-        found.extend(instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await);
-    }
-    found
+    Vec::new()
 }
 
 /// Every adapter of this machine, in the order that [`AdapterChoice::Index`] counts.
