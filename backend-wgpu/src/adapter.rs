@@ -2,6 +2,7 @@
 
 use crate::memory::WgpuMemory;
 use crate::pipeline::Pipelines;
+use crate::readback::Staging;
 use mantissa_core::backend::{Backend, Capabilities, Executable, Memory, Support};
 use mantissa_core::dtype::DType;
 use mantissa_core::error::{Error, Result};
@@ -133,6 +134,7 @@ pub(crate) struct Gpu {
     pub(crate) facts: AdapterFacts,
     pub(crate) limits: wgpu::Limits,
     pub(crate) pipelines: Pipelines,
+    pub(crate) staging: Staging,
     faults: Arc<Faults>,
 }
 
@@ -169,7 +171,7 @@ impl Gpu {
                 sink.note(Fault::Lost(text));
             }
         });
-        Ok(Gpu { device, queue, facts, limits, pipelines: Pipelines::default(), faults })
+        Ok(Gpu { device, queue, facts, limits, pipelines: Pipelines::default(), staging: Staging::default(), faults })
     }
 
     /// Errs if anything has gone wrong so far. `bytes` is what was just asked for, if memory was.
