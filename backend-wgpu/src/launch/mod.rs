@@ -1,6 +1,8 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod axes;
+mod map;
 mod update;
 
 use crate::pipeline::Kernel;
@@ -73,6 +75,11 @@ impl<'a> Frame<'a> {
     /// Where the memory of input `i` lies.
     pub(crate) fn x_place(&self, i: usize) -> Place {
         self.operands.places[self.operands.inputs[i].0]
+    }
+
+    /// Where the memory of output `i` lies.
+    pub(crate) fn y_place(&self, i: usize) -> Place {
+        self.operands.places[self.operands.outputs[i].0]
     }
 
     /// Recorded input types, lists member by member.
@@ -202,9 +209,9 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Reshape(_) => {}
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
+        Op::Map(m) => map::map(m, &mut f)?,
         Op::Reduce(_)
         | Op::MatMul(_)
-        | Op::Map(_)
         | Op::Attention(_)
         | Op::AttentionBackward(_)
         | Op::Norm(_)

@@ -12,9 +12,12 @@ use crate::dtype::DType;
 use crate::op::expr::Map;
 
 use crate::op::Op;
-use crate::op::map::{MAX_INPUTS, MapExpr, Source};
+use crate::op::map::{MapExpr, Source};
 use crate::program::{Instr, Kind, Program, ValueId};
 use std::sync::Arc;
+
+/// Most inputs and outputs of a fused `Map`: the storage buffers that WebGPU grants a kernel.
+const MAX_OPERANDS: usize = 8;
 
 /// Runs all three until nothing changes: a fusion can leave a value with one reader that had two.
 pub fn run(program: &mut Program) {
@@ -141,7 +144,7 @@ fn inline(
             None => Source::Producer { producer: &producer.expr, output: 0, dtype: program.ty(id).dtype, inputs: &inner },
         })
         .collect();
-    if inputs.len() > MAX_INPUTS {
+    if inputs.len() + consumer.out.len() > MAX_OPERANDS {
         return None;
     }
     let expr: MapExpr = consumer.expr.substitute(&sources).ok()?;
