@@ -1,8 +1,8 @@
 //! A Program as dispatches over buffers: everything is made when compiling, so that a step is writes of its inputs, one pass, one submission.
 
 use crate::adapter::Gpu;
-use crate::launch::{Arg, Facts, Launch, launches};
-use crate::memory::{WgpuMemory, allocate, upload};
+use crate::launch::{Arg, Facts, Launch, cast_list, launches};
+use crate::memory::{WgpuMemory, allocate, table, upload};
 use crate::pipeline::Pipeline;
 use crate::readback::Download;
 use mantissa_core::backend::{Executable, Readback};
@@ -48,7 +48,13 @@ pub(crate) fn compile(gpu: &Arc<Gpu>, program: Arc<Program>, memory: &WgpuMemory
     let facts = Facts { max_storage_buffers: gpu.limits.max_storage_buffers_per_shader_stage as usize };
     let mut all = Vec::with_capacity(program.instrs.len());
     let mut scratch_sizes: Vec<usize> = Vec::new();
-    for instr in &program.instrs {
+    for (at, instr) in program.instrs.iter().enumerate() {
+        if let Some(group) = plan.cast_groups.iter().find(|g| g.contains(&at)) {
+            // The first of a group does the work of all.
+            let (operands, launch) = cast_list(&program, &plan, group)?;
+            all.push((operands, if at == group[0] { vec![launch] } else { Vec::new() }));
+            continue;
+        }
         let operands = Operands::new(&program, &plan, instr)?;
         let (launches, scratch) = launches(&instr.op, &operands, facts)?;
         for (k, bytes) in scratch.into_iter().enumerate() {
@@ -80,7 +86,9 @@ pub(crate) fn compile(gpu: &Arc<Gpu>, program: Arc<Program>, memory: &WgpuMemory
     }
     gpu.check(None)?;
     let uniform_bytes = binder.uniforms.offsets.last().copied().unwrap_or(0);
-    let scratch_bytes = scratch_sizes.iter().sum::<usize>() + uniform_bytes;
+    let tables = all.iter().flat_map(|(_, l)| l).flat_map(|l| &l.tables);
+    let table_bytes = tables.map(|words| align(size_of_val(words.as_slice()))).sum::<usize>();
+    let scratch_bytes = scratch_sizes.iter().sum::<usize>() + uniform_bytes + table_bytes;
     Ok(Box::new(WgpuExecutable {
         gpu: gpu.clone(),
         program,
@@ -143,6 +151,7 @@ impl Binder<'_> {
             return Err(self.gpu.error(format!("{label} binds {used} buffers; this adapter allows {most}")));
         }
         let pipeline = self.gpu.pipelines.get(self.gpu, &launch.kernel);
+        let tables = launch.tables.iter().map(|words| table(self.gpu, words)).collect::<Result<Vec<_>>>()?;
         let moves = |arg: &Arg| matches!(arg, Arg::Piece(p) if operands.strides[*p] != 0);
         let copies = if launch.args.iter().any(|(_, a)| moves(a)) { self.micro_steps } else { 1 };
         let groups = (0..copies).map(|micro| {
@@ -157,6 +166,7 @@ impl Binder<'_> {
             for (binding, arg) in &launch.args {
                 entries.push(match arg {
                     Arg::Scratch(k) => entry(*binding, &self.scratch[*k], 0, self.scratch[*k].size() as usize),
+                    Arg::Table(k) => entry(*binding, &tables[*k], 0, tables[*k].size() as usize),
                     // Places of their own: a buffer may not be read and written by one dispatch, nor written through two bindings.
                     Arg::Absent => {
                         let written = launch.kernel.bindings.contains(&(*binding, BindingKind::ReadWrite));

@@ -30,6 +30,7 @@ pub(super) fn map(m: &Map, f: &mut Frame<'_>) -> Result<()> {
         kernel: Kernel { label: format!("map {}", m.expr), text: kernel.text, entry: "map", bindings: kernel.bindings },
         uniform: kernel.uniform.iter().flat_map(|w| w.to_le_bytes()).collect(),
         args,
+        tables: Vec::new(),
         grid: folded(n.div_ceil(kernel.width * map::WG_SIZE)),
     });
     Ok(())

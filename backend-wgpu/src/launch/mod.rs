@@ -2,8 +2,15 @@
 //! operands; nothing here talks to a device.
 
 mod axes;
+mod cast_list;
+mod loss;
 mod map;
+mod norm;
+mod reduce;
+mod rows;
 mod update;
+
+pub(crate) use cast_list::cast_list;
 
 use crate::pipeline::Kernel;
 use mantissa_core::DType;
@@ -24,6 +31,8 @@ pub(crate) enum Arg {
     Piece(usize),
     /// Scratch memory, by number.
     Scratch(usize),
+    /// Constant memory of the launch, by number.
+    Table(usize),
     /// Nothing: an operand that the kernel declares and this launch lacks.
     Absent,
 }
@@ -36,6 +45,8 @@ pub(crate) struct Launch {
     pub(crate) uniform: Vec<u8>,
     /// Argument of each storage binding, by binding number.
     pub(crate) args: Vec<(u32, Arg)>,
+    /// Words of each table.
+    pub(crate) tables: Vec<Vec<u32>>,
     /// Workgroups.
     pub(crate) grid: [u32; 3],
 }
@@ -111,13 +122,14 @@ pub(crate) struct Builder {
     consts: Vec<(&'static str, u32)>,
     uniforms: Vec<(String, u32)>,
     args: Vec<(&'static str, Arg)>,
+    tables: Vec<Vec<u32>>,
     grid: [u32; 3],
 }
 
 /// A launch of entry point `entry` of `stem`.
 pub(crate) fn kernel(stem: &'static str, entry: &'static str) -> Builder {
     let stem = shaders::stem(stem).expect("launches name stems of the shaders crate; a test launches each");
-    Builder { stem, entry, consts: Vec::new(), uniforms: Vec::new(), args: Vec::new(), grid: [1; 3] }
+    Builder { stem, entry, consts: Vec::new(), uniforms: Vec::new(), args: Vec::new(), tables: Vec::new(), grid: [1; 3] }
 }
 
 impl Builder {
@@ -150,6 +162,13 @@ impl Builder {
         self
     }
 
+    /// Binds words that are known when compiling and never change.
+    pub(crate) fn table(mut self, name: &'static str, words: Vec<u32>) -> Builder {
+        self.tables.push(words);
+        let arg = Arg::Table(self.tables.len() - 1);
+        self.bind(name, arg)
+    }
+
     /// `n` workgroups in a row, folded in two where a dimension cannot hold them; the kernel uses `group_index` and guards its bounds.
     pub(crate) fn groups(mut self, n: usize) -> Builder {
         self.grid = folded(n);
@@ -160,6 +179,12 @@ impl Builder {
     pub(crate) fn items(self, n: usize) -> Builder {
         let size = self.stem.constant("WG_SIZE", &self.consts) as usize;
         self.groups(n.div_ceil(size.max(1)))
+    }
+
+    /// The grid `n` times over, along its third side.
+    pub(crate) fn layers(mut self, n: usize) -> Builder {
+        self.grid[2] = n as u32;
+        self
     }
 
     /// A grid of workgroups.
@@ -191,7 +216,8 @@ impl Builder {
         let text = self.stem.stitch(&self.consts)?;
         let bindings = entry.bindings.iter().map(|b: &Binding| (b.index, b.kind)).collect();
         let uniform = self.stem.uniform(&uniforms)?;
-        Ok(Launch { kernel: Kernel { label, text, entry: self.entry, bindings }, uniform, args, grid: self.grid })
+        let kernel = Kernel { label, text, entry: self.entry, bindings };
+        Ok(Launch { kernel, uniform, args, tables: self.tables, grid: self.grid })
     }
 }
 
@@ -210,16 +236,20 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
         Op::Map(m) => map::map(m, &mut f)?,
-        Op::Reduce(_)
-        | Op::MatMul(_)
+        Op::Norm(o) => norm::forward(o, &mut f)?,
+        Op::NormBackward(o) => norm::backward(o, &mut f)?,
+        Op::Reduce(o) => reduce::reduce(o, &mut f)?,
+        Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
+        Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
+        Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
+        Op::Optimizer(o) => update::optimizer(o, &mut f)?,
+        Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
+        Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
+        Op::MatMul(_)
         | Op::Attention(_)
         | Op::AttentionBackward(_)
-        | Op::Norm(_)
-        | Op::NormBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)
-        | Op::CrossEntropy(_)
-        | Op::CrossEntropyBackward(_)
         | Op::Embedding
         | Op::EmbeddingBackward(_)
         | Op::Permute(_)
@@ -237,12 +267,9 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         | Op::Quantize(_)
         | Op::QuantizeMx(_)
         | Op::UnscaleCheck(_)
-        | Op::GradNorm(_)
-        | Op::ClipCoef(_)
-        | Op::ClipValue(_)
         | Op::UpdateLossScale(_)
         | Op::UpdateFp8Scales(_)
-        | Op::Optimizer(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+        | Op::TensorStats(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
     }
     Ok((f.launches, f.scratch))
 }

@@ -1,5 +1,8 @@
 //! Every operation on every backend against the CPU, over dtypes and awkward shapes. One file a family.
 
 mod harness;
+mod loss;
 mod map;
+mod norm;
+mod reduce;
 mod update;
