@@ -2,6 +2,7 @@
 
 mod harness;
 mod loss;
+mod map;
 mod norm;
 mod reduce;
 mod update;
