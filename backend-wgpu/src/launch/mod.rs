@@ -1,6 +1,7 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod quantize;
 mod update;
 
 use crate::pipeline::Kernel;
@@ -215,6 +216,11 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Reshape(_) => {}
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
+        Op::UnscaleCheck(_) => update::unscale_check(&mut f)?,
+        Op::UpdateLossScale(u) => update::update_loss_scale(u, &mut f)?,
+        Op::Quantize(q) => quantize::quantize(q, &mut f)?,
+        Op::QuantizeMx(q) => quantize::quantize_mx(q, &mut f)?,
+        Op::UpdateFp8Scales(u) => quantize::update_fp8_scales(u, &mut f)?,
         Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
         Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
         Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
@@ -243,12 +249,7 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         | Op::Conv2dDgrad(_)
         | Op::Conv2dWgrad(_)
         | Op::Pool2d(_)
-        | Op::Pool2dBackward(_)
-        | Op::Quantize(_)
-        | Op::QuantizeMx(_)
-        | Op::UnscaleCheck(_)
-        | Op::UpdateLossScale(_)
-        | Op::UpdateFp8Scales(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+        | Op::Pool2dBackward(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
     }
     Ok((f.launches, f.scratch))
 }
