@@ -5,4 +5,5 @@ mod loss;
 mod map;
 mod norm;
 mod reduce;
+mod quantize;
 mod update;
