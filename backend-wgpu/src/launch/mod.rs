@@ -5,6 +5,7 @@ mod axes;
 mod cast_list;
 mod loss;
 mod map;
+mod matmul;
 mod norm;
 mod reduce;
 mod rows;
@@ -234,6 +235,7 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
     let mut f = Frame { operands, facts, launches: Vec::new(), scratch: Vec::new() };
     match op {
         Op::Reshape(_) => {}
+        Op::MatMul(m) => matmul::matmul(m, &mut f)?,
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
         Op::Map(m) => map::map(m, &mut f)?,
@@ -248,11 +250,10 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
         Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
         Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
-        Op::Optimizer(o) => update::optimizer(o, &mut f)?,
         Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
         Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
-        Op::MatMul(_)
-        | Op::Attention(_)
+        Op::Optimizer(o) => update::optimizer(o, &mut f)?,
+        Op::Attention(_)
         | Op::AttentionBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)

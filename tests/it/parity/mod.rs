@@ -3,6 +3,7 @@
 mod harness;
 mod loss;
 mod map;
+mod matmul;
 mod norm;
 mod reduce;
 mod quantize;
