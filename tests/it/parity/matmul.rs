@@ -33,9 +33,7 @@ impl Product {
 
     fn types(&self) -> [Ty; 2] {
         let [m, n, k] = self.sizes;
-        let shape = |lead: &[usize], r: usize, c: usize, trans: bool| {
-            [lead, &if trans { [c, r] } else { [r, c] }].concat()
-        };
+        let shape = |lead: &[usize], r: usize, c: usize, trans: bool| [lead, &if trans { [c, r] } else { [r, c] }].concat();
         let lead_b: &[usize] = if self.shared { &[] } else { &self.batch };
         [
             Ty::new(self.dtypes[0], shape(&self.batch, m, k, self.op.trans_a)),
@@ -48,7 +46,7 @@ impl Product {
     fn check(&self) {
         let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
         let types = self.types();
-        let mut values: Vec<Vec<f32>> = (0..2).map(|i| normal(types[i].shape.numel(), 1.0, 7 + i as u64)).collect();
+        let mut values: Vec<Vec<f32>> = (0..2).map(|i| normal(types[i].shape.numel(), 1.0, 7 + i as u32)).collect();
         for &(operand, at, x) in &self.planted {
             values[operand][at] = x;
         }
