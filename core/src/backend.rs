@@ -96,14 +96,19 @@ pub trait Executable: Send + Debug {
 pub trait Readback: Send {
     /// The bytes once they are there. Asking again after that gives `None`.
     fn poll(&mut self) -> Result<Option<Vec<u8>>>;
+
+    /// As [`Readback::poll`], but may sleep until the bytes are there. For hosts that can wait.
+    fn wait(&mut self) -> Result<Option<Vec<u8>>> {
+        std::thread::yield_now();
+        self.poll()
+    }
 }
 
 /// Waits for a readback. Not for browsers.
 pub fn wait(mut readback: Box<dyn Readback>) -> Result<Vec<u8>> {
     loop {
-        match readback.poll()? {
-            Some(bytes) => return Ok(bytes),
-            None => std::thread::yield_now(),
+        if let Some(bytes) = readback.wait()? {
+            return Ok(bytes);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Compiling resolves every operand to a place in memory and sizes the scratch space; a submitted step then allocates nothing.
 
 use super::arena::{Buffer, MAX_PIECES, lend};
-use super::dispatch::{self, Operands};
+use super::dispatch;
 use super::par;
 use super::view::View;
 use crate::backend::{Backend, Capabilities, Executable, Memory, Readback, Support};
@@ -11,6 +11,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::probe::{Moment, Observer, Values};
 use crate::program::memory::{Buffer as PlannedBuffer, Layout, MemoryPlan, Place, Purpose, align};
+use crate::program::operands::Operands;
 use crate::program::{Instr, Kind, Program, Rate, ValueId};
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -117,82 +118,19 @@ impl Readback for Ready {
 /// One instruction with its operands resolved.
 #[derive(Debug)]
 struct Step {
-    /// Distinct pieces of memory, sorted.
-    places: Vec<Place>,
-    /// Bytes each piece moves on from one micro-step to the next.
-    strides: Vec<usize>,
     operands: Operands,
     work: usize,
 }
 
 impl Step {
     fn new(program: &Program, plan: &MemoryPlan, instr: &Instr) -> Result<Step> {
-        let place = |id: ValueId| plan.places[id.index()].ok_or_else(|| device_error(format!("value %{} has no place", id.0)));
-        // A list is one piece from its first member to its last.
-        let lists = instr.op.packs(instr.inputs.len());
-        let span = |list: &[ValueId]| -> Result<Place> {
-            let first = place(list[0])?;
-            let mut end = first.offset;
-            for &id in list {
-                let p = place(id)?;
-                if p.buffer != first.buffer || p.offset != end {
-                    return Err(device_error(format!("the list operand of {} does not lie in one piece", instr.op.row().name)));
-                }
-                end += align(p.size);
-            }
-            Ok(Place { size: end - first.offset, ..first })
-        };
-        let mut inputs: Vec<(Place, DType)> = Vec::new();
-        let mut at = 0;
-        while at < instr.inputs.len() {
-            let dtype = program.ty(instr.inputs[at]).dtype;
-            match lists.iter().find(|r| r.start == at) {
-                Some(list) => {
-                    inputs.push((span(&instr.inputs[list.clone()])?, dtype));
-                    at = list.end;
-                }
-                None => {
-                    inputs.push((place(instr.inputs[at])?, dtype));
-                    at += 1;
-                }
-            }
+        let operands = Operands::new(program, plan, instr)?;
+        if operands.places.len() > MAX_PIECES {
+            let (name, n) = (instr.op.row().name, operands.places.len());
+            return Err(device_error(format!("{name} touches {n} pieces of memory, at most {MAX_PIECES}")));
         }
-        let mut outputs: Vec<(Place, DType)> = Vec::new();
-        for &id in &instr.outputs {
-            let (p, dtype) = (place(id)?, program.ty(id).dtype);
-            // Members of a list that is also an input are covered by that piece.
-            let covers = |i: &Place| i.buffer == p.buffer && i.offset <= p.offset && p.offset + p.size <= i.offset + i.size;
-            let p = inputs.iter().map(|(i, _)| *i).find(covers).unwrap_or(p);
-            if lists.is_empty() || outputs.last() != Some(&(p, dtype)) {
-                outputs.push((p, dtype));
-            }
-        }
-        let mut places: Vec<Place> = inputs.iter().chain(&outputs).map(|(p, _)| *p).collect();
-        places.sort_by_key(|p| (p.buffer, p.offset, p.size));
-        places.dedup();
-        let overlap = places.windows(2).any(|w| w[0].buffer == w[1].buffer && w[0].offset + w[0].size > w[1].offset);
-        if overlap || places.len() > MAX_PIECES {
-            return Err(device_error(format!(
-                "{} touches {} pieces of memory (at most {MAX_PIECES}, disjoint)",
-                instr.op.row().name,
-                places.len()
-            )));
-        }
-        let index = |(p, dtype): &(Place, DType)| (places.iter().position(|q| q == p).unwrap_or(0), *dtype);
-        let strides = places.iter().map(|p| {
-            let micro = program
-                .values_where(|v| v.kind == Kind::Input(Rate::MicroStep))
-                .any(|(id, _)| plan.places[id.index()] == Some(*p));
-            if micro { align(p.size) } else { 0 }
-        });
-        let operands = Operands {
-            inputs: inputs.iter().map(index).collect(),
-            outputs: outputs.iter().map(index).collect(),
-            input_types: program.input_types(instr),
-            output_types: program.output_types(instr),
-        };
         let work = dispatch::work_len(&instr.op, &operands);
-        Ok(Step { strides: strides.collect(), operands, work, places })
+        Ok(Step { operands, work })
     }
 }
 
@@ -273,8 +211,8 @@ impl CpuExecutable {
                         let values = Memories { program, plan, persistent, own, micro };
                         o.before(&Moment { program, index, micro, values: &values });
                     }
-                    let mut places: arrayvec::ArrayVec<Place, MAX_PIECES> = step.places.iter().copied().collect();
-                    for (p, stride) in places.iter_mut().zip(&step.strides) {
+                    let mut places: arrayvec::ArrayVec<Place, MAX_PIECES> = step.operands.places.iter().copied().collect();
+                    for (p, stride) in places.iter_mut().zip(&step.operands.strides) {
                         p.offset += micro * stride;
                     }
                     let mut pieces = lend(persistent, own, &places);
