@@ -1,6 +1,6 @@
 //! The host of Mantissa: command line, files, signals, run folders. Everything that decides numbers is in `mantissa-core`.
 //!
-//! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`], [`events`] and [`console`] say what happened,
+//! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`], a [`watcher::Watcher`] such as the [`console`] is told what happens,
 //! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 130 interrupted after saving.
 
 pub mod banner;
@@ -11,8 +11,9 @@ pub mod config;
 pub mod console;
 pub mod data;
 pub mod device;
-pub mod events;
+pub mod predictions;
 pub mod prefetch;
+mod profile;
 pub mod run_folder;
 pub mod sample;
 pub mod show;
@@ -20,6 +21,7 @@ pub mod sinks;
 pub mod tensor_file;
 pub mod train;
 pub mod vocabulary;
+pub mod watcher;
 pub mod weights;
 
 use clap::Parser;

@@ -5,10 +5,10 @@
 pub mod csv;
 pub mod tensorboard;
 
-use crate::events::Timing;
 use anyhow::Result;
 use csv::Tables;
 use mantissa_core::program::Fp8Slot;
+use mantissa_core::telemetry::event::Timing;
 use mantissa_core::telemetry::{Fp8Stats, StepReport};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
