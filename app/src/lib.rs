@@ -16,13 +16,14 @@ pub mod prefetch;
 mod profile;
 pub mod run_folder;
 pub mod sample;
-pub mod show;
 pub mod sinks;
 pub mod tensor_file;
 pub mod train;
 pub mod vocabulary;
 pub mod watcher;
 pub mod weights;
+
+pub use mantissa_core::show;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
-//! Numbers for people.
+//! Numbers for people: the same in the terminal, the window and the browser.
 
-use mantissa_core::train::TrainConfig;
+use crate::train::TrainConfig;
 
 /// `1234567` as `1,234,567`.
 pub fn thousands(n: usize) -> String {
