@@ -17,6 +17,7 @@ pub mod norm;
 pub mod quantize;
 pub mod reduce;
 pub mod table;
+pub mod tensor_stats;
 pub mod update;
 
 use crate::error::{Error, Result};
@@ -129,6 +130,8 @@ pub enum Op {
     Zero,
     /// A scalar written into the telemetry buffer.
     Record(update::Record),
+    /// Histogram, counts and sums of a tensor, written into a row of a block.
+    TensorStats(tensor_stats::TensorStats),
 }
 
 impl Op {
@@ -173,6 +176,7 @@ impl Op {
             Op::Optimizer(o) => o.infer(inputs),
             Op::Zero => Ok(inputs.to_vec()),
             Op::Record(o) => o.infer(inputs),
+            Op::TensorStats(o) => o.infer(inputs),
         }
     }
 
@@ -193,6 +197,7 @@ impl Op {
             Op::Conv2d(o) | Op::Conv2dDgrad(o) | Op::Conv2dWgrad(o) => o.flops(inputs),
             Op::Pool2d(_) | Op::Pool2dBackward(_) => read + wrote,
             Op::Quantize(_) | Op::QuantizeMx(_) => 4 * n(&inputs[0]),
+            Op::TensorStats(_) => 16 * n(&inputs[0]),
             Op::UnscaleCheck(_) | Op::GradNorm(_) | Op::ClipValue(_) => 2 * read,
             Op::Optimizer(o) => o.flops(inputs),
             Op::Embedding

@@ -7,11 +7,8 @@ use crate::cpu::view::View;
 use crate::cpu::{par, simd};
 use crate::dtype::DType;
 use crate::float::slices;
+use crate::op::tensor_stats::BUCKETS;
 use serde::{Deserialize, Serialize};
-
-/// Buckets of the exponent histogram: one for each exponent field of f32. Field `e` holds magnitudes in `[2^(e-127), 2^(e-126))`; 0 holds
-/// zeros and f32 subnormals, 255 what is not finite.
-pub const BUCKETS: usize = 256;
 
 /// Independent accumulators of a sum.
 const LANES: usize = 16;

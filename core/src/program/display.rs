@@ -129,6 +129,10 @@ pub fn op_text(op: &Op) -> String {
             format!("optimizer({rule} over {} tensors)", o.len())
         }
         Op::Record(r) => format!("record(slot {})", r.slot),
+        Op::TensorStats(s) => {
+            let scale = s.scale_at.map(|i| format!(" scale {i}")).unwrap_or_default();
+            format!("tensor_stats({}{scale} slot {})", s.format, s.slot)
+        }
         Op::Embedding
         | Op::EmbeddingBackward(_)
         | Op::Gather

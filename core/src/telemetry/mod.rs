@@ -2,6 +2,10 @@
 
 pub mod event;
 
+pub mod tensor;
+
+pub use tensor::{Histogram, Spoilt, TensorReport, TensorStats};
+
 use crate::op::quantize::STATS;
 use serde::{Deserialize, Serialize};
 
