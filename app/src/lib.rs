@@ -29,7 +29,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 /// Refused: a flag, file, config or shape is wrong.
-const EXIT_REFUSED: u8 = 2;
+pub const EXIT_REFUSED: u8 = 2;
 /// Interrupted by Ctrl-C, after the weights were saved.
 const EXIT_INTERRUPTED: u8 = 130;
 

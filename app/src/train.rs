@@ -21,10 +21,10 @@ use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::probe::health::Health;
 use mantissa_core::rng::Rng;
-use mantissa_core::telemetry::StepReport;
 use mantissa_core::telemetry::event::{
     EvalEvent, Event, PredictionsEvent, ProfileEvent, SampleEvent, StepEvent, TensorEvent, Timing, WarningEvent,
 };
+use mantissa_core::telemetry::{StepReport, TensorReport};
 use mantissa_core::train::Session;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -262,6 +262,11 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Whether its recipe has a loss scale.
+    pub fn has_loss_scale(&self) -> bool {
+        self.config.train.recipe.scaler.is_some()
+    }
+
     /// Multiplies the loss scale, so that an overflow and what follows can be watched. An error without a loss scaler.
     pub fn scale_loss_scale(&mut self, factor: f32) -> Result<()> {
         let Some(mut state) = self.session.scaler_state()? else {
@@ -318,7 +323,8 @@ impl<'a> Run<'a> {
         }
         let slots = self.session.program().fp8_slots.clone();
         for (slot, stats) in slots.iter().zip(self.session.fp8_stats()?) {
-            self.event(Event::Tensor(TensorEvent::new(step, slot, &stats)))?;
+            let tensor = TensorReport::of_fp8(&slot.name, slot.dtype, &stats);
+            self.event(Event::Tensor(TensorEvent { step, tensor }))?;
             self.logs.sinks.tensor(step, slot, &stats)?;
         }
         Ok(())

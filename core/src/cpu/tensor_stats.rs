@@ -48,8 +48,7 @@ struct Edges {
 /// The histogram and the counts, and the amax.
 fn counts(x: View<'_>, format: DType, scale: f32, row: &mut [u32]) -> f32 {
     const COUNTS: usize = Word::Len as usize;
-    let edges =
-        Edges { zero: underflow_bits(format), normal: subnormal_end_bits(format), max: format.max_f32().to_bits() };
+    let edges = Edges { zero: underflow_bits(format), normal: subnormal_end_bits(format), max: format.max_f32().to_bits() };
     let total: [AtomicU32; COUNTS] = std::array::from_fn(|_| AtomicU32::new(0));
     let top = AtomicU32::new(0);
     for_each_piece(x, &|x: View<'_>| {

@@ -1,12 +1,10 @@
 //! Events: what a run tells the world, one JSON object a line. What `--json` prints, `events.jsonl` keeps and a dashboard reads, live or later.
 //!
-//! `step` is the first key of every event and the second one says its kind. Readers skip keys they do not know. JSON has no NaN or infinity:
+//! Described in `docs/events.md`: `step` is the first key of every event and the second one says its kind. Readers skip keys they do not know. JSON has no NaN or infinity:
 //! such a number is `null`, and a flag beside it (`loss_nonfinite`) says why.
 
-use super::{Fp8Report, Fp8Stats, StepReport};
-use crate::dtype::DType;
+use super::{Fp8Report, StepReport, TensorReport};
 use crate::probe::health::Warning;
-use crate::program::Fp8Slot;
 use serde::{Deserialize, Serialize};
 
 /// What the host measured of a step.
@@ -26,7 +24,7 @@ pub struct Timing {
 pub enum Event {
     /// A step was taken.
     Step(StepEvent),
-    /// Statistics of an fp8 tensor.
+    /// Statistics of a tensor.
     Tensor(TensorEvent),
     /// Held-out data was looked at.
     Eval(EvalEvent),
@@ -148,38 +146,13 @@ pub struct EvalEvent {
     pub val_accuracy: Option<f32>,
 }
 
-/// An fp8 tensor after a step.
+/// A tensor after a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TensorEvent {
     /// Step number.
     pub step: u64,
     /// The tensor.
-    pub tensor: TensorRow,
-}
-
-/// Statistics of an fp8 tensor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TensorRow {
-    /// Name of the tensor.
-    pub name: String,
-    /// Its format.
-    pub dtype: DType,
-    /// Largest magnitude.
-    pub amax: Option<f32>,
-    /// Set if `amax` is not finite.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub amax_nonfinite: Option<bool>,
-    /// Scale used.
-    pub scale: Option<f32>,
-    /// Set if `scale` is not finite.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scale_nonfinite: Option<bool>,
-    /// Share of values that became zero though they were not.
-    pub underflow: Option<f32>,
-    /// Share of values that saturated.
-    pub saturated: Option<f32>,
-    /// Non-finite values.
-    pub nonfinite: Option<f32>,
+    pub tensor: TensorReport,
 }
 
 /// A warning of [`crate::probe::health::Health`].
@@ -303,26 +276,6 @@ impl Fp8Event {
     }
 }
 
-impl TensorEvent {
-    /// The statistics of an fp8 tensor after step `step`.
-    pub fn new(step: u64, slot: &Fp8Slot, stats: &Fp8Stats) -> TensorEvent {
-        let (amax, amax_nonfinite) = number(stats.amax);
-        let (scale, scale_nonfinite) = number(stats.scale);
-        let tensor = TensorRow {
-            name: slot.name.clone(),
-            dtype: slot.dtype,
-            amax,
-            amax_nonfinite,
-            scale,
-            scale_nonfinite,
-            underflow: number(stats.underflow).0,
-            saturated: number(stats.saturated).0,
-            nonfinite: number(stats.nonfinite).0,
-        };
-        TensorEvent { step, tensor }
-    }
-}
-
 impl EvalEvent {
     /// An evaluation after step `step`; `accuracy` for classifiers.
     pub fn new(step: u64, val_loss: f32, accuracy: Option<f32>) -> EvalEvent {
@@ -334,7 +287,9 @@ impl EvalEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
     use crate::probe::health::Ailment;
+    use crate::telemetry::Fp8Stats;
 
     fn report() -> StepReport {
         StepReport {
@@ -359,12 +314,6 @@ mod tests {
             .to_string()
             + r#""loss_scale":65536.0,"skipped":2,"found_inf":true,"growth_tracker":0,"ms":12.346,"tok_per_s":1000.0,"mfu":0.5}"#;
         assert_eq!(line, expected);
-        let slot = Fp8Slot { name: "gpt.h0.mlp.up.x".into(), dtype: DType::E4m3 };
-        let stats = Fp8Stats { amax: f32::INFINITY, scale: 2.0, underflow: 0.25, saturated: 0.0, nonfinite: 1.0 };
-        let expected = r#"{"step":5,"tensor":{"name":"gpt.h0.mlp.up.x","dtype":"e4m3","amax":null,"amax_nonfinite":true,"#
-            .to_string()
-            + r#""scale":2.0,"underflow":0.25,"saturated":0.0,"nonfinite":1.0}}"#;
-        assert_eq!(Event::Tensor(TensorEvent::new(5, &slot, &stats)).to_line().unwrap(), expected);
         assert_eq!(Event::Eval(EvalEvent::new(5, 2.5, None)).to_line().unwrap(), r#"{"step":5,"val_loss":2.5}"#);
         let nan = Event::Eval(EvalEvent::new(5, f32::NAN, None));
         assert_eq!(nan.to_line().unwrap(), r#"{"step":5,"val_loss":null,"val_loss_nonfinite":true}"#);
@@ -375,7 +324,6 @@ mod tests {
         let fp8 = Fp8Report { underflow: (0.5, "a".into()), saturated: (0.25, "b".into()), nonfinite: 1.0 };
         let report = StepReport { loss: 2.5, grad_norm: 1.5, fp8: Some(fp8), ..report() };
         let timing = Timing { ms: 12.0, items_per_s: 1000.0, mfu: 0.5 };
-        let slot = Fp8Slot { name: "x".into(), dtype: DType::E5m2 };
         let stats = Fp8Stats { amax: 1.0, scale: 2.0, underflow: 0.25, saturated: 0.0, nonfinite: 0.0 };
         let warning =
             Warning { ailment: Ailment::Fp8Underflow, step: 9, message: "a \"quoted\" one".into(), remedy: "none".into() };
@@ -383,7 +331,7 @@ mod tests {
         let image = Prediction { label: 3, answer: 3, confidence: 0.75, pixels: "00ff".into() };
         let events = [
             Event::Step(StepEvent::new(&report, timing, true)),
-            Event::Tensor(TensorEvent::new(4, &slot, &stats)),
+            Event::Tensor(TensorEvent { step: 4, tensor: TensorReport::of_fp8("x", DType::E5m2, &stats) }),
             Event::Eval(EvalEvent::new(5, 2.5, Some(0.5))),
             Event::Warning(WarningEvent { step: 9, warning }),
             Event::Sample(SampleEvent { step: 7, sample: "loss\n\"x\"".into() }),

@@ -244,7 +244,8 @@ mod tests {
     #[test]
     fn what_if_is_exact_at_powers_of_two() {
         // Off the edges and the neighbourhood of the smallest normal value; scales are powers of two.
-        let x: Vec<f32> = values(20_000, 60).into_iter().map(|v| f32::from_bits(v.to_bits() & !0x0070_0000 | 0x0010_0000)).collect();
+        let x: Vec<f32> =
+            values(20_000, 60).into_iter().map(|v| f32::from_bits(v.to_bits() & !0x0070_0000 | 0x0010_0000)).collect();
         let r = report(&x, DType::F32, 1.0);
         for dtype in [DType::E4m3, DType::E5m2, DType::F16, DType::Bf16] {
             let f = dtype.format().unwrap();

@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The window of Mantissa.
+
+fn main() -> std::process::ExitCode {
+    mantissa_dashboard::desktop::main()
+}

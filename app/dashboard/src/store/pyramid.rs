@@ -117,11 +117,6 @@ impl Pyramid {
         (!span.is_empty()).then_some(span)
     }
 
-    /// The last row's extremes.
-    pub(crate) fn last(&self) -> Option<Span> {
-        self.levels.first()?.last().copied().filter(|s| !s.is_empty())
-    }
-
     /// Bytes of all levels.
     pub(crate) fn size_bytes(&self) -> usize {
         self.levels.iter().map(|l| l.capacity() * size_of::<Span>()).sum()
@@ -180,6 +175,7 @@ mod tests {
         assert_eq!((p.len(), p.over(1..2)), (16, Some(Span { min: 4.0, max: 7.0 })));
         p.push(-5.0);
         p.widen(99.0);
-        assert_eq!((p.len(), p.last(), p.over(0..17)), (17, Some(Span { min: -5.0, max: 99.0 }), Some(Span { min: -5.0, max: 99.0 })));
+        let wide = Some(Span { min: -5.0, max: 99.0 });
+        assert_eq!((p.len(), p.over(16..17), p.over(0..17)), (17, wide, wide));
     }
 }

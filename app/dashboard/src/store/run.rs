@@ -1,10 +1,11 @@
 //! Everything known about one run: its config and what follows from it, and its events in columns.
 
-use super::facts::Facts;
 use super::table::Table;
 use super::tensor::Tensor;
+use mantissa_core::model::ModelConfig;
+use mantissa_core::plan::explain::{Explanation, explain};
 use mantissa_core::probe::health::Warning;
-use mantissa_core::telemetry::event::{Event, Predictions, ProfileEvent, StepEvent};
+use mantissa_core::telemetry::event::{Event, Predictions, ProfileEvent, StepEvent, TensorEvent};
 use mantissa_core::train::TrainConfig;
 use std::collections::{HashMap, VecDeque};
 
@@ -107,8 +108,8 @@ pub struct Run {
     pub origin: Origin,
     /// What it trains.
     pub config: TrainConfig,
-    /// What follows from the config; an error in words if it cannot be recorded.
-    pub facts: Result<Facts, String>,
+    /// Its recorded step; an error in words if it cannot be recorded.
+    pub step: Result<Explanation, String>,
     /// Steps.
     pub steps: Table<COLUMNS>,
     /// Evaluations: loss, share of right answers.
@@ -148,7 +149,7 @@ impl Run {
             folder: folder.to_string(),
             model: model.to_string(),
             origin,
-            facts: Facts::new(&config).map_err(|e| e.to_string()),
+            step: explain(&config, None).map_err(|e| e.to_string()),
             config,
             steps: Table::new(STEP_ROWS),
             evals: Table::new(EVAL_ROWS),
@@ -171,24 +172,13 @@ impl Run {
 
     /// Forgets all events: the log is read from its start again.
     pub fn clear(&mut self) {
-        let facts = std::mem::replace(&mut self.facts, Err(String::new()));
-        let fresh = Run::with_facts(self, facts);
-        *self = fresh;
-    }
-
-    fn with_facts(old: &Run, facts: Result<Facts, String>) -> Run {
-        let mut run = Run {
-            facts,
-            ..Run::bare(&old.folder, &old.model, old.origin, old.config.clone())
-        };
-        run.name.clone_from(&old.name);
-        run
+        *self = Run::new(&self.folder, &self.model, self.origin, self.config.clone());
     }
 
     /// Takes an event.
     pub fn push(&mut self, event: Event) {
         let taken = match event {
-            Event::Step(e) => self.step(&e),
+            Event::Step(e) => self.step_taken(&e),
             Event::Tensor(e) => self.tensor(e),
             Event::Eval(e) => {
                 let secs = self.secs;
@@ -207,4 +197,118 @@ impl Run {
         };
         self.refused += u64::from(!taken);
     }
+
+    fn step_taken(&mut self, e: &StepEvent) -> bool {
+        let before = self.steps.last();
+        self.secs += e.ms / 1e3;
+        let loss = number(e.loss);
+        if loss.is_finite() {
+            self.smooth = SMOOTHING * self.smooth + (1.0 - SMOOTHING) * f64::from(loss);
+            self.smooth_weight = SMOOTHING * self.smooth_weight + (1.0 - SMOOTHING);
+        }
+        let smooth = if self.smooth_weight > 0.0 { (self.smooth / self.smooth_weight) as f32 } else { f32::NAN };
+        let scale = e.loss_scale.map_or(f32::NAN, |s| s as f32);
+        let values = [
+            loss,
+            smooth,
+            number(e.grad_norm),
+            e.lr as f32,
+            scale,
+            e.growth_tracker.map_or(f32::NAN, |n| n as f32),
+            e.ms as f32,
+            e.tok_per_s.or(e.img_per_s).map_or(f32::NAN, |r| r as f32),
+            e.mfu as f32,
+            number(e.fp8.as_ref().and_then(|f| f.underflow)),
+            number(e.fp8.as_ref().and_then(|f| f.saturated)),
+        ];
+        if !self.steps.push(e.step, self.secs, values) {
+            return false;
+        }
+        let last_scale = before.map_or(scale, |(_, v)| v[Column::LossScale as usize]);
+        self.mark(e, last_scale, scale);
+        self.skipped = e.skipped;
+        true
+    }
+
+    /// Marks what happened to the loss scale; `before` is that of the step before.
+    fn mark(&mut self, e: &StepEvent, before: f32, scale: f32) {
+        let Some(scaler) = self.config.recipe.scaler else { return };
+        let mut put = |kind| keep(&mut self.marks, MAX_MARKS, Mark { step: e.step, kind, scale });
+        // A scale may grow by its factor and fall by its factor only; the rounding of f32 aside, anything beyond was done from outside.
+        let growth = f64::from(scale / before);
+        if growth > scaler.growth_factor * 1.001 {
+            put(MarkKind::ByHand);
+        } else if growth > 1.0 {
+            put(MarkKind::Growth);
+        }
+        if e.skipped > self.skipped {
+            let floor = f64::from(scale) <= scaler.min_scale;
+            put(if floor { MarkKind::Floor } else { MarkKind::Overflow });
+        }
+    }
+
+    fn tensor(&mut self, e: TensorEvent) -> bool {
+        let at = match self.by_name.get(&e.tensor.name) {
+            Some(at) => *at,
+            None if self.tensors.len() == MAX_TENSORS => return false,
+            None => {
+                self.by_name.insert(e.tensor.name.clone(), self.tensors.len());
+                self.tensors.push(Tensor::new(&e.tensor.name, e.tensor.dtype));
+                self.tensors.len() - 1
+            }
+        };
+        self.tensors[at].push(e.step, self.secs, e.tensor)
+    }
+
+    /// Items (tokens or images) of a step.
+    pub fn items_per_step(&self) -> usize {
+        self.config.items_per_step()
+    }
+
+    /// The unit of throughput.
+    pub fn unit(&self) -> &'static str {
+        match self.config.model {
+            ModelConfig::Gpt(_) => "tok",
+            ModelConfig::Mlp(_) => "img",
+        }
+    }
+
+    /// The last number of a column; `None` if there is none.
+    pub fn last(&self, column: Column) -> Option<f32> {
+        self.steps.last().map(|(_, v)| v[column as usize]).filter(|v| !v.is_nan())
+    }
+
+    /// Steps taken.
+    pub fn taken(&self) -> u64 {
+        self.steps.last().map_or(0, |(step, _)| step)
+    }
+
+    /// Last held-out loss.
+    pub fn val_loss(&self) -> Option<f32> {
+        self.evals.last().map(|(_, v)| v[0]).filter(|v| !v.is_nan())
+    }
+
+    /// Seconds of training so far, the sum of its steps.
+    pub fn secs(&self) -> f64 {
+        self.secs
+    }
+
+    /// Bytes held in columns.
+    pub fn size_bytes(&self) -> usize {
+        let tensors: usize = self.tensors.iter().map(Tensor::size_bytes).sum();
+        self.steps.size_bytes() + self.evals.size_bytes() + tensors
+    }
+}
+
+/// Appends to a list of bounded length.
+fn keep<T>(list: &mut VecDeque<T>, most: usize, item: T) -> bool {
+    if list.len() == most {
+        list.pop_front();
+    }
+    list.push_back(item);
+    true
+}
+
+fn number(x: Option<f32>) -> f32 {
+    x.unwrap_or(f32::NAN)
 }
