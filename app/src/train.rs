@@ -21,10 +21,10 @@ use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::probe::health::Health;
 use mantissa_core::rng::Rng;
+use mantissa_core::telemetry::StepReport;
 use mantissa_core::telemetry::event::{
     EvalEvent, Event, PredictionsEvent, ProfileEvent, SampleEvent, StepEvent, TensorEvent, Timing, WarningEvent,
 };
-use mantissa_core::telemetry::{StepReport, TensorReport};
 use mantissa_core::train::Session;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -129,7 +129,7 @@ struct Logs {
 pub enum Observe {
     /// The step runs as fast as it can.
     Nothing,
-    /// The time of every instruction, told as an event.
+    /// The time of every instruction, told as an event. Statistics that are due with this step are left out.
     Times,
 }
 
@@ -177,7 +177,10 @@ impl<'a> Run<'a> {
         let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
         let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
         device::check_memory(&config.train)?;
-        let mut session = Session::new(backend.clone(), config.train.clone())?;
+        let mut session = match config.run.stats_every {
+            0 => Session::new(backend.clone(), config.train.clone())?,
+            _ => Session::measuring(backend.clone(), config.train.clone(), &config.run.stats)?,
+        };
         let (folder, resumed) = match resume {
             None => (RunFolder::create(out.as_deref(), &config)?, None),
             Some(resume) => {
@@ -281,13 +284,14 @@ impl<'a> Run<'a> {
     fn step(&mut self, observe: Observe) -> Result<u64> {
         let begin = Instant::now();
         let batch = self.prefetch.next(self.session.steps() + 1)?;
-        let (report, timer) = match observe {
-            Observe::Nothing => (self.session.step(batch.batch())?, None),
-            Observe::Times => {
-                let mut timer = Timer::new();
-                (self.session.step_observed(batch.batch(), &mut timer)?, Some(timer))
-            }
-        };
+        let every = self.config.run.stats_every;
+        let measure = observe == Observe::Nothing && every > 0 && (self.session.steps() + 1).is_multiple_of(every);
+        let mut timer = (observe == Observe::Times).then(Timer::new);
+        let report = match &mut timer {
+            Some(timer) => self.session.step_observed(batch.batch(), timer),
+            None if measure => self.session.step_measured(batch.batch()),
+            None => self.session.step(batch.batch()),
+        }?;
         self.prefetch.give_back(batch);
         let ms = begin.elapsed().as_secs_f64() * 1e3;
         self.step_ms.push(ms);
@@ -299,7 +303,9 @@ impl<'a> Run<'a> {
             let profile = Profile::new(self.session.program(), vec![timer]).rows(self.session.program());
             self.event(Event::Profile(ProfileEvent { step: report.step, profile }))?;
         }
-        self.tensors(report.step)?;
+        if measure {
+            self.tensors(report.step)?;
+        }
         self.notices(&report)?;
         let steps = self.config.train.schedule.steps;
         let every = steps.div_ceil(PRINTED_LINES);
@@ -315,17 +321,11 @@ impl<'a> Run<'a> {
         self.logs.folder.event(&line)
     }
 
-    /// Statistics of every fp8 tensor, if they are due.
+    /// The tensors that the step has measured.
     fn tensors(&mut self, step: u64) -> Result<()> {
-        let every = self.config.run.stats_every;
-        if every == 0 || !step.is_multiple_of(every) {
-            return Ok(());
-        }
-        let slots = self.session.program().fp8_slots.clone();
-        for (slot, stats) in slots.iter().zip(self.session.fp8_stats()?) {
-            let tensor = TensorReport::of_fp8(&slot.name, slot.dtype, &stats);
-            self.event(Event::Tensor(TensorEvent { step, tensor }))?;
-            self.logs.sinks.tensor(step, slot, &stats)?;
+        for report in self.session.tensor_reports()? {
+            self.logs.sinks.tensor(step, &report)?;
+            self.event(Event::Tensor(TensorEvent { step, tensor: report }))?;
         }
         Ok(())
     }

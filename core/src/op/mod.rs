@@ -230,6 +230,12 @@ pub(crate) fn expect(ok: bool, op: &'static str, expected: impl Into<String>, go
     if ok { Ok(()) } else { Err(Error::operand(op, expected, got.to_string())) }
 }
 
+/// Refuses a rounding that the store would not keep.
+pub(crate) fn expect_round(op: &'static str, round: Option<crate::DType>, out: crate::DType) -> Result<()> {
+    let fits = round.is_none_or(|d| d.is_float() && d.size_bytes() < out.size_bytes() && out == crate::DType::F32);
+    expect(fits, op, "a narrower float to round to before an f32 store", &format!("{round:?} before {out}"))
+}
+
 /// Refuses a value that is not a floating-point tensor.
 pub(crate) fn expect_float(op: &'static str, t: &Ty) -> Result<()> {
     expect(t.dtype.is_float(), op, "a floating-point operand", t)

@@ -214,6 +214,22 @@ impl Op {
         if let Op::Conv2d(o) | Op::Conv2dDgrad(o) | Op::Conv2dWgrad(o) = self { Some(&mut o.out) } else { None }
     }
 
+    /// The dtype whose values the first output takes though it is stored in f32, if there is one.
+    pub fn rounds_to(&self) -> Option<crate::DType> {
+        if let Op::MatMul(o) = self {
+            return o.round;
+        }
+        if let Op::Reduce(o) = self { o.round } else { None }
+    }
+
+    /// The dtype this operation rounds its first output to before an f32 store, where it has that attribute.
+    pub fn round_mut(&mut self) -> Option<&mut Option<crate::DType>> {
+        if let Op::MatMul(o) = self {
+            return Some(&mut o.round);
+        }
+        if let Op::Reduce(o) = self { Some(&mut o.round) } else { None }
+    }
+
     /// Whether input `k` may have any float dtype without changing a result or its type.
     pub fn reads_any_float(&self, k: usize) -> bool {
         self.row().narrow_input == Some(k)

@@ -117,7 +117,7 @@ mod tests {
         let op = TensorStats { format: DType::E4m3, scale_at: Some(3), slot: 1 };
         let x = Ty::new(DType::Bf16, [4, 5]);
         let (scale, stats) = (Ty::new(DType::F32, [2, 2]), Ty::new(DType::U32, [2, WORDS]));
-        assert_eq!(op.infer(&[x.clone(), scale.clone(), stats.clone()]).unwrap(), [stats.clone()]);
+        assert_eq!(op.infer(&[x.clone(), scale.clone(), stats.clone()]).unwrap(), std::slice::from_ref(&stats));
         let refused = |op: TensorStats, inputs: &[&Ty]| {
             let inputs: Vec<Ty> = inputs.iter().map(|&t| t.clone()).collect();
             op.infer(&inputs).unwrap_err().to_string()

@@ -289,7 +289,7 @@ mod tests {
     use super::*;
     use crate::dtype::DType;
     use crate::probe::health::Ailment;
-    use crate::telemetry::Fp8Stats;
+    use crate::telemetry::{Fp8Stats, Histogram, TensorStats};
 
     fn report() -> StepReport {
         StepReport {
@@ -329,9 +329,22 @@ mod tests {
             Warning { ailment: Ailment::Fp8Underflow, step: 9, message: "a \"quoted\" one".into(), remedy: "none".into() };
         let row = ProfileRow { family: "matmul".into(), calls: 2, ms: 1.5, flops: 10, bytes: 20 };
         let image = Prediction { label: 3, answer: 3, confidence: 0.75, pixels: "00ff".into() };
+        let fp8 = TensorReport::of_fp8("x", DType::E5m2, &stats);
+        let measured = TensorStats {
+            stored: DType::Bf16,
+            len: 7,
+            mean: 0.1,
+            l1: 2.5,
+            l2: 1.25,
+            zero: 0.0,
+            subnormal: None,
+            sqnr_db: Some(31.25),
+            histogram: Histogram { first: 120, zeros: 0, counts: vec![3, 0, 4] },
+        };
         let events = [
             Event::Step(StepEvent::new(&report, timing, true)),
-            Event::Tensor(TensorEvent { step: 4, tensor: TensorReport::of_fp8("x", DType::E5m2, &stats) }),
+            Event::Tensor(TensorEvent { step: 4, tensor: fp8.clone() }),
+            Event::Tensor(TensorEvent { step: 4, tensor: TensorReport { stats: Some(measured), ..fp8 } }),
             Event::Eval(EvalEvent::new(5, 2.5, Some(0.5))),
             Event::Warning(WarningEvent { step: 9, warning }),
             Event::Sample(SampleEvent { step: 7, sample: "loss\n\"x\"".into() }),

@@ -157,6 +157,12 @@ impl TensorReport {
         }
     }
 
+    /// With what `TensorStats` measured of the same tensor. `judged` says whether it judged by the format and scale of this report.
+    pub fn with_stats(self, measured: TensorReport, judged: bool) -> TensorReport {
+        let unknown = |s: TensorStats| TensorStats { subnormal: None, sqnr_db: None, ..s };
+        TensorReport { stats: if judged { measured.stats } else { measured.stats.map(unknown) }, ..self }
+    }
+
     /// What storing `x * scale` in `dtype` would spoil, from the histogram; `None` without one.
     ///
     /// Exact where the edges of the format, divided by `scale`, are powers of two, up to values that lie on an edge or within half an ulp of the smallest normal

@@ -21,6 +21,7 @@ pub(super) fn train_args(form: &Form, recipe: RecipeName) -> Result<TrainArgs> {
         seed: Some(form.seed),
         lr: Some(form.lr),
         grad_clip: Some(form.clip),
+        stats_every: Some(form.stats_every),
         ..TrainArgs::default()
     };
     if form.is_text() {
@@ -35,9 +36,6 @@ pub(super) fn train_args(form: &Form, recipe: RecipeName) -> Result<TrainArgs> {
         }
         RecipeName::Fp8Delayed => args.amax_history = Some(form.amax_history),
         RecipeName::F32 | RecipeName::Tf32 | RecipeName::Bf16 | RecipeName::Fp8Current | RecipeName::Mxfp8 => {}
-    }
-    if matches!(recipe, RecipeName::Fp8Delayed | RecipeName::Fp8Current | RecipeName::Mxfp8) {
-        args.stats_every = Some(form.stats_every);
     }
     Ok(args)
 }

@@ -1,6 +1,6 @@
 //! Binding of the precision kernels: quantization, unscale, clip, optimizer, scale updates, telemetry.
 
-use super::{Frame, Operands};
+use super::Frame;
 use crate::cpu::clip::{self, AdaptiveClip};
 use crate::cpu::fp8_scale::{self, Fp8ScaleRule};
 use crate::cpu::grad_norm;
@@ -17,6 +17,7 @@ use crate::op::quantize::{Quantize, QuantizeMx, STATS, Scaling, UpdateFp8Scales}
 use crate::op::tensor_stats::{TensorStats, WORDS};
 use crate::op::update::{ClipCoef, NormType, Optimizer, Record, RecordMode, Rule, UpdateLossScale};
 use crate::program::memory::align;
+use crate::program::operands::Operands;
 
 /// Elements of the list operand, padding included.
 pub(super) fn list_len(o: &Operands) -> usize {

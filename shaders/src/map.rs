@@ -1,0 +1,1 @@
+//! Elementwise expressions as WGSL.

@@ -1,0 +1,7 @@
+//! Every operation on every backend against the CPU, over dtypes and awkward shapes. One file a family.
+
+mod harness;
+mod loss;
+mod norm;
+mod reduce;
+mod update;
