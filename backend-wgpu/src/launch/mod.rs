@@ -7,9 +7,11 @@ mod index;
 mod layout;
 mod loss;
 mod map;
+mod matmul;
 mod norm;
 mod reduce;
 mod rows;
+mod quantize;
 mod update;
 
 pub(crate) use cast_list::cast_list;
@@ -235,6 +237,7 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
     let mut f = Frame { operands, facts, launches: Vec::new(), scratch: Vec::new() };
     match op {
         Op::Reshape(_) => {}
+        Op::MatMul(m) => matmul::matmul(m, &mut f)?,
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
         Op::Map(m) => map::map(m, &mut f)?,
@@ -250,14 +253,18 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Norm(o) => norm::forward(o, &mut f)?,
         Op::NormBackward(o) => norm::backward(o, &mut f)?,
         Op::Reduce(o) => reduce::reduce(o, &mut f)?,
+        Op::UnscaleCheck(_) => update::unscale_check(&mut f)?,
+        Op::UpdateLossScale(u) => update::update_loss_scale(u, &mut f)?,
+        Op::Quantize(q) => quantize::quantize(q, &mut f)?,
+        Op::QuantizeMx(q) => quantize::quantize_mx(q, &mut f)?,
+        Op::UpdateFp8Scales(u) => quantize::update_fp8_scales(u, &mut f)?,
         Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
         Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
         Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
-        Op::Optimizer(o) => update::optimizer(o, &mut f)?,
         Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
         Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
-        Op::MatMul(_)
-        | Op::Attention(_)
+        Op::Optimizer(o) => update::optimizer(o, &mut f)?,
+        Op::Attention(_)
         | Op::AttentionBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)
@@ -266,12 +273,8 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         | Op::Conv2dWgrad(_)
         | Op::Pool2d(_)
         | Op::Pool2dBackward(_)
-        | Op::Quantize(_)
-        | Op::QuantizeMx(_)
-        | Op::UnscaleCheck(_)
-        | Op::UpdateLossScale(_)
-        | Op::UpdateFp8Scales(_)
         | Op::TensorStats(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+        | Op::Pool2dBackward(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
     }
     Ok((f.launches, f.scratch))
 }

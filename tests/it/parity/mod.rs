@@ -5,6 +5,8 @@ mod index;
 mod layout;
 mod loss;
 mod map;
+mod matmul;
 mod norm;
 mod reduce;
+mod quantize;
 mod update;
