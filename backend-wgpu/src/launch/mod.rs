@@ -274,7 +274,6 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         | Op::Pool2d(_)
         | Op::Pool2dBackward(_)
         | Op::TensorStats(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
-        | Op::Pool2dBackward(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
     }
     Ok((f.launches, f.scratch))
 }

@@ -48,7 +48,7 @@ impl Product {
     fn check(&self) {
         let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
         let types = self.types();
-        let mut values: Vec<Vec<f32>> = (0..2).map(|i| normal(types[i].shape.numel(), 1.0, 7 + i as u64)).collect();
+        let mut values: Vec<Vec<f32>> = (0..2).map(|i| normal(types[i].shape.numel(), 1.0, 7 + i as u32)).collect();
         for &(operand, at, x) in &self.planted {
             values[operand][at] = x;
         }
