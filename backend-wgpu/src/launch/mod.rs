@@ -9,9 +9,9 @@ mod loss;
 mod map;
 mod matmul;
 mod norm;
+mod quantize;
 mod reduce;
 mod rows;
-mod quantize;
 mod update;
 
 pub(crate) use cast_list::cast_list;

@@ -7,6 +7,6 @@ mod loss;
 mod map;
 mod matmul;
 mod norm;
-mod reduce;
 mod quantize;
+mod reduce;
 mod update;
