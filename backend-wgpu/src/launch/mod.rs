@@ -3,6 +3,8 @@
 
 mod axes;
 mod cast_list;
+mod index;
+mod layout;
 mod loss;
 mod map;
 mod matmul;
@@ -239,6 +241,15 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
         Op::Map(m) => map::map(m, &mut f)?,
+        Op::Permute(order) => layout::permute(order, &mut f)?,
+        Op::Concat(axis) => layout::concat(*axis, &mut f)?,
+        Op::Slice(s) => layout::slice(s, false, &mut f)?,
+        Op::SliceBackward(s) => layout::slice(s, true, &mut f)?,
+        Op::Embedding => index::embedding(&mut f)?,
+        Op::EmbeddingBackward(_) => index::embedding_backward(&mut f)?,
+        Op::Gather => index::gather(&mut f)?,
+        Op::GatherBackward(_) => index::gather_backward(&mut f)?,
+        Op::TopK(k) => index::top_k(*k, &mut f)?,
         Op::Norm(o) => norm::forward(o, &mut f)?,
         Op::NormBackward(o) => norm::backward(o, &mut f)?,
         Op::Reduce(o) => reduce::reduce(o, &mut f)?,
@@ -257,15 +268,6 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         | Op::AttentionBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)
-        | Op::Embedding
-        | Op::EmbeddingBackward(_)
-        | Op::Permute(_)
-        | Op::Concat(_)
-        | Op::Slice(_)
-        | Op::SliceBackward(_)
-        | Op::Gather
-        | Op::GatherBackward(_)
-        | Op::TopK(_)
         | Op::Conv2d(_)
         | Op::Conv2dDgrad(_)
         | Op::Conv2dWgrad(_)

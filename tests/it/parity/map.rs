@@ -280,7 +280,7 @@ fn random_expr(rng: &mut Rng) -> MapExpr {
     let mut nodes = vec![Node::Input(0), Node::Input(1), Node::Input(2), factor, Node::Const(f32::NAN.to_bits())];
     for _ in 0..12 {
         let n = nodes.len() as u64;
-        let mut any = |rng: &mut Rng| rng.below(n) as NodeId;
+        let any = |rng: &mut Rng| rng.below(n) as NodeId;
         let node = match rng.below(6) {
             0 => Node::Unary(UNARY[rng.below(6) as usize], any(rng)),
             1 | 2 => Node::Binary(BINARY[rng.below(7) as usize], any(rng), any(rng)),

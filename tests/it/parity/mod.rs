@@ -1,6 +1,8 @@
 //! Every operation on every backend against the CPU, over dtypes and awkward shapes. One file a family.
 
 mod harness;
+mod index;
+mod layout;
 mod loss;
 mod map;
 mod matmul;
