@@ -1,6 +1,7 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod attention;
 mod loss;
 mod norm;
 mod reduce;
@@ -217,10 +218,10 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Reduce(o) => reduce::reduce(o, &mut f)?,
         Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
         Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
+        Op::Attention(o) => attention::forward(o, &mut f)?,
+        Op::AttentionBackward(o) => attention::backward(o, &mut f)?,
         Op::MatMul(_)
         | Op::Map(_)
-        | Op::Attention(_)
-        | Op::AttentionBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)
         | Op::Embedding

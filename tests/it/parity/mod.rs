@@ -1,5 +1,6 @@
 //! Every operation on every backend against the CPU, over dtypes and awkward shapes. One file a family.
 
+mod attention;
 mod harness;
 mod loss;
 mod norm;
