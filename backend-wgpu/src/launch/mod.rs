@@ -4,8 +4,10 @@
 mod attention;
 mod loss;
 mod norm;
+mod pool;
 mod reduce;
 mod rows;
+mod softmax;
 mod update;
 
 use crate::pipeline::Kernel;
@@ -220,10 +222,12 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
         Op::Attention(o) => attention::forward(o, &mut f)?,
         Op::AttentionBackward(o) => attention::backward(o, &mut f)?,
+        Op::Softmax(o) => softmax::forward(o, &mut f)?,
+        Op::SoftmaxBackward(o) => softmax::backward(o, &mut f)?,
+        Op::Pool2d(o) => pool::forward(o, &mut f)?,
+        Op::Pool2dBackward(o) => pool::backward(o, &mut f)?,
         Op::MatMul(_)
         | Op::Map(_)
-        | Op::Softmax(_)
-        | Op::SoftmaxBackward(_)
         | Op::Embedding
         | Op::EmbeddingBackward(_)
         | Op::Permute(_)
@@ -236,8 +240,6 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         | Op::Conv2d(_)
         | Op::Conv2dDgrad(_)
         | Op::Conv2dWgrad(_)
-        | Op::Pool2d(_)
-        | Op::Pool2dBackward(_)
         | Op::Quantize(_)
         | Op::QuantizeMx(_)
         | Op::UnscaleCheck(_)

@@ -4,5 +4,7 @@ mod attention;
 mod harness;
 mod loss;
 mod norm;
+mod pool;
 mod reduce;
+mod softmax;
 mod update;
