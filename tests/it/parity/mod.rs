@@ -1,5 +1,6 @@
 //! Every operation on every backend against the CPU, over dtypes and awkward shapes. One file a family.
 
+mod attention;
 mod harness;
 mod index;
 mod layout;
@@ -8,5 +9,7 @@ mod map;
 mod matmul;
 mod norm;
 mod quantize;
+mod pool;
 mod reduce;
+mod softmax;
 mod update;
