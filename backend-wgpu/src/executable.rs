@@ -1,7 +1,7 @@
 //! A Program as dispatches over buffers: everything is made when compiling, so that a step is writes of its inputs, one pass, one submission.
 
 use crate::adapter::Gpu;
-use crate::launch::{Arg, Facts, Launch, launches};
+use crate::launch::{Arg, Facts, Launch, cast_list, launches};
 use crate::memory::{WgpuMemory, allocate, table, upload};
 use crate::pipeline::Pipeline;
 use crate::readback::Download;
@@ -48,7 +48,13 @@ pub(crate) fn compile(gpu: &Arc<Gpu>, program: Arc<Program>, memory: &WgpuMemory
     let facts = Facts { max_storage_buffers: gpu.limits.max_storage_buffers_per_shader_stage as usize };
     let mut all = Vec::with_capacity(program.instrs.len());
     let mut scratch_sizes: Vec<usize> = Vec::new();
-    for instr in &program.instrs {
+    for (at, instr) in program.instrs.iter().enumerate() {
+        if let Some(group) = plan.cast_groups.iter().find(|g| g.contains(&at)) {
+            // The first of a group does the work of all.
+            let (operands, launch) = cast_list(&program, &plan, group)?;
+            all.push((operands, if at == group[0] { vec![launch] } else { Vec::new() }));
+            continue;
+        }
         let operands = Operands::new(&program, &plan, instr)?;
         let (launches, scratch) = launches(&instr.op, &operands, facts)?;
         for (k, bytes) in scratch.into_iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use super::several::{Bench, finite, refuse_unused, resolve_for, take_steps};
 use super::{TrainArgs, not_negative};
+use crate::show::percent;
 use crate::{Outcome, show};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -222,12 +223,4 @@ fn print(out: &mut impl Write, args: &CompareArgs, model: &str, steps: u64, c: &
 
 fn decibels(db: f64) -> String {
     if db == f64::INFINITY { "exact".into() } else { format!("{db:.1}") }
-}
-
-fn percent(share: f64) -> String {
-    match 100.0 * share {
-        0.0 => "0".into(),
-        p if p < 0.01 => "<0.01%".into(),
-        p => format!("{p:.2}%"),
-    }
 }

@@ -8,7 +8,7 @@ use mantissa_core::backend::Backend;
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::{Fp8Scaling, RecipeName};
-use mantissa_core::train::Session;
+use mantissa_core::train::{Session, TrainConfig};
 use std::sync::Arc;
 
 /// Steps to take, and the flags that describe the run. `--steps` counts the steps of the command; the schedule stays that of the run.
@@ -30,6 +30,7 @@ pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
         ("--keep", args.keep.is_some()),
         ("--log", args.log.is_some()),
         ("--stats-every", args.stats_every.is_some()),
+        ("--stats", !args.stats.is_empty()),
         ("--print-config", args.print_config),
     ];
     match unused.iter().find(|(_, given)| *given) {
@@ -79,9 +80,22 @@ impl Bench {
 
     /// A run over the data.
     pub fn run(&self, config: &RunConfig) -> Result<Run> {
+        self.run_with(config, Session::new)
+    }
+
+    /// A run over the data that can measure the tensors that `globs` match.
+    pub fn measuring(&self, config: &RunConfig, globs: &[String]) -> Result<Run> {
+        self.run_with(config, |backend, train| Session::measuring(backend, train, globs))
+    }
+
+    fn run_with(
+        &self,
+        config: &RunConfig,
+        session: impl FnOnce(Arc<dyn Backend>, TrainConfig) -> mantissa_core::Result<Session>,
+    ) -> Result<Run> {
         let loader = Loader::new(self.data.clone(), &config.train)?;
         device::check_memory(&config.train)?;
-        let session = Session::new(self.backend.clone(), config.train.clone())?;
+        let session = session(self.backend.clone(), config.train.clone())?;
         Ok(Run { session, loader, bytes: BatchBytes::default() })
     }
 }

@@ -1,8 +1,16 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod cast_list;
+mod loss;
+mod norm;
 mod quantize;
+mod reduce;
+mod rows;
+mod tensor_stats;
 mod update;
+
+pub(crate) use cast_list::cast_list;
 
 use crate::pipeline::Kernel;
 use mantissa_core::DType;
@@ -168,6 +176,12 @@ impl Builder {
         self.groups(n.div_ceil(size.max(1)))
     }
 
+    /// The grid `n` times over, along its third side.
+    pub(crate) fn layers(mut self, n: usize) -> Builder {
+        self.grid[2] = n as u32;
+        self
+    }
+
     /// A grid of workgroups.
     pub(crate) fn grid(mut self, grid: [usize; 3]) -> Builder {
         self.grid = grid.map(|n| n as u32);
@@ -216,26 +230,27 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Reshape(_) => {}
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
+        Op::Norm(o) => norm::forward(o, &mut f)?,
+        Op::NormBackward(o) => norm::backward(o, &mut f)?,
+        Op::Reduce(o) => reduce::reduce(o, &mut f)?,
         Op::UnscaleCheck(_) => update::unscale_check(&mut f)?,
         Op::UpdateLossScale(u) => update::update_loss_scale(u, &mut f)?,
         Op::Quantize(q) => quantize::quantize(q, &mut f)?,
         Op::QuantizeMx(q) => quantize::quantize_mx(q, &mut f)?,
+        Op::TensorStats(s) => tensor_stats::tensor_stats(s, &mut f)?,
         Op::UpdateFp8Scales(u) => quantize::update_fp8_scales(u, &mut f)?,
         Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
         Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
         Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
         Op::Optimizer(o) => update::optimizer(o, &mut f)?,
-        Op::Reduce(_)
-        | Op::MatMul(_)
+        Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
+        Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
+        Op::MatMul(_)
         | Op::Map(_)
         | Op::Attention(_)
         | Op::AttentionBackward(_)
-        | Op::Norm(_)
-        | Op::NormBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)
-        | Op::CrossEntropy(_)
-        | Op::CrossEntropyBackward(_)
         | Op::Embedding
         | Op::EmbeddingBackward(_)
         | Op::Permute(_)

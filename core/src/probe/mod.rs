@@ -15,6 +15,6 @@ pub mod phase;
 pub mod stats;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use observe::{Moment, Observer, Values};

@@ -1,5 +1,9 @@
 //! Every operation on every backend against the CPU, over dtypes and awkward shapes. One file a family.
 
 mod harness;
+mod loss;
+mod norm;
 mod quantize;
+mod reduce;
+mod tensor_stats;
 mod update;
