@@ -206,12 +206,6 @@ fn entry(binding: u32, buffer: &wgpu::Buffer, offset: usize, size: usize) -> wgp
 }
 
 impl WgpuExecutable {
-    /// Dispatches of a step: what the budget counts.
-    #[cfg(test)]
-    pub(crate) fn dispatches(&self) -> usize {
-        self.steps.iter().map(Vec::len).sum()
-    }
-
     pub(crate) fn buffer(&self, index: usize) -> &wgpu::Buffer {
         match index.checked_sub(self.persistent.len()) {
             None => &self.persistent[index],

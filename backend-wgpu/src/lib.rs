@@ -6,6 +6,7 @@
 //! | file | does |
 //! |---|---|
 //! | `adapter` | lists adapters, opens a device, keeps its faults |
+//! | `budget` | dispatches of a step, counted without a device |
 //! | `memory` | buffers of the memory plan, writes and reads |
 //! | `launch` | from an instruction to kernels, arguments and grid: pure functions |
 //! | `pipeline` | compiles kernels once |
@@ -13,6 +14,7 @@
 //! | `observe` | a step instruction by instruction, for tools |
 
 mod adapter;
+mod budget;
 mod executable;
 mod launch;
 mod memory;
@@ -21,3 +23,4 @@ mod pipeline;
 mod readback;
 
 pub use adapter::{AdapterChoice, AdapterFacts, WgpuBackend, adapters};
+pub use budget::dispatches;

@@ -1,8 +1,11 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod axes;
 mod cast_list;
 mod loss;
+mod map;
+mod matmul;
 mod norm;
 mod quantize;
 mod reduce;
@@ -86,6 +89,11 @@ impl<'a> Frame<'a> {
     /// Where the memory of input `i` lies.
     pub(crate) fn x_place(&self, i: usize) -> Place {
         self.operands.places[self.operands.inputs[i].0]
+    }
+
+    /// Where the memory of output `i` lies.
+    pub(crate) fn y_place(&self, i: usize) -> Place {
+        self.operands.places[self.operands.outputs[i].0]
     }
 
     /// Recorded input types, lists member by member.
@@ -228,8 +236,10 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
     let mut f = Frame { operands, facts, launches: Vec::new(), scratch: Vec::new() };
     match op {
         Op::Reshape(_) => {}
+        Op::MatMul(m) => matmul::matmul(m, &mut f)?,
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
+        Op::Map(m) => map::map(m, &mut f)?,
         Op::Norm(o) => norm::forward(o, &mut f)?,
         Op::NormBackward(o) => norm::backward(o, &mut f)?,
         Op::Reduce(o) => reduce::reduce(o, &mut f)?,
@@ -242,12 +252,10 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
         Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
         Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
-        Op::Optimizer(o) => update::optimizer(o, &mut f)?,
         Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
         Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
-        Op::MatMul(_)
-        | Op::Map(_)
-        | Op::Attention(_)
+        Op::Optimizer(o) => update::optimizer(o, &mut f)?,
+        Op::Attention(_)
         | Op::AttentionBackward(_)
         | Op::Softmax(_)
         | Op::SoftmaxBackward(_)

@@ -2,6 +2,8 @@
 
 mod harness;
 mod loss;
+mod map;
+mod matmul;
 mod norm;
 mod quantize;
 mod reduce;
