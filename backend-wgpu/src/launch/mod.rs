@@ -15,6 +15,7 @@ mod pool;
 mod reduce;
 mod rows;
 mod softmax;
+mod tensor_stats;
 mod update;
 
 pub(crate) use cast_list::cast_list;
@@ -260,6 +261,7 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::UpdateLossScale(u) => update::update_loss_scale(u, &mut f)?,
         Op::Quantize(q) => quantize::quantize(q, &mut f)?,
         Op::QuantizeMx(q) => quantize::quantize_mx(q, &mut f)?,
+        Op::TensorStats(s) => tensor_stats::tensor_stats(s, &mut f)?,
         Op::UpdateFp8Scales(u) => quantize::update_fp8_scales(u, &mut f)?,
         Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
         Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
@@ -275,8 +277,7 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         | Op::Conv2dDgrad(_)
         | Op::Conv2dWgrad(_)
         | Op::Pool2d(_)
-        | Op::Pool2dBackward(_)
-        | Op::TensorStats(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+        | Op::Pool2dBackward(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
         Op::Attention(o) => attention::forward(o, &mut f)?,
         Op::AttentionBackward(o) => attention::backward(o, &mut f)?,
         Op::Softmax(o) => softmax::forward(o, &mut f)?,
@@ -306,6 +307,8 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         | Op::UpdateLossScale(_)
         | Op::UpdateFp8Scales(_)
         | Op::Optimizer(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+        | Op::Pool2d(_)
+        | Op::Pool2dBackward(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
     }
     Ok((f.launches, f.scratch))
 }

@@ -12,4 +12,5 @@ mod quantize;
 mod pool;
 mod reduce;
 mod softmax;
+mod tensor_stats;
 mod update;
