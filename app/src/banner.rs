@@ -7,10 +7,11 @@ use anyhow::Result;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::Decay;
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::recipe::{Fp8Scaling, Recipe};
 use mantissa_core::program::memory::MemoryPlan;
-use mantissa_core::train::{Session, record};
+use mantissa_core::train::{Session, TrainConfig, record};
 use std::path::Path;
 
 /// Everything the banner needs beside the session.
@@ -51,6 +52,7 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
         row("model", format!("{}: {}", config.run.model, model(&train.model))),
         row("data", data.to_string()),
         row("optimizer", optimizer(config)),
+        row("non-finite", nonfinite(train)),
         row("schedule", schedule(config)),
         row("parameters", show::thousands(session.program().param_count())),
         row(unit, show::items_per_step(train)),
@@ -129,6 +131,16 @@ fn optimizer(config: &RunConfig) -> String {
         }
     };
     format!("{rule}; {clip}")
+}
+
+fn nonfinite(train: &TrainConfig) -> String {
+    let policy = match train.on_nonfinite {
+        OnNonFinite::Skip => "steps are skipped",
+        OnNonFinite::Stop => "the run stops, saved, the step skipped",
+        OnNonFinite::Ignore => "steps are applied",
+    };
+    let scaler = if train.recipe.scaler.is_some() { "; the loss scaler skips while a lower scale may help" } else { "" };
+    format!("{} ({policy}{scaler})", train.on_nonfinite.name())
 }
 
 fn schedule(config: &RunConfig) -> String {

@@ -13,10 +13,11 @@ use crate::run_folder::{self, RunFolder};
 use crate::sample::{Sampler, generate};
 use crate::sinks::Sinks;
 use crate::vocabulary::Vocabulary;
-use crate::{Outcome, data, device, show};
+use crate::{Outcome, data, device, findings, show};
 use anyhow::{Context, Result};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::model::ModelConfig;
+use mantissa_core::probe::doctor::Doctor;
 use mantissa_core::probe::health::Health;
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
@@ -215,7 +216,12 @@ impl<'a> Run<'a> {
                 outcome = Outcome::Interrupted;
                 break;
             }
-            let step = self.step()?;
+            let report = self.step()?;
+            let step = report.step;
+            if self.config.train.ends_at(&report) {
+                outcome = Outcome::NonFinite;
+                break;
+            }
             if due(step, run.eval_every) {
                 self.evaluate()?;
             }
@@ -229,8 +235,8 @@ impl<'a> Run<'a> {
         self.finish(outcome)
     }
 
-    /// One step with its event and progress; returns its number.
-    fn step(&mut self) -> Result<u64> {
+    /// One step with its event and progress.
+    fn step(&mut self) -> Result<StepReport> {
         let begin = Instant::now();
         let batch = self.prefetch.next(self.session.steps() + 1)?;
         let report = self.session.step(batch.batch())?;
@@ -247,7 +253,7 @@ impl<'a> Run<'a> {
         let every = steps.div_ceil(PRINTED_LINES);
         let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
         self.console.progress(&self.progress(&report, timing), print);
-        Ok(report.step)
+        Ok(report)
     }
 
     /// Keeps an event, and prints it with `--json`.
@@ -281,6 +287,8 @@ impl<'a> Run<'a> {
         ];
         if let Some(scale) = r.loss_scale {
             parts.push(format!("loss_scale {}", show::loss_scale(scale)));
+        }
+        if r.loss_scale.is_some() || r.skipped_total > 0 {
             parts.push(format!("skipped {}", r.skipped_total));
         }
         if let Some(fp8) = &r.fp8 {
@@ -300,21 +308,36 @@ impl<'a> Run<'a> {
     fn notices(&mut self, r: &StepReport) -> Result<()> {
         if r.skipped {
             self.skipped_in_a_row += 1;
-            let after = self.session.scaler_state()?.map_or(0.0, |s| s.scale);
-            let before = r.loss_scale.unwrap_or(after);
-            let (before, after) = (show::loss_scale(before), show::loss_scale(after));
-            self.console.line(&format!("step {}: gradients overflowed, step skipped, loss_scale {before} -> {after}", r.step));
+            // Without a loss scale the warning below says it, once.
+            if let (Some(before), Some(after)) = (r.loss_scale, self.session.scaler_state()?.map(|s| s.scale)) {
+                let (before, after) = (show::loss_scale(before), show::loss_scale(after));
+                let what = "gradients overflowed, step skipped, loss_scale";
+                self.console.line(&format!("step {}: {what} {before} -> {after}", r.step));
+            }
         } else if self.skipped_in_a_row > 0 {
-            let scale = show::loss_scale(r.loss_scale.unwrap_or_default());
+            let at = r.loss_scale.map_or_else(String::new, |s| format!(" at loss_scale {}", show::loss_scale(s)));
             let skipped = match self.skipped_in_a_row {
                 1 => "one skipped step".to_string(),
                 n => format!("{n} skipped steps"),
             };
-            self.console.line(&format!("step {}: recovered at loss_scale {scale} after {skipped}", r.step));
+            self.console.line(&format!("step {}: recovered{at} after {skipped}", r.step));
             self.skipped_in_a_row = 0;
         }
         for warning in self.health.observe(r, &self.session.fp8_stats()?) {
             self.console.warn(&warning.to_string());
+        }
+        Ok(())
+    }
+
+    /// Says where the last step, which was skipped, went wrong.
+    fn explain(&mut self) -> Result<()> {
+        let mut batch = BatchBytes::default();
+        self.loader.train(self.session.steps(), &mut batch);
+        let mut doctor = Doctor::new(&self.session);
+        match doctor.repeat(&mut self.session, batch.batch()) {
+            Ok(_) => doctor.findings().iter().flat_map(findings::lines).for_each(|line| self.console.result(&line)),
+            // The checkpoint is what matters; `doctor` can look again.
+            Err(e) => self.console.warn(&format!("cannot look into the step: {e}")),
         }
         Ok(())
     }
@@ -395,6 +418,16 @@ impl<'a> Run<'a> {
             self.save()?;
             let step = self.session.steps();
             self.console.result(&format!("interrupted after step {step} ({took}); go on with --resume: {path}"));
+            return Ok(outcome);
+        }
+        if outcome == Outcome::NonFinite {
+            // Saved first: looking into the step moves scales and histories once more.
+            self.save()?;
+            let step = self.session.steps();
+            self.explain()?;
+            self.console.result(&format!(
+                "stopped at step {step} ({took}), which is not finite; the weights before it are saved: {path}"
+            ));
             return Ok(outcome);
         }
         let eval = self.evaluate()?;

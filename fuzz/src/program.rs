@@ -9,6 +9,7 @@ use mantissa_core::op::Op;
 use mantissa_core::op::layout::Slice;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::program::memory::{Layout, MemoryPlan};
@@ -37,6 +38,7 @@ fn config(model: ModelConfig, recipe: RecipeName) -> TrainConfig {
         schedule: Schedule { lr: 1e-3, min_lr: 0.0, warmup: 0, steps: 10, decay: Decay::Constant },
         clip: None,
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Skip,
         batch: 2,
         grad_accum: 2,
         seed: 1,

@@ -30,7 +30,7 @@ pub struct State {
     pub recipe: String,
     /// Steps taken.
     pub step: u64,
-    /// Steps skipped by the loss scaler.
+    /// Steps skipped because something was not finite.
     pub skipped: u64,
     /// Where the data stands.
     pub data: DataState,
@@ -174,7 +174,7 @@ mod tests {
     use mantissa_core::optim::OptimConfig;
     use mantissa_core::optim::schedule::{Decay, Schedule};
     use mantissa_core::precision::clip::Clip;
-    use mantissa_core::precision::{Recipe, RecipeName};
+    use mantissa_core::precision::{OnNonFinite, Recipe, RecipeName};
 
     fn state(recipe: Recipe) -> State {
         let scaler = recipe.scaler.map(|s| ScalerState {
@@ -203,6 +203,7 @@ mod tests {
                 schedule: Schedule { lr: 0.1 + 0.2, min_lr: 1e-7 / 3.0, warmup: 0, steps: 10, decay: Decay::Cosine },
                 clip: Some(Clip::Adaptive { percentile: 33.3, window: 8, max_norm: 0.7 }),
                 error_if_nonfinite: false,
+                on_nonfinite: OnNonFinite::Skip,
                 batch: 3,
                 grad_accum: 2,
                 seed: 5,

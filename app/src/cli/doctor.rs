@@ -3,7 +3,7 @@
 use super::TrainArgs;
 use super::several::{Bench, refuse_unused, take_steps};
 use crate::cli::resolve;
-use crate::{Outcome, show};
+use crate::{Outcome, findings, show};
 use anyhow::Result;
 use clap::Args;
 use mantissa_core::probe::doctor::{Doctor, Finding, Severity};
@@ -76,11 +76,7 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
         writeln!(out, "healthy   every value was finite and nothing was lost beyond what the formats promise")?;
     }
     for f in &findings {
-        writeln!(out, "\n{:<9} {}", f.severity.name(), f.problem)?;
-        for line in &f.evidence {
-            writeln!(out, "          {line}")?;
-        }
-        writeln!(out, "  remedy  {}", f.remedy)?;
+        writeln!(out, "\n{}", findings::lines(f).join("\n"))?;
     }
     Ok(Outcome::Done)
 }

@@ -16,6 +16,7 @@ use mantissa_core::model::ModelConfig;
 use mantissa_core::model::hf::{self, HfTensor};
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::shape::Ty;
@@ -153,6 +154,7 @@ pub fn command(args: &DumpArgs) -> Result<Outcome> {
         schedule: Schedule { lr: args.lr, min_lr: args.lr, warmup: 0, steps: steps as u64, decay: Decay::Constant },
         clip: (args.grad_clip > 0.0).then_some(Clip::Norm(args.grad_clip as f32)),
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Ignore,
         batch: tokens.batch,
         grad_accum: 1,
         seed: SEED,

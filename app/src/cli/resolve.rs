@@ -12,6 +12,7 @@ use mantissa_core::model::ModelConfig;
 use mantissa_core::op::quantize::{AmaxAlgo, MxRule};
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::Recipe;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::recipe::{Fp8Format, Fp8Scaling, RecipeName};
@@ -177,6 +178,7 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
             schedule,
             clip: Some(Clip::Norm(DEFAULT_GRAD_CLIP)),
             error_if_nonfinite: false,
+            on_nonfinite: OnNonFinite::Skip,
             batch,
             grad_accum: 1,
             seed: DEFAULT_SEED,
@@ -296,6 +298,7 @@ fn apply_train(args: &TrainArgs, config: &mut RunConfig, min_lr_given: bool, war
         (None, None, None) => train.clip,
     };
     train.error_if_nonfinite |= args.error_if_nonfinite;
+    put(&mut train.on_nonfinite, &args.on_nonfinite);
     Ok(())
 }
 

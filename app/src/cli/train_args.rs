@@ -4,8 +4,8 @@ use super::{finite, not_negative};
 use crate::config::DeviceChoice;
 use crate::sinks::LogKind;
 use clap::{Args, ValueEnum};
-use mantissa_core::precision::Override;
 use mantissa_core::precision::recipe::RecipeName;
+use mantissa_core::precision::{OnNonFinite, Override};
 use std::path::PathBuf;
 
 /// Shape of the learning rate after warm-up.
@@ -183,6 +183,10 @@ pub struct TrainArgs {
     /// Stop with an error when the norm of the gradients is not finite
     #[arg(long, help_heading = "Optimizer")]
     pub error_if_nonfinite: bool,
+    /// A step whose loss or gradients are not finite: skip it; stop there, saved and explained (exit code 4); or ignore it and apply it, as
+    /// PyTorch does without a scaler. A loss scaler always skips while a lower scale may help [default: skip]
+    #[arg(long, value_name = "POLICY", help_heading = "Optimizer")]
+    pub on_nonfinite: Option<OnNonFinite>,
 
     /// First loss scale [default: 65536] (f16)
     #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]

@@ -5,6 +5,7 @@ mod crash;
 mod data;
 mod dump;
 mod looking;
+mod nonfinite;
 mod precision;
 mod refusals;
 mod resume;

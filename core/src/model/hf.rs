@@ -251,8 +251,8 @@ mod tests {
     use crate::model::ModelConfig;
     use crate::optim::OptimConfig;
     use crate::optim::schedule::{Decay, Schedule};
-    use crate::precision::Recipe;
     use crate::precision::recipe::RecipeName;
+    use crate::precision::{OnNonFinite, Recipe};
     use crate::program::Kind;
     use crate::train::{TrainConfig, record};
     use std::collections::BTreeMap;
@@ -272,6 +272,7 @@ mod tests {
                 schedule: Schedule { lr: 0.1, min_lr: 0.1, warmup: 0, steps: 1, decay: Decay::Constant },
                 clip: None,
                 error_if_nonfinite: false,
+                on_nonfinite: OnNonFinite::Skip,
                 batch: 1,
                 grad_accum: 1,
                 seed: 1,

@@ -6,6 +6,7 @@ use crate::model::gpt::GptConfig;
 use crate::op::Op;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::{Decay, Schedule};
+use crate::precision::OnNonFinite;
 use crate::precision::recipe::RecipeName;
 use crate::program::{Instr, Program};
 use crate::train::{TrainConfig, record};
@@ -19,6 +20,7 @@ fn config(name: RecipeName, overrides: &[&str]) -> TrainConfig {
         schedule: Schedule { lr: 1e-3, min_lr: 1e-4, warmup: 0, steps: 10, decay: Decay::Constant },
         clip: None,
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Skip,
         batch: 2,
         grad_accum: 1,
         seed: 1,

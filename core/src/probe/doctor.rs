@@ -71,6 +71,7 @@ pub struct Doctor {
     warnings: Vec<Warning>,
     conversions: (u64, Vec<Conversion>),
     gradients: (u64, Vec<NarrowGradient>),
+    last_step: u64,
     stopped: bool,
 }
 
@@ -86,14 +87,29 @@ impl Doctor {
             warnings: Vec::new(),
             conversions: (0, Vec::new()),
             gradients: (0, Vec::new()),
+            last_step: 0,
             stopped: false,
         }
     }
 
     /// Runs one observed step. `false` says that further steps would show nothing new: weights are lost.
     pub fn step(&mut self, session: &mut Session, batch: Batch<'_>) -> Result<(StepReport, bool)> {
+        self.examine(session, |session, examiner| session.step_observed(batch, examiner))
+    }
+
+    /// Looks into the last step of `session`, which was skipped, by running it once more.
+    pub fn repeat(&mut self, session: &mut Session, batch: Batch<'_>) -> Result<(StepReport, bool)> {
+        self.examine(session, |session, examiner| session.repeat_observed(batch, examiner))
+    }
+
+    fn examine(
+        &mut self,
+        session: &mut Session,
+        run: impl FnOnce(&mut Session, &mut Examiner) -> Result<StepReport>,
+    ) -> Result<(StepReport, bool)> {
         let mut examiner = Examiner::new(session.program());
-        let report = session.step_observed(batch, &mut examiner)?;
+        let report = run(session, &mut examiner)?;
+        self.last_step = report.step;
         self.warnings.extend(self.health.observe(&report, &session.fp8_stats()?));
         let Examiner { first, conversions, gradients, .. } = examiner;
         match first {
@@ -151,6 +167,7 @@ impl Doctor {
         evidence.push(format!("writes {}: {} NaN, {} inf of {}; finite up to {:.3e}", o.value, o.nans, o.infs, o.len, o.amax));
         let (severity, ending) = match (skipped, self.recovered_at) {
             (true, Some(at)) => (Severity::Note, format!("; the step was skipped, step {at} was finite again")),
+            (true, None) if step == self.last_step => (Severity::Fatal, "; the step was skipped".to_string()),
             (true, None) => (Severity::Fatal, "; the step was skipped, and no step after it was finite".to_string()),
             (false, _) => (Severity::Fatal, String::new()),
         };

@@ -1,7 +1,7 @@
 //! Warnings from what a step reports anyway: cheap enough for every run. Each is raised once.
 //!
 //! A skipped step is no illness: a scaler that starts high skips until its scale fits. What is: a scale that falls for ever, a run that skips
-//! half its steps, gradients that are zero, fp8 tensors without a signal or that lose much of it, non-finite values nobody catches.
+//! half its steps or stands still, gradients that are zero, fp8 tensors without a signal or that lose much of it, non-finite values nobody catches.
 
 use crate::precision::Recipe;
 use crate::precision::recipe::Fp8Scaling;
@@ -32,6 +32,10 @@ const SATURATED: f32 = 0.01;
 pub enum Ailment {
     /// Loss or gradients are not finite and the step was not skipped: weights and moments are lost.
     NonFinite,
+    /// Loss or gradients are not finite; the step was skipped, though there is no loss scale to find.
+    Skipped,
+    /// Nothing has been finite for some steps, and there is no loss scale to blame.
+    Stuck,
     /// The loss scale falls step after step and nothing becomes finite.
     ScaleSpiral,
     /// The loss scale is at its floor and steps are still skipped.
@@ -146,6 +150,20 @@ impl Health {
             );
             let remedy = "start again with a lower --lr, a longer --warmup or --grad-clip 1; `mantissa doctor` names the first instruction that failed";
             found.push((Ailment::NonFinite, message, remedy.into()));
+        }
+        if r.skipped && r.loss_scale.is_none() {
+            let seen = format!("the loss is {} and grad_norm {}", r.loss, r.grad_norm);
+            let remedy = "if it comes back, lower --lr or clip (--grad-clip 1); `mantissa doctor` names the first instruction that failed";
+            found.push((
+                Ailment::Skipped,
+                format!("{seen}; the step was skipped, the weights are as before it"),
+                remedy.into(),
+            ));
+            if self.skips_in_a_row >= PATIENCE as usize {
+                let message = format!("{} steps in a row were skipped, the run stands still: {seen}", self.skips_in_a_row);
+                let remedy = "the weights lead nowhere: start again, or go back to an earlier checkpoint, with a lower --lr";
+                found.push((Ailment::Stuck, message, remedy.into()));
+            }
         }
         self.zero_in_a_row = if r.grad_norm == 0.0 { self.zero_in_a_row + 1 } else { 0 };
         if self.zero_in_a_row >= PATIENCE {
@@ -305,6 +323,16 @@ mod tests {
         let seen: Vec<Ailment> = h.observe(&bad, &[]).iter().map(|w| w.ailment).collect();
         assert_eq!(seen, [Ailment::NonFinite]);
         assert_eq!(h.observe(&StepReport { step: 5, ..bad }, &[]), []);
+    }
+
+    #[test]
+    fn skips_without_a_loss_scale_are_told_from_a_standstill() {
+        let mut h = health(RecipeName::Bf16, &[]);
+        let bad = |step| StepReport { loss: f32::NAN, found_inf: true, skipped: true, ..report(step) };
+        let spike: Vec<Warning> = [bad(1), report(2), bad(3)].iter().flat_map(|r| h.observe(r, &[])).collect();
+        assert_eq!(spike.iter().map(|w| (w.ailment, w.step)).collect::<Vec<_>>(), [(Ailment::Skipped, 1)]);
+        let stuck: Vec<Warning> = (4..20).flat_map(|s| h.observe(&bad(s), &[])).collect();
+        assert_eq!(stuck.iter().map(|w| (w.ailment, w.step)).collect::<Vec<_>>(), [(Ailment::Stuck, 7)]);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use crate::model::ModelConfig;
 use crate::model::gpt::GptConfig;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::{Decay, Schedule};
-use crate::precision::Recipe;
 use crate::precision::clip::Clip;
 use crate::precision::recipe::RecipeName;
+use crate::precision::{OnNonFinite, Recipe};
 use crate::train::{Session, TrainConfig};
 use std::sync::Arc;
 
@@ -28,6 +28,7 @@ pub(crate) fn tiny(name: RecipeName) -> TrainConfig {
         schedule: Schedule { lr: 1e-3, min_lr: 1e-3, warmup: 0, steps: 100, decay: Decay::Constant },
         clip: Some(Clip::Norm(1.0)),
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Skip,
         batch: 2,
         grad_accum: 1,
         seed: 3,
