@@ -1,10 +1,11 @@
 //! One line of JSON per step, per evaluation and per reported fp8 tensor: what `--json` prints and `events.jsonl` keeps. JSON has no NaN or infinity: such a number
-//! is `null`, and a flag beside it (`loss_nonfinite`) says why.
+//! is `null`, and a flag beside it (`loss_nonfinite`) says why. [`parse`] reads a line back.
 
 use anyhow::{Context, Result};
 use mantissa_core::program::Fp8Slot;
-use mantissa_core::telemetry::{Fp8Stats, StepReport};
-use serde::Serialize;
+use mantissa_core::telemetry::{Fp8Report, Fp8Stats, StepReport};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// What the host measured of a step.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +18,7 @@ pub struct Timing {
     pub mfu: f64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct StepEvent<'a> {
     step: u64,
     loss: Option<f32>,
@@ -42,16 +43,16 @@ struct StepEvent<'a> {
     fp8: Option<Fp8Event<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Fp8Event<'a> {
     underflow: Option<f32>,
-    underflow_tensor: &'a str,
+    underflow_tensor: Cow<'a, str>,
     saturated: Option<f32>,
-    saturated_tensor: &'a str,
+    saturated_tensor: Cow<'a, str>,
     nonfinite: Option<f32>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct EvalEvent {
     step: u64,
     val_loss: Option<f32>,
@@ -61,16 +62,16 @@ struct EvalEvent {
     val_accuracy: Option<f32>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct TensorEvent<'a> {
     step: u64,
     tensor: TensorStats<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct TensorStats<'a> {
-    name: &'a str,
-    dtype: &'static str,
+    name: Cow<'a, str>,
+    dtype: Cow<'a, str>,
     amax: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     amax_nonfinite: Option<bool>,
@@ -80,6 +81,80 @@ struct TensorStats<'a> {
     underflow: Option<f32>,
     saturated: Option<f32>,
     nonfinite: Option<f32>,
+}
+
+/// What a line of an event log says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A step. Whether it was skipped shows in the number of skipped steps only: `skipped` is `false`.
+    Step(StepReport),
+    /// An evaluation.
+    Eval {
+        /// After this step.
+        step: u64,
+        /// Loss on held-out data.
+        val_loss: f32,
+    },
+    /// Statistics of an fp8 tensor.
+    Tensor {
+        /// At this step.
+        step: u64,
+        /// The tensor.
+        name: String,
+        /// What was counted.
+        stats: Fp8Stats,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    #[serde(borrow)]
+    Step(StepEvent<'a>),
+    #[serde(borrow)]
+    Tensor(TensorEvent<'a>),
+    Eval(EvalEvent),
+}
+
+/// Reads a line; `None` if it is none of ours, such as one that was not written whole. Numbers that JSON cannot write come back as NaN.
+pub fn parse(line: &[u8]) -> Option<Event> {
+    let back = |x: Option<f32>| x.unwrap_or(f32::NAN);
+    // An absent number is told from one that is `null` by the flag beside it.
+    let given = |x: Option<f32>, nonfinite: Option<bool>| x.is_some() || nonfinite == Some(true);
+    match serde_json::from_slice(line).ok()? {
+        Line::Step(s) => given(s.loss, s.loss_nonfinite).then(|| {
+            let fp8 = s.fp8.map(|f| Fp8Report {
+                underflow: (back(f.underflow), f.underflow_tensor.into_owned()),
+                saturated: (back(f.saturated), f.saturated_tensor.into_owned()),
+                nonfinite: back(f.nonfinite),
+            });
+            Event::Step(StepReport {
+                step: s.step,
+                loss: back(s.loss),
+                lr: s.lr,
+                grad_norm: back(s.grad_norm),
+                loss_scale: s.loss_scale.map(|x| x as f32),
+                found_inf: s.found_inf,
+                skipped: false,
+                skipped_total: s.skipped,
+                growth_tracker: s.growth_tracker,
+                fp8,
+            })
+        }),
+        Line::Tensor(TensorEvent { step, tensor: t }) => {
+            let stats = Fp8Stats {
+                amax: back(t.amax),
+                scale: back(t.scale),
+                underflow: back(t.underflow),
+                saturated: back(t.saturated),
+                nonfinite: back(t.nonfinite),
+            };
+            Some(Event::Tensor { step, name: t.name.into_owned(), stats })
+        }
+        Line::Eval(e) => {
+            given(e.val_loss, e.val_loss_nonfinite).then(|| Event::Eval { step: e.step, val_loss: back(e.val_loss) })
+        }
+    }
 }
 
 /// A number, and the flag that stands beside it when JSON cannot write it.
@@ -114,9 +189,9 @@ pub fn step(report: &StepReport, timing: Timing, images: bool) -> Result<String>
         mfu: rounded(timing.mfu, 4),
         fp8: report.fp8.as_ref().map(|f| Fp8Event {
             underflow: number(f.underflow.0).0,
-            underflow_tensor: &f.underflow.1,
+            underflow_tensor: Cow::from(&f.underflow.1),
             saturated: number(f.saturated.0).0,
-            saturated_tensor: &f.saturated.1,
+            saturated_tensor: Cow::from(&f.saturated.1),
             nonfinite: number(f.nonfinite).0,
         }),
     };
@@ -128,8 +203,8 @@ pub fn tensor(step: u64, slot: &Fp8Slot, stats: &Fp8Stats) -> Result<String> {
     let (amax, amax_nonfinite) = number(stats.amax);
     let (scale, scale_nonfinite) = number(stats.scale);
     let tensor = TensorStats {
-        name: &slot.name,
-        dtype: slot.dtype.name(),
+        name: Cow::from(&slot.name),
+        dtype: Cow::from(slot.dtype.name()),
         amax,
         amax_nonfinite,
         scale,
@@ -178,7 +253,39 @@ mod tests {
             .to_string()
             + r#""scale":2.0,"underflow":0.25,"saturated":0.0,"nonfinite":1.0}}"#;
         assert_eq!(tensor(5, &slot, &stats).unwrap(), expected);
+        assert_eq!(parse(expected.as_bytes()).map(|e| matches!(e, Event::Tensor { step: 5, .. })), Some(true));
         assert_eq!(eval(5, 2.5, None).unwrap(), r#"{"step":5,"val_loss":2.5}"#);
         assert_eq!(eval(5, f32::NAN, None).unwrap(), r#"{"step":5,"val_loss":null,"val_loss_nonfinite":true}"#);
+    }
+
+    #[test]
+    fn lines_come_back() {
+        let fp8 = Fp8Report { underflow: (0.25, "a.x".into()), saturated: (0.5, "a.\u{e4}".into()), nonfinite: 0.0 };
+        let report = StepReport {
+            step: 3,
+            loss: 2.5,
+            lr: 1e-3,
+            grad_norm: 0.1,
+            loss_scale: Some(65536.0),
+            found_inf: true,
+            skipped: false,
+            skipped_total: 2,
+            growth_tracker: Some(7),
+            fp8: Some(fp8),
+        };
+        let timing = Timing { ms: 1.0, items_per_s: 2.0, mfu: 0.5 };
+        let line = step(&report, timing, true).unwrap();
+        assert_eq!(parse(line.as_bytes()), Some(Event::Step(report.clone())));
+        let lost = StepReport { loss: f32::INFINITY, ..report };
+        let line = step(&lost, timing, false).unwrap();
+        let Some(Event::Step(back)) = parse(line.as_bytes()) else { panic!("{line}") };
+        assert!(back.loss.is_nan());
+        assert_eq!(parse(br#"{"step":5,"val_loss":2.5}"#), Some(Event::Eval { step: 5, val_loss: 2.5 }));
+        for cut in 0..line.len() {
+            assert_eq!(parse(&line.as_bytes()[..cut]), None, "{cut} bytes");
+        }
+        for bad in ["{}", "[]", "7", r#"{"step":5}"#, r#"{"step":-1,"val_loss":2}"#, "\u{0}"] {
+            assert_eq!(parse(bad.as_bytes()), None, "{bad}");
+        }
     }
 }

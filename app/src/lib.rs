@@ -16,6 +16,7 @@ pub mod events;
 pub mod findings;
 pub mod prefetch;
 pub mod run_folder;
+pub mod run_log;
 pub mod sample;
 pub mod show;
 pub mod sinks;

@@ -3,6 +3,7 @@
 mod cast;
 mod crash;
 mod data;
+mod doctor;
 mod dump;
 mod looking;
 mod nonfinite;

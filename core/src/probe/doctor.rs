@@ -134,17 +134,9 @@ impl Doctor {
         if let Some((step, first, skipped)) = &self.failure {
             findings.push(self.failure(*step, first, *skipped));
         }
-        findings.extend(self.warnings.iter().map(|w| Finding {
-            severity: if self.stopped || self.recovered_at.is_none() && self.failure.is_some() {
-                Severity::Fatal
-            } else {
-                Severity::Warning
-            },
-            step: w.step,
-            problem: w.message.clone(),
-            evidence: Vec::new(),
-            remedy: w.remedy.clone(),
-        }));
+        let lost = self.stopped || self.recovered_at.is_none() && self.failure.is_some();
+        let severity = if lost { Severity::Fatal } else { Severity::Warning };
+        findings.extend(self.warnings.iter().map(|w| w.finding(severity)));
         findings.extend(self.lost_in_conversions());
         findings.extend(self.weak_gradients());
         findings.sort_by_key(|f| f.severity);

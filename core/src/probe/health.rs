@@ -3,6 +3,7 @@
 //! A skipped step is no illness: a scaler that starts high skips until its scale fits. What is: a scale that falls for ever, a run that skips
 //! half its steps or stands still, gradients that are zero, fp8 tensors without a signal or that lose much of it, non-finite values nobody catches.
 
+use super::doctor::{Finding, Severity};
 use crate::precision::Recipe;
 use crate::precision::recipe::Fp8Scaling;
 use crate::program::{Fp8Slot, Program};
@@ -23,8 +24,8 @@ const PATIENCE: u32 = 5;
 /// Steps at the start in which fp8 scales are still being found.
 const SETTLE: u64 = 3;
 /// Share of non-zero values lost to zero, and of values at the largest code, that are too many.
-const UNDERFLOW: f32 = 0.1;
-const SATURATED: f32 = 0.01;
+pub(super) const UNDERFLOW: f32 = 0.1;
+pub(super) const SATURATED: f32 = 0.01;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,6 +66,14 @@ pub struct Warning {
     pub message: String,
     /// What helps.
     pub remedy: String,
+}
+
+impl Warning {
+    /// As a finding.
+    pub(super) fn finding(&self, severity: Severity) -> Finding {
+        let (problem, remedy) = (self.message.clone(), self.remedy.clone());
+        Finding { severity, step: self.step, problem, evidence: Vec::new(), remedy }
+    }
 }
 
 impl std::fmt::Display for Warning {
