@@ -50,6 +50,7 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
         row("device", format!("{device} ({device_why})")),
         row("recipe", format!("{} ({recipe_why}): {}", train.recipe.name, recipe(&train.recipe))),
         row("model", format!("{}: {}", config.run.model, model(&train.model))),
+        row("weights", config.run.init_from.as_ref().map_or("random".to_string(), |path| format!("from {path}"))),
         row("data", data.to_string()),
         row("optimizer", optimizer(config)),
         row("non-finite", nonfinite(train)),

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Stands for data that is always there: this repository's sources, or drawn digits for an mlp.
 pub const BUILTIN: &str = "builtin";
 
+/// Stands for a model whose sizes are those of the weights it starts from.
+pub const PRETRAINED: &str = "pretrained";
+
 /// Which device to train on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -24,13 +27,16 @@ pub enum DeviceChoice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunOptions {
-    /// Preset the model came from.
+    /// Preset the model came from, or [`PRETRAINED`].
     pub model: String,
     /// Text file, folder, IDX file, or `builtin`.
     pub data: String,
     /// Hugging Face `tokenizer.json` that turns the text into tokens; bytes without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
+    /// Folder that the first weights come from; random without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<String>,
     /// Device.
     pub device: DeviceChoice,
     /// Steps between evaluations; 0 evaluates at the end only.

@@ -14,6 +14,7 @@ pub mod data;
 pub mod device;
 pub mod events;
 pub mod findings;
+pub mod init_from;
 pub mod prefetch;
 pub mod run_folder;
 pub mod run_log;

@@ -13,7 +13,7 @@ use crate::run_folder::{self, RunFolder};
 use crate::sample::{Sampler, generate};
 use crate::sinks::Sinks;
 use crate::vocabulary::Vocabulary;
-use crate::{Outcome, data, device, findings, show};
+use crate::{Outcome, data, device, findings, init_from, show};
 use anyhow::{Context, Result};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::model::ModelConfig;
@@ -66,8 +66,14 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
     let (backend, device_why) = device::open(config.run.device);
     let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
     let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
-    device::check_memory(&config.train)?;
-    let mut session = Session::new(backend.clone(), config.train.clone())?;
+    // A run that got as far as its first checkpoint has weights of its own.
+    let mut session = match resume.as_ref().is_some_and(|r| r.checkpoint.is_some()) {
+        true => {
+            device::check_memory(&config.train)?;
+            Session::new(backend.clone(), config.train.clone())?
+        }
+        false => init_from::session(backend.clone(), &config)?,
+    };
     let (folder, resumed) = match resume {
         None => (RunFolder::create(args.out.as_deref(), &config)?, None),
         Some(resume) => {

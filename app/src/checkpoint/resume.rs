@@ -41,13 +41,13 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
     // Locked before anything is read: the files of a run that another process still writes may be removed at any moment.
     let folder = RunFolder::open(&run)?;
     let mut args = args.clone();
-    args.config = Some(run.join(CONFIG));
+    args.step.config = Some(run.join(CONFIG));
     let config = resolve::resolve(&args)?.config;
     let mut notes = Vec::new();
     let changed = differences(&stored, &config)?;
     let decides = |entry: &str| {
         (entry.starts_with("train.") && !MAY_CHANGE.contains(&entry))
-            || matches!(entry, "run.data" | "run.model" | "run.tokenizer")
+            || matches!(entry, "run.data" | "run.model" | "run.tokenizer" | "run.init_from")
     };
     // Another model or recipe changes many entries: its name says it best.
     let refused = changed.iter().filter(|(entry, ..)| decides(entry)).min_by_key(|(entry, ..)| {

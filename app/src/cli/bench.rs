@@ -108,7 +108,7 @@ struct Peaks {
 /// `mantissa bench`.
 pub fn command(args: &BenchArgs) -> Result<Outcome> {
     refuse_unused("bench", &args.run)?;
-    if args.run.recipe.is_some() {
+    if args.run.step.recipe.is_some() {
         bail!("--recipe: `bench` takes a list, --recipes");
     }
     for (i, name) in args.recipes.iter().enumerate() {

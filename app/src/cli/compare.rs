@@ -93,7 +93,7 @@ struct RowJson<'a> {
 /// `mantissa compare`.
 pub fn command(args: &CompareArgs) -> Result<Outcome> {
     refuse_unused("compare", &args.run)?;
-    if args.run.recipe.is_some() {
+    if args.run.step.recipe.is_some() {
         bail!("--recipe: `compare` takes two recipes, --a and --b");
     }
     let (steps, flags) = take_steps(&args.run, DEFAULT_STEPS);

@@ -9,7 +9,7 @@ use crate::config::RunConfig;
 use crate::events::Event;
 use crate::run_folder::CONFIG;
 use crate::run_log::{self, Counts};
-use crate::{Outcome, device, findings, show};
+use crate::{Outcome, device, findings, init_from, show};
 use anyhow::{Result, bail};
 use clap::Args;
 use mantissa_core::probe::doctor::{Doctor, Finding, Severity};
@@ -87,7 +87,7 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
     refuse_unused("doctor", &args.run)?;
     let (steps, mut flags) = take_steps(&args.run, DEFAULT_STEPS);
     if let Some(folder) = &args.folder {
-        flags.config = Some(folder.join(CONFIG));
+        flags.step.config = Some(folder.join(CONFIG));
         if !folder.join(CONFIG).is_file() {
             bail!("doctor: expected the folder of a run, with {CONFIG}, found none: {}", folder.display());
         }
@@ -95,12 +95,17 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
     let mut runs = [resolve::resolve(&flags)?];
     let bench = (!args.no_run).then(|| Bench::new(&mut runs)).transpose();
     let [Resolved { config, .. }] = runs;
-    device::check_memory(&config.train)?;
-    let mut session = Session::new(device::open(config.run.device).0, config.train.clone())?;
+    let (backend, _) = device::open(config.run.device);
     let mut places = Places::new();
-    let past = match &args.folder {
-        Some(folder) => Some(look_back(folder, &config, &mut session, &mut places)?),
-        None => None,
+    let (session, past) = match &args.folder {
+        None => (init_from::session(backend, &config)?, None),
+        Some(folder) => {
+            device::check_memory(&config.train)?;
+            let mut session = Session::new(backend.clone(), config.train.clone())?;
+            let past = look_back(folder, &config, &mut session, &mut places)?;
+            let begun = past.checkpoint.is_some() || args.no_run;
+            (if begun { session } else { init_from::session(backend, &config)? }, Some(past))
+        }
     };
     let first = session.steps();
     let (observed, last) = match bench.and_then(|b| b.map(|b| b.attach(session)).transpose()) {

@@ -5,6 +5,7 @@
 //! 1e-8, decay on tensors of rank 2 and more, constant learning rate.
 
 use crate::checkpoint::model::{self, MODEL};
+use crate::checkpoint::parts::Parts;
 use crate::checkpoint::tensors::{self, Source, TensorFile, swap_if_big_endian};
 use crate::config::DeviceChoice;
 use crate::run_folder::replace;
@@ -80,7 +81,7 @@ impl Tokens {
     fn read(path: &Path) -> Result<Tokens> {
         let file = TensorFile::open(path)?;
         let bad = |expected: &str, found: String| anyhow!("{TOKENS}: expected {expected}, found {found}: {}", path.display());
-        let shape = file.info(TOKENS).ok_or_else(|| bad("a tensor of that name", "none".into()))?.shape.clone();
+        let shape = file.shape(TOKENS).ok_or_else(|| bad("a tensor of that name", "none".into()))?.to_vec();
         let &[steps, batch, row] = shape.as_slice() else { return Err(bad("shape [N, B, T+1]", format!("{shape:?}"))) };
         if steps == 0 || batch == 0 || row < 2 {
             return Err(bad("at least one step, row and target", format!("{shape:?}")));
@@ -160,7 +161,7 @@ pub fn command(args: &DumpArgs) -> Result<Outcome> {
         seed: SEED,
     };
     config.validate()?;
-    let weights = model::open_weights(&args.model)?;
+    let weights = Parts::open(&args.model)?;
     let (backend, _) = device::open(DeviceChoice::Auto);
     let types = [Ty::new(DType::U32, [tokens.batch, tokens.row - 1]), Ty::new(DType::U32, [tokens.batch, tokens.row - 1])];
     let mut session = Session::capturing(backend, config, types)?;

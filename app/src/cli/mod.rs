@@ -15,11 +15,9 @@ pub mod several;
 pub mod text;
 pub mod train_args;
 
-pub use train_args::TrainArgs;
+pub use train_args::{StepArgs, TrainArgs};
 
 use clap::{Args, Parser, Subcommand};
-use mantissa_core::precision::Override;
-use mantissa_core::precision::recipe::RecipeName;
 use std::path::PathBuf;
 
 /// Mixed-precision training you can see through.
@@ -56,52 +54,6 @@ pub enum Command {
     Doctor(Box<doctor::DoctorArgs>),
     /// Time recipes in turn: ms a step, throughput, memory, time by operation.
     Bench(Box<bench::BenchArgs>),
-}
-
-/// Flags that name a training step: those of `train` that decide what is recorded.
-#[derive(Clone, Debug, Default, Args)]
-pub struct ModelArgs {
-    /// Preset: gpt-tiny, gpt-mini, gpt2-124m or mlp [default: gpt-tiny]
-    #[arg(long, value_name = "NAME")]
-    pub model: Option<String>,
-    /// Precision: f32, tf32, bf16, f16, fp8-delayed, fp8-current or mxfp8 [default: bf16]
-    #[arg(long, value_name = "NAME")]
-    pub recipe: Option<RecipeName>,
-    /// Sequences or images per micro-step [default: the preset's, 16 for gpt-tiny]
-    #[arg(long, value_name = "N")]
-    pub batch_size: Option<usize>,
-    /// Tokens per sequence; sets the model's context [default: the preset's, 128 for gpt-tiny]
-    #[arg(long, value_name = "N")]
-    pub seq_len: Option<usize>,
-    /// Micro-steps per step [default: 1]
-    #[arg(long, value_name = "N")]
-    pub grad_accum: Option<usize>,
-    /// Precision of the scopes that match a glob: f32, tf32, bf16, f16 or fp8; the last match wins. May be repeated
-    #[arg(long = "override", value_name = "SCOPE=DTYPE")]
-    pub overrides: Vec<Override>,
-    /// Read settings from a TOML file, such as the config.toml of a run; flags win over it
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Set one entry of the config, such as train.model.layers=12. May be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-}
-
-impl ModelArgs {
-    /// As flags of `train`.
-    pub fn as_train(&self) -> TrainArgs {
-        TrainArgs {
-            model: self.model.clone(),
-            recipe: self.recipe,
-            batch_size: self.batch_size,
-            seq_len: self.seq_len,
-            grad_accum: self.grad_accum,
-            overrides: self.overrides.clone(),
-            config: self.config.clone(),
-            set: self.set.clone(),
-            ..TrainArgs::default()
-        }
-    }
 }
 
 /// Flags of `sample`.

@@ -5,7 +5,9 @@
 
 use super::overlay;
 use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainArgs};
-use crate::config::{BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DeviceChoice, RunConfig, RunOptions};
+use crate::config::{BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DeviceChoice, PRETRAINED, RunConfig, RunOptions};
+use crate::data::token_files;
+use crate::init_from::{self, Source};
 use crate::sinks;
 use anyhow::{Context, Result, bail};
 use mantissa_core::model::ModelConfig;
@@ -18,11 +20,14 @@ use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::recipe::{Fp8Format, Fp8Scaling, RecipeName};
 use mantissa_core::train::TrainConfig;
 use mantissa_core::{Error, Result as CoreResult};
+use std::path::Path;
 use toml::{Table, Value};
 
 /// Recipe when none is named.
 pub const DEFAULT_RECIPE: RecipeName = RecipeName::Bf16;
 const DEFAULT_MODEL: &str = "gpt-tiny";
+/// Sequences per micro-step of a model from other weights.
+const PRETRAINED_BATCH: usize = 4;
 const DEFAULT_STEPS: u64 = 1000;
 const DEFAULT_WARMUP: u64 = 20;
 const DEFAULT_SEED: u64 = 1337;
@@ -60,38 +65,52 @@ pub struct Resolved {
 
 /// The config that the flags of `train` ask for.
 pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
-    let mut over = overlay::read(args.config.as_deref(), &args.set)?;
+    let mut over = overlay::read(args.step.config.as_deref(), &args.step.set)?;
     let complete = TRAIN_KEYS.iter().all(|k| overlay::get(&over, &format!("train.{k}")).is_some());
 
-    let preset = pick(args.model.as_deref(), &mut over, "run.model", &["train.model", "train.batch"], DEFAULT_MODEL);
-    let asked = args.recipe.is_some() || overlay::get(&over, "train.recipe.name").is_some();
+    let source = match (&args.init_from, overlay::get(&over, "train.model")) {
+        (Some(path), None) => Some(init_from::open(Path::new(path))?),
+        // A complete config has the sizes; its weights may be gone by now.
+        (Some(_), Some(_)) | (None, _) => None,
+    };
+    let model = if source.is_some() { PRETRAINED } else { DEFAULT_MODEL };
+    let preset = pick(args.step.model.as_deref(), &mut over, "run.model", &["train.model", "train.batch"], model);
+    let asked = args.step.recipe.is_some() || overlay::get(&over, "train.recipe.name").is_some();
     let recipe_why = if asked { "as asked" } else { DEFAULT_RECIPE_WHY };
     let recipe =
-        pick(args.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
+        pick(args.step.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
     let optim = pick(args.optim.map(optim_name), &mut over, "train.optim.kind", &["train.optim"], "adamw");
 
+    let sizes_in_config = overlay::get(&over, "train.model").is_some();
+    if preset == PRETRAINED && source.is_none() && !sizes_in_config {
+        bail!("--model {PRETRAINED}: expected --init-from DIR, which has the sizes of the model");
+    }
     lift_overrides(&mut over)?;
-    let base = defaults(&preset, recipe.parse()?, &optim)?;
+    let base = defaults(&preset, source.as_ref(), recipe.parse()?, &optim)?;
     let mut table = Table::try_from(&base).context("defaults as TOML")?;
     if complete || overlay::get(&over, "train.clip").is_some() {
         overlay::remove(&mut table, "train.clip");
     }
+    if preset == PRETRAINED && source.is_none() {
+        overlay::remove(&mut table, "train.model");
+    }
     overlay::merge(&mut table, &over);
-    let what = args.config.as_ref().map_or("--set".to_string(), |p| p.display().to_string());
+    let what = args.step.config.as_ref().map_or("--set".to_string(), |p| p.display().to_string());
     let mut config: RunConfig = serde_path_to_error::deserialize(table).map_err(|e| {
         let problem = e.inner().message().trim_end().to_string();
         anyhow::anyhow!("config: `{}`: {problem}: {what}", e.path())
     })?;
 
+    put_from(&mut config.run, args, source.as_ref());
     let given = |path: &str| overlay::get(&over, path).is_some();
     apply_run(args, &mut config, given("run.sample_tokens"));
     apply_model(args, &mut config)?;
     apply_train(args, &mut config, given("train.schedule.min_lr"), given("train.schedule.warmup"))?;
     apply_scaler(args, &mut config.train.recipe)?;
     apply_fp8(args, &mut config.train.recipe)?;
-    config.train.recipe.overrides.extend(args.overrides.iter().cloned());
+    config.train.recipe.overrides.extend(args.step.overrides.iter().cloned());
     check(args, &config)?;
-    let vocab_given = args.vocab.is_some() || given("train.model.vocab");
+    let vocab_given = args.vocab.is_some() || given("train.model.vocab") || config.run.init_from.is_some();
     Ok(Resolved { config, recipe_why, vocab_given })
 }
 
@@ -141,8 +160,13 @@ fn optim_name(arg: OptimArg) -> &'static str {
     }
 }
 
-fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> {
-    let (model, batch) = ModelConfig::preset(preset)?;
+fn defaults(preset: &str, source: Option<&Source>, recipe: RecipeName, optim: &str) -> Result<RunConfig> {
+    let (model, batch) = match source.filter(|_| preset == PRETRAINED) {
+        Some(source) => (source.model.clone(), PRETRAINED_BATCH),
+        // Its config holds every size.
+        None if preset == PRETRAINED => (ModelConfig::preset(DEFAULT_MODEL)?.0, PRETRAINED_BATCH),
+        None => ModelConfig::preset(preset)?,
+    };
     let optim = match optim {
         "adamw" => OptimConfig::adamw(),
         "adam" => OptimConfig::adam(),
@@ -152,6 +176,7 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
     let lr = match optim {
         OptimConfig::Sgd { .. } => 0.05,
         OptimConfig::AdamW { .. } | OptimConfig::Adam { .. } if preset == "gpt2-124m" => 6e-4,
+        OptimConfig::AdamW { .. } | OptimConfig::Adam { .. } if preset == PRETRAINED => 3e-5,
         OptimConfig::AdamW { .. } | OptimConfig::Adam { .. } => 1e-3,
     };
     let schedule =
@@ -161,6 +186,7 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
             model: preset.to_string(),
             data: BUILTIN.into(),
             tokenizer: None,
+            init_from: None,
             device: DeviceChoice::Auto,
             eval_every: DEFAULT_EVAL_EVERY,
             eval_batches: DEFAULT_EVAL_BATCHES,
@@ -193,6 +219,18 @@ fn put<T: Clone>(place: &mut T, flag: &Option<T>) {
     }
 }
 
+/// Where weights come from, and the tokenizer that they bring along for texts.
+fn put_from(run: &mut RunOptions, args: &TrainArgs, source: Option<&Source>) {
+    if args.init_from.is_some() {
+        run.init_from = args.init_from.clone();
+    }
+    let data = args.data.as_ref().unwrap_or(&run.data);
+    let is_text = data == BUILTIN || token_files::find(Path::new(data)).is_none();
+    if run.tokenizer.is_none() && is_text {
+        run.tokenizer = source.and_then(|s| s.tokenizer.as_ref()).map(|file| file.display().to_string());
+    }
+}
+
 fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool) {
     let run = &mut config.run;
     put(&mut run.data, &args.data);
@@ -212,7 +250,7 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
         run.sample_tokens = n;
     } else if !sample_tokens_given && matches!(config.train.model, ModelConfig::Gpt(_)) {
         // A token of the large model takes seconds on a CPU: only on request.
-        let quick = run.model != "gpt2-124m";
+        let quick = run.model != "gpt2-124m" && run.model != PRETRAINED;
         if run.sample_every > 0 || (run.data == BUILTIN && quick) {
             run.sample_tokens = DEFAULT_SAMPLE_TOKENS;
         }
@@ -222,13 +260,13 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
 fn apply_model(args: &TrainArgs, config: &mut RunConfig) -> CoreResult<()> {
     match &mut config.train.model {
         ModelConfig::Gpt(gpt) => {
-            put(&mut gpt.context, &args.seq_len);
+            put(&mut gpt.context, &args.step.seq_len);
             put(&mut gpt.vocab, &args.vocab);
             put(&mut gpt.dropout, &args.dropout.map(|p| p as f32));
         }
         ModelConfig::Mlp(_) => {
             let gpt_only = [
-                ("--seq-len", args.seq_len.is_some()),
+                ("--seq-len", args.step.seq_len.is_some()),
                 ("--dropout", args.dropout.is_some()),
                 ("--vocab", args.vocab.is_some()),
                 ("--tokenizer", config.run.tokenizer.is_some()),
@@ -250,8 +288,8 @@ fn apply_model(args: &TrainArgs, config: &mut RunConfig) -> CoreResult<()> {
 
 fn apply_train(args: &TrainArgs, config: &mut RunConfig, min_lr_given: bool, warmup_given: bool) -> CoreResult<()> {
     let train = &mut config.train;
-    put(&mut train.batch, &args.batch_size);
-    put(&mut train.grad_accum, &args.grad_accum);
+    put(&mut train.batch, &args.step.batch_size);
+    put(&mut train.grad_accum, &args.step.grad_accum);
     put(&mut train.seed, &args.seed);
     let schedule = &mut train.schedule;
     put(&mut schedule.steps, &args.steps);
@@ -450,14 +488,14 @@ mod tests {
         let path = dir.path().join("config.toml");
         for recipe in RecipeName::ALL {
             let first = with(|a| {
-                a.recipe = Some(recipe);
+                a.step.recipe = Some(recipe);
                 a.grad_clip = Some(0.0);
                 a.steps = Some(7);
-                a.seq_len = Some(32);
+                a.step.seq_len = Some(32);
             })
             .unwrap();
             std::fs::write(&path, first.to_toml().unwrap()).unwrap();
-            assert_eq!(with(|a| a.config = Some(path.clone())).unwrap(), first, "{recipe}");
+            assert_eq!(with(|a| a.step.config = Some(path.clone())).unwrap(), first, "{recipe}");
         }
     }
 
@@ -467,8 +505,8 @@ mod tests {
         let path = dir.path().join("c.toml");
         std::fs::write(&path, "[train]\nbatch = 2\ngrad_accum = 3\n[train.schedule]\nsteps = 50\nlr = 1e-2\n").unwrap();
         let c = with(|a| {
-            a.config = Some(path);
-            a.set = vec!["train.grad_accum=4".into(), "train.schedule.steps=60".into()];
+            a.step.config = Some(path);
+            a.step.set = vec!["train.grad_accum=4".into(), "train.schedule.steps=60".into()];
             a.steps = Some(70);
         })
         .unwrap();
@@ -481,14 +519,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.toml");
         let first = with(|a| {
-            a.recipe = Some(RecipeName::Fp8Delayed);
+            a.step.recipe = Some(RecipeName::Fp8Delayed);
             a.amax_history = Some(16);
         });
         std::fs::write(&path, first.unwrap().to_toml().unwrap()).unwrap();
         let c = with(|a| {
-            a.config = Some(path);
-            a.recipe = Some(RecipeName::F16);
-            a.model = Some("gpt-mini".into());
+            a.step.config = Some(path);
+            a.step.recipe = Some(RecipeName::F16);
+            a.step.model = Some("gpt-mini".into());
             a.init_scale = Some(1024.0);
         })
         .unwrap();
@@ -506,9 +544,9 @@ mod tests {
         assert!(message(|a| a.margin = Some(1)).contains("--margin: expected the recipe fp8-delayed"));
         assert!(message(|a| a.mx_scale_rule = Some(MxArg::Floor)).contains("mxfp8"));
         assert!(message(|a| a.fp8_format = Some(FormatArg::E4m3)).contains("an fp8 recipe"));
-        assert!(message(|a| a.set = vec!["train.bacth=3".into()]).contains("bacth"));
-        assert!(message(|a| a.batch_size = Some(0)).contains("batch"));
-        assert!(message(|a| a.model = Some("gpt-huge".into())).contains("gpt-tiny"));
-        assert!(message(|a| a.set = vec!["train.model.width=16777216".into()]).contains("elements"));
+        assert!(message(|a| a.step.set = vec!["train.bacth=3".into()]).contains("bacth"));
+        assert!(message(|a| a.step.batch_size = Some(0)).contains("batch"));
+        assert!(message(|a| a.step.model = Some("gpt-huge".into())).contains("gpt-tiny"));
+        assert!(message(|a| a.step.set = vec!["train.model.width=16777216".into()]).contains("elements"));
     }
 }

@@ -3,7 +3,7 @@
 use super::TrainArgs;
 use super::resolve::{self, Resolved};
 use crate::config::RunConfig;
-use crate::{data, device};
+use crate::{data, init_from};
 use anyhow::{Context, Result, bail};
 use mantissa_core::backend::Backend;
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
@@ -41,7 +41,8 @@ pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
 
 /// The config of a run in recipe `name`, one of `all`. A flag that only some recipes take reaches those; one that none takes is refused.
 pub fn resolve_for(args: &TrainArgs, name: RecipeName, all: &[RecipeName]) -> Result<Resolved> {
-    let mut own = TrainArgs { recipe: Some(name), ..args.clone() };
+    let mut own = args.clone();
+    own.step.recipe = Some(name);
     let left_to_others =
         |takes: fn(&Recipe) -> bool| !takes(&Recipe::new(name)) && all.iter().any(|other| takes(&Recipe::new(*other)));
     if left_to_others(|r| r.scaler.is_some()) {
@@ -83,8 +84,7 @@ impl Bench {
 
     /// A run over the data, from its start.
     pub fn run(&self, backend: Arc<dyn Backend>, config: &RunConfig) -> Result<Run> {
-        device::check_memory(&config.train)?;
-        self.attach(Session::new(backend, config.train.clone())?)
+        self.attach(init_from::session(backend, config)?)
     }
 
     /// A session that goes on over the data.

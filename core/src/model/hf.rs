@@ -15,6 +15,8 @@ pub const PREFIX: &str = "transformer.";
 pub const HEAD: &str = "lm_head.weight";
 /// The token embedding.
 pub const EMBEDDING: &str = "transformer.wte.weight";
+/// The position table, a row for each place of the context.
+pub const POSITIONS: &str = "transformer.wpe.weight";
 /// `model_type` in `config.json`.
 const MODEL_TYPE: &str = "gpt2";
 /// Class in `architectures`.

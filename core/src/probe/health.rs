@@ -258,25 +258,11 @@ mod tests {
     use super::*;
     use crate::DType;
     use crate::precision::recipe::RecipeName;
+    use crate::probe::testing::report;
 
     fn health(name: RecipeName, slots: &[&str]) -> Health {
         let fp8_slots = slots.iter().map(|n| Fp8Slot { name: n.to_string(), dtype: DType::E4m3 }).collect();
         Health::new(&Recipe::new(name), &Program { fp8_slots, ..Program::default() })
-    }
-
-    fn report(step: u64) -> StepReport {
-        StepReport {
-            step,
-            loss: 2.0,
-            lr: 1e-3,
-            grad_norm: 1.0,
-            loss_scale: None,
-            found_inf: false,
-            skipped: false,
-            skipped_total: 0,
-            growth_tracker: None,
-            fp8: None,
-        }
     }
 
     fn skipped(step: u64, scale: f32) -> StepReport {

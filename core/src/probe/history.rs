@@ -241,6 +241,7 @@ mod tests {
     use super::*;
     use crate::DType;
     use crate::precision::recipe::RecipeName;
+    use crate::probe::testing;
     use crate::rng::Rng;
     use crate::telemetry::Fp8Report;
 
@@ -250,18 +251,7 @@ mod tests {
     }
 
     fn report(step: u64, loss: f32) -> StepReport {
-        StepReport {
-            step,
-            loss,
-            lr: 1e-3,
-            grad_norm: 1.0,
-            loss_scale: None,
-            found_inf: false,
-            skipped: false,
-            skipped_total: 0,
-            growth_tracker: None,
-            fp8: None,
-        }
+        StepReport { loss, ..testing::report(step) }
     }
 
     /// Findings about a run whose loss is `loss(step)` and noise of 0.1.
