@@ -41,7 +41,11 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
     let plan = session.plan();
     // Evaluation shares weights and states and has buffers of its own.
     let eval = MemoryPlan::new(&record::eval_step(train)?, &plan.layout)?.buffers.iter().map(|b| b.size).sum();
-    let purposes = plan.bytes_by_purpose().into_iter().map(|(p, bytes)| (p.name(), bytes)).chain([("evaluation", eval)]);
+    let purposes = plan
+        .bytes_by_purpose()
+        .into_iter()
+        .map(|(p, bytes)| (p.name(), bytes))
+        .chain([("evaluation", eval), ("scratch", session.scratch_bytes())]);
     let parts: Vec<String> = purposes.map(|(name, bytes)| format!("{name} {}", show::mebibytes(bytes))).collect();
     let flops = session.program().step_cost().flops as f64;
     let row = |name: &str, text: String| format!("{name:<12} {text}");
@@ -61,7 +65,10 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
             "peak",
             format!("{}FLOP/s ({}); a step takes {}FLOP", show::spaced(peak.flops_per_s), peak.source, show::spaced(flops)),
         ),
-        row("memory", format!("{} planned: {}", show::mebibytes(plan.total_bytes() + eval), parts.join(", "))),
+        row(
+            "memory",
+            format!("{} planned: {}", show::mebibytes(plan.total_bytes() + eval + session.scratch_bytes()), parts.join(", ")),
+        ),
         row("run folder", folder.display().to_string()),
         row("seed", train.seed.to_string()),
         row("kernel set", mantissa_core::cpu::KERNEL_SET.to_string()),

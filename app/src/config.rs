@@ -2,6 +2,7 @@
 //!
 //! It is printed by `--print-config`, stored as `config.toml` in the run folder and accepted back by `--config`.
 
+use crate::cli::resolve::check_sizes;
 use crate::sinks::{self, LogKind};
 use anyhow::{Context, Result};
 use mantissa_core::train::TrainConfig;
@@ -93,7 +94,7 @@ impl RunConfig {
     /// From a complete TOML document.
     pub fn from_toml(text: &str) -> Result<RunConfig> {
         let config: RunConfig = toml::from_str(text)?;
-        config.train.validate()?;
+        check_sizes(&config.train)?;
         Ok(config)
     }
 }

@@ -391,6 +391,7 @@ impl<'a> Run<'a> {
         let mut sampler = Sampler {
             temperature: SAMPLE_TEMPERATURE,
             top_k: 0,
+            top_p: 1.0,
             rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample"),
         };
         let mut tokens = Vec::new();

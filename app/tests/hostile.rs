@@ -184,6 +184,11 @@ fn tokenizer_files() {
 }
 
 #[test]
+fn checkpoint_folders() {
+    check(targets::checkpoint, targets::whole_checkpoints());
+}
+
+#[test]
 fn programs() {
     // Here any bytes are edits of a recorded Program.
     check(targets::program, vec![vec![0; 8], (0..=255).collect()]);

@@ -2,6 +2,7 @@
 //! keep of them.
 
 use super::tensors::Digest;
+use crate::cli::resolve::check_sizes;
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::cpu::KERNEL_SET;
 use mantissa_core::data::Dataset;
@@ -108,7 +109,7 @@ impl State {
             None => bail!("version: expected {VERSION}, found none"),
         }
         let state: State = serde_path_to_error::deserialize(value).map_err(|e| anyhow!("{}: {}", e.path(), e.inner()))?;
-        state.config.validate()?;
+        check_sizes(&state.config)?;
         let config = &state.config;
         let agree = |name: &str, expected: u64, found: u64| {
             if expected == found { Ok(()) } else { Err(anyhow!("{name}: expected {expected}, found {found}")) }

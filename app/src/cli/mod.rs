@@ -59,15 +59,21 @@ pub enum Command {
 /// Flags of `sample`.
 #[derive(Debug, Args)]
 pub struct SampleArgs {
-    /// Run folder, or one of its checkpoints [default: the run under runs/ that saved weights last]
+    /// Run folder, one of its checkpoints, or a Hugging Face GPT-2 folder [default: the run under runs/ that saved weights last]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
-    /// Hugging Face tokenizer.json [default: what the run was trained with]
+    /// Hugging Face tokenizer.json [default: what the run was trained with, or the one in the folder]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Text to go on from [default: a line break]
     #[arg(long, value_name = "TEXT", default_value = "\n", hide_default_value = true)]
     pub prompt: String,
+    /// Go on from the text of a file
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub prompt_file: Option<PathBuf>,
+    /// Texts to write, each from a seed of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub samples: u64,
     /// Tokens to write
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub tokens: usize,
@@ -77,6 +83,9 @@ pub struct SampleArgs {
     /// Draw among this many likeliest tokens; 0 draws among all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub top_k: usize,
+    /// Draw among the fewest likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
+    pub top_p: f64,
     /// Seed of the draws
     #[arg(long, value_name = "N", default_value_t = 1337)]
     pub seed: u64,
@@ -88,6 +97,14 @@ pub(crate) fn finite(text: &str) -> Result<f64, String> {
         Ok(x) if x.is_finite() => Ok(x),
         Ok(x) => Err(format!("expected a finite number, got {x}")),
         Err(_) => Err("expected a number".into()),
+    }
+}
+
+/// A number above 0, at most 1.
+fn share(text: &str) -> Result<f64, String> {
+    match finite(text)? {
+        x if x > 0.0 && x <= 1.0 => Ok(x),
+        x => Err(format!("expected a number above 0 and at most 1, got {x}")),
     }
 }
 

@@ -69,7 +69,7 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     let complete = TRAIN_KEYS.iter().all(|k| overlay::get(&over, &format!("train.{k}")).is_some());
 
     let source = match (&args.init_from, overlay::get(&over, "train.model")) {
-        (Some(path), None) => Some(init_from::open(Path::new(path))?),
+        (Some(path), None) => Some(init_from::open(Path::new(path)).context("--init-from")?),
         // A complete config has the sizes; its weights may be gone by now.
         (Some(_), Some(_)) | (None, _) => None,
     };
@@ -227,7 +227,7 @@ fn put_from(run: &mut RunOptions, args: &TrainArgs, source: Option<&Source>) {
     let data = args.data.as_ref().unwrap_or(&run.data);
     let is_text = data == BUILTIN || token_files::find(Path::new(data)).is_none();
     if run.tokenizer.is_none() && is_text {
-        run.tokenizer = source.and_then(|s| s.tokenizer.as_ref()).map(|file| file.display().to_string());
+        run.tokenizer = source.and_then(Source::tokenizer).map(|file| file.display().to_string());
     }
 }
 
@@ -432,6 +432,11 @@ fn check(args: &TrainArgs, config: &RunConfig) -> CoreResult<()> {
     if args.grad_clip == Some(0.0) && args.adaptive_clip.is_some() {
         return Err(Error::config("--adaptive-clip", "a positive --grad-clip as its first limit", "--grad-clip 0"));
     }
+    check_sizes(train)
+}
+
+/// Refuses sizes whose products leave 64-bit arithmetic, or that only a damaged file can mean.
+pub fn check_sizes(train: &TrainConfig) -> CoreResult<()> {
     // Elements of the largest activation row and of the largest weight.
     let (widest, weight) = match &train.model {
         ModelConfig::Gpt(gpt) => {

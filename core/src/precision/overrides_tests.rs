@@ -58,6 +58,7 @@ fn bad_patterns_and_dtypes_say_what_is_wrong() {
     assert!(text("gpt.head=fp4").contains("f32, tf32, bf16, f16, fp8"));
     assert!(text("gpt.h[0=f32").contains("unclosed character class"), "{}", text("gpt.h[0=f32"));
     assert!(text("=f32").contains("empty"));
+    assert!(text("(root)=f32").contains("f32 under every recipe"));
     assert!(text("gpt/head=f32").contains("'/'"));
     let fp8 = config(RecipeName::Bf16, &["gpt.head=fp8"]);
     assert!(fp8.validate().expect_err("no fp8").to_string().contains("the recipe has no fp8 scaling"));

@@ -6,6 +6,7 @@ use super::phase::Phase;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::precision::Recipe;
+use crate::precision::overrides::ROOT;
 use crate::telemetry::StepReport;
 use crate::train::Session;
 use crate::train::session::Batch;
@@ -170,7 +171,7 @@ impl Doctor {
     fn failure_remedy(&self, first: &NonFinite, skipped: bool) -> String {
         let island = |text: &str| match first.scope.as_str() {
             // The root has no name that an override could take.
-            "" | "(root)" => text.to_string(),
+            ROOT => text.to_string(),
             scope => format!("{text}; or keep it in f32 (--override {scope}=f32)"),
         };
         if !first.is_origin() && first.inputs.iter().any(|r| r.kind == "input") {

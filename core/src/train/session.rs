@@ -103,6 +103,11 @@ impl Session {
         self.train.executable.plan()
     }
 
+    /// Bytes that the device takes for the training step on top of the plan.
+    pub fn scratch_bytes(&self) -> usize {
+        self.train.executable.scratch_bytes()
+    }
+
     /// Weights and states.
     pub fn memory(&self) -> &Arc<dyn Memory> {
         &self.memory
