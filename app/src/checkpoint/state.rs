@@ -2,7 +2,7 @@
 //! keep of them.
 
 use super::tensors::Digest;
-use crate::cli::resolve::check_sizes;
+use crate::config::check_sizes;
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::cpu::KERNEL_SET;
 use mantissa_core::data::Dataset;

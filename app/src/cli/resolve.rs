@@ -5,7 +5,9 @@
 
 use super::overlay;
 use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainArgs};
-use crate::config::{BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DeviceChoice, PRETRAINED, RunConfig, RunOptions};
+use crate::config::{
+    BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DeviceChoice, PRETRAINED, RunConfig, RunOptions, check_sizes,
+};
 use crate::data::token_files;
 use crate::init_from::{self, Source};
 use crate::sinks;
@@ -40,10 +42,7 @@ const MIN_LR_SHARE: f64 = 0.1;
 /// Norms that adaptive clipping remembers.
 const ADAPTIVE_WINDOW: usize = 100;
 const SGD_MOMENTUM: f64 = 0.9;
-/// Bounds that keep every size of a run far from the limits of 64-bit arithmetic; memory decides long before them.
-const MAX_SEQ_LEN: usize = 1 << 20;
-const MAX_LAYERS: usize = 4096;
-const MAX_ELEMENTS: u128 = 1 << 42;
+/// Largest evaluation.
 const MAX_EVAL_BATCHES: usize = 1_000_000;
 
 /// Every key that `train` must hold to count as complete.
@@ -68,11 +67,10 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     let mut over = overlay::read(args.step.config.as_deref(), &args.step.set)?;
     let complete = TRAIN_KEYS.iter().all(|k| overlay::get(&over, &format!("train.{k}")).is_some());
 
-    let source = match (&args.init_from, overlay::get(&over, "train.model")) {
-        (Some(path), None) => Some(init_from::open(Path::new(path)).context("--init-from")?),
-        // A complete config has the sizes; its weights may be gone by now.
-        (Some(_), Some(_)) | (None, _) => None,
-    };
+    let from = args.init_from.as_deref().or(overlay::get_str(&over, "run.init_from"));
+    // A complete config has the sizes; its weights may be gone by now.
+    let from = from.filter(|_| !complete).map(|path| init_from::open(Path::new(path)).context("--init-from"));
+    let source = from.transpose()?;
     let model = if source.is_some() { PRETRAINED } else { DEFAULT_MODEL };
     let preset = pick(args.step.model.as_deref(), &mut over, "run.model", &["train.model", "train.batch"], model);
     let asked = args.step.recipe.is_some() || overlay::get(&over, "train.recipe.name").is_some();
@@ -81,8 +79,7 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
         pick(args.step.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
     let optim = pick(args.optim.map(optim_name), &mut over, "train.optim.kind", &["train.optim"], "adamw");
 
-    let sizes_in_config = overlay::get(&over, "train.model").is_some();
-    if preset == PRETRAINED && source.is_none() && !sizes_in_config {
+    if preset == PRETRAINED && source.is_none() && !complete {
         bail!("--model {PRETRAINED}: expected --init-from DIR, which has the sizes of the model");
     }
     lift_overrides(&mut over)?;
@@ -433,36 +430,6 @@ fn check(args: &TrainArgs, config: &RunConfig) -> CoreResult<()> {
         return Err(Error::config("--adaptive-clip", "a positive --grad-clip as its first limit", "--grad-clip 0"));
     }
     check_sizes(train)
-}
-
-/// Refuses sizes whose products leave 64-bit arithmetic, or that only a damaged file can mean.
-pub fn check_sizes(train: &TrainConfig) -> CoreResult<()> {
-    // Elements of the largest activation row and of the largest weight.
-    let (widest, weight) = match &train.model {
-        ModelConfig::Gpt(gpt) => {
-            if !(1..=MAX_SEQ_LEN).contains(&gpt.context) {
-                return Err(Error::config("--seq-len", format!("1 to {MAX_SEQ_LEN}"), gpt.context.to_string()));
-            }
-            if gpt.layers > MAX_LAYERS {
-                return Err(Error::config("train.model.layers", format!("1 to {MAX_LAYERS}"), gpt.layers.to_string()));
-            }
-            let width = (gpt.width as u128 * gpt.mlp_ratio.max(3) as u128).max(gpt.vocab as u128);
-            (gpt.context as u128 * width, gpt.width as u128 * width)
-        }
-        ModelConfig::Mlp(mlp) => {
-            let widest = mlp.hidden.iter().chain([&mlp.inputs, &mlp.classes]).map(|&n| n as u128).max().unwrap_or(1);
-            (widest, widest * widest)
-        }
-    };
-    train.validate()?;
-    if weight > MAX_ELEMENTS {
-        return Err(Error::config("train.model", format!("weights of at most {MAX_ELEMENTS} elements"), weight.to_string()));
-    }
-    if widest * train.batch as u128 * train.grad_accum as u128 > MAX_ELEMENTS {
-        let found = format!("{} rows of up to {widest} elements", train.batch * train.grad_accum);
-        return Err(Error::config("--batch-size", format!("tensors of at most {MAX_ELEMENTS} elements"), found));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -93,6 +93,24 @@ fn a_shorter_context_is_cut_and_other_sizes_are_refused() {
 }
 
 #[test]
+fn a_folder_of_transformers_brings_its_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    shard(&source(dir.path(), "2"), &dir.path().join("hf"));
+    let sample = ["sample", "--run", "hf", "--prompt", "a b", "--tokens", "3"];
+    let o = output(dir.path(), &sample);
+    assert!(o.status.code() == Some(2) && stderr(&o).contains("give a --tokenizer"), "{}", stderr(&o));
+    let words = (0..256).map(|i| (if i < 2 { ["a", "b"][i].to_string() } else { format!("w{i}") }, i.into()));
+    let vocab: serde_json::Map<String, Value> = words.collect();
+    let tokenizer = serde_json::json!({ "version": "1.0", "added_tokens": [], "pre_tokenizer": { "type": "Whitespace" },
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "w255" } });
+    fs::write(dir.path().join("hf/tokenizer.json"), tokenizer.to_string()).unwrap();
+    let text = stdout(&good(output(dir.path(), &sample)));
+    assert!(text.starts_with("a b"), "{text}");
+    good(train(dir.path(), &["--data", "text.txt", "--init-from", "hf", "--steps", "1", "--out", "r"]));
+    assert!(dir.path().join("r/tokenizer.json").is_file());
+}
+
+#[test]
 fn an_mlp_starts_from_a_run_too() {
     let dir = tempfile::tempdir().unwrap();
     let mlp = [
