@@ -57,9 +57,12 @@ pub struct RunOptions {
     /// Where the numbers of a run go.
     #[serde(default = "sinks::default_logs")]
     pub log: Vec<LogKind>,
-    /// Steps between statistics of every fp8 tensor; 0 writes none.
+    /// Steps between statistics of tensors; 0 writes none.
     #[serde(default)]
     pub stats_every: u64,
+    /// Globs over the tensors measured; none stands for those of every linear layer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stats: Vec<String>,
     /// Steps between checkpoints; 0 keeps one at the end only.
     #[serde(default = "default_checkpoint_every")]
     pub checkpoint_every: u64,

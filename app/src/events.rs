@@ -1,9 +1,8 @@
-//! One line of JSON per step, per evaluation and per reported fp8 tensor: what `--json` prints and `events.jsonl` keeps. JSON has no NaN or infinity: such a number
+//! One line of JSON per step, per evaluation and per reported tensor (`docs/events.md`): what `--json` prints and `events.jsonl` keeps. JSON has no NaN or infinity: such a number
 //! is `null`, and a flag beside it (`loss_nonfinite`) says why. [`parse`] reads a line back.
 
 use anyhow::{Context, Result};
-use mantissa_core::program::Fp8Slot;
-use mantissa_core::telemetry::{Fp8Report, Fp8Stats, StepReport};
+use mantissa_core::telemetry::{Fp8Report, StepReport, TensorReport};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -62,25 +61,13 @@ struct EvalEvent {
     val_accuracy: Option<f32>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct TensorEvent<'a> {
-    step: u64,
-    tensor: TensorStats<'a>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TensorStats<'a> {
-    name: Cow<'a, str>,
-    dtype: Cow<'a, str>,
-    amax: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    amax_nonfinite: Option<bool>,
-    scale: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scale_nonfinite: Option<bool>,
-    underflow: Option<f32>,
-    saturated: Option<f32>,
-    nonfinite: Option<f32>,
+/// The report of a tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorEvent {
+    /// After this step.
+    pub step: u64,
+    /// The report.
+    pub tensor: TensorReport,
 }
 
 /// What a line of an event log says.
@@ -95,15 +82,8 @@ pub enum Event {
         /// Loss on held-out data.
         val_loss: f32,
     },
-    /// Statistics of an fp8 tensor.
-    Tensor {
-        /// At this step.
-        step: u64,
-        /// The tensor.
-        name: String,
-        /// What was counted.
-        stats: Fp8Stats,
-    },
+    /// The report of a tensor.
+    Tensor(TensorEvent),
 }
 
 #[derive(Deserialize)]
@@ -111,8 +91,7 @@ pub enum Event {
 enum Line<'a> {
     #[serde(borrow)]
     Step(StepEvent<'a>),
-    #[serde(borrow)]
-    Tensor(TensorEvent<'a>),
+    Tensor(TensorEvent),
     Eval(EvalEvent),
 }
 
@@ -141,16 +120,7 @@ pub fn parse(line: &[u8]) -> Option<Event> {
                 fp8,
             })
         }),
-        Line::Tensor(TensorEvent { step, tensor: t }) => {
-            let stats = Fp8Stats {
-                amax: back(t.amax),
-                scale: back(t.scale),
-                underflow: back(t.underflow),
-                saturated: back(t.saturated),
-                nonfinite: back(t.nonfinite),
-            };
-            Some(Event::Tensor { step, name: t.name.into_owned(), stats })
-        }
+        Line::Tensor(event) => Some(Event::Tensor(event)),
         Line::Eval(e) => {
             given(e.val_loss, e.val_loss_nonfinite).then(|| Event::Eval { step: e.step, val_loss: back(e.val_loss) })
         }
@@ -198,22 +168,10 @@ pub fn step(report: &StepReport, timing: Timing, images: bool) -> Result<String>
     serde_json::to_string(&event).context("cannot write an event as JSON")
 }
 
-/// The statistics of an fp8 tensor.
-pub fn tensor(step: u64, slot: &Fp8Slot, stats: &Fp8Stats) -> Result<String> {
-    let (amax, amax_nonfinite) = number(stats.amax);
-    let (scale, scale_nonfinite) = number(stats.scale);
-    let tensor = TensorStats {
-        name: Cow::from(&slot.name),
-        dtype: Cow::from(slot.dtype.name()),
-        amax,
-        amax_nonfinite,
-        scale,
-        scale_nonfinite,
-        underflow: number(stats.underflow).0,
-        saturated: number(stats.saturated).0,
-        nonfinite: number(stats.nonfinite).0,
-    };
-    serde_json::to_string(&TensorEvent { step, tensor }).context("cannot write an event as JSON")
+/// The line of a tensor.
+pub fn tensor(step: u64, tensor: &TensorReport) -> Result<String> {
+    let event = TensorEvent { step, tensor: tensor.clone() };
+    serde_json::to_string(&event).context("cannot write an event as JSON")
 }
 
 /// The line of an evaluation; `accuracy` for classifiers.
@@ -226,6 +184,8 @@ pub fn eval(step: u64, val_loss: f32, accuracy: Option<f32>) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mantissa_core::DType;
+    use mantissa_core::telemetry::{Fp8Stats, Histogram, TensorStats};
 
     #[test]
     fn non_finite_numbers_become_null_with_a_flag() {
@@ -247,13 +207,13 @@ mod tests {
         assert_eq!(v["loss_nonfinite"], true);
         assert_eq!(v["grad_norm_nonfinite"], true);
         assert_eq!((v["skipped"].as_u64(), v["loss_scale"].as_f64(), v["ms"].as_f64()), (Some(2), Some(65536.0), Some(12.346)));
-        let slot = Fp8Slot { name: "gpt.h0.mlp.up.x".into(), dtype: mantissa_core::DType::E4m3 };
         let stats = Fp8Stats { amax: f32::INFINITY, scale: 2.0, underflow: 0.25, saturated: 0.0, nonfinite: 1.0 };
+        let report = TensorReport::of_fp8("gpt.h0.mlp.up.x", DType::E4m3, &stats);
         let expected = r#"{"step":5,"tensor":{"name":"gpt.h0.mlp.up.x","dtype":"e4m3","amax":null,"amax_nonfinite":true,"#
             .to_string()
             + r#""scale":2.0,"underflow":0.25,"saturated":0.0,"nonfinite":1.0}}"#;
-        assert_eq!(tensor(5, &slot, &stats).unwrap(), expected);
-        assert_eq!(parse(expected.as_bytes()).map(|e| matches!(e, Event::Tensor { step: 5, .. })), Some(true));
+        assert_eq!(tensor(5, &report).unwrap(), expected);
+        assert_eq!(parse(expected.as_bytes()), Some(Event::Tensor(TensorEvent { step: 5, tensor: report })));
         assert_eq!(eval(5, 2.5, None).unwrap(), r#"{"step":5,"val_loss":2.5}"#);
         assert_eq!(eval(5, f32::NAN, None).unwrap(), r#"{"step":5,"val_loss":null,"val_loss_nonfinite":true}"#);
     }
@@ -286,6 +246,31 @@ mod tests {
         }
         for bad in ["{}", "[]", "7", r#"{"step":5}"#, r#"{"step":-1,"val_loss":2}"#, "\u{0}"] {
             assert_eq!(parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn tensors_are_read_back_as_they_were_written() {
+        let fp8 = Fp8Stats { amax: 3.5, scale: 2.0, underflow: 0.25, saturated: 0.0, nonfinite: 0.0 };
+        let fp8 = TensorReport::of_fp8("gpt.h0.mlp.up.x", DType::E4m3, &fp8);
+        let stats = TensorStats {
+            stored: DType::Bf16,
+            len: 7,
+            mean: 0.1,
+            l1: 2.5,
+            l2: 1.25,
+            zero: 0.0,
+            subnormal: None,
+            sqnr_db: Some(31.25),
+            histogram: Histogram { first: 120, zeros: 0, counts: vec![3, 0, 4] },
+        };
+        for report in [fp8.clone(), TensorReport { stats: Some(stats), ..fp8 }] {
+            let line = tensor(9, &report).unwrap();
+            let event = TensorEvent { step: 9, tensor: report };
+            assert_eq!(serde_json::from_str::<TensorEvent>(&line).unwrap(), event, "{line}");
+            // Keys of a later version are skipped.
+            let later = line.replacen("{\"name\"", "{\"colour\":[1],\"name\"", 1);
+            assert_eq!(serde_json::from_str::<TensorEvent>(&later).unwrap(), event);
         }
     }
 }

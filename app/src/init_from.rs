@@ -7,16 +7,13 @@
 use crate::checkpoint::parts::Parts;
 use crate::checkpoint::{CHECKPOINTS, DONE, model};
 use crate::config::RunConfig;
-use crate::device::check_memory;
 use crate::run_folder::CONFIG;
 use crate::vocabulary::{TOKENIZER, Vocabulary};
 use crate::weights::checkpoint_of;
 use anyhow::{Context, Result, bail};
-use mantissa_core::backend::Backend;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::train::{Session, TrainConfig};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Weights to start from.
 #[derive(Debug)]
@@ -73,12 +70,10 @@ impl Source {
     }
 }
 
-/// A new session of a run, with its first weights.
-pub fn session(backend: Arc<dyn Backend>, config: &RunConfig) -> Result<Session> {
-    check_memory(&config.train)?;
-    let session = Session::new(backend, config.train.clone())?;
-    if let Some(path) = &config.run.init_from {
-        open(Path::new(path)).and_then(|source| source.load(&session)).context("--init-from")?;
+/// Puts the weights that a run starts from, if its config names some, into its new session.
+pub fn fill(session: &Session, config: &RunConfig) -> Result<()> {
+    match &config.run.init_from {
+        Some(path) => open(Path::new(path)).and_then(|source| source.load(session)).context("--init-from"),
+        None => Ok(()),
     }
-    Ok(session)
 }

@@ -28,6 +28,15 @@ pub fn scientific(x: f64) -> String {
     }
 }
 
+/// A share: `0.125` as `12.50%`.
+pub fn percent(share: f64) -> String {
+    match 100.0 * share {
+        0.0 => "0".into(),
+        p if p < 0.01 => "<0.01%".into(),
+        p => format!("{p:.2}%"),
+    }
+}
+
 /// A rate with a unit prefix: `85000` as `85.0k`.
 pub fn prefixed(x: f64) -> String {
     let (scale, prefix) =
@@ -85,6 +94,7 @@ mod tests {
         assert_eq!(scientific(3e-4), "3.00e-04");
         assert_eq!(scientific(0.0), "0.00e+00");
         assert_eq!(scientific(f64::NAN), "NaN");
+        assert_eq!((percent(0.125), percent(1e-5), percent(0.0)), ("12.50%".into(), "<0.01%".into(), "0".into()));
         assert_eq!(prefixed(85_000.0), "85.0k");
         assert_eq!(spaced(1.18e11), "118.0 G");
         assert_eq!(spaced(5.0), "5.0 ");

@@ -66,14 +66,15 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
     let (backend, device_why) = device::open(config.run.device);
     let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
     let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
-    // A run that got as far as its first checkpoint has weights of its own.
-    let mut session = match resume.as_ref().is_some_and(|r| r.checkpoint.is_some()) {
-        true => {
-            device::check_memory(&config.train)?;
-            Session::new(backend.clone(), config.train.clone())?
-        }
-        false => init_from::session(backend.clone(), &config)?,
+    device::check_memory(&config.train)?;
+    let mut session = match config.run.stats_every {
+        0 => Session::new(backend.clone(), config.train.clone())?,
+        _ => Session::measuring(backend.clone(), config.train.clone(), &config.run.stats)?,
     };
+    // A run that got as far as its first checkpoint has weights of its own.
+    if resume.as_ref().is_none_or(|r| r.checkpoint.is_none()) {
+        init_from::fill(&session, &config)?;
+    }
     let (folder, resumed) = match resume {
         None => (RunFolder::create(args.out.as_deref(), &config)?, None),
         Some(resume) => {
@@ -245,7 +246,9 @@ impl<'a> Run<'a> {
     fn step(&mut self) -> Result<StepReport> {
         let begin = Instant::now();
         let batch = self.prefetch.next(self.session.steps() + 1)?;
-        let report = self.session.step(batch.batch())?;
+        let every = self.config.run.stats_every;
+        let measure = every > 0 && (self.session.steps() + 1).is_multiple_of(every);
+        let report = if measure { self.session.step_measured(batch.batch()) } else { self.session.step(batch.batch()) }?;
         self.prefetch.give_back(batch);
         let ms = begin.elapsed().as_secs_f64() * 1e3;
         self.step_ms.push(ms as f32);
@@ -253,7 +256,9 @@ impl<'a> Run<'a> {
         let timing = Timing { ms, items_per_s, mfu: self.ideal_ms / ms };
         self.event(&events::step(&report, timing, self.images)?)?;
         self.logs.sinks.step(&report, timing)?;
-        self.tensors(report.step)?;
+        if measure {
+            self.tensors(report.step)?;
+        }
         self.notices(&report)?;
         let steps = self.config.train.schedule.steps;
         let every = steps.div_ceil(PRINTED_LINES);
@@ -268,16 +273,11 @@ impl<'a> Run<'a> {
         self.logs.folder.event(line)
     }
 
-    /// Statistics of every fp8 tensor, if they are due.
+    /// The tensors that the step has measured.
     fn tensors(&mut self, step: u64) -> Result<()> {
-        let every = self.config.run.stats_every;
-        if every == 0 || !step.is_multiple_of(every) {
-            return Ok(());
-        }
-        let slots = self.session.program().fp8_slots.clone();
-        for (slot, stats) in slots.iter().zip(self.session.fp8_stats()?) {
-            self.event(&events::tensor(step, slot, &stats)?)?;
-            self.logs.sinks.tensor(step, slot, &stats)?;
+        for report in self.session.tensor_reports()? {
+            self.event(&events::tensor(step, &report)?)?;
+            self.logs.sinks.tensor(step, &report)?;
         }
         Ok(())
     }

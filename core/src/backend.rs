@@ -82,6 +82,12 @@ pub trait Executable: Send + Debug {
         })
     }
 
+    /// Compiles `program` over the same persistent values and over the temporaries of this executable, which never runs at the same time: a variant of its step. Outputs
+    /// of one are gone once the other has run. `Ok(None)` where a backend or the memory plans do not allow it; then [`Backend::compile`] it.
+    fn compile_variant(&self, _program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
+        Ok(None)
+    }
+
     /// Reads an `Output` of the last step submitted.
     fn read(&self, output: ValueId) -> Result<Box<dyn Readback>>;
 }
@@ -90,14 +96,19 @@ pub trait Executable: Send + Debug {
 pub trait Readback: Send {
     /// The bytes once they are there. Asking again after that gives `None`.
     fn poll(&mut self) -> Result<Option<Vec<u8>>>;
+
+    /// As [`Readback::poll`], but may sleep until the bytes are there. For hosts that can wait.
+    fn wait(&mut self) -> Result<Option<Vec<u8>>> {
+        std::thread::yield_now();
+        self.poll()
+    }
 }
 
 /// Waits for a readback. Not for browsers.
 pub fn wait(mut readback: Box<dyn Readback>) -> Result<Vec<u8>> {
     loop {
-        match readback.poll()? {
-            Some(bytes) => return Ok(bytes),
-            None => std::thread::yield_now(),
+        if let Some(bytes) = readback.wait()? {
+            return Ok(bytes);
         }
     }
 }

@@ -67,6 +67,26 @@ pub enum Error {
         /// What it cannot do.
         problem: String,
     },
+    /// A device has no memory for what was asked.
+    #[error("device {device} is out of memory: expected at most {largest} bytes in one buffer, got {} ({problem})", requested.map_or("a request that failed".to_string(), |n| format!("a request of {n}")))]
+    OutOfMemory {
+        /// Device name.
+        device: String,
+        /// Bytes asked for, where known.
+        requested: Option<u64>,
+        /// Largest buffer the device allows, bytes.
+        largest: u64,
+        /// What the driver said.
+        problem: String,
+    },
+    /// A device stopped answering.
+    #[error("device {device} was lost: {problem}")]
+    DeviceLost {
+        /// Device name.
+        device: String,
+        /// What the driver said.
+        problem: String,
+    },
     /// A value that must be finite is not.
     #[error("{what} is {value} at step {step}")]
     NonFinite {
@@ -114,6 +134,8 @@ impl Error {
             | Error::Program { .. }
             | Error::Data { .. }
             | Error::Device { .. }
+            | Error::OutOfMemory { .. }
+            | Error::DeviceLost { .. }
             | Error::NonFinite { .. }) => other,
         }
     }

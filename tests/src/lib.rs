@@ -3,7 +3,10 @@
 //! Everything takes `&dyn Backend`, so that the same cases serve every device.
 
 pub mod data;
+pub mod devices;
 pub mod machine;
+pub mod operands;
+pub mod parity;
 pub mod reference64;
 pub mod tiny;
 pub mod tolerance;

@@ -84,7 +84,12 @@ fn first_bytes(ty: &Ty, init: Init, name: &str) -> Vec<u8> {
             Init::Uniform { bound } => (2.0 * rng.uniform() - 1.0) * bound,
         })
         .collect();
+    bytes_of(ty, &values)
+}
+
+/// `values` as a value of this type stores them.
+pub fn bytes_of(ty: &Ty, values: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0; ty.size_bytes()];
-    slices::encode(ty.dtype, ty.dtype.overflow(), &values, &mut bytes);
+    slices::encode(ty.dtype, ty.dtype.overflow(), values, &mut bytes);
     bytes
 }

@@ -3,6 +3,7 @@
 use super::several::{Bench, finite, refuse_unused, resolve_for, take_steps};
 use super::{TrainArgs, not_negative};
 use crate::config::DeviceChoice;
+use crate::show::percent;
 use crate::{Outcome, device, show};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -250,12 +251,4 @@ fn print(
 
 fn decibels(db: f64) -> String {
     if db == f64::INFINITY { "exact".into() } else { format!("{db:.1}") }
-}
-
-fn percent(share: f64) -> String {
-    match 100.0 * share {
-        0.0 => "0".into(),
-        p if p < 0.01 => "<0.01%".into(),
-        p => format!("{p:.2}%"),
-    }
 }

@@ -95,18 +95,16 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
     let mut runs = [resolve::resolve(&flags)?];
     let bench = (!args.no_run).then(|| Bench::new(&mut runs)).transpose();
     let [Resolved { config, .. }] = runs;
-    let (backend, _) = device::open(config.run.device);
+    device::check_memory(&config.train)?;
+    let mut session = Session::new(device::open(config.run.device).0, config.train.clone())?;
     let mut places = Places::new();
-    let (session, past) = match &args.folder {
-        None => (init_from::session(backend, &config)?, None),
-        Some(folder) => {
-            device::check_memory(&config.train)?;
-            let mut session = Session::new(backend.clone(), config.train.clone())?;
-            let past = look_back(folder, &config, &mut session, &mut places)?;
-            let begun = past.checkpoint.is_some() || args.no_run;
-            (if begun { session } else { init_from::session(backend, &config)? }, Some(past))
-        }
+    let past = match &args.folder {
+        Some(folder) => Some(look_back(folder, &config, &mut session, &mut places)?),
+        None => None,
     };
+    if !args.no_run && past.as_ref().is_none_or(|p| p.checkpoint.is_none()) {
+        init_from::fill(&session, &config)?;
+    }
     let first = session.steps();
     let (observed, last) = match bench.and_then(|b| b.map(|b| b.attach(session)).transpose()) {
         Ok(None) => (0, None),
@@ -165,7 +163,7 @@ fn look_back(folder: &Path, config: &RunConfig, session: &mut Session, places: &
     let mut history = History::new(&config.train.recipe, session.program());
     let counts = run_log::read(folder, |event| match event {
         Event::Step(report) => history.step(report),
-        Event::Tensor { name, stats, .. } => history.tensor(&name, stats),
+        Event::Tensor(event) => history.tensor(&event.tensor),
         Event::Eval { .. } => {}
     })?;
     places.push(("log", history.findings()));

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod recommend;
 pub mod resolve;
 pub mod several;
+pub mod stats;
 pub mod text;
 pub mod train_args;
 
@@ -52,6 +53,8 @@ pub enum Command {
     Compare(Box<compare::CompareArgs>),
     /// Look for what is wrong with a run (the first NaN, scale spirals, dead fp8 tensors) and say what helps.
     Doctor(Box<doctor::DoctorArgs>),
+    /// Show the tensors of a run or a model: exponent histogram, SQNR, and what every format would make of them, worst first.
+    Stats(Box<stats::StatsArgs>),
     /// Time recipes in turn: ms a step, throughput, memory, time by operation.
     Bench(Box<bench::BenchArgs>),
 }

@@ -191,6 +191,7 @@ fn defaults(preset: &str, source: Option<&Source>, recipe: RecipeName, optim: &s
             sample_tokens: 0,
             log: sinks::default_logs(),
             stats_every: 0,
+            stats: Vec::new(),
             checkpoint_every: DEFAULT_CHECKPOINT_EVERY,
             keep: DEFAULT_KEEP,
         },
@@ -241,6 +242,9 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
     put(&mut run.log, &args.log);
     run.log = sinks::resolve(&run.log);
     put(&mut run.stats_every, &args.stats_every);
+    if !args.stats.is_empty() {
+        run.stats = args.stats.clone();
+    }
     put(&mut run.checkpoint_every, &args.checkpoint_every);
     put(&mut run.keep, &args.keep);
     if let Some(n) = args.sample_tokens {
@@ -378,8 +382,7 @@ fn apply_fp8(args: &TrainArgs, recipe: &mut Recipe) -> CoreResult<()> {
     let Some(fp8) = &mut recipe.fp8 else {
         refuse(&delayed_flags, want_delayed)?;
         refuse(&mx_flags, want_mx)?;
-        let any_fp8 = [("--fp8-format", args.fp8_format.is_some()), ("--stats-every", args.stats_every.is_some_and(|k| k > 0))];
-        return refuse(&any_fp8, "an fp8 recipe (fp8-delayed, fp8-current, mxfp8)");
+        return refuse(&[("--fp8-format", args.fp8_format.is_some())], "an fp8 recipe (fp8-delayed, fp8-current, mxfp8)");
     };
     match args.fp8_format {
         Some(FormatArg::Hybrid) => fp8.format = Fp8Format::Hybrid,
@@ -418,6 +421,9 @@ fn apply_fp8(args: &TrainArgs, recipe: &mut Recipe) -> CoreResult<()> {
 fn check(args: &TrainArgs, config: &RunConfig) -> CoreResult<()> {
     if !(1..=MAX_EVAL_BATCHES).contains(&config.run.eval_batches) {
         return Err(Error::config("--eval-batches", format!("1 to {MAX_EVAL_BATCHES}"), config.run.eval_batches.to_string()));
+    }
+    if !config.run.stats.is_empty() && config.run.stats_every == 0 {
+        return Err(Error::config("--stats", "--stats-every K too, which says when", "no statistics at all"));
     }
     let train = &config.train;
     if train.schedule.steps == 0 {

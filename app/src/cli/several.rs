@@ -3,13 +3,13 @@
 use super::TrainArgs;
 use super::resolve::{self, Resolved};
 use crate::config::RunConfig;
-use crate::{data, init_from};
+use crate::{data, device, init_from};
 use anyhow::{Context, Result, bail};
 use mantissa_core::backend::Backend;
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::{Fp8Scaling, RecipeName};
-use mantissa_core::train::Session;
+use mantissa_core::train::{Session, TrainConfig};
 use std::sync::Arc;
 
 /// Steps to take, and the flags that describe the run. `--steps` counts the steps of the command; the schedule stays that of the run.
@@ -31,6 +31,7 @@ pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
         ("--keep", args.keep.is_some()),
         ("--log", args.log.is_some()),
         ("--stats-every", args.stats_every.is_some()),
+        ("--stats", !args.stats.is_empty()),
         ("--print-config", args.print_config),
     ];
     match unused.iter().find(|(_, given)| *given) {
@@ -84,7 +85,19 @@ impl Bench {
 
     /// A run over the data, from its start.
     pub fn run(&self, backend: Arc<dyn Backend>, config: &RunConfig) -> Result<Run> {
-        self.attach(init_from::session(backend, config)?)
+        self.run_with(config, |train| Session::new(backend, train))
+    }
+
+    /// A run over the data that can measure the tensors that `globs` match.
+    pub fn measuring(&self, backend: Arc<dyn Backend>, config: &RunConfig, globs: &[String]) -> Result<Run> {
+        self.run_with(config, |train| Session::measuring(backend, train, globs))
+    }
+
+    fn run_with(&self, config: &RunConfig, session: impl FnOnce(TrainConfig) -> mantissa_core::Result<Session>) -> Result<Run> {
+        device::check_memory(&config.train)?;
+        let session = session(config.train.clone())?;
+        init_from::fill(&session, config)?;
+        self.attach(session)
     }
 
     /// A session that goes on over the data.

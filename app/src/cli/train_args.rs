@@ -143,9 +143,13 @@ pub struct TrainArgs {
     /// Logs in the run folder, by commas: jsonl (always), csv, tensorboard [default: jsonl]
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     pub log: Option<Vec<LogKind>>,
-    /// Steps between statistics of every fp8 tensor in the logs; 0 writes none (fp8 recipes) [default: 0]
+    /// Steps between statistics of tensors in the logs: amax, norms, SQNR, underflow, histogram; 0 writes none [default: 0]
     #[arg(long, value_name = "K")]
     pub stats_every: Option<u64>,
+    /// Tensors that --stats-every measures, by glob: "gpt.h0.mlp.up" (all of a layer), "**.weight.grad". May be repeated [default: input, weight, output
+    /// gradient and weight gradient of every linear layer]
+    #[arg(long, value_name = "GLOB")]
+    pub stats: Vec<String>,
     /// Go on with a run, bit for bit: its folder, or one of its checkpoints; without PATH the newest run. Its config holds; other numbers
     /// are refused
     #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with_all = ["out", "config"])]

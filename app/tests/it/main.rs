@@ -13,6 +13,7 @@ mod refusals;
 mod resume;
 mod runs;
 mod saving;
+mod stats;
 
 use serde_json::Value;
 use std::path::Path;

@@ -3,14 +3,15 @@
 //! Compiling resolves every operand to a place in memory and sizes the scratch space; a submitted step then allocates nothing.
 
 use super::arena::{Buffer, MAX_PIECES, lend};
-use super::dispatch::{self, Operands};
+use super::dispatch;
 use super::par;
 use super::view::View;
 use crate::backend::{Backend, Capabilities, Executable, Memory, Readback, Support};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::probe::{Moment, Observer, Values};
-use crate::program::memory::{Layout, MemoryPlan, Place, align};
+use crate::program::memory::{Buffer as PlannedBuffer, Layout, MemoryPlan, Place, Purpose, align};
+use crate::program::operands::Operands;
 use crate::program::{Instr, Kind, Program, Rate, ValueId};
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,18 +54,8 @@ impl Backend for CpuBackend {
     fn compile(&self, program: Arc<Program>, memory: &Arc<dyn Memory>) -> Result<Box<dyn Executable>> {
         let memory =
             memory.as_any().downcast_ref::<CpuMemory>().ok_or_else(|| device_error("the memory is of another backend"))?;
-        program.validate()?;
         let plan = MemoryPlan::new(&program, &memory.layout)?;
-        let steps = program.instrs.iter().map(|i| Step::new(&program, &plan, i)).collect::<Result<Vec<_>>>()?;
-        let work = steps.iter().map(|s| s.work).max().unwrap_or(0);
-        Ok(Box::new(CpuExecutable {
-            own: plan.buffers.iter().map(|b| Buffer::new(b.size)).collect(),
-            work: vec![0.0; work],
-            memory: memory.buffers.clone(),
-            program,
-            plan,
-            steps,
-        }))
+        Ok(Box::new(CpuExecutable::new(program, plan, memory.buffers.clone(), Arc::default())?))
     }
 }
 
@@ -79,9 +70,9 @@ struct CpuMemory {
     buffers: Arc<Mutex<Vec<Buffer>>>,
 }
 
-fn lock(buffers: &Mutex<Vec<Buffer>>) -> MutexGuard<'_, Vec<Buffer>> {
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic inside a step is a bug already reported; the bytes are still bytes.
-    buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Memory for CpuMemory {
@@ -127,82 +118,39 @@ impl Readback for Ready {
 /// One instruction with its operands resolved.
 #[derive(Debug)]
 struct Step {
-    /// Distinct pieces of memory, sorted.
-    places: Vec<Place>,
-    /// Bytes each piece moves on from one micro-step to the next.
-    strides: Vec<usize>,
     operands: Operands,
     work: usize,
 }
 
 impl Step {
     fn new(program: &Program, plan: &MemoryPlan, instr: &Instr) -> Result<Step> {
-        let place = |id: ValueId| plan.places[id.index()].ok_or_else(|| device_error(format!("value %{} has no place", id.0)));
-        // A list is one piece from its first member to its last.
-        let lists = instr.op.packs(instr.inputs.len());
-        let span = |list: &[ValueId]| -> Result<Place> {
-            let first = place(list[0])?;
-            let mut end = first.offset;
-            for &id in list {
-                let p = place(id)?;
-                if p.buffer != first.buffer || p.offset != end {
-                    return Err(device_error(format!("the list operand of {} does not lie in one piece", instr.op.row().name)));
-                }
-                end += align(p.size);
-            }
-            Ok(Place { size: end - first.offset, ..first })
-        };
-        let mut inputs: Vec<(Place, DType)> = Vec::new();
-        let mut at = 0;
-        while at < instr.inputs.len() {
-            let dtype = program.ty(instr.inputs[at]).dtype;
-            match lists.iter().find(|r| r.start == at) {
-                Some(list) => {
-                    inputs.push((span(&instr.inputs[list.clone()])?, dtype));
-                    at = list.end;
-                }
-                None => {
-                    inputs.push((place(instr.inputs[at])?, dtype));
-                    at += 1;
-                }
-            }
+        let operands = Operands::new(program, plan, instr)?;
+        if operands.places.len() > MAX_PIECES {
+            let (name, n) = (instr.op.row().name, operands.places.len());
+            return Err(device_error(format!("{name} touches {n} pieces of memory, at most {MAX_PIECES}")));
         }
-        let mut outputs: Vec<(Place, DType)> = Vec::new();
-        for &id in &instr.outputs {
-            let (p, dtype) = (place(id)?, program.ty(id).dtype);
-            // Members of a list that is also an input are covered by that piece.
-            let covers = |i: &Place| i.buffer == p.buffer && i.offset <= p.offset && p.offset + p.size <= i.offset + i.size;
-            let p = inputs.iter().map(|(i, _)| *i).find(covers).unwrap_or(p);
-            if lists.is_empty() || outputs.last() != Some(&(p, dtype)) {
-                outputs.push((p, dtype));
-            }
-        }
-        let mut places: Vec<Place> = inputs.iter().chain(&outputs).map(|(p, _)| *p).collect();
-        places.sort_by_key(|p| (p.buffer, p.offset, p.size));
-        places.dedup();
-        let overlap = places.windows(2).any(|w| w[0].buffer == w[1].buffer && w[0].offset + w[0].size > w[1].offset);
-        if overlap || places.len() > MAX_PIECES {
-            return Err(device_error(format!(
-                "{} touches {} pieces of memory (at most {MAX_PIECES}, disjoint)",
-                instr.op.row().name,
-                places.len()
-            )));
-        }
-        let index = |(p, dtype): &(Place, DType)| (places.iter().position(|q| q == p).unwrap_or(0), *dtype);
-        let strides = places.iter().map(|p| {
-            let micro = program
-                .values_where(|v| v.kind == Kind::Input(Rate::MicroStep))
-                .any(|(id, _)| plan.places[id.index()] == Some(*p));
-            if micro { align(p.size) } else { 0 }
-        });
-        let operands = Operands {
-            inputs: inputs.iter().map(index).collect(),
-            outputs: outputs.iter().map(index).collect(),
-            input_types: program.input_types(instr),
-            output_types: program.output_types(instr),
-        };
         let work = dispatch::work_len(&instr.op, &operands);
-        Ok(Step { strides: strides.collect(), operands, work, places })
+        Ok(Step { operands, work })
+    }
+}
+
+/// What lives inside a step: the buffers of the plan and scratch. Shared by the variants of a step.
+#[derive(Debug, Default)]
+struct Workspace {
+    own: Vec<Buffer>,
+    work: Vec<f32>,
+}
+
+impl Workspace {
+    /// Makes room for `plan` and `work` elements of scratch. A buffer that grows loses its contents.
+    fn fit(&mut self, plan: &MemoryPlan, work: usize) {
+        self.own.resize_with(plan.buffers.len().max(self.own.len()), Buffer::default);
+        for (own, planned) in self.own.iter_mut().zip(&plan.buffers) {
+            if own.bytes().len() < planned.size {
+                *own = Buffer::new(planned.size);
+            }
+        }
+        self.work.resize(work.max(self.work.len()), 0.0);
     }
 }
 
@@ -212,12 +160,23 @@ struct CpuExecutable {
     plan: MemoryPlan,
     steps: Vec<Step>,
     memory: Arc<Mutex<Vec<Buffer>>>,
-    own: Vec<Buffer>,
-    work: Vec<f32>,
+    workspace: Arc<Mutex<Workspace>>,
 }
 
 impl CpuExecutable {
-    fn load_inputs(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()> {
+    fn new(
+        program: Arc<Program>,
+        plan: MemoryPlan,
+        memory: Arc<Mutex<Vec<Buffer>>>,
+        workspace: Arc<Mutex<Workspace>>,
+    ) -> Result<CpuExecutable> {
+        program.validate()?;
+        let steps = program.instrs.iter().map(|i| Step::new(&program, &plan, i)).collect::<Result<Vec<_>>>()?;
+        lock(&workspace).fit(&plan, steps.iter().map(|s| s.work).max().unwrap_or(0));
+        Ok(CpuExecutable { program, plan, steps, memory, workspace })
+    }
+
+    fn load_inputs(&self, own: &mut [Buffer], inputs: &[(ValueId, &[u8])]) -> Result<()> {
         let base = self.plan.layout.buffers.len();
         for (id, value) in self.program.values_where(|v| matches!(v.kind, Kind::Input(_))) {
             let bytes = inputs.iter().find(|(i, _)| *i == id).map(|(_, b)| *b);
@@ -230,15 +189,17 @@ impl CpuExecutable {
             let Some(place) = self.plan.places[id.index()] else { continue };
             for (m, part) in bytes.chunks(size.max(1)).enumerate() {
                 let from = place.offset + m * align(size);
-                self.own[place.buffer - base].bytes_mut()[from..from + size].copy_from_slice(part);
+                own[place.buffer - base].bytes_mut()[from..from + size].copy_from_slice(part);
             }
         }
         Ok(())
     }
 
     fn run(&mut self, inputs: &[(ValueId, &[u8])], mut observer: Option<&mut dyn Observer>) -> Result<()> {
-        self.load_inputs(inputs)?;
-        let CpuExecutable { program, plan, steps, own, work, memory, .. } = self;
+        let mut workspace = lock(&self.workspace);
+        let Workspace { own, work } = &mut *workspace;
+        self.load_inputs(own, inputs)?;
+        let CpuExecutable { program, plan, steps, memory, .. } = self;
         let program: &Program = program;
         let mut guard = lock(memory);
         let persistent: &mut [Buffer] = &mut guard;
@@ -250,8 +211,8 @@ impl CpuExecutable {
                         let values = Memories { program, plan, persistent, own, micro };
                         o.before(&Moment { program, index, micro, values: &values });
                     }
-                    let mut places: arrayvec::ArrayVec<Place, MAX_PIECES> = step.places.iter().copied().collect();
-                    for (p, stride) in places.iter_mut().zip(&step.strides) {
+                    let mut places: arrayvec::ArrayVec<Place, MAX_PIECES> = step.operands.places.iter().copied().collect();
+                    for (p, stride) in places.iter_mut().zip(&step.operands.strides) {
                         p.offset += micro * stride;
                     }
                     let mut pieces = lend(persistent, own, &places);
@@ -270,6 +231,13 @@ impl CpuExecutable {
         });
         Ok(())
     }
+}
+
+/// The places that do not take turns. Lists of gradients must lie where they lay: their padding is zero and stays so.
+fn fixed(plan: &MemoryPlan) -> Vec<(Place, PlannedBuffer)> {
+    let base = plan.layout.buffers.len();
+    let own = |p: &Place| Some((*p, *plan.buffers.get(p.buffer.checked_sub(base)?)?));
+    plan.places.iter().flatten().filter_map(own).filter(|(_, b)| b.purpose != Purpose::Activations).collect()
 }
 
 /// What an observer may read: the buffers between two instructions.
@@ -301,7 +269,7 @@ impl Executable for CpuExecutable {
     }
 
     fn scratch_bytes(&self) -> usize {
-        size_of_val(&self.work[..])
+        size_of_val(&lock(&self.workspace).work[..])
     }
 
     fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()> {
@@ -312,6 +280,14 @@ impl Executable for CpuExecutable {
         self.run(inputs, Some(observer))
     }
 
+    fn compile_variant(&self, program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
+        let plan = MemoryPlan::new(&program, &self.plan.layout)?;
+        if fixed(&plan) != fixed(&self.plan) {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(CpuExecutable::new(program, plan, self.memory.clone(), self.workspace.clone())?)))
+    }
+
     fn read(&self, output: ValueId) -> Result<Box<dyn Readback>> {
         let place = self.plan.places.get(output.index()).copied().flatten();
         let place = place.ok_or_else(|| Error::operand("read", "an output of this Program", format!("%{}", output.0)))?;
@@ -320,7 +296,7 @@ impl Executable for CpuExecutable {
         let bytes = if place.buffer < base {
             lock(&self.memory)[place.buffer].bytes()[range].to_vec()
         } else {
-            self.own[place.buffer - base].bytes()[range].to_vec()
+            lock(&self.workspace).own[place.buffer - base].bytes()[range].to_vec()
         };
         Ok(Box::new(Ready(Some(bytes))))
     }

@@ -21,6 +21,8 @@ pub type NodeId = u16;
 pub const MAX_NODES: usize = 128;
 /// Most inputs of an expression.
 pub const MAX_INPUTS: usize = 16;
+/// Most operands, inputs and outputs together, of an expression that a pass makes: what every WebGPU device can bind.
+pub const MAX_OPERANDS: usize = 8;
 /// Most outputs of an expression.
 pub const MAX_OUTPUTS: usize = 8;
 

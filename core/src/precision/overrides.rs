@@ -129,8 +129,8 @@ impl Pattern {
         !path.is_empty() && (self.glob.is_match(&path) || around.into_iter().any(|p| self.glob.is_match(p)))
     }
 
-    /// Refuses a pattern, given as `setting`, that covers none of `scopes`, naming close ones.
-    pub fn check<'a>(&self, setting: &str, scopes: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    /// Refuses a pattern, given as `setting`, that covers none of `scopes`, naming close ones. `what` says what they are scopes or names of.
+    pub fn check<'a>(&self, setting: &str, what: &str, scopes: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
         if scopes.clone().any(|s| self.covers(s)) {
             return Ok(());
         }
@@ -140,8 +140,8 @@ impl Pattern {
         close.dedup();
         let names: Vec<&str> = close.iter().take(4).map(|(_, s)| *s).collect();
         let expected = match names.is_empty() {
-            true => "a scope of the model; it has none".to_string(),
-            false => format!("a pattern that matches a scope of the model, such as {}", names.join(", ")),
+            true => format!("a {what} of the model; it has none"),
+            false => format!("a pattern that matches a {what} of the model, such as {}", names.join(", ")),
         };
         Err(Error::config(setting, expected, format!("`{}`", self.text)))
     }
@@ -197,7 +197,7 @@ impl Overrides {
 
     /// Refuses a pattern that covers no scope of the recording.
     pub(crate) fn check(&self, scopes: &[String]) -> Result<()> {
-        self.rules.iter().try_for_each(|r| r.pattern.check("override", scopes.iter().map(String::as_str)))
+        self.rules.iter().try_for_each(|r| r.pattern.check("override", "scope", scopes.iter().map(String::as_str)))
     }
 }
 

@@ -127,7 +127,10 @@ impl Examiner {
         if !judged(now.program, id) {
             return None;
         }
-        let stats = Stats::of(now.view(id)?);
+        let instr = now.instr();
+        let rounded = instr.op.rounds_to().filter(|_| instr.outputs.first() == Some(&id));
+        let view = now.view(id)?;
+        let stats = Stats::of_values(view, rounded.unwrap_or(view.dtype));
         self.ranges[id.index()] = Some(range(now.program, id, &stats));
         Some(stats)
     }
@@ -175,7 +178,7 @@ impl Observer for Examiner {
             if stats.nonfinite() > 0 && self.first.is_none() {
                 self.first = self.found(now, id, inputs.clone());
             }
-            let dtype = now.program.ty(id).dtype;
+            let dtype = instr.op.rounds_to().unwrap_or(now.program.ty(id).dtype);
             let is_view = matches!(instr.op, crate::op::Op::Reshape(_));
             if dtype == DType::F16 && self.phases[now.index] == Phase::Backward && now.micro == 0 && !is_view {
                 self.gradients.push(NarrowGradient {

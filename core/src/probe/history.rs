@@ -5,7 +5,7 @@ use super::doctor::{Finding, Severity};
 use super::health::{Health, SATURATED, UNDERFLOW};
 use crate::precision::Recipe;
 use crate::program::{Fp8Slot, Program};
-use crate::telemetry::{Fp8Stats, StepReport};
+use crate::telemetry::{Fp8Stats, StepReport, TensorReport};
 
 /// Losses before a step that say what was to be expected of it.
 const WINDOW: usize = 32;
@@ -68,11 +68,18 @@ impl History {
         self.pending = Some((report, vec![None; self.slots.len()]));
     }
 
-    /// Statistics of an fp8 tensor at the last step; those of unknown tensors are left out.
-    pub fn tensor(&mut self, name: &str, stats: Fp8Stats) {
-        let slot = self.slots.iter().position(|s| s.name == name);
+    /// The report of a tensor at the last step; only those of the fp8 tensors of the run count.
+    pub fn tensor(&mut self, report: &TensorReport) {
+        let slot = self.slots.iter().position(|s| s.name == report.name);
+        let number = |x: Option<f32>| x.unwrap_or(f32::NAN);
         if let (Some(slot), Some((_, tensors))) = (slot, &mut self.pending) {
-            tensors[slot] = Some(stats);
+            tensors[slot] = Some(Fp8Stats {
+                amax: number(report.amax),
+                scale: number(report.scale),
+                underflow: number(report.underflow),
+                saturated: number(report.saturated),
+                nonfinite: number(report.nonfinite),
+            });
         }
     }
 
@@ -310,8 +317,8 @@ mod tests {
             let share = 0.001 * s as f32;
             let fp8 = Fp8Report { underflow: (share, "a.x".into()), saturated: (0.0, "a.x".into()), nonfinite: 0.0 };
             h.step(StepReport { fp8: Some(fp8), ..report(s, 4.0 - 0.01 * s as f32) });
-            h.tensor("a.x", Fp8Stats { amax: 0.0, scale: 1.0, underflow: share, saturated: 0.0, nonfinite: 0.0 });
-            h.tensor("unknown", Fp8Stats { amax: 0.0, scale: 1.0, underflow: 1.0, saturated: 1.0, nonfinite: 9.0 });
+            let dead = Fp8Stats { amax: 0.0, scale: 1.0, underflow: share, saturated: 0.0, nonfinite: 0.0 };
+            ["a.x", "unknown"].iter().for_each(|name| h.tensor(&TensorReport::of_fp8(name, DType::E4m3, &dead)));
         }
         let text = format!("{:?}", h.findings());
         assert!(text.contains("7.1% of the worst tensor") && text.contains("a.x"), "{text}");

@@ -18,6 +18,6 @@ pub mod states;
 pub mod stats;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use observe::{Moment, Observer, Values};

@@ -9,6 +9,7 @@
 pub mod cost;
 pub mod display;
 pub mod memory;
+pub mod operands;
 pub mod passes;
 pub mod validate;
 

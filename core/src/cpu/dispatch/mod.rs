@@ -6,27 +6,14 @@ mod update;
 use super::view::{View, ViewMut};
 use super::{
     attention, attention_backward, concat, conv2d, embedding, gather, grad_norm, map, matmul, norm, permute, pool, reduce,
-    softmax, xent,
+    softmax, tensor_stats, xent,
 };
-use crate::dtype::DType;
 use crate::op::Op;
 use crate::op::conv::PoolKind;
 use crate::op::norm::NormKind;
+use crate::program::operands::Operands;
 use crate::shape::{Shape, Ty};
 use arrayvec::ArrayVec;
-
-/// Operands of one instruction: which piece of memory each is, and the recorded types.
-#[derive(Debug)]
-pub(super) struct Operands {
-    /// Piece and dtype of each input; a list is one input.
-    pub(super) inputs: Vec<(usize, DType)>,
-    /// Piece and dtype of each output; a list is one output.
-    pub(super) outputs: Vec<(usize, DType)>,
-    /// Recorded input types, lists member by member.
-    pub(super) input_types: Vec<Ty>,
-    /// Recorded output types, lists member by member.
-    pub(super) output_types: Vec<Ty>,
-}
 
 const MAX_OPERANDS: usize = super::arena::MAX_PIECES;
 
@@ -88,6 +75,7 @@ pub(super) fn work_len(op: &Op, o: &Operands) -> usize {
         Op::Conv2dWgrad(c) => conv2d::conv2d_wgrad_work_len(&layer::conv_shape(c)),
         Op::Pool2dBackward(_) => pool::pool_backward_work_len(tx[0].dtype, layer::image(&tx[0])),
         Op::GradNorm(_) => grad_norm::grad_norm_work_len([update::list_len(o)]) + 1,
+        Op::TensorStats(_) => tensor_stats::tensor_stats_work_len(tx[0].shape.numel()),
         Op::Embedding
         | Op::CrossEntropyBackward(_)
         | Op::Reshape(_)
@@ -129,7 +117,11 @@ pub(super) fn run(op: &Op, operands: &Operands, pieces: &mut [&mut [u8]], work: 
         Op::Optimizer(o) => update::optimizer_step(o, f),
         Op::Zero => f.next().bytes.fill(0),
         Op::Record(r) => update::record(r, f),
-        Op::Reduce(r) => reduce::reduce(r.kind, f.x[0], &f.tx[0].shape, layer::mask(r), f.next(), work),
+        Op::Reduce(r) => {
+            let y = f.next();
+            layer::storing(y, r.round, |y| reduce::reduce(r.kind, f.x[0], &f.tx[0].shape, layer::mask(r), y, work));
+        }
+        Op::TensorStats(s) => update::tensor_stats(s, f, work),
         Op::MatMul(m) => layer::matmul(m, f, work),
         Op::Attention(a) => {
             let (out, mut lse) = (f.next(), f.next());

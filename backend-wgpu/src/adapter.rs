@@ -1,0 +1,268 @@
+//! Adapters: what there is, which one a run takes, and the open device with its first fault.
+
+use crate::memory::WgpuMemory;
+use crate::pipeline::Pipelines;
+use crate::readback::Staging;
+use mantissa_core::backend::{Backend, Capabilities, Executable, Memory, Support};
+use mantissa_core::dtype::DType;
+use mantissa_core::error::{Error, Result};
+use mantissa_core::program::Program;
+use mantissa_core::program::memory::Layout;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Which adapter a run asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdapterChoice {
+    /// The most capable GPU; a software adapter only if nothing else is there.
+    #[default]
+    Best,
+    /// By position in [`adapters`].
+    Index(usize),
+    /// By a part of its name, in any case.
+    Name(String),
+}
+
+impl std::str::FromStr for AdapterChoice {
+    type Err = std::convert::Infallible;
+    fn from_str(s: &str) -> Result<AdapterChoice, Self::Err> {
+        Ok(s.parse().map_or_else(|_| AdapterChoice::Name(s.into()), AdapterChoice::Index))
+    }
+}
+
+/// What is known of an adapter before it is opened.
+#[derive(Clone, Debug)]
+pub struct AdapterFacts {
+    /// Name that its driver gives.
+    pub name: String,
+    /// API: `vulkan`, `metal`, `dx12`, `gl`, `webgpu`.
+    pub api: String,
+    /// Driver and its version.
+    pub driver: String,
+    /// Emulated on the CPU.
+    pub software: bool,
+    /// Largest buffer, bytes.
+    pub max_buffer_bytes: u64,
+    /// Storage buffers a kernel may bind.
+    pub max_storage_buffers: u32,
+    /// Workgroup memory, bytes.
+    pub workgroup_bytes: u32,
+    /// Invocations of a workgroup.
+    pub workgroup_invocations: u32,
+    /// Optional features of use here: `timestamps`, `shader-f16`, `subgroups`.
+    pub features: Vec<&'static str>,
+}
+
+impl AdapterFacts {
+    fn of(adapter: &wgpu::Adapter) -> AdapterFacts {
+        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        let named = [
+            ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
+            ("shader-f16", wgpu::Features::SHADER_F16),
+            ("subgroups", wgpu::Features::SUBGROUP),
+        ];
+        AdapterFacts {
+            api: info.backend.to_str().to_string(),
+            driver: [info.driver, info.driver_info].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" "),
+            software: info.device_type == wgpu::DeviceType::Cpu,
+            name: info.name,
+            max_buffer_bytes: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size),
+            max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+            features: named.iter().filter(|(_, f)| features.contains(*f)).map(|(n, _)| *n).collect(),
+        }
+    }
+
+    /// Better adapters have a higher rank.
+    fn rank(adapter: &wgpu::Adapter) -> u32 {
+        match adapter.get_info().device_type {
+            wgpu::DeviceType::DiscreteGpu => 4,
+            wgpu::DeviceType::IntegratedGpu => 3,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 1,
+            wgpu::DeviceType::Cpu => 0,
+        }
+    }
+}
+
+async fn enumerate() -> Vec<wgpu::Adapter> {
+    // GL shows the same devices once more, with less: the last resort.
+    for backends in [wgpu::Backends::PRIMARY, wgpu::Backends::SECONDARY] {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = backends;
+        let instance = wgpu::Instance::new(descriptor);
+        let mut found = instance.enumerate_adapters(backends).await;
+        if found.is_empty() {
+            // Browsers list nothing; they answer a request.
+            found.extend(instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await);
+        }
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    Vec::new()
+}
+
+/// Every adapter of this machine, in the order that [`AdapterChoice::Index`] counts.
+pub async fn adapters() -> Vec<AdapterFacts> {
+    enumerate().await.iter().map(AdapterFacts::of).collect()
+}
+
+/// The first thing that went wrong on a device. wgpu reports errors aside; whoever uses the device asks here afterwards.
+#[derive(Debug, Default)]
+struct Faults(Mutex<Option<Fault>>);
+
+#[derive(Clone, Debug)]
+enum Fault {
+    OutOfMemory(String),
+    Lost(String),
+    Other(String),
+}
+
+impl Faults {
+    fn note(&self, fault: Fault) {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(fault);
+    }
+}
+
+/// An open device.
+#[derive(Debug)]
+pub(crate) struct Gpu {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) facts: AdapterFacts,
+    pub(crate) limits: wgpu::Limits,
+    pub(crate) pipelines: Pipelines,
+    pub(crate) staging: Staging,
+    faults: Arc<Faults>,
+}
+
+impl Gpu {
+    async fn open(adapter: &wgpu::Adapter) -> Result<Gpu> {
+        let facts = AdapterFacts::of(adapter);
+        let limits = adapter.limits();
+        let wanted = wgpu::Features::TIMESTAMP_QUERY;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("mantissa"),
+            required_features: adapter.features() & wanted,
+            required_limits: limits.clone(),
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            trace: wgpu::Trace::Off,
+        };
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|e| Error::Device { device: facts.name.clone(), problem: e.to_string() })?;
+        let faults = Arc::new(Faults::default());
+        let sink = faults.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            sink.note(match error {
+                wgpu::Error::OutOfMemory { source } => Fault::OutOfMemory(source.to_string()),
+                wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+                    Fault::Other(description)
+                }
+            });
+        }));
+        let sink = faults.clone();
+        device.set_device_lost_callback(move |reason, text| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                sink.note(Fault::Lost(text));
+            }
+        });
+        Ok(Gpu { device, queue, facts, limits, pipelines: Pipelines::default(), staging: Staging::default(), faults })
+    }
+
+    /// Errs if anything has gone wrong so far. `bytes` is what was just asked for, if memory was.
+    pub(crate) fn check(&self, bytes: Option<u64>) -> Result<()> {
+        let fault = self.faults.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let device = self.facts.name.clone();
+        match fault {
+            None => Ok(()),
+            Some(Fault::OutOfMemory(problem)) => {
+                Err(Error::OutOfMemory { device, requested: bytes, largest: self.max_buffer_bytes(), problem })
+            }
+            Some(Fault::Lost(problem)) => Err(Error::DeviceLost { device, problem }),
+            Some(Fault::Other(problem)) => Err(Error::Device { device, problem }),
+        }
+    }
+
+    /// Largest buffer that kernels can bind.
+    pub(crate) fn max_buffer_bytes(&self) -> u64 {
+        self.limits.max_buffer_size.min(self.limits.max_storage_buffer_binding_size)
+    }
+
+    /// An [`Error::Device`].
+    pub(crate) fn error(&self, problem: impl Into<String>) -> Error {
+        Error::Device { device: self.facts.name.clone(), problem: problem.into() }
+    }
+}
+
+/// A GPU as a device that runs Programs.
+#[derive(Debug)]
+pub struct WgpuBackend {
+    gpu: Arc<Gpu>,
+    capabilities: Capabilities,
+}
+
+impl WgpuBackend {
+    /// Opens an adapter. Errs if there is none such, naming those there are.
+    pub async fn open(choice: &AdapterChoice) -> Result<WgpuBackend> {
+        let all = enumerate().await;
+        let picked = match choice {
+            AdapterChoice::Best => all.iter().rev().max_by_key(|a| AdapterFacts::rank(a)),
+            AdapterChoice::Index(i) => all.get(*i),
+            AdapterChoice::Name(part) => {
+                let part = part.to_lowercase();
+                all.iter().find(|a| a.get_info().name.to_lowercase().contains(&part))
+            }
+        };
+        let Some(adapter) = picked else {
+            let names: Vec<String> = all.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.get_info().name)).collect();
+            let found = if names.is_empty() { "no adapter at all".into() } else { names.join(", ") };
+            let wanted = match choice {
+                AdapterChoice::Best => "a GPU adapter (on Linux, a Vulkan driver such as mesa-vulkan-drivers)".to_string(),
+                AdapterChoice::Index(i) => format!("adapter number {i}"),
+                AdapterChoice::Name(part) => format!("an adapter with `{part}` in its name"),
+            };
+            return Err(Error::config("adapter", wanted, found));
+        };
+        let gpu = Gpu::open(adapter).await?;
+        let dtypes = DType::ALL
+            .into_iter()
+            .filter(|d| d.is_float())
+            .map(|d| (d, if d == DType::F32 { Support::Native } else { Support::Emulated }))
+            .collect();
+        let device = format!("{} ({}, {})", gpu.facts.name, gpu.facts.api, gpu.facts.driver);
+        let capabilities = Capabilities { kind: "wgpu", device, units: 1, memory_bytes: None, dtypes };
+        Ok(WgpuBackend { gpu: Arc::new(gpu), capabilities })
+    }
+
+    /// As [`WgpuBackend::open`], waiting for the answer. Not for browsers.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open_blocking(choice: &AdapterChoice) -> Result<WgpuBackend> {
+        pollster::block_on(WgpuBackend::open(choice))
+    }
+
+    /// What is known of the adapter.
+    pub fn facts(&self) -> &AdapterFacts {
+        &self.gpu.facts
+    }
+}
+
+impl Backend for WgpuBackend {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn alloc(&self, layout: Arc<Layout>) -> Result<Arc<dyn Memory>> {
+        Ok(Arc::new(WgpuMemory::new(self.gpu.clone(), layout)?))
+    }
+
+    fn compile(&self, program: Arc<Program>, memory: &Arc<dyn Memory>) -> Result<Box<dyn Executable>> {
+        let own = memory.as_any().downcast_ref::<WgpuMemory>().filter(|m| Arc::ptr_eq(&m.gpu, &self.gpu));
+        let memory = own.ok_or_else(|| self.gpu.error("the memory is of another backend"))?;
+        crate::executable::compile(&self.gpu, program, memory)
+    }
+}

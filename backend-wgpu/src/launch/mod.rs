@@ -1,0 +1,305 @@
+//! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
+//! operands; nothing here talks to a device.
+
+mod axes;
+mod cast_list;
+mod loss;
+mod map;
+mod matmul;
+mod norm;
+mod quantize;
+mod reduce;
+mod rows;
+mod update;
+
+pub(crate) use cast_list::cast_list;
+
+use crate::pipeline::Kernel;
+use mantissa_core::DType;
+use mantissa_core::error::{Error, Result};
+use mantissa_core::op::Op;
+use mantissa_core::program::memory::Place;
+use mantissa_core::program::operands::Operands;
+use mantissa_core::shape::Ty;
+use mantissa_shaders::{self as shaders, Binding, BindingKind, Stem};
+
+/// Groups that one dimension of a grid may have.
+const MAX_GROUPS: u32 = 65535;
+
+/// What a binding of a kernel shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arg {
+    /// A piece of memory of the instruction.
+    Piece(usize),
+    /// Scratch memory, by number.
+    Scratch(usize),
+    /// Constant memory of the launch, by number.
+    Table(usize),
+    /// Nothing: an operand that the kernel declares and this launch lacks.
+    Absent,
+}
+
+/// A kernel with its arguments.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    pub(crate) kernel: Kernel,
+    /// Bytes of the uniform struct.
+    pub(crate) uniform: Vec<u8>,
+    /// Argument of each storage binding, by binding number.
+    pub(crate) args: Vec<(u32, Arg)>,
+    /// Words of each table.
+    pub(crate) tables: Vec<Vec<u32>>,
+    /// Workgroups.
+    pub(crate) grid: [u32; 3],
+}
+
+/// What launches may ask of a device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// Storage buffers a kernel may bind.
+    pub(crate) max_storage_buffers: usize,
+}
+
+/// The operands of an instruction, and the launches it becomes.
+pub(crate) struct Frame<'a> {
+    operands: &'a Operands,
+    pub(crate) facts: Facts,
+    launches: Vec<Launch>,
+    /// Bytes of each scratch buffer.
+    scratch: Vec<usize>,
+}
+
+impl<'a> Frame<'a> {
+    /// Memory of input `i`; a list is one input.
+    pub(crate) fn x(&self, i: usize) -> Arg {
+        Arg::Piece(self.operands.inputs[i].0)
+    }
+
+    /// Memory of output `i`; a list is one output.
+    pub(crate) fn y(&self, i: usize) -> Arg {
+        Arg::Piece(self.operands.outputs[i].0)
+    }
+
+    /// Number of inputs, a list counted once.
+    pub(crate) fn inputs(&self) -> usize {
+        self.operands.inputs.len()
+    }
+
+    /// Where the memory of input `i` lies.
+    pub(crate) fn x_place(&self, i: usize) -> Place {
+        self.operands.places[self.operands.inputs[i].0]
+    }
+
+    /// Where the memory of output `i` lies.
+    pub(crate) fn y_place(&self, i: usize) -> Place {
+        self.operands.places[self.operands.outputs[i].0]
+    }
+
+    /// Recorded input types, lists member by member.
+    pub(crate) fn tx(&self) -> &'a [Ty] {
+        &self.operands.input_types
+    }
+
+    /// Recorded output types, lists member by member.
+    pub(crate) fn ty(&self) -> &'a [Ty] {
+        &self.operands.output_types
+    }
+
+    /// Scratch memory of `bytes`, alive until the end of the instruction. Its contents are what the last user left.
+    pub(crate) fn scratch(&mut self, bytes: usize) -> Arg {
+        self.scratch.push(bytes);
+        Arg::Scratch(self.scratch.len() - 1)
+    }
+
+    /// Adds a launch.
+    pub(crate) fn push(&mut self, launch: Launch) {
+        self.launches.push(launch);
+    }
+}
+
+/// A launch under construction. The first error is kept and comes out of [`Builder::done`].
+pub(crate) struct Builder {
+    stem: &'static Stem,
+    entry: &'static str,
+    consts: Vec<(&'static str, u32)>,
+    uniforms: Vec<(String, u32)>,
+    args: Vec<(&'static str, Arg)>,
+    tables: Vec<Vec<u32>>,
+    grid: [u32; 3],
+}
+
+/// A launch of entry point `entry` of `stem`.
+pub(crate) fn kernel(stem: &'static str, entry: &'static str) -> Builder {
+    let stem = shaders::stem(stem).expect("launches name stems of the shaders crate; a test launches each");
+    Builder { stem, entry, consts: Vec::new(), uniforms: Vec::new(), args: Vec::new(), tables: Vec::new(), grid: [1; 3] }
+}
+
+impl Builder {
+    /// Sets a constant of the stem.
+    pub(crate) fn set(mut self, name: &'static str, value: u32) -> Builder {
+        self.consts.push((name, value));
+        self
+    }
+
+    /// Sets a constant to a dtype.
+    pub(crate) fn dtype(self, name: &'static str, dtype: DType) -> Builder {
+        self.set(name, shaders::dtype_code(dtype))
+    }
+
+    /// Sets an integer field of the uniform struct.
+    pub(crate) fn uniform(mut self, name: impl Into<String>, value: usize) -> Builder {
+        self.uniforms.push((name.into(), value as u32));
+        self
+    }
+
+    /// Sets a float field of the uniform struct.
+    pub(crate) fn uniform_f32(mut self, name: impl Into<String>, value: f32) -> Builder {
+        self.uniforms.push((name.into(), value.to_bits()));
+        self
+    }
+
+    /// Binds memory to a storage variable.
+    pub(crate) fn bind(mut self, name: &'static str, arg: Arg) -> Builder {
+        self.args.push((name, arg));
+        self
+    }
+
+    /// Binds words that are known when compiling and never change.
+    pub(crate) fn table(mut self, name: &'static str, words: Vec<u32>) -> Builder {
+        self.tables.push(words);
+        let arg = Arg::Table(self.tables.len() - 1);
+        self.bind(name, arg)
+    }
+
+    /// `n` workgroups in a row, folded in two where a dimension cannot hold them; the kernel uses `group_index` and guards its bounds.
+    pub(crate) fn groups(mut self, n: usize) -> Builder {
+        self.grid = folded(n);
+        self
+    }
+
+    /// One invocation for each of `n` items, in workgroups of the stem's `WG_SIZE`.
+    pub(crate) fn items(self, n: usize) -> Builder {
+        let size = self.stem.constant("WG_SIZE", &self.consts) as usize;
+        self.groups(n.div_ceil(size.max(1)))
+    }
+
+    /// The grid `n` times over, along its third side.
+    pub(crate) fn layers(mut self, n: usize) -> Builder {
+        self.grid[2] = n as u32;
+        self
+    }
+
+    /// A grid of workgroups.
+    pub(crate) fn grid(mut self, grid: [usize; 3]) -> Builder {
+        self.grid = grid.map(|n| n as u32);
+        self
+    }
+
+    /// The launch. Errs on a name that the stem lacks, a binding without an argument, a grid too large for a dimension.
+    pub(crate) fn done(self) -> Result<Launch> {
+        let label = format!("{}.{}", self.stem.name, self.entry);
+        let entry = self.stem.entry(self.entry)?;
+        let uniforms: Vec<(&str, u32)> = self.uniforms.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+        if let Some((name, _)) = self.args.iter().find(|(n, _)| !entry.bindings.iter().any(|b| b.name == *n)) {
+            return Err(Error::operand(label, "bindings that the entry point uses", format!("`{name}`")));
+        }
+        let mut args = Vec::new();
+        for b in entry.bindings.iter().filter(|b| b.kind != BindingKind::Uniform) {
+            let arg = self.args.iter().find(|(n, _)| *n == b.name).map(|(_, a)| *a);
+            args.push((b.index, arg.ok_or_else(|| Error::operand(&label, format!("an argument for `{}`", b.name), "none"))?));
+        }
+        if self.grid.iter().any(|&n| n > MAX_GROUPS) {
+            return Err(Error::operand(
+                label,
+                format!("a grid of at most {MAX_GROUPS} groups a side"),
+                format!("{:?}", self.grid),
+            ));
+        }
+        let text = self.stem.stitch(&self.consts)?;
+        let bindings = entry.bindings.iter().map(|b: &Binding| (b.index, b.kind)).collect();
+        let uniform = self.stem.uniform(&uniforms)?;
+        let kernel = Kernel { label, text, entry: self.entry, bindings };
+        Ok(Launch { kernel, uniform, args, tables: self.tables, grid: self.grid })
+    }
+}
+
+/// A grid of at least `n` workgroups, as few as fit.
+fn folded(n: usize) -> [u32; 3] {
+    let max = MAX_GROUPS as usize;
+    let rows = n.div_ceil(max).max(1);
+    [n.div_ceil(rows) as u32, rows as u32, 1]
+}
+
+/// The launches of one instruction, and the bytes of each scratch buffer they share.
+pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Vec<Launch>, Vec<usize>)> {
+    let mut f = Frame { operands, facts, launches: Vec::new(), scratch: Vec::new() };
+    match op {
+        Op::Reshape(_) => {}
+        Op::MatMul(m) => matmul::matmul(m, &mut f)?,
+        Op::Zero => update::zero(&mut f)?,
+        Op::Record(r) => update::record(r, &mut f)?,
+        Op::Map(m) => map::map(m, &mut f)?,
+        Op::Norm(o) => norm::forward(o, &mut f)?,
+        Op::NormBackward(o) => norm::backward(o, &mut f)?,
+        Op::Reduce(o) => reduce::reduce(o, &mut f)?,
+        Op::UnscaleCheck(_) => update::unscale_check(&mut f)?,
+        Op::UpdateLossScale(u) => update::update_loss_scale(u, &mut f)?,
+        Op::Quantize(q) => quantize::quantize(q, &mut f)?,
+        Op::QuantizeMx(q) => quantize::quantize_mx(q, &mut f)?,
+        Op::UpdateFp8Scales(u) => quantize::update_fp8_scales(u, &mut f)?,
+        Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
+        Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
+        Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
+        Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
+        Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
+        Op::Optimizer(o) => update::optimizer(o, &mut f)?,
+        Op::Attention(_)
+        | Op::AttentionBackward(_)
+        | Op::Softmax(_)
+        | Op::SoftmaxBackward(_)
+        | Op::Embedding
+        | Op::EmbeddingBackward(_)
+        | Op::Permute(_)
+        | Op::Concat(_)
+        | Op::Slice(_)
+        | Op::SliceBackward(_)
+        | Op::Gather
+        | Op::GatherBackward(_)
+        | Op::TopK(_)
+        | Op::Conv2d(_)
+        | Op::Conv2dDgrad(_)
+        | Op::Conv2dWgrad(_)
+        | Op::Pool2d(_)
+        | Op::Pool2dBackward(_)
+        | Op::TensorStats(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+        Op::Pool2dBackward(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+    }
+    Ok((f.launches, f.scratch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_hold_every_group_and_little_more() {
+        for n in [0, 1, 65535, 65536, 1_000_000, 65535 * 65535] {
+            let [x, y, z] = folded(n).map(|d| d as usize);
+            assert!(x * y * z >= n && x * y * z < n + 65536 + y, "{n}: {x} x {y}");
+            assert!(x <= 65535 && y <= 65535 && z == 1, "{n}");
+        }
+    }
+
+    #[test]
+    fn a_launch_that_does_not_fit_its_stem_is_refused() {
+        let whole = || kernel("zero", "zero").uniform("words", 4).bind("y", Arg::Scratch(0)).items(4);
+        assert!(whole().done().is_ok());
+        assert!(whole().bind("z", Arg::Absent).done().is_err());
+        assert!(whole().set("Q", 1).done().is_err());
+        assert!(whole().set("WG_SIZE", 7).done().is_err());
+        assert!(whole().uniform("n", 4).done().is_err());
+        assert!(kernel("zero", "zero").uniform("words", 4).done().is_err());
+        assert!(kernel("zero", "zero").bind("y", Arg::Absent).done().is_err());
+        assert!(whole().grid([65536, 1, 1]).done().is_err());
+    }
+}

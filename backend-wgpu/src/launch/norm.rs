@@ -1,0 +1,55 @@
+//! Launches of layer norm and RMS norm.
+
+use super::rows::{matrix, over_columns, over_rows};
+use super::{Arg, Builder, Frame, kernel};
+use mantissa_core::error::Result;
+use mantissa_core::op::norm::{Norm, NormKind};
+
+/// One launch: statistics and `y`.
+pub(super) fn forward(o: &Norm, f: &mut Frame<'_>) -> Result<()> {
+    let (x, shape) = (&f.tx()[0], matrix(&f.tx()[0].shape));
+    let layer = o.kind == NormKind::Layer;
+    let mut launch = kernel("norm", "norm").dtype("X", x.dtype).dtype("Y", o.out).uniform_f32("eps", o.eps.f32());
+    launch = parameters(launch, o);
+    for (name, constant, present, input) in [("weight", "W", o.affine, 1), ("bias", "B", o.bias, 1 + usize::from(o.affine))] {
+        launch = if present {
+            launch.dtype(constant, f.tx()[input].dtype).bind(name, f.x(input))
+        } else {
+            launch.bind(name, Arg::Absent)
+        };
+    }
+    let mean = if layer { f.y(1) } else { Arg::Absent };
+    launch = launch.bind("x", f.x(0)).bind("y", f.y(0)).bind("mean", mean).bind("rstd", f.y(1 + usize::from(layer)));
+    f.push(over_rows(launch, shape, o.out).done()?);
+    Ok(())
+}
+
+/// One launch for `dx`, one for the gradients of the parameters.
+pub(super) fn backward(o: &Norm, f: &mut Frame<'_>) -> Result<()> {
+    let (dy, x) = (&f.tx()[0], &f.tx()[1]);
+    let shape = matrix(&x.shape);
+    let stats = 2 + usize::from(o.affine);
+    let layer = o.kind == NormKind::Layer;
+    let mean = if layer { f.x(stats) } else { Arg::Absent };
+    let rstd = f.x(stats + usize::from(layer));
+    let common = |entry, f: &Frame<'_>| {
+        let launch = kernel("norm", entry).dtype("X", x.dtype).dtype("DY", dy.dtype).uniform_f32("eps", o.eps.f32());
+        let launch = parameters(launch, o).bind("x", f.x(1)).bind("dy", f.x(0));
+        launch.bind("saved_mean", mean).bind("saved_rstd", rstd)
+    };
+    let mut launch = common("norm_backward", f).bind("dx", f.y(0));
+    launch =
+        if o.affine { launch.dtype("W", f.tx()[2].dtype).bind("weight", f.x(2)) } else { launch.bind("weight", Arg::Absent) };
+    f.push(over_rows(launch, shape, x.dtype).done()?);
+    if o.affine {
+        let dbias = if o.bias { f.y(2) } else { Arg::Absent };
+        let launch = common("norm_parameters", f).bind("dweight", f.y(1)).bind("dbias", dbias);
+        f.push(over_columns(launch, shape).done()?);
+    }
+    Ok(())
+}
+
+fn parameters(launch: Builder, o: &Norm) -> Builder {
+    let layer = o.kind == NormKind::Layer;
+    launch.set("LAYER", u32::from(layer)).set("WEIGHT", u32::from(o.affine)).set("BIAS", u32::from(o.bias))
+}

@@ -1,0 +1,26 @@
+//! Runs Programs on any GPU through wgpu: Vulkan, Metal, DX12, GL, and WebGPU in the browser.
+//!
+//! Values lie packed at their real width and are computed in f32; casts and scale updates are integer work with the bits of the CPU
+//! backend. A compiled Program is a list of dispatches with their bind groups, encoded into one pass and one submission a step.
+//!
+//! | file | does |
+//! |---|---|
+//! | `adapter` | lists adapters, opens a device, keeps its faults |
+//! | `budget` | dispatches of a step, counted without a device |
+//! | `memory` | buffers of the memory plan, writes and reads |
+//! | `launch` | from an instruction to kernels, arguments and grid: pure functions |
+//! | `pipeline` | compiles kernels once |
+//! | `executable` | a Program as dispatches; steps |
+//! | `observe` | a step instruction by instruction, for tools |
+
+mod adapter;
+mod budget;
+mod executable;
+mod launch;
+mod memory;
+mod observe;
+mod pipeline;
+mod readback;
+
+pub use adapter::{AdapterChoice, AdapterFacts, WgpuBackend, adapters};
+pub use budget::dispatches;

@@ -1,0 +1,97 @@
+//! Buffers of the memory plan.
+
+use crate::adapter::Gpu;
+use crate::readback::Download;
+use mantissa_core::backend::{Memory, Readback};
+use mantissa_core::error::{Error, Result};
+use mantissa_core::program::memory::{Buffer, Layout, Place, Purpose, align};
+use std::any::Any;
+use std::sync::Arc;
+
+/// Persistent values of a session.
+#[derive(Debug)]
+pub(crate) struct WgpuMemory {
+    pub(crate) gpu: Arc<Gpu>,
+    layout: Arc<Layout>,
+    pub(crate) buffers: Arc<Vec<wgpu::Buffer>>,
+}
+
+impl WgpuMemory {
+    pub(crate) fn new(gpu: Arc<Gpu>, layout: Arc<Layout>) -> Result<WgpuMemory> {
+        let buffers = Arc::new(allocate(&gpu, &layout.buffers)?);
+        Ok(WgpuMemory { gpu, layout, buffers })
+    }
+
+    fn find(&self, name: &str) -> Result<Place> {
+        let entry = self.layout.find(name);
+        entry.map(|e| e.place).ok_or_else(|| Error::operand("memory", "the name of a parameter or state", format!("`{name}`")))
+    }
+}
+
+impl Memory for WgpuMemory {
+    fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let place = self.find(name)?;
+        if place.size != bytes.len() {
+            return Err(Error::operand(format!("write `{name}`"), format!("{} bytes", place.size), bytes.len().to_string()));
+        }
+        upload(&self.gpu, &self.buffers[place.buffer], place.offset, bytes);
+        self.gpu.check(None)
+    }
+
+    fn read(&self, name: &str) -> Result<Box<dyn Readback>> {
+        let place = self.find(name)?;
+        Ok(Box::new(Download::start(&self.gpu, &self.buffers[place.buffer], place.offset, place.size)))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Buffers of a plan, zeroed. Errs if one is larger than the device allows or memory runs out.
+pub(crate) fn allocate(gpu: &Gpu, plan: &[Buffer]) -> Result<Vec<wgpu::Buffer>> {
+    let made = plan.iter().map(|b| {
+        let size = b.size as u64;
+        if size > gpu.max_buffer_bytes() {
+            return Err(Error::OutOfMemory {
+                device: gpu.facts.name.clone(),
+                requested: Some(size),
+                largest: gpu.max_buffer_bytes(),
+                problem: format!("one buffer of {}", b.purpose.name()),
+            });
+        }
+        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(b.purpose.name()),
+            size,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        gpu.check(Some(size))?;
+        Ok(buffer)
+    });
+    made.collect()
+}
+
+/// A buffer of its own that holds `words`.
+pub(crate) fn table(gpu: &Gpu, words: &[u32]) -> Result<wgpu::Buffer> {
+    let bytes = bytemuck::cast_slice(words);
+    let made = allocate(gpu, &[Buffer { size: align(bytes.len()), purpose: Purpose::Activations }])?;
+    upload(gpu, &made[0], 0, bytes);
+    Ok(made[0].clone())
+}
+
+/// Queues a write of `bytes` at `offset`. The copy is a whole number of words: places are aligned, so the bytes behind are padding.
+pub(crate) fn upload(gpu: &Gpu, buffer: &wgpu::Buffer, offset: usize, bytes: &[u8]) {
+    const WORD: usize = wgpu::COPY_BUFFER_ALIGNMENT as usize;
+    let whole = bytes.len() / WORD * WORD;
+    gpu.queue.write_buffer(buffer, offset as u64, &bytes[..whole]);
+    if whole < bytes.len() {
+        let mut last = [0; WORD];
+        last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+        gpu.queue.write_buffer(buffer, (offset + whole) as u64, &last);
+    }
+}

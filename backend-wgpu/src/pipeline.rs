@@ -1,0 +1,82 @@
+//! Compiled kernels, each compiled once for a device.
+
+use crate::adapter::Gpu;
+use mantissa_shaders::BindingKind;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A kernel: text, entry point and bindings.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Kernel {
+    /// Stem and entry point, for people.
+    pub(crate) label: String,
+    /// The whole text.
+    pub(crate) text: String,
+    /// Entry point.
+    pub(crate) entry: &'static str,
+    /// Number and use of each binding.
+    pub(crate) bindings: Vec<(u32, BindingKind)>,
+}
+
+/// A kernel ready to run.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) pipeline: wgpu::ComputePipeline,
+    pub(crate) layout: wgpu::BindGroupLayout,
+}
+
+/// All pipelines of a device.
+#[derive(Debug, Default)]
+pub(crate) struct Pipelines(Mutex<HashMap<Kernel, Arc<Pipeline>>>);
+
+impl Pipelines {
+    /// The pipeline of `kernel`, compiled if it is new.
+    pub(crate) fn get(&self, gpu: &Gpu, kernel: &Kernel) -> Arc<Pipeline> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(kernel) {
+            return found.clone();
+        }
+        let made = Arc::new(compile(&gpu.device, kernel));
+        known.insert(kernel.clone(), made.clone());
+        made
+    }
+}
+
+fn compile(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
+    let label = Some(kernel.label.as_str());
+    let entries: Vec<wgpu::BindGroupLayoutEntry> = kernel
+        .bindings
+        .iter()
+        .map(|&(binding, kind)| {
+            let ty = match kind {
+                BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
+                BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                BindingKind::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+            };
+            wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+                count: None,
+            }
+        })
+        .collect();
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label,
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: 0,
+    });
+    let source = wgpu::ShaderSource::Wgsl(kernel.text.as_str().into());
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label,
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some(kernel.entry),
+        // Zeroing workgroup memory costs a barrier; kernels write theirs before they read it.
+        compilation_options: wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: false, ..Default::default() },
+        cache: None,
+    });
+    Pipeline { pipeline, layout }
+}

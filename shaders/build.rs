@@ -1,0 +1,46 @@
+//! Stitches every stem of `wgsl/`, checks it with naga and writes `kernels.rs`: the table of what each stem takes.
+//!
+//! A stem is one file. Lines that start with `//%` speak to this script:
+//!
+//! - `//% import codec, rng` puts `wgsl/shared/<name>.wgsl` in front, each once, whatever imports it;
+//! - `//% const X: dtype = F32` declares a constant that a launch may set: `dtype`, `bool`, or a list such as `[1, 4, 8]`.
+//!
+//! A kernel is a stem, an entry point and values of the constants. Each stem is checked with its defaults and with every constant moved
+//! away from its default in turn.
+//!
+//! `map.wgsl.in` is no stem: its imports are put in front, and `src/map.rs` fills in the rest.
+
+#[path = "build/stem.rs"]
+mod stem;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+fn main() {
+    println!("cargo:rerun-if-changed=wgsl");
+    println!("cargo:rerun-if-changed=build");
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join("wgsl");
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&root).expect("wgsl/ is readable").map(|e| e.expect("an entry").path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "wgsl"));
+    files.sort();
+    let mut table = String::from("/// Every stem, by name.\npub static STEMS: &[Stem] = &[\n");
+    for path in files {
+        let row = stem::Parsed::read(&path).and_then(|parsed| parsed.check().map(|reflected| parsed.row(&reflected)));
+        match row {
+            Ok(row) => table.push_str(&row),
+            Err(problem) => {
+                // One message a file, in the form editors know.
+                eprintln!("{}: {problem}", path.display());
+                std::process::exit(1);
+            }
+        }
+    }
+    table.push_str("];\n");
+    let template = stem::Parsed::read(&root.join("map.wgsl.in")).expect("the template of elementwise kernels is readable");
+    let _ =
+        writeln!(table, "/// `wgsl/map.wgsl.in` with its imports.\nstatic MAP_TEMPLATE: &str = r#\"{}\"#;", template.text());
+    let out = Path::new(&env::var_os("OUT_DIR").expect("set by cargo")).join("kernels.rs");
+    fs::write(out, table).expect("OUT_DIR is writable");
+}

@@ -1,0 +1,32 @@
+//! The devices of this machine, opened once. A missing one is a loud skip, or a failure where `MANTISSA_REQUIRE` names it.
+
+use mantissa_backend_wgpu::{AdapterChoice, WgpuBackend};
+use mantissa_core::backend::Backend;
+use mantissa_core::cpu::CpuBackend;
+use std::sync::{Arc, OnceLock};
+
+/// Variable with the devices that must be there, such as `wgpu`.
+const REQUIRE: &str = "MANTISSA_REQUIRE";
+
+/// The CPU: the specification.
+pub fn cpu() -> Arc<dyn Backend> {
+    Arc::new(CpuBackend::new())
+}
+
+/// The best adapter that wgpu finds, or `None` with a line on stderr.
+///
+/// # Panics
+/// If there is none though `MANTISSA_REQUIRE` names `wgpu`.
+pub fn wgpu() -> Option<Arc<dyn Backend>> {
+    static OPEN: OnceLock<Option<Arc<WgpuBackend>>> = OnceLock::new();
+    let open = OPEN.get_or_init(|| match WgpuBackend::open_blocking(&AdapterChoice::Best) {
+        Ok(backend) => Some(Arc::new(backend)),
+        Err(e) => {
+            let required = std::env::var(REQUIRE).is_ok_and(|r| r.split(',').any(|d| d.trim() == "wgpu"));
+            assert!(!required, "{REQUIRE} names wgpu: {e}");
+            eprintln!("SKIPPED: no wgpu adapter: {e}");
+            None
+        }
+    });
+    open.clone().map(|b| b as Arc<dyn Backend>)
+}
