@@ -32,9 +32,7 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     let split_k = k.div_ceil(splits).next_multiple_of(4);
     let tiles = [rows.div_ceil((tile.own[0] * tile.lanes[0]) as usize), n.div_ceil((tile.own[1] * tile.lanes[1]) as usize)];
     let scale_stride = |i: usize, t: &Ty, shared: bool| match m.scales[i] {
-        OperandScale::Block32Last | OperandScale::Block32First if !shared => {
-            scale_type(m.scales[i], t).shape.numel() / batch.max(1)
-        }
+        OperandScale::Block32Last | OperandScale::Block32First if !shared => scale_type(m.scales[i], t).shape.numel() / batch.max(1),
         _ => 0,
     };
     let common = |b_: Builder| -> Builder {

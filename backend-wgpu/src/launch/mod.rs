@@ -7,9 +7,9 @@ mod loss;
 mod map;
 mod matmul;
 mod norm;
-mod quantize;
 mod reduce;
 mod rows;
+mod quantize;
 mod update;
 
 pub(crate) use cast_list::cast_list;
@@ -272,7 +272,7 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         | Op::Pool2d(_)
         | Op::Pool2dBackward(_)
         | Op::TensorStats(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
-        Op::Pool2dBackward(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+        | Op::Pool2dBackward(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
     }
     Ok((f.launches, f.scratch))
 }

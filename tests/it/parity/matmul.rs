@@ -33,7 +33,9 @@ impl Product {
 
     fn types(&self) -> [Ty; 2] {
         let [m, n, k] = self.sizes;
-        let shape = |lead: &[usize], r: usize, c: usize, trans: bool| [lead, &if trans { [c, r] } else { [r, c] }].concat();
+        let shape = |lead: &[usize], r: usize, c: usize, trans: bool| {
+            [lead, &if trans { [c, r] } else { [r, c] }].concat()
+        };
         let lead_b: &[usize] = if self.shared { &[] } else { &self.batch };
         [
             Ty::new(self.dtypes[0], shape(&self.batch, m, k, self.op.trans_a)),

@@ -5,6 +5,6 @@ mod loss;
 mod map;
 mod matmul;
 mod norm;
-mod quantize;
 mod reduce;
+mod quantize;
 mod update;
