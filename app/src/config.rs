@@ -28,6 +28,8 @@ pub enum DeviceChoice {
     Auto,
     /// This machine's processor.
     Cpu,
+    /// A GPU, through Vulkan, Metal, DX12 or GL.
+    Wgpu,
 }
 
 /// What the host does around training.
@@ -46,6 +48,9 @@ pub struct RunOptions {
     pub init_from: Option<String>,
     /// Device.
     pub device: DeviceChoice,
+    /// Adapter of the device, by number or by a part of its name; the best one without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     /// Steps between evaluations; 0 evaluates at the end only.
     pub eval_every: u64,
     /// Batches of an evaluation.

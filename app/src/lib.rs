@@ -30,10 +30,13 @@ pub mod weights;
 pub use mantissa_core::show;
 
 use clap::Parser;
+use mantissa_core::error::Error;
 use std::process::ExitCode;
 
 /// Refused: a flag, file, config or shape is wrong.
 pub const EXIT_REFUSED: u8 = 2;
+/// A device ran out of memory or was lost; the last checkpoint is there.
+const EXIT_DEVICE: u8 = 3;
 /// Stopped by `--on-nonfinite stop`, after the weights were saved.
 const EXIT_NONFINITE: u8 = 4;
 /// Interrupted by Ctrl-C, after the weights were saved.
@@ -76,7 +79,11 @@ pub fn main() -> ExitCode {
             use std::io::Write as _;
             // Nowhere left to report that stderr is closed.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::from(EXIT_REFUSED)
+            let lost = error
+                .chain()
+                .filter_map(|e| e.downcast_ref::<Error>())
+                .any(|e| matches!(e, Error::OutOfMemory { .. } | Error::DeviceLost { .. }));
+            ExitCode::from(if lost { EXIT_DEVICE } else { EXIT_REFUSED })
         }
     }
 }

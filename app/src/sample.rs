@@ -2,7 +2,6 @@
 
 use crate::checkpoint::resume;
 use crate::cli::{SampleArgs, TrainArgs, resolve};
-use crate::config::DeviceChoice;
 use crate::vocabulary::{TextStream, Vocabulary};
 use crate::{Outcome, device, init_from};
 use anyhow::{Context, Result, bail};
@@ -117,7 +116,7 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
     train.recipe.fp8 = None;
     train.recipe.scaler = None;
     (train.batch, train.grad_accum, train.clip) = (1, 1, None);
-    let (backend, _) = device::open(DeviceChoice::Auto);
+    let backend = device::open(args.device, args.adapter.as_deref())?.backend;
     device::check_memory(&train)?;
     let session = &mut Session::new(backend, train)?;
     source.load(session)?;

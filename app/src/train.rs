@@ -175,7 +175,8 @@ impl<'a> Run<'a> {
             watcher.note("no samples: the tokens of the data have no text; give a --tokenizer, or `itos` in meta.json");
             config.run.sample_tokens = 0;
         }
-        let (backend, device_why) = device::open(config.run.device);
+        let device = device::open(config.run.device, config.run.adapter.as_deref())?;
+        let backend = &device.backend;
         let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
         let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
         device::check_memory(&config.train)?;
@@ -205,14 +206,14 @@ impl<'a> Run<'a> {
                 (resume.rewind()?, Some(step))
             }
         };
-        let peak = device::peak(backend.capabilities(), config.train.recipe.compute_dtype());
+        let peak = device.peak(config.train.recipe.compute_dtype())?;
         loaded.vocabulary.save(folder.path())?;
         let images = matches!(loader.data(), Dataset::Images(_));
         let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed)?;
         let facts = Facts {
             config: &config,
             device: &around.device,
-            device_why,
+            device_why: &device.why,
             recipe_why,
             data: &loaded.about,
             peak: &peak,

@@ -2,7 +2,7 @@
 
 use super::several::{Bench, finite, refuse_unused, resolve_for, take_steps};
 use super::{TrainArgs, not_negative};
-use crate::config::DeviceChoice;
+use crate::config::{DeviceChoice, RunConfig};
 use crate::show::percent;
 use crate::{Outcome, device, show};
 use anyhow::{Result, bail};
@@ -103,8 +103,12 @@ pub fn command(args: &CompareArgs) -> Result<Outcome> {
     let bench = Bench::new(&mut runs)?;
     let [config_a, config_b] = runs.map(|r| r.config);
     let [on_a, on_b] = [args.device_a.unwrap_or(config_a.run.device), args.device_b.unwrap_or(config_b.run.device)];
-    let (backend_a, _) = device::open(on_a);
-    let backend_b = if on_b == on_a { backend_a.clone() } else { device::open(on_b).0 };
+    let open = |on: DeviceChoice, config: &RunConfig| {
+        let adapter = config.run.adapter.as_deref().filter(|_| on != DeviceChoice::Cpu);
+        Ok::<_, anyhow::Error>(device::open(on, adapter)?.backend)
+    };
+    let backend_a = open(on_a, &config_a)?;
+    let backend_b = if on_b == on_a { backend_a.clone() } else { open(on_b, &config_b)? };
     let devices = [&backend_a, &backend_b].map(|b| b.capabilities().device.clone());
     let (mut a, mut b) = (bench.run(backend_a, &config_a)?, bench.run(backend_b, &config_b)?);
     for _ in 1..steps {

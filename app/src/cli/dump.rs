@@ -45,6 +45,12 @@ pub struct DumpArgs {
     /// Precision: f32, tf32, bf16, f16, fp8-delayed, fp8-current or mxfp8
     #[arg(long, value_name = "NAME", default_value = "f32")]
     pub recipe: RecipeName,
+    /// Device
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
     /// Steps [default: all N of the batch file]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub steps: Option<u64>,
@@ -162,7 +168,7 @@ pub fn command(args: &DumpArgs) -> Result<Outcome> {
     };
     config.validate()?;
     let weights = Parts::open(&args.model)?;
-    let (backend, _) = device::open(DeviceChoice::Auto);
+    let backend = device::open(args.device, args.adapter.as_deref())?.backend;
     let types = [Ty::new(DType::U32, [tokens.batch, tokens.row - 1]), Ty::new(DType::U32, [tokens.batch, tokens.row - 1])];
     let mut session = Session::capturing(backend, config, types)?;
     model::load(&session, &weights)?;

@@ -18,6 +18,7 @@ pub mod train_args;
 
 pub use train_args::{StepArgs, TrainArgs};
 
+use crate::config::DeviceChoice;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -68,6 +69,12 @@ pub struct SampleArgs {
     /// Hugging Face tokenizer.json [default: what the run was trained with, or the one in the folder]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
+    /// Device
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
     /// Text to go on from [default: a line break]
     #[arg(long, value_name = "TEXT", default_value = "\n", hide_default_value = true)]
     pub prompt: String,

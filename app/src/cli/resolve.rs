@@ -185,6 +185,7 @@ fn defaults(preset: &str, source: Option<&Source>, recipe: RecipeName, optim: &s
             tokenizer: None,
             init_from: None,
             device: DeviceChoice::Auto,
+            adapter: None,
             eval_every: DEFAULT_EVAL_EVERY,
             eval_batches: DEFAULT_EVAL_BATCHES,
             sample_every: 0,
@@ -235,7 +236,14 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
     if args.tokenizer.is_some() {
         run.tokenizer = args.tokenizer.clone();
     }
+    if args.device.is_some() && args.device != Some(run.device) {
+        // The adapter of another device says nothing.
+        run.adapter = None;
+    }
     put(&mut run.device, &args.device);
+    if args.adapter.is_some() {
+        run.adapter = args.adapter.clone();
+    }
     put(&mut run.eval_every, &args.eval_every);
     put(&mut run.eval_batches, &args.eval_batches);
     put(&mut run.sample_every, &args.sample_every);

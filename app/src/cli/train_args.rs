@@ -116,6 +116,9 @@ pub struct TrainArgs {
     /// Device [default: auto]
     #[arg(long)]
     pub device: Option<DeviceChoice>,
+    /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
     /// Optimizer steps [default: 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub steps: Option<u64>,
