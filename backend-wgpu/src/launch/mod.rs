@@ -1,6 +1,7 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod attention;
 mod axes;
 mod cast_list;
 mod index;
@@ -9,9 +10,12 @@ mod loss;
 mod map;
 mod matmul;
 mod norm;
+mod pool;
 mod quantize;
 mod reduce;
 mod rows;
+mod softmax;
+mod tensor_stats;
 mod update;
 
 pub(crate) use cast_list::cast_list;
@@ -257,6 +261,7 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::UpdateLossScale(u) => update::update_loss_scale(u, &mut f)?,
         Op::Quantize(q) => quantize::quantize(q, &mut f)?,
         Op::QuantizeMx(q) => quantize::quantize_mx(q, &mut f)?,
+        Op::TensorStats(s) => tensor_stats::tensor_stats(s, &mut f)?,
         Op::UpdateFp8Scales(u) => quantize::update_fp8_scales(u, &mut f)?,
         Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
         Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
@@ -264,16 +269,15 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
         Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
         Op::Optimizer(o) => update::optimizer(o, &mut f)?,
-        Op::Attention(_)
-        | Op::AttentionBackward(_)
-        | Op::Softmax(_)
-        | Op::SoftmaxBackward(_)
-        | Op::Conv2d(_)
-        | Op::Conv2dDgrad(_)
-        | Op::Conv2dWgrad(_)
-        | Op::Pool2d(_)
-        | Op::Pool2dBackward(_)
-        | Op::TensorStats(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+        Op::Attention(o) => attention::forward(o, &mut f)?,
+        Op::AttentionBackward(o) => attention::backward(o, &mut f)?,
+        Op::Softmax(o) => softmax::forward(o, &mut f)?,
+        Op::SoftmaxBackward(o) => softmax::backward(o, &mut f)?,
+        Op::Pool2d(o) => pool::forward(o, &mut f)?,
+        Op::Pool2dBackward(o) => pool::backward(o, &mut f)?,
+        Op::Conv2d(_) | Op::Conv2dDgrad(_) | Op::Conv2dWgrad(_) => {
+            return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet"));
+        }
     }
     Ok((f.launches, f.scratch))
 }

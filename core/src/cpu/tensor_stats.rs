@@ -37,20 +37,27 @@ pub fn tensor_stats(x: View<'_>, format: DType, scale: f32, row: &mut [u32], wor
 }
 
 /// Bits at which a rounded magnitude changes its kind.
-#[derive(Clone, Copy)]
-struct Edges {
+#[derive(Clone, Copy, Debug)]
+pub struct Edges {
     /// Rounds to zero up to here.
-    zero: u32,
+    pub zero: u32,
     /// Rounds to a subnormal below this.
-    normal: u32,
+    pub normal: u32,
     /// The largest value.
-    max: u32,
+    pub max: u32,
+}
+
+impl Edges {
+    /// Those of `format`.
+    pub fn new(format: DType) -> Edges {
+        Edges { zero: underflow_bits(format), normal: subnormal_end_bits(format), max: format.max_f32().to_bits() }
+    }
 }
 
 /// The histogram and the counts, and the amax.
 fn counts(x: View<'_>, format: DType, scale: f32, row: &mut [u32]) -> f32 {
     const COUNTS: usize = Word::Len as usize;
-    let edges = Edges { zero: underflow_bits(format), normal: subnormal_end_bits(format), max: format.max_f32().to_bits() };
+    let edges = Edges::new(format);
     let total: [AtomicU32; COUNTS] = std::array::from_fn(|_| AtomicU32::new(0));
     let top = AtomicU32::new(0);
     for_each_piece(x, &|x: View<'_>| {
