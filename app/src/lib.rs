@@ -1,6 +1,6 @@
 //! The host of Mantissa: command line, files, signals, run folders. Everything that decides numbers is in `mantissa-core`.
 //!
-//! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`], [`events`] and [`console`] say what happened,
+//! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`], a [`watcher::Watcher`] such as the [`console`] is told what happens,
 //! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 130 interrupted after saving.
 
 pub mod banner;
@@ -11,22 +11,25 @@ pub mod config;
 pub mod console;
 pub mod data;
 pub mod device;
-pub mod events;
+pub mod predictions;
 pub mod prefetch;
+mod profile;
 pub mod run_folder;
 pub mod sample;
-pub mod show;
 pub mod sinks;
 pub mod tensor_file;
 pub mod train;
 pub mod vocabulary;
+pub mod watcher;
 pub mod weights;
+
+pub use mantissa_core::show;
 
 use clap::Parser;
 use std::process::ExitCode;
 
 /// Refused: a flag, file, config or shape is wrong.
-const EXIT_REFUSED: u8 = 2;
+pub const EXIT_REFUSED: u8 = 2;
 /// Interrupted by Ctrl-C, after the weights were saved.
 const EXIT_INTERRUPTED: u8 = 130;
 

@@ -245,6 +245,10 @@ impl WgpuBackend {
         pollster::block_on(WgpuBackend::open(choice))
     }
 
+    pub(crate) fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
     /// What is known of the adapter.
     pub fn facts(&self) -> &AdapterFacts {
         &self.gpu.facts

@@ -10,17 +10,24 @@
 //! | `memory` | buffers of the memory plan, writes and reads |
 //! | `launch` | from an instruction to kernels, arguments and grid: pure functions |
 //! | `pipeline` | compiles kernels once |
+//! | `dispatch` | kernels with their memory bound |
 //! | `executable` | a Program as dispatches; steps |
+//! | `probe` | the rates of the device |
 //! | `observe` | a step instruction by instruction, for tools |
 
 mod adapter;
 mod budget;
+mod dispatch;
 mod executable;
 mod launch;
 mod memory;
 mod observe;
 mod pipeline;
+#[cfg(not(target_arch = "wasm32"))]
+mod probe;
 mod readback;
 
 pub use adapter::{AdapterChoice, AdapterFacts, WgpuBackend, adapters};
 pub use budget::dispatches;
+#[cfg(not(target_arch = "wasm32"))]
+pub use probe::Peaks;

@@ -8,3 +8,4 @@ mod passes;
 mod precision_graph;
 mod runtime;
 mod scaler;
+mod wgpu_steps;

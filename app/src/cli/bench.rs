@@ -1,16 +1,15 @@
 //! `mantissa bench`: recipes timed in turn within one run, so that they share whatever else the machine does.
 
-mod profile;
-
 use super::TrainArgs;
 use super::several::{Bench, Run, refuse_unused, resolve_for, take_steps};
+use crate::profile::{Line, Profile, Timer};
+use crate::show::median;
 use crate::{Outcome, device, show};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mantissa_core::DType;
 use mantissa_core::cpu::par;
 use mantissa_core::precision::recipe::RecipeName;
-use profile::{Line, Profile, Timer};
 use serde::Serialize;
 use serde_json::json;
 use std::io::Write;
@@ -175,12 +174,6 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The middle of a list (of two middles the upper one); 0 for none.
-fn median(list: &mut [f64]) -> f64 {
-    list.sort_by(f64::total_cmp);
-    list.get(list.len() / 2).copied().unwrap_or(0.0)
-}
-
 fn recipes(contenders: &mut [Contender], items: usize, peaks: &Peaks, ops: bool) -> Vec<RecipeJson> {
     let medians: Vec<f64> = contenders.iter_mut().map(|c| median(&mut c.ms)).collect();
     let base = contenders.iter().position(|c| c.name == RecipeName::F32).map_or(medians[0], |i| medians[i]);
@@ -321,16 +314,4 @@ fn profile_table(out: &mut impl Write, c: &RecipeJson) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&mut [4.0, 1.0]), 4.0);
-        assert_eq!(median(&mut []), 0.0);
-    }
 }

@@ -6,7 +6,6 @@ mod picture;
 use super::several::Bench;
 use super::text::{print, print_json};
 use super::{ModelArgs, TrainArgs, resolve};
-use crate::events::TensorEvent;
 use crate::run_folder::EVENTS;
 use crate::show::{percent, scientific};
 use crate::{Outcome, config::RunConfig};
@@ -14,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use mantissa_core::DType;
 use mantissa_core::precision::overrides::Pattern;
+use mantissa_core::telemetry::event::TensorEvent;
 use mantissa_core::telemetry::{Spoilt, TensorReport};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -227,6 +227,7 @@ fn table(out: &mut String, tensors: &[TensorReport]) {
 mod tests {
     use super::*;
     use mantissa_core::telemetry::Fp8Stats;
+    use mantissa_core::telemetry::event::Event;
 
     fn report(name: &str, underflow: f32, nonfinite: f32) -> TensorReport {
         let stats = Fp8Stats { amax: 1.0, scale: 448.0, underflow, saturated: 0.0, nonfinite };
@@ -250,7 +251,7 @@ mod tests {
         assert!(error(None).contains("--stats-every"), "{}", error(None));
         for step in [2, 4] {
             for name in ["a", "b"] {
-                text.push_str(&crate::events::tensor(step, &report(name, 0.0, 0.0)).unwrap());
+                text.push_str(&Event::Tensor(TensorEvent { step, tensor: report(name, 0.0, 0.0) }).to_line().unwrap());
                 text.push('\n');
             }
         }
