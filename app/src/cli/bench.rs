@@ -107,7 +107,7 @@ struct Peaks {
 /// `mantissa bench`.
 pub fn command(args: &BenchArgs) -> Result<Outcome> {
     refuse_unused("bench", &args.run)?;
-    if args.run.recipe.is_some() {
+    if args.run.step.recipe.is_some() {
         bail!("--recipe: `bench` takes a list, --recipes");
     }
     for (i, name) in args.recipes.iter().enumerate() {
@@ -116,15 +116,15 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
         }
     }
     let (steps, flags) = take_steps(&args.run, DEFAULT_STEPS);
-    let configs = args.recipes.iter().map(|&n| resolve_for(&flags, n, &args.recipes)).collect::<Result<Vec<_>>>()?;
-    let Some(first) = configs.first() else { bail!("--recipes: expected at least one recipe, got none") };
-    let bench = Bench::new(first)?;
-    let capabilities = bench.backend.capabilities();
+    let mut runs = args.recipes.iter().map(|&n| resolve_for(&flags, n, &args.recipes)).collect::<Result<Vec<_>>>()?;
+    let bench = Bench::new(&mut runs).context("--recipes")?;
+    let (backend, _) = device::open(runs[0].config.run.device);
+    let capabilities = backend.capabilities();
     let peaks = Peaks { flops_per_s: device::peak(capabilities, DType::F32).flops_per_s, bytes_per_s: copy_rate() };
     let mut contenders = Vec::new();
-    for (config, &name) in configs.iter().zip(&args.recipes) {
+    for (run, &name) in runs.iter().zip(&args.recipes) {
         let before = memory_bytes("VmRSS:");
-        let mut run = bench.run(config)?;
+        let mut run = bench.run(backend.clone(), &run.config)?;
         for _ in 0..WARM_UP {
             let (session, batch) = run.next_batch();
             session.step(batch.batch())?;
@@ -153,6 +153,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
     if let Some(path) = &args.trace {
         write_trace(path, &contenders)?;
     }
+    let first = &runs[0].config;
     let items = first.train.items_per_step();
     let report = Report {
         model: &first.run.model,
