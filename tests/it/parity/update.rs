@@ -259,7 +259,7 @@ fn update_loss_scale() {
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
     let floor = UpdateLossScale { min_scale: Real(2f64.powi(-14)), hysteresis: 3, growth_interval: 6, ..TORCH };
     let odd = UpdateLossScale { growth_factor: Real(1.7), backoff_factor: Real(0.3), growth_interval: 6, ..TORCH };
-    // No overflow, then one: not 1, NaN, the first and the last of more flags than a launch sees.
+    // A flag that is not 1, a NaN, more flags than a launch sees: none set, the first, the last.
     let flags = |i: usize| match i {
         0 => vec![2.0],
         1 => vec![-0.0, f32::NAN],
