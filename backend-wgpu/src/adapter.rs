@@ -108,6 +108,12 @@ pub async fn adapters() -> Vec<AdapterFacts> {
     enumerate().await.iter().map(AdapterFacts::of).collect()
 }
 
+/// As [`adapters`], waiting for the answer. Not for browsers.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn adapters_blocking() -> Vec<AdapterFacts> {
+    pollster::block_on(adapters())
+}
+
 /// The first thing that went wrong on a device. wgpu reports errors aside; whoever uses the device asks here afterwards.
 #[derive(Debug, Default)]
 struct Faults(Mutex<Option<Fault>>);

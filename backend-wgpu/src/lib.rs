@@ -27,6 +27,8 @@ mod pipeline;
 mod probe;
 mod readback;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub use adapter::adapters_blocking;
 pub use adapter::{AdapterChoice, AdapterFacts, WgpuBackend, adapters};
 pub use budget::dispatches;
 #[cfg(not(target_arch = "wasm32"))]

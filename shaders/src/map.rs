@@ -303,6 +303,7 @@ fn binary(f: BinaryFn, a: &str, b: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mantissa_core::op::expr::Ex;
     use mantissa_core::op::map::UnaryFn;
     use naga::valid::{Capabilities, ValidationFlags, Validator};
 
@@ -329,14 +330,19 @@ mod tests {
     fn every_function_is_valid() {
         let x = input(DType::F32, &[[10, 1]]);
         for f in UnaryFn::ALL {
-            validate(&generate(&MapExpr::unary(f), std::slice::from_ref(&x), &[DType::F32], 10));
+            validate(&generate(&Ex::input(0).unary(f).finish(), std::slice::from_ref(&x), &[DType::F32], 10));
         }
         for f in BinaryFn::ALL {
-            validate(&generate(&MapExpr::binary(f), &[x.clone(), x.clone()], &[DType::F32], 10));
+            validate(&generate(&Ex::input(0).binary(f, Ex::input(1)).finish(), &[x.clone(), x.clone()], &[DType::F32], 10));
         }
-        validate(&generate(&MapExpr::select(), &[x.clone(), x.clone(), x.clone()], &[DType::F32], 10));
+        validate(&generate(
+            &Ex::input(0).select(Ex::input(1), Ex::input(2)).finish(),
+            &[x.clone(), x.clone(), x.clone()],
+            &[DType::F32],
+            10,
+        ));
         for c in [0.0, -0.0, 1e-40, f32::MAX, f32::INFINITY, f32::NAN] {
-            validate(&generate(&MapExpr::constant(c), &[], &[DType::F16], 10));
+            validate(&generate(&Ex::constant(c).finish(), &[], &[DType::F16], 10));
         }
     }
 
@@ -344,8 +350,8 @@ mod tests {
     fn every_pair_of_dtypes_is_valid() {
         for from in DType::ALL {
             for to in DType::ALL {
-                validate(&generate(&MapExpr::identity(), &[input(from, &[[10, 1]])], &[to], 10));
-                let mut rounded = MapExpr::identity();
+                validate(&generate(&Ex::input(0).finish(), &[input(from, &[[10, 1]])], &[to], 10));
+                let mut rounded = Ex::input(0).finish();
                 rounded.outputs[0] = rounded.push(Node::Round(to, 0));
                 validate(&generate(&rounded, &[input(from, &[[2, 0], [5, 1]])], &[DType::F32], 10));
             }
@@ -356,21 +362,21 @@ mod tests {
     fn random_streams_and_sizes_are_uniforms() {
         let rng = Input { dtype: DType::U32, access: Access::Random, beside_output: false };
         let make = |p: f32, stream: u32, n: usize| {
-            let expr = MapExpr::dropout(p, stream).expect("valid");
+            let expr = Ex::input(0).dropout(p, 1, stream).finish();
             generate(&expr, &[input(DType::Bf16, &[[n / 5, 1], [5, 0]]), rng.clone()], &[DType::Bf16], n)
         };
         let (a, b) = (make(0.1, 3, 10), make(0.2, 4, 20));
         validate(&a);
         assert_eq!(a.text, b.text);
         assert_ne!(a.uniform, b.uniform);
-        validate(&generate(&MapExpr::uniform(1), &[rng], &[DType::F32], 9));
+        validate(&generate(&Ex::node(Node::Uniform { rng: 0, stream: 1 }).finish(), &[rng], &[DType::F32], 9));
     }
 
     #[test]
     fn what_is_overwritten_is_bound_once() {
         let state = Input { dtype: DType::E4m3, access: Access::InPlace(0), beside_output: false };
         let other = Input { beside_output: true, ..input(DType::F32, &[[3, 20], [2, 1], [5, 4]]) };
-        let kernel = generate(&MapExpr::binary(BinaryFn::Add), &[state, other], &[DType::E4m3], 30);
+        let kernel = generate(&Ex::input(0).binary(BinaryFn::Add, Ex::input(1)).finish(), &[state, other], &[DType::E4m3], 30);
         validate(&kernel);
         assert_eq!(kernel.args, [(1, Operand::Input(1)), (2, Operand::Output(0))]);
         assert_eq!(kernel.bindings[1..], [(1, BindingKind::ReadWrite), (2, BindingKind::ReadWrite)]);
@@ -378,7 +384,7 @@ mod tests {
 
     #[test]
     fn the_template_is_filled() {
-        let kernel = generate(&MapExpr::identity(), &[input(DType::F32, &[[10, 1]])], &[DType::F16], 10);
+        let kernel = generate(&Ex::input(0).finish(), &[input(DType::F32, &[[10, 1]])], &[DType::F16], 10);
         assert!(!kernel.text.contains('$'));
         assert!(kernel.text.contains(&format!("const WG_SIZE: u32 = {}u;", GROUP / 4)));
     }

@@ -3,6 +3,7 @@
 mod convergence;
 mod fp8;
 mod gradients;
+mod nonfinite;
 mod parity;
 mod passes;
 mod precision_graph;

@@ -3,7 +3,7 @@
 
 use mantissa_core::DType;
 use mantissa_core::op::Op;
-use mantissa_core::op::expr::Map;
+use mantissa_core::op::expr::{Ex, Map};
 use mantissa_core::op::map::{BinaryFn, MapExpr, Node, NodeId, UnaryFn};
 use mantissa_core::program::{Init, Role};
 use mantissa_core::rng::Rng;
@@ -23,7 +23,7 @@ fn op(expr: MapExpr, shape: &[usize], out: &[DType]) -> Op {
 
 fn cast(from: DType, to: DType, bytes: Vec<u8>) -> Case {
     let n = bytes.len() / from.size_bytes();
-    Case::of_bytes(format!("{from} to {to}"), op(MapExpr::identity(), &[n], &[to]), vec![(Ty::new(from, [n]), bytes)])
+    Case::of_bytes(format!("{from} to {to}"), op(Ex::input(0).finish(), &[n], &[to]), vec![(Ty::new(from, [n]), bytes)])
 }
 
 /// Every code of a dtype of one or two bytes.
@@ -96,7 +96,7 @@ fn rounding_inside_an_expression_is_exact() {
     let bytes: Vec<u8> = stratified().chunks_exact(4).step_by(251).flatten().copied().collect();
     let n = bytes.len() / 4;
     for to in DType::ALL {
-        let mut expr = MapExpr::identity();
+        let mut expr = Ex::input(0).finish();
         expr.outputs[0] = expr.push(Node::Round(to, 0));
         let x = vec![(Ty::new(DType::F32, [n]), bytes.clone())];
         Case::of_bytes(format!("round to {to}"), op(expr, &[n], &[DType::F32]), x).check(&*cpu, &*gpu, EXACT);
@@ -113,7 +113,7 @@ fn casts_of_awkward_lengths_leave_no_code_behind() {
                 let ty = Ty::new(from, [n]);
                 Case::of(
                     format!("{n} from {from} to {to}"),
-                    op(MapExpr::identity(), &[n], &[to]),
+                    op(Ex::input(0).finish(), &[n], &[to]),
                     vec![(ty, normal(n, 3.0, 1))],
                 )
                 .check(&*cpu, &*gpu, EXACT);
@@ -154,7 +154,8 @@ fn functions_of_one_value() {
             x.retain(|x| !(x.abs() > 1e5 && x.is_finite()));
         }
         let n = x.len();
-        let case = Case::of(f.name(), op(MapExpr::unary(f), &[n], &[DType::F32]), vec![(Ty::new(DType::F32, [n]), x)]);
+        let case =
+            Case::of(f.name(), op(Ex::input(0).unary(f).finish(), &[n], &[DType::F32]), vec![(Ty::new(DType::F32, [n]), x)]);
         let bit_wise = matches!(
             f,
             UnaryFn::Neg
@@ -183,7 +184,11 @@ fn functions_of_two_values() {
         let pairs = pairs.chain(all.iter().copied().zip(all.iter().rev().copied())).chain(all.iter().map(|&a| (a, a)));
         let (a, b): (Vec<f32>, Vec<f32>) = pairs.filter(|&(a, b)| f != BinaryFn::Div || (a / b).abs() < 1e38).unzip();
         let (n, ty) = (a.len(), Ty::new(DType::F32, [a.len()]));
-        let case = Case::of(f.name(), op(MapExpr::binary(f), &[n], &[DType::F32]), vec![(ty.clone(), a), (ty, b)]);
+        let case = Case::of(
+            f.name(),
+            op(Ex::input(0).binary(f, Ex::input(1)).finish(), &[n], &[DType::F32]),
+            vec![(ty.clone(), a), (ty, b)],
+        );
         match f {
             BinaryFn::Max | BinaryFn::Min | BinaryFn::Lt | BinaryFn::Le | BinaryFn::Eq => case.check(&*cpu, &*gpu, EXACT),
             BinaryFn::Add | BinaryFn::Sub | BinaryFn::Mul | BinaryFn::Div | BinaryFn::Pow => {
@@ -200,7 +205,8 @@ fn a_choice_does_not_leak_the_other_side() {
     let cond = vec![0.0, -0.0, 1.0, f32::NAN, 1e-40, f32::NEG_INFINITY, 0.0];
     let (a, b) = (vec![f32::NAN, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0], vec![-1.0, -2.0, f32::NAN, -4.0, f32::INFINITY, -6.0, -0.0]);
     let inputs = vec![(ty.clone(), cond), (ty.clone(), a), (ty, b)];
-    Case::of("select", op(MapExpr::select(), &[7], &[DType::F32]), inputs).check(&*cpu, &*gpu, EXACT);
+    Case::of("select", op(Ex::input(0).select(Ex::input(1), Ex::input(2)).finish(), &[7], &[DType::F32]), inputs)
+        .check(&*cpu, &*gpu, EXACT);
 }
 
 #[test]
@@ -209,7 +215,7 @@ fn constants_of_every_kind() {
     for c in [0.0, -0.0, 0.1, 1e-40, f32::MAX, f32::NEG_INFINITY, f32::NAN] {
         for to in FLOATS {
             let x = vec![(Ty::new(DType::F32, [1]), vec![1.0])];
-            let mut expr = MapExpr::constant(c);
+            let mut expr = Ex::constant(c).finish();
             expr.push(Node::Input(0));
             Case::of(format!("{c} as {to}"), op(expr, &[7], &[to]), x).check(&*cpu, &*gpu, EXACT);
         }
@@ -233,7 +239,7 @@ fn broadcasting() {
         for (k, &dtype) in FLOATS.iter().enumerate() {
             let (ta, tb) = (Ty::new(dtype, a.to_vec()), Ty::new(FLOATS[(k + 2) % 5], b.to_vec()));
             let (xa, xb) = (normal(ta.shape.numel(), 1.0, 1), normal(tb.shape.numel(), 1.0, 2));
-            let op = op(MapExpr::binary(BinaryFn::Sub), shape, &[FLOATS[(k + 1) % 5]]);
+            let op = op(Ex::input(0).binary(BinaryFn::Sub, Ex::input(1)).finish(), shape, &[FLOATS[(k + 1) % 5]]);
             Case::of(format!("{ta} - {tb}"), op, vec![(ta, xa), (tb, xb)]).check(&*cpu, &*gpu, EXACT);
         }
     }
@@ -244,10 +250,11 @@ fn random_numbers_are_those_of_the_cpu() {
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
     let rng = || (Ty::new(DType::U32, [2]), [0xdead_beefu32, 77].iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>());
     for n in [1, 2, 7, 257, 4097] {
-        Case::of_bytes("uniform", op(MapExpr::uniform(5), &[n], &[DType::F32]), vec![rng()]).check(&*cpu, &*gpu, EXACT);
+        Case::of_bytes("uniform", op(Ex::node(Node::Uniform { rng: 0, stream: 5 }).finish(), &[n], &[DType::F32]), vec![rng()])
+            .check(&*cpu, &*gpu, EXACT);
         for dtype in FLOATS {
             let x = bytes_of(&Ty::new(dtype, [n]), &normal(n, 1.0, 3));
-            let op = op(MapExpr::dropout(0.3, 9).expect("valid"), &[n], &[dtype]);
+            let op = op(Ex::input(0).dropout(0.3, 1, 9).finish(), &[n], &[dtype]);
             Case::of_bytes(format!("dropout {dtype} {n}"), op, vec![(Ty::new(dtype, [n]), x), rng()])
                 .check(&*cpu, &*gpu, EXACT);
         }
@@ -261,10 +268,10 @@ fn an_output_may_overwrite_an_input() {
         for n in [1, 7, 257] {
             let ty = Ty::new(dtype, [n]);
             let inputs = || vec![(ty.clone(), normal(n, 1.0, 1)), (Ty::new(DType::F16, [n]), normal(n, 1.0, 2))];
-            let add = op(MapExpr::binary(BinaryFn::Add), &[n], &[dtype]);
+            let add = op(Ex::input(0).binary(BinaryFn::Add, Ex::input(1)).finish(), &[n], &[dtype]);
             Case::of(format!("{dtype} += f16, {n}"), add, inputs()).over(0, 0).check(&*cpu, &*gpu, EXACT);
             // Both inputs overwritten, each by a function of both, in words of two widths.
-            let mut both = MapExpr::binary(BinaryFn::Add);
+            let mut both = Ex::input(0).binary(BinaryFn::Add, Ex::input(1)).finish();
             both.outputs.push(both.nodes.len() as NodeId);
             both.nodes.push(Node::Binary(BinaryFn::Sub, 0, 1));
             let both = op(both, &[n], &[dtype, DType::F16]);
