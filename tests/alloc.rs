@@ -1,4 +1,4 @@
-//! A step allocates nothing after the first, and the memory plan is what the backend allocates. A binary of its own: it counts every
+//! A step allocates nothing after the first, whether it measures tensors or not, and the memory plan is what the backend allocates. A binary of its own: it counts every
 //! allocation of the process, so nothing else may run beside it.
 
 use mantissa_core::backend::Backend;
@@ -6,7 +6,7 @@ use mantissa_core::cpu::CpuBackend;
 use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::program::memory::Layout;
 use mantissa_core::program::{Kind, Rate, ValueId};
-use mantissa_core::train::{TrainConfig, record};
+use mantissa_core::train::{TrainConfig, measured, record};
 use mantissa_tests::tiny;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
@@ -29,7 +29,9 @@ fn check(name: RecipeName) {
     let config = TrainConfig { grad_accum: 2, ..tiny::gpt(Recipe::new(name), 10) };
     let backend = CpuBackend::new();
     let program = Arc::new(record::train_step(&config).expect("records"));
-    let layout = Arc::new(Layout::new(&program));
+    let tensors = measured::select(&program, &[]).expect("selects");
+    let variant = Arc::new(measured::measured(&program, &tensors).expect("measures"));
+    let layout = Arc::new(Layout::new(&variant));
 
     let region = Region::new(ALLOCATOR);
     let memory = backend.alloc(layout.clone()).expect("memory");
@@ -51,6 +53,13 @@ fn check(name: RecipeName) {
         "{name}: planned {own}, scratch {}, table {table} of {allowed}",
         step.scratch_bytes()
     );
+    // The variant that measures tensors takes the temporaries of the step.
+    let region = Region::new(ALLOCATOR);
+    let mut measuring = step.compile_variant(variant.clone()).expect("compiles").expect("the CPU shares them");
+    let change = region.change();
+    let kept = change.bytes_allocated - change.bytes_deallocated;
+    assert!(kept <= 4096 * variant.instrs.len(), "{name}: the variant took {kept} bytes, its step {own}");
+    assert_eq!((measuring.scratch_bytes(), measuring.plan().total_bytes()), (step.scratch_bytes(), step.plan().total_bytes()));
     let inputs: Vec<(ValueId, Vec<u8>)> = program
         .values_where(|v| matches!(v.kind, Kind::Input(_)))
         .map(|(id, v)| {
@@ -59,13 +68,16 @@ fn check(name: RecipeName) {
         })
         .collect();
     let inputs: Vec<(ValueId, &[u8])> = inputs.iter().map(|(id, b)| (*id, &b[..])).collect();
-    step.submit(&inputs).expect("runs");
-    step.submit(&inputs).expect("runs");
+    for _ in 0..2 {
+        step.submit(&inputs).expect("runs");
+        measuring.submit(&inputs).expect("runs");
+    }
 
     let steps = 10;
     let region = Region::new(ALLOCATOR);
     for _ in 0..steps {
         step.submit(&inputs).expect("runs");
+        measuring.submit(&inputs).expect("runs");
     }
     let change = region.change();
     println!("{name}: {} allocations, {} bytes in {steps} steps", change.allocations, change.bytes_allocated);

@@ -4,7 +4,7 @@ use crate::adapter::Gpu;
 use crate::readback::Download;
 use mantissa_core::backend::{Memory, Readback};
 use mantissa_core::error::{Error, Result};
-use mantissa_core::program::memory::{Buffer, Layout, Place};
+use mantissa_core::program::memory::{Buffer, Layout, Place, Purpose, align};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -74,6 +74,14 @@ pub(crate) fn allocate(gpu: &Gpu, plan: &[Buffer]) -> Result<Vec<wgpu::Buffer>> 
         Ok(buffer)
     });
     made.collect()
+}
+
+/// A buffer of its own that holds `words`.
+pub(crate) fn table(gpu: &Gpu, words: &[u32]) -> Result<wgpu::Buffer> {
+    let bytes = bytemuck::cast_slice(words);
+    let made = allocate(gpu, &[Buffer { size: align(bytes.len()), purpose: Purpose::Activations }])?;
+    upload(gpu, &made[0], 0, bytes);
+    Ok(made[0].clone())
 }
 
 /// Queues a write of `bytes` at `offset`. The copy is a whole number of words: places are aligned, so the bytes behind are padding.

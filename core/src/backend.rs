@@ -82,6 +82,12 @@ pub trait Executable: Send + Debug {
         })
     }
 
+    /// Compiles `program` over the same persistent values and over the temporaries of this executable, which never runs at the same time: a variant of its step. Outputs
+    /// of one are gone once the other has run. `Ok(None)` where a backend or the memory plans do not allow it; then [`Backend::compile`] it.
+    fn compile_variant(&self, _program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
+        Ok(None)
+    }
+
     /// Reads an `Output` of the last step submitted.
     fn read(&self, output: ValueId) -> Result<Box<dyn Readback>>;
 }

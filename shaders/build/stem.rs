@@ -72,6 +72,11 @@ impl Parsed {
         Ok(parsed)
     }
 
+    /// The text, without its constants.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Appends the imports of a file, then its code.
     fn add(&mut self, path: &Path, seen: &mut Vec<String>) -> Result<(), String> {
         let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -158,10 +163,11 @@ impl Parsed {
                 if used[handle] == GlobalUse::empty() {
                     continue;
                 }
-                let kind = match var.space {
-                    AddressSpace::Uniform => "Uniform",
-                    AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => "ReadWrite",
-                    _ => "Read",
+                let written = matches!(var.space, AddressSpace::Storage { access } if access.contains(StorageAccess::STORE));
+                let kind = match (var.space == AddressSpace::Uniform, written) {
+                    (true, _) => "Uniform",
+                    (false, true) => "ReadWrite",
+                    (false, false) => "Read",
                 };
                 let name = var.name.as_deref().unwrap_or_default();
                 let _ = write!(out, "Binding {{ name: {name:?}, index: {}, kind: BindingKind::{kind} }}, ", binding.binding);
@@ -187,15 +193,13 @@ fn params(module: &Module) -> Vec<(String, u32, &'static str)> {
     let mut out = Vec::new();
     for m in members.0 {
         let name = m.name.clone().unwrap_or_default();
-        let (scalar, len) = match module.types[m.ty].inner {
-            TypeInner::Scalar(s) => (s, 1),
-            TypeInner::Vector { size, scalar } => (scalar, size as u32),
-            _ => continue,
-        };
+        let inner = &module.types[m.ty].inner;
+        let Some(scalar) = inner.scalar() else { continue };
+        let len = if let TypeInner::Vector { size, .. } = inner { *size as u32 } else { 1 };
         let kind = match scalar.kind {
             ScalarKind::Sint => "I32",
             ScalarKind::Uint => "U32",
-            _ => "F32",
+            ScalarKind::Float | ScalarKind::Bool | ScalarKind::AbstractInt | ScalarKind::AbstractFloat => "F32",
         };
         if len == 1 {
             out.push((name, m.offset, kind));
@@ -212,10 +216,7 @@ fn params_size(module: &Module) -> u32 {
 
 fn uniform(module: &Module) -> Option<(&[naga::StructMember], u32)> {
     let var = module.global_variables.iter().map(|(_, v)| v).find(|v| v.space == AddressSpace::Uniform)?;
-    match &module.types[var.ty].inner {
-        TypeInner::Struct { members, span } => Some((members, *span)),
-        _ => None,
-    }
+    if let TypeInner::Struct { members, span } = &module.types[var.ty].inner { Some((members, *span)) } else { None }
 }
 
 /// 64-bit FNV-1a.

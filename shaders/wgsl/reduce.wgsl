@@ -9,6 +9,7 @@
 //% import codec, order
 //% const X: dtype = F32
 //% const Y: dtype = F32
+//% const ROUND: dtype = F32
 //% const KIND: [0, 1, 2] = 0
 //% const OUTPUTS: [1, 8, 32] = 8
 //% const COLUMNS: bool = false
@@ -119,7 +120,7 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     if (lane * pack_size(Y) < OUTPUTS && i < params.outputs) {
         var word = 0u;
         for (var j = i; j < min(i + pack_size(Y), params.outputs); j++) {
-            word |= place_code(Y, encode(Y, finish(results[j - first])), j);
+            word |= place_code(Y, encode(Y, round_to(ROUND, finish(results[j - first]))), j);
         }
         // Parts of an output are neighbours.
         y[select(word_of(Y, i), i * params.parts + part, params.parts > 1u)] = word;

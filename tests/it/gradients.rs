@@ -169,7 +169,8 @@ fn needs_case(op: &Op) -> bool {
         | Op::UpdateFp8Scales(_)
         | Op::Optimizer(_)
         | Op::Zero
-        | Op::Record(_) => false,
+        | Op::Record(_)
+        | Op::TensorStats(_) => false,
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod data;
 pub mod devices;
 pub mod machine;
+pub mod operands;
 pub mod parity;
 pub mod reference64;
 pub mod tiny;

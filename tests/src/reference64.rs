@@ -98,7 +98,8 @@ pub fn forward(op: &Op, x: &[&Tensor]) -> Result<Vec<Tensor>, String> {
         | Op::UpdateFp8Scales(_)
         | Op::Optimizer(_)
         | Op::Zero
-        | Op::Record(_) => return Err(format!("{} is no forward operation", op.row().name)),
+        | Op::Record(_)
+        | Op::TensorStats(_) => return Err(format!("{} is no forward operation", op.row().name)),
     })
 }
 

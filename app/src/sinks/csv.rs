@@ -2,12 +2,12 @@
 //! reaches the file, so that a table can be read while the run goes on. An absent number is an empty field.
 
 use super::{Scalar, eval_scalars, step_scalars, tensor_scalars};
-use crate::events::Timing;
 use crate::run_folder::write_whole;
 use anyhow::{Context, Result, bail};
 use csv::{ReaderBuilder, StringRecord, Writer};
-use mantissa_core::program::Fp8Slot;
-use mantissa_core::telemetry::{Fp8Stats, StepReport};
+use mantissa_core::DType;
+use mantissa_core::telemetry::event::Timing;
+use mantissa_core::telemetry::{Fp8Stats, StepReport, TensorReport};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -39,18 +39,22 @@ impl Tables {
 
     /// A row of `steps.csv`.
     pub fn step(&mut self, step: u64, scalars: &[Scalar]) -> Result<()> {
-        self.steps.row(&[&step.to_string()], scalars)
+        self.steps.row(&[&step.to_string()], scalars, &[])
     }
 
     /// A row of `evals.csv`.
     pub fn eval(&mut self, step: u64, scalars: &[Scalar]) -> Result<()> {
-        self.evals.row(&[&step.to_string()], scalars)
+        self.evals.row(&[&step.to_string()], scalars, &[])
     }
 
-    /// A row of `tensors.csv`.
-    pub fn tensor(&mut self, step: u64, slot: &Fp8Slot, scalars: &[Scalar]) -> Result<()> {
-        let table = self.open_tensors()?;
-        table.row(&[&step.to_string(), &slot.name, slot.dtype.name()], scalars)
+    /// A row of `tensors.csv`. A histogram is its first bucket and its counts, with spaces between them.
+    pub fn tensor(&mut self, step: u64, tensor: &TensorReport) -> Result<()> {
+        let keys = [&step.to_string(), &tensor.name, tensor.dtype.name()];
+        let scalars = tensor_scalars(tensor);
+        let histogram = tensor.stats.as_ref().map(|s| &s.histogram);
+        let first = histogram.map(|h| h.first.to_string()).unwrap_or_default();
+        let counts = histogram.map(|h| h.counts.iter().map(u32::to_string).collect::<Vec<_>>().join(" "));
+        self.open_tensors()?.row(&keys, &scalars, &[&first, &counts.unwrap_or_default()])
     }
 
     /// Makes sure that all rows outlive a crash of the machine.
@@ -67,7 +71,9 @@ impl Tables {
             Some(table) => table,
             None => {
                 let stats = Fp8Stats { amax: 0.0, scale: 0.0, underflow: 0.0, saturated: 0.0, nonfinite: 0.0 };
-                let columns = header(&["step", "name", "dtype"], &tensor_scalars(&stats));
+                let scalars = tensor_scalars(&TensorReport::of_fp8("", DType::E4m3, &stats));
+                let mut columns = header(&["step", "name", "dtype"], &scalars);
+                columns.extend(["histogram_first", "histogram"].map(String::from));
                 Table::open(&self.folder.join(TENSORS), &columns, self.after)?
             }
         };
@@ -118,9 +124,10 @@ impl Table {
         Ok(Table { path: path.to_path_buf(), writer: Writer::from_writer(file) })
     }
 
-    fn row(&mut self, keys: &[&str], scalars: &[Scalar]) -> Result<()> {
+    fn row(&mut self, keys: &[&str], scalars: &[Scalar], rest: &[&str]) -> Result<()> {
         let values = scalars.iter().map(|s| s.value.map_or(String::new(), |v| v.to_string()));
-        let record: StringRecord = keys.iter().map(|k| (*k).to_string()).chain(values).collect();
+        let text = |columns: &[&str]| columns.iter().map(|c| (*c).to_string()).collect::<Vec<_>>();
+        let record: StringRecord = text(keys).into_iter().chain(values).chain(text(rest)).collect();
         let done = self.writer.write_record(&record).map_err(anyhow::Error::from);
         let done = done.and_then(|()| Ok(self.writer.flush()?));
         done.with_context(|| format!("cannot write the table: {}", self.path.display()))
@@ -149,7 +156,7 @@ fn rows_until(path: &Path, columns: &[String], after: u64) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mantissa_core::DType;
+    use mantissa_core::telemetry::{Histogram, TensorStats};
 
     fn scalars(x: f64) -> Vec<Scalar> {
         let report = StepReport {
@@ -179,10 +186,16 @@ mod tests {
         assert_eq!(read(EVALS), "step,val_loss,val_accuracy\n1,NaN,\n");
         assert!(!dir.path().join(TENSORS).exists());
         let stats = Fp8Stats { amax: 1.0, scale: 448.0, underflow: 0.5, saturated: 0.0, nonfinite: 0.0 };
-        let slot = Fp8Slot { name: "gpt.h0.mlp.up.x".into(), dtype: DType::E4m3 };
-        tables.tensor(1, &slot, &tensor_scalars(&stats)).unwrap();
-        let expected = "step,name,dtype,amax,scale,underflow,saturated,nonfinite\n1,gpt.h0.mlp.up.x,e4m3,1,448,0.5,0,0\n";
-        assert_eq!(read(TENSORS), expected);
+        let fp8 = TensorReport::of_fp8("gpt.h0.mlp.up.x", DType::E4m3, &stats);
+        tables.tensor(1, &fp8).unwrap();
+        let histogram = Histogram { first: 120, zeros: 0, counts: vec![3, 0, 4] };
+        let (stored, subnormal, sqnr_db) = (DType::Bf16, Some(0.25), None);
+        let stats = TensorStats { stored, len: 7, mean: 0.5, l1: 2.0, l2: 1.0, zero: 0.0, subnormal, sqnr_db, histogram };
+        tables.tensor(2, &TensorReport { stats: Some(stats), scale: None, ..fp8 }).unwrap();
+        let head = "step,name,dtype,amax,scale,underflow,saturated,nonfinite,mean,l1,l2,zero,subnormal,sqnr_db,histogram_first,histogram";
+        let rows =
+            ["1,gpt.h0.mlp.up.x,e4m3,1,448,0.5,0,0,,,,,,,,", "2,gpt.h0.mlp.up.x,e4m3,1,,0.5,0,0,0.5,2,1,0,0.25,,120,3 0 4"];
+        assert_eq!(read(TENSORS), format!("{head}\n{}\n", rows.join("\n")));
     }
 
     #[test]

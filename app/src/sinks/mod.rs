@@ -5,11 +5,10 @@
 pub mod csv;
 pub mod tensorboard;
 
-use crate::events::Timing;
 use anyhow::Result;
 use csv::Tables;
-use mantissa_core::program::Fp8Slot;
-use mantissa_core::telemetry::{Fp8Stats, StepReport};
+use mantissa_core::telemetry::event::Timing;
+use mantissa_core::telemetry::{StepReport, TensorReport};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use tensorboard::TensorBoard;
@@ -76,15 +75,23 @@ pub fn eval_scalars(val_loss: f32, val_accuracy: Option<f32>) -> [Scalar; 2] {
     ]
 }
 
-/// The statistics of an fp8 tensor.
-pub fn tensor_scalars(s: &Fp8Stats) -> [Scalar; 5] {
-    let some = |name, value: f32| Scalar { name, value: Some(f64::from(value)) };
+/// The numbers of a tensor, always the same ones in the same order.
+pub fn tensor_scalars(t: &TensorReport) -> [Scalar; 11] {
+    let narrow = |name, value: Option<f32>| Scalar { name, value: value.map(f64::from) };
+    let stats = t.stats.as_ref();
+    let measured = |name, value: Option<f64>| Scalar { name, value };
     [
-        some("amax", s.amax),
-        some("scale", s.scale),
-        some("underflow", s.underflow),
-        some("saturated", s.saturated),
-        some("nonfinite", s.nonfinite),
+        narrow("amax", t.amax.or(t.amax_nonfinite.map(|_| f32::INFINITY))),
+        narrow("scale", t.scale),
+        narrow("underflow", t.underflow),
+        narrow("saturated", t.saturated),
+        narrow("nonfinite", t.nonfinite),
+        measured("mean", stats.map(|s| s.mean)),
+        measured("l1", stats.map(|s| s.l1)),
+        measured("l2", stats.map(|s| s.l2)),
+        measured("zero", stats.map(|s| s.zero)),
+        measured("subnormal", stats.and_then(|s| s.subnormal)),
+        measured("sqnr_db", stats.and_then(|s| s.sqnr_db)),
     ]
 }
 
@@ -139,14 +146,17 @@ impl Sinks {
         Ok(())
     }
 
-    /// Writes the statistics of an fp8 tensor.
-    pub fn tensor(&mut self, step: u64, slot: &Fp8Slot, stats: &Fp8Stats) -> Result<()> {
-        let scalars = tensor_scalars(stats);
+    /// Writes the report of a tensor.
+    pub fn tensor(&mut self, step: u64, tensor: &TensorReport) -> Result<()> {
         if let Some(tables) = &mut self.tables {
-            tables.tensor(step, slot, &scalars)?;
+            tables.tensor(step, tensor)?;
         }
         if let Some(tensorboard) = &mut self.tensorboard {
-            tensorboard.scalars(step, &format!("fp8/{}/", slot.name), &scalars)?;
+            let prefix = format!("tensors/{}/", tensor.name);
+            tensorboard.scalars(step, &prefix, &tensor_scalars(tensor))?;
+            if let Some(stats) = &tensor.stats {
+                tensorboard.histogram(step, &format!("{prefix}log2"), &stats.histogram)?;
+            }
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! TensorBoard event files: records of an `Event` protocol buffer each.
 //!
 //! A record is a length (u64), its masked CRC-32C, the data, its masked CRC-32C, all little-endian. The crates that write such files
-//! are unmaintained or bring a protocol-buffer compiler; the four messages used here take a few lines.
+//! are unmaintained or bring a protocol-buffer compiler; the five messages used here take a few lines.
 //! Sources: tensorflow `core/lib/io/record_writer.h`, `core/util/event.proto`, `core/framework/summary.proto`.
 
 use super::Scalar;
 use anyhow::{Context, Result};
+use mantissa_core::telemetry::Histogram;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,11 +28,19 @@ mod event {
     pub(super) const SESSION_LOG: u32 = 7;
 }
 
-/// Field numbers of `Summary`, `Summary.Value` and `SessionLog`, and the status that starts a session.
+/// Field numbers of `Summary`, `Summary.Value`, `HistogramProto` and `SessionLog`, and the status that starts a session.
 mod field {
     pub(super) const SUMMARY_VALUE: u32 = 1;
     pub(super) const VALUE_TAG: u32 = 1;
     pub(super) const VALUE_SIMPLE: u32 = 2;
+    pub(super) const VALUE_HISTOGRAM: u32 = 5;
+    pub(super) const HISTOGRAM_MIN: u32 = 1;
+    pub(super) const HISTOGRAM_MAX: u32 = 2;
+    pub(super) const HISTOGRAM_NUM: u32 = 3;
+    pub(super) const HISTOGRAM_SUM: u32 = 4;
+    pub(super) const HISTOGRAM_SUM_SQUARES: u32 = 5;
+    pub(super) const HISTOGRAM_LIMITS: u32 = 6;
+    pub(super) const HISTOGRAM_BUCKETS: u32 = 7;
     pub(super) const SESSION_STATUS: u32 = 1;
     pub(super) const STATUS_START: u64 = 1;
 }
@@ -67,6 +76,32 @@ impl TensorBoard {
             float_field(&mut message, field::VALUE_SIMPLE, value as f32);
             bytes_field(&mut summary, field::SUMMARY_VALUE, &message);
         }
+        self.event(Some(step), event::SUMMARY, &summary)
+    }
+
+    /// Writes how the binary logarithms of the magnitudes are spread; zeros and what is not finite have none. Sums take each element for the middle of its bucket.
+    pub fn histogram(&mut self, step: u64, tag: &str, histogram: &Histogram) -> Result<()> {
+        let buckets: Vec<(i32, u32)> = histogram.magnitudes().collect();
+        let (Some(&(first, _)), Some(&(last, _))) = (buckets.first(), buckets.last()) else { return Ok(()) };
+        let mut counts = vec![0.0; (last - first + 1) as usize];
+        for &(k, n) in &buckets {
+            counts[(k - first) as usize] = f64::from(n);
+        }
+        let limits: Vec<f64> = (first..=last).map(|k| f64::from(k + 1)).collect();
+        let sum = |power: i32| limits.iter().zip(&counts).map(|(limit, n)| n * (limit - 0.5).powi(power)).sum();
+        let mut message = Vec::new();
+        double_field(&mut message, field::HISTOGRAM_MIN, f64::from(first));
+        double_field(&mut message, field::HISTOGRAM_MAX, f64::from(last + 1));
+        double_field(&mut message, field::HISTOGRAM_NUM, counts.iter().sum());
+        double_field(&mut message, field::HISTOGRAM_SUM, sum(1));
+        double_field(&mut message, field::HISTOGRAM_SUM_SQUARES, sum(2));
+        doubles_field(&mut message, field::HISTOGRAM_LIMITS, &limits);
+        doubles_field(&mut message, field::HISTOGRAM_BUCKETS, &counts);
+        let mut value = Vec::new();
+        bytes_field(&mut value, field::VALUE_TAG, tag.as_bytes());
+        bytes_field(&mut value, field::VALUE_HISTOGRAM, &message);
+        let mut summary = Vec::new();
+        bytes_field(&mut summary, field::SUMMARY_VALUE, &value);
         self.event(Some(step), event::SUMMARY, &summary)
     }
 
@@ -147,6 +182,12 @@ fn double_field(out: &mut Vec<u8>, field: u32, x: f64) {
     out.extend_from_slice(&x.to_le_bytes());
 }
 
+/// Packed, as proto3 writes repeated numbers.
+fn doubles_field(out: &mut Vec<u8>, field: u32, x: &[f64]) {
+    let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+    bytes_field(out, field, &bytes);
+}
+
 fn float_field(out: &mut Vec<u8>, field: u32, x: f32) {
     key(out, field, FIXED_32);
     out.extend_from_slice(&x.to_le_bytes());
@@ -201,5 +242,24 @@ mod tests {
         assert!(records[0].ends_with(FILE_VERSION));
         assert!(records[1].windows(10).any(|w| w == b"train/loss") && !records[1].windows(10).any(|w| w == b"loss_scale"));
         assert!(records[1].ends_with(&2.5f32.to_le_bytes()));
+    }
+
+    #[test]
+    fn histograms_are_over_logarithms_with_a_bucket_for_each_octave() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut board = TensorBoard::create(dir.path(), None).unwrap();
+        let before = std::fs::metadata(&board.path).unwrap().len() as usize;
+        board.histogram(4, "tensors/w/log2", &Histogram::default()).unwrap();
+        assert_eq!(std::fs::metadata(&board.path).unwrap().len() as usize, before);
+        // Magnitudes in [1/4, 1/2) three times and in [1, 2) once.
+        board.histogram(4, "tensors/w/log2", &Histogram { first: 125, zeros: 0, counts: vec![3, 0, 1] }).unwrap();
+        let bytes = std::fs::read(&board.path).unwrap();
+        let data = &bytes[before + 12..bytes.len() - 4];
+        let packed = |field: u8, x: [f64; 3]| [&[field << 3 | 2, 24], x.map(f64::to_le_bytes).as_flattened()].concat();
+        let tail = [packed(6, [-1.0, 0.0, 1.0]), packed(7, [3.0, 0.0, 1.0])].concat();
+        assert!(data.ends_with(&tail));
+        // Sum of the middles: 3 * -1.5 + 0.5.
+        let sums = [[0x21].as_slice(), &(-4.0f64).to_le_bytes(), &[0x29], &(3.0 * 2.25 + 0.25f64).to_le_bytes()].concat();
+        assert!(data.windows(sums.len()).any(|w| w == sums));
     }
 }

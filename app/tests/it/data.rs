@@ -112,21 +112,33 @@ fn logs_are_written_as_asked() {
     assert!(steps.len() >= 2 && steps.iter().filter(|s| **s == 2).count() == steps.iter().filter(|s| **s == 4).count());
     for e in &tensors {
         let t = &e["tensor"];
-        assert!(
-            t["name"].as_str().is_some_and(|n| n.starts_with("gpt."))
-                && ["e4m3", "e5m2"].contains(&t["dtype"].as_str().unwrap())
-        );
-        for key in ["amax", "scale", "underflow", "saturated", "nonfinite"] {
+        assert!(t["name"].as_str().is_some_and(|n| n.starts_with("gpt.")), "{e}");
+        let fp8 = ["e4m3", "e5m2"].contains(&t["dtype"].as_str().unwrap());
+        for key in ["amax", "underflow", "saturated", "nonfinite", "l1", "l2", "zero", "subnormal"] {
             assert!(t[key].as_f64().is_some_and(|x| x >= 0.0), "{key} in {e}");
         }
+        assert_eq!(fp8, t["scale"].as_f64().is_some_and(|x| x > 0.0), "{e}");
+        let counts = t["histogram"]["counts"].as_array().unwrap();
+        assert_eq!(counts.iter().map(|n| n.as_u64().unwrap()).sum::<u64>(), t["len"].as_u64().unwrap(), "{e}");
     }
     assert_eq!((read("steps.csv").lines().count(), read("evals.csv").lines().count()), (5, 2));
     assert_eq!(read("tensors.csv").lines().count(), 1 + tensors.len());
     let loss = events[0]["loss"].as_f64().unwrap() as f32;
     assert_eq!(read("steps.csv").lines().nth(1).unwrap().split(',').nth(1).unwrap().parse::<f32>().unwrap(), loss);
-    let o = train(dir.path(), &["--recipe", "bf16", "--stats-every", "2"]);
-    assert_eq!(o.status.code(), Some(2));
-    assert!(stderr(&o).contains("--stats-every: expected an fp8 recipe"), "{}", stderr(&o));
+    let flags =
+        ["--steps", "2", "--recipe", "bf16", "--stats-every", "2", "--stats", "gpt.h0.mlp.up", "--stats", "gpt.h0.*.*.dy"];
+    let o = good(train(dir.path(), &[&flags[..], &["--json", "--out", "s"]].concat()));
+    let names: Vec<String> =
+        json_lines(&stdout(&o)).iter().filter_map(|e| Some(e.get("tensor")?["name"].as_str()?.to_string())).collect();
+    assert_eq!(names.len(), 7 + 3, "{names:?}");
+    for (flags, message) in [
+        (&["--stats-every", "2", "--stats", "gpt.nothing"][..], "`gpt.nothing`"),
+        (&["--stats", "gpt.**"], "--stats: expected --stats-every"),
+    ] {
+        let o = train(dir.path(), &[flags, &["--out", "t"]].concat());
+        assert!(o.status.code() == Some(2) && stderr(&o).contains(message), "{}", stderr(&o));
+        assert!(!dir.path().join("t").exists());
+    }
     assert_eq!(train(dir.path(), &["--log", "xml"]).status.code(), Some(2));
 }
 

@@ -3,13 +3,17 @@
 mod cast;
 mod crash;
 mod data;
+mod doctor;
 mod dump;
+mod init_from;
 mod looking;
+mod nonfinite;
 mod precision;
 mod refusals;
 mod resume;
 mod runs;
 mod saving;
+mod stats;
 
 use serde_json::Value;
 use std::path::Path;

@@ -2,13 +2,23 @@
 //! operands; nothing here talks to a device.
 
 mod attention;
+mod axes;
+mod cast_list;
+mod index;
+mod layout;
 mod loss;
+mod map;
+mod matmul;
 mod norm;
 mod pool;
+mod quantize;
 mod reduce;
 mod rows;
 mod softmax;
+mod tensor_stats;
 mod update;
+
+pub(crate) use cast_list::cast_list;
 
 use crate::pipeline::Kernel;
 use mantissa_core::DType;
@@ -29,6 +39,8 @@ pub(crate) enum Arg {
     Piece(usize),
     /// Scratch memory, by number.
     Scratch(usize),
+    /// Constant memory of the launch, by number.
+    Table(usize),
     /// Nothing: an operand that the kernel declares and this launch lacks.
     Absent,
 }
@@ -41,6 +53,8 @@ pub(crate) struct Launch {
     pub(crate) uniform: Vec<u8>,
     /// Argument of each storage binding, by binding number.
     pub(crate) args: Vec<(u32, Arg)>,
+    /// Words of each table.
+    pub(crate) tables: Vec<Vec<u32>>,
     /// Workgroups.
     pub(crate) grid: [u32; 3],
 }
@@ -82,6 +96,11 @@ impl<'a> Frame<'a> {
         self.operands.places[self.operands.inputs[i].0]
     }
 
+    /// Where the memory of output `i` lies.
+    pub(crate) fn y_place(&self, i: usize) -> Place {
+        self.operands.places[self.operands.outputs[i].0]
+    }
+
     /// Recorded input types, lists member by member.
     pub(crate) fn tx(&self) -> &'a [Ty] {
         &self.operands.input_types
@@ -111,13 +130,14 @@ pub(crate) struct Builder {
     consts: Vec<(&'static str, u32)>,
     uniforms: Vec<(String, u32)>,
     args: Vec<(&'static str, Arg)>,
+    tables: Vec<Vec<u32>>,
     grid: [u32; 3],
 }
 
 /// A launch of entry point `entry` of `stem`.
 pub(crate) fn kernel(stem: &'static str, entry: &'static str) -> Builder {
     let stem = shaders::stem(stem).expect("launches name stems of the shaders crate; a test launches each");
-    Builder { stem, entry, consts: Vec::new(), uniforms: Vec::new(), args: Vec::new(), grid: [1; 3] }
+    Builder { stem, entry, consts: Vec::new(), uniforms: Vec::new(), args: Vec::new(), tables: Vec::new(), grid: [1; 3] }
 }
 
 impl Builder {
@@ -148,6 +168,13 @@ impl Builder {
     pub(crate) fn bind(mut self, name: &'static str, arg: Arg) -> Builder {
         self.args.push((name, arg));
         self
+    }
+
+    /// Binds words that are known when compiling and never change.
+    pub(crate) fn table(mut self, name: &'static str, words: Vec<u32>) -> Builder {
+        self.tables.push(words);
+        let arg = Arg::Table(self.tables.len() - 1);
+        self.bind(name, arg)
     }
 
     /// `n` workgroups in a row, folded in two where a dimension cannot hold them; the kernel uses `group_index` and guards its bounds.
@@ -197,7 +224,8 @@ impl Builder {
         let text = self.stem.stitch(&self.consts)?;
         let bindings = entry.bindings.iter().map(|b: &Binding| (b.index, b.kind)).collect();
         let uniform = self.stem.uniform(&uniforms)?;
-        Ok(Launch { kernel: Kernel { label, text, entry: self.entry, bindings }, uniform, args, grid: self.grid })
+        let kernel = Kernel { label, text, entry: self.entry, bindings };
+        Ok(Launch { kernel, uniform, args, tables: self.tables, grid: self.grid })
     }
 }
 
@@ -213,42 +241,43 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
     let mut f = Frame { operands, facts, launches: Vec::new(), scratch: Vec::new() };
     match op {
         Op::Reshape(_) => {}
+        Op::MatMul(m) => matmul::matmul(m, &mut f)?,
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
+        Op::Map(m) => map::map(m, &mut f)?,
+        Op::Permute(order) => layout::permute(order, &mut f)?,
+        Op::Concat(axis) => layout::concat(*axis, &mut f)?,
+        Op::Slice(s) => layout::slice(s, false, &mut f)?,
+        Op::SliceBackward(s) => layout::slice(s, true, &mut f)?,
+        Op::Embedding => index::embedding(&mut f)?,
+        Op::EmbeddingBackward(_) => index::embedding_backward(&mut f)?,
+        Op::Gather => index::gather(&mut f)?,
+        Op::GatherBackward(_) => index::gather_backward(&mut f)?,
+        Op::TopK(k) => index::top_k(*k, &mut f)?,
         Op::Norm(o) => norm::forward(o, &mut f)?,
         Op::NormBackward(o) => norm::backward(o, &mut f)?,
         Op::Reduce(o) => reduce::reduce(o, &mut f)?,
+        Op::UnscaleCheck(_) => update::unscale_check(&mut f)?,
+        Op::UpdateLossScale(u) => update::update_loss_scale(u, &mut f)?,
+        Op::Quantize(q) => quantize::quantize(q, &mut f)?,
+        Op::QuantizeMx(q) => quantize::quantize_mx(q, &mut f)?,
+        Op::TensorStats(s) => tensor_stats::tensor_stats(s, &mut f)?,
+        Op::UpdateFp8Scales(u) => quantize::update_fp8_scales(u, &mut f)?,
+        Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
+        Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
+        Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
         Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
         Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
+        Op::Optimizer(o) => update::optimizer(o, &mut f)?,
         Op::Attention(o) => attention::forward(o, &mut f)?,
         Op::AttentionBackward(o) => attention::backward(o, &mut f)?,
         Op::Softmax(o) => softmax::forward(o, &mut f)?,
         Op::SoftmaxBackward(o) => softmax::backward(o, &mut f)?,
         Op::Pool2d(o) => pool::forward(o, &mut f)?,
         Op::Pool2dBackward(o) => pool::backward(o, &mut f)?,
-        Op::MatMul(_)
-        | Op::Map(_)
-        | Op::Embedding
-        | Op::EmbeddingBackward(_)
-        | Op::Permute(_)
-        | Op::Concat(_)
-        | Op::Slice(_)
-        | Op::SliceBackward(_)
-        | Op::Gather
-        | Op::GatherBackward(_)
-        | Op::TopK(_)
-        | Op::Conv2d(_)
-        | Op::Conv2dDgrad(_)
-        | Op::Conv2dWgrad(_)
-        | Op::Quantize(_)
-        | Op::QuantizeMx(_)
-        | Op::UnscaleCheck(_)
-        | Op::GradNorm(_)
-        | Op::ClipCoef(_)
-        | Op::ClipValue(_)
-        | Op::UpdateLossScale(_)
-        | Op::UpdateFp8Scales(_)
-        | Op::Optimizer(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+        Op::Conv2d(_) | Op::Conv2dDgrad(_) | Op::Conv2dWgrad(_) => {
+            return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet"));
+        }
     }
     Ok((f.launches, f.scratch))
 }

@@ -22,20 +22,23 @@ pub(super) fn reduce(o: &Reduce, f: &mut Frame<'_>) -> Result<()> {
     let x = &f.tx()[0];
     let count = o.axes.iter().map(|&a| x.shape[a]).product();
     let divisor = if o.kind == ReduceKind::Mean { count } else { 1 };
+    let round = o.round.unwrap_or(DType::F32);
     let plan = Plan::new(&x.shape, &o.axes)?;
     let outputs_at_once = plan.outputs_at_once();
     let groups = plan.outputs.div_ceil(outputs_at_once);
     let most = plan.points.div_ceil(LONG * WG_SIZE / outputs_at_once);
     let parts = most.min(BUSY.div_ceil(groups.max(1))).max(1);
     if parts == 1 {
-        f.push(plan.launch(o.kind, x.dtype, o.out, 1, divisor).bind("x", f.x(0)).bind("y", f.y(0)).done()?);
+        let launch = plan.launch(o.kind, x.dtype, o.out, 1, divisor).dtype("ROUND", round);
+        f.push(launch.bind("x", f.x(0)).bind("y", f.y(0)).done()?);
         return Ok(());
     }
     let partial: Arg = f.scratch(plan.outputs * parts * size_of::<f32>());
     f.push(plan.launch(o.kind, x.dtype, DType::F32, parts, 1).bind("x", f.x(0)).bind("y", partial).done()?);
     let joined = if o.kind == ReduceKind::Max { ReduceKind::Max } else { ReduceKind::Sum };
     let last = Plan::new(&[plan.outputs, parts], &[1])?;
-    f.push(last.launch(joined, DType::F32, o.out, 1, divisor).bind("x", partial).bind("y", f.y(0)).done()?);
+    let launch = last.launch(joined, DType::F32, o.out, 1, divisor).dtype("ROUND", round);
+    f.push(launch.bind("x", partial).bind("y", f.y(0)).done()?);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use crate::backend::{Backend, Capabilities, Executable, Memory, Readback, Suppor
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::probe::{Moment, Observer, Values};
-use crate::program::memory::{Layout, MemoryPlan, Place, align};
+use crate::program::memory::{Buffer as PlannedBuffer, Layout, MemoryPlan, Place, Purpose, align};
 use crate::program::operands::Operands;
 use crate::program::{Instr, Kind, Program, Rate, ValueId};
 use std::any::Any;
@@ -54,18 +54,8 @@ impl Backend for CpuBackend {
     fn compile(&self, program: Arc<Program>, memory: &Arc<dyn Memory>) -> Result<Box<dyn Executable>> {
         let memory =
             memory.as_any().downcast_ref::<CpuMemory>().ok_or_else(|| device_error("the memory is of another backend"))?;
-        program.validate()?;
         let plan = MemoryPlan::new(&program, &memory.layout)?;
-        let steps = program.instrs.iter().map(|i| Step::new(&program, &plan, i)).collect::<Result<Vec<_>>>()?;
-        let work = steps.iter().map(|s| s.work).max().unwrap_or(0);
-        Ok(Box::new(CpuExecutable {
-            own: plan.buffers.iter().map(|b| Buffer::new(b.size)).collect(),
-            work: vec![0.0; work],
-            memory: memory.buffers.clone(),
-            program,
-            plan,
-            steps,
-        }))
+        Ok(Box::new(CpuExecutable::new(program, plan, memory.buffers.clone(), Arc::default())?))
     }
 }
 
@@ -80,9 +70,9 @@ struct CpuMemory {
     buffers: Arc<Mutex<Vec<Buffer>>>,
 }
 
-fn lock(buffers: &Mutex<Vec<Buffer>>) -> MutexGuard<'_, Vec<Buffer>> {
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic inside a step is a bug already reported; the bytes are still bytes.
-    buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Memory for CpuMemory {
@@ -144,18 +134,49 @@ impl Step {
     }
 }
 
+/// What lives inside a step: the buffers of the plan and scratch. Shared by the variants of a step.
+#[derive(Debug, Default)]
+struct Workspace {
+    own: Vec<Buffer>,
+    work: Vec<f32>,
+}
+
+impl Workspace {
+    /// Makes room for `plan` and `work` elements of scratch. A buffer that grows loses its contents.
+    fn fit(&mut self, plan: &MemoryPlan, work: usize) {
+        self.own.resize_with(plan.buffers.len().max(self.own.len()), Buffer::default);
+        for (own, planned) in self.own.iter_mut().zip(&plan.buffers) {
+            if own.bytes().len() < planned.size {
+                *own = Buffer::new(planned.size);
+            }
+        }
+        self.work.resize(work.max(self.work.len()), 0.0);
+    }
+}
+
 #[derive(Debug)]
 struct CpuExecutable {
     program: Arc<Program>,
     plan: MemoryPlan,
     steps: Vec<Step>,
     memory: Arc<Mutex<Vec<Buffer>>>,
-    own: Vec<Buffer>,
-    work: Vec<f32>,
+    workspace: Arc<Mutex<Workspace>>,
 }
 
 impl CpuExecutable {
-    fn load_inputs(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()> {
+    fn new(
+        program: Arc<Program>,
+        plan: MemoryPlan,
+        memory: Arc<Mutex<Vec<Buffer>>>,
+        workspace: Arc<Mutex<Workspace>>,
+    ) -> Result<CpuExecutable> {
+        program.validate()?;
+        let steps = program.instrs.iter().map(|i| Step::new(&program, &plan, i)).collect::<Result<Vec<_>>>()?;
+        lock(&workspace).fit(&plan, steps.iter().map(|s| s.work).max().unwrap_or(0));
+        Ok(CpuExecutable { program, plan, steps, memory, workspace })
+    }
+
+    fn load_inputs(&self, own: &mut [Buffer], inputs: &[(ValueId, &[u8])]) -> Result<()> {
         let base = self.plan.layout.buffers.len();
         for (id, value) in self.program.values_where(|v| matches!(v.kind, Kind::Input(_))) {
             let bytes = inputs.iter().find(|(i, _)| *i == id).map(|(_, b)| *b);
@@ -168,15 +189,17 @@ impl CpuExecutable {
             let Some(place) = self.plan.places[id.index()] else { continue };
             for (m, part) in bytes.chunks(size.max(1)).enumerate() {
                 let from = place.offset + m * align(size);
-                self.own[place.buffer - base].bytes_mut()[from..from + size].copy_from_slice(part);
+                own[place.buffer - base].bytes_mut()[from..from + size].copy_from_slice(part);
             }
         }
         Ok(())
     }
 
     fn run(&mut self, inputs: &[(ValueId, &[u8])], mut observer: Option<&mut dyn Observer>) -> Result<()> {
-        self.load_inputs(inputs)?;
-        let CpuExecutable { program, plan, steps, own, work, memory, .. } = self;
+        let mut workspace = lock(&self.workspace);
+        let Workspace { own, work } = &mut *workspace;
+        self.load_inputs(own, inputs)?;
+        let CpuExecutable { program, plan, steps, memory, .. } = self;
         let program: &Program = program;
         let mut guard = lock(memory);
         let persistent: &mut [Buffer] = &mut guard;
@@ -210,6 +233,13 @@ impl CpuExecutable {
     }
 }
 
+/// The places that do not take turns. Lists of gradients must lie where they lay: their padding is zero and stays so.
+fn fixed(plan: &MemoryPlan) -> Vec<(Place, PlannedBuffer)> {
+    let base = plan.layout.buffers.len();
+    let own = |p: &Place| Some((*p, *plan.buffers.get(p.buffer.checked_sub(base)?)?));
+    plan.places.iter().flatten().filter_map(own).filter(|(_, b)| b.purpose != Purpose::Activations).collect()
+}
+
 /// What an observer may read: the buffers between two instructions.
 struct Memories<'a> {
     program: &'a Program,
@@ -239,7 +269,7 @@ impl Executable for CpuExecutable {
     }
 
     fn scratch_bytes(&self) -> usize {
-        size_of_val(&self.work[..])
+        size_of_val(&lock(&self.workspace).work[..])
     }
 
     fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()> {
@@ -250,6 +280,14 @@ impl Executable for CpuExecutable {
         self.run(inputs, Some(observer))
     }
 
+    fn compile_variant(&self, program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
+        let plan = MemoryPlan::new(&program, &self.plan.layout)?;
+        if fixed(&plan) != fixed(&self.plan) {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(CpuExecutable::new(program, plan, self.memory.clone(), self.workspace.clone())?)))
+    }
+
     fn read(&self, output: ValueId) -> Result<Box<dyn Readback>> {
         let place = self.plan.places.get(output.index()).copied().flatten();
         let place = place.ok_or_else(|| Error::operand("read", "an output of this Program", format!("%{}", output.0)))?;
@@ -258,7 +296,7 @@ impl Executable for CpuExecutable {
         let bytes = if place.buffer < base {
             lock(&self.memory)[place.buffer].bytes()[range].to_vec()
         } else {
-            self.own[place.buffer - base].bytes()[range].to_vec()
+            lock(&self.workspace).own[place.buffer - base].bytes()[range].to_vec()
         };
         Ok(Box::new(Ready(Some(bytes))))
     }

@@ -35,6 +35,7 @@ pub mod reduce;
 mod rows;
 pub mod simd;
 pub mod softmax;
+pub mod tensor_stats;
 #[cfg(test)]
 mod testing;
 pub mod unscale;

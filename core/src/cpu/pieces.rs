@@ -109,6 +109,11 @@ pub(crate) fn underflow_bits(dtype: DType) -> u32 {
     dtype.format().map_or(0.0, |f| (0.5 * f.min_subnormal) as f32).to_bits()
 }
 
+/// Bits of the smallest f32 that a store to `dtype` turns into a normal value: half an ulp below the smallest one (the tie goes to even, up).
+pub(crate) fn subnormal_end_bits(dtype: DType) -> u32 {
+    dtype.format().map_or(0.0, |f| (f.min_normal - 0.5 * f.min_subnormal) as f32).to_bits()
+}
+
 /// Bits of the smallest positive f32 that a store to `dtype` turns into infinity: half an ulp above the largest finite
 /// value, which is odd, so the tie goes up. For f32 itself, and for the saturating formats, infinity.
 pub(crate) fn overflow_bits(dtype: DType) -> u32 {

@@ -4,7 +4,7 @@
 //! along the contraction axis), then `bias` `[N]`. `a` is [.., M, K] ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if
 //! `trans_b`). Ranks are equal with equal leading axes, or `b` is a plain matrix shared by all leading axes of `a`.
 
-use super::{Op, arity, expect, expect_float};
+use super::{Op, arity, expect, expect_float, expect_round};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, Ty};
@@ -33,6 +33,8 @@ pub struct MatMul {
     pub compute: DType,
     /// Storage dtype of the output.
     pub out: DType,
+    /// The result takes the values of this narrower dtype though `out` is f32: what storing it so and widening it would give.
+    pub round: Option<DType>,
     /// Scales of `a` and `b`.
     pub scales: [OperandScale; 2],
     /// A bias row is added before the store.
@@ -59,7 +61,8 @@ pub struct Dims {
 impl MatMul {
     /// A product of plain operands stored as `out`.
     pub fn new(trans_a: bool, trans_b: bool, out: DType) -> MatMul {
-        MatMul { trans_a, trans_b, compute: DType::F32, out, scales: [OperandScale::None; 2], bias: false, fast_accum: false }
+        let scales = [OperandScale::None; 2];
+        MatMul { trans_a, trans_b, compute: DType::F32, out, round: None, scales, bias: false, fast_accum: false }
     }
 
     /// The instruction.
@@ -119,6 +122,7 @@ impl MatMul {
         let same = a.dtype == b.dtype || (a.dtype.is_fp8() && b.dtype.is_fp8());
         expect(same, "matmul", format!("operands of one dtype (a is {a}; autocast or cast() brings them together)"), b)?;
         expect(self.out.is_float(), "matmul", "a floating-point output", &self.out)?;
+        expect_round("matmul", self.round, self.out)?;
         let d = self.dims(a, b)?;
         for operand in 0..2 {
             if let Some(i) = self.scale_input(operand) {

@@ -17,6 +17,7 @@ pub mod norm;
 pub mod quantize;
 pub mod reduce;
 pub mod table;
+pub mod tensor_stats;
 pub mod update;
 
 use crate::error::{Error, Result};
@@ -129,6 +130,8 @@ pub enum Op {
     Zero,
     /// A scalar written into the telemetry buffer.
     Record(update::Record),
+    /// Histogram, counts and sums of a tensor, written into a row of a block.
+    TensorStats(tensor_stats::TensorStats),
 }
 
 impl Op {
@@ -173,6 +176,7 @@ impl Op {
             Op::Optimizer(o) => o.infer(inputs),
             Op::Zero => Ok(inputs.to_vec()),
             Op::Record(o) => o.infer(inputs),
+            Op::TensorStats(o) => o.infer(inputs),
         }
     }
 
@@ -193,6 +197,7 @@ impl Op {
             Op::Conv2d(o) | Op::Conv2dDgrad(o) | Op::Conv2dWgrad(o) => o.flops(inputs),
             Op::Pool2d(_) | Op::Pool2dBackward(_) => read + wrote,
             Op::Quantize(_) | Op::QuantizeMx(_) => 4 * n(&inputs[0]),
+            Op::TensorStats(_) => 16 * n(&inputs[0]),
             Op::UnscaleCheck(_) | Op::GradNorm(_) | Op::ClipValue(_) => 2 * read,
             Op::Optimizer(o) => o.flops(inputs),
             Op::Embedding
@@ -223,6 +228,12 @@ pub(crate) fn arity(op: &'static str, inputs: &[Ty], expected: usize) -> Result<
 /// Refuses an operand that is not what `expected` says.
 pub(crate) fn expect(ok: bool, op: &'static str, expected: impl Into<String>, got: &impl ToString) -> Result<()> {
     if ok { Ok(()) } else { Err(Error::operand(op, expected, got.to_string())) }
+}
+
+/// Refuses a rounding that the store would not keep.
+pub(crate) fn expect_round(op: &'static str, round: Option<crate::DType>, out: crate::DType) -> Result<()> {
+    let fits = round.is_none_or(|d| d.is_float() && d.size_bytes() < out.size_bytes() && out == crate::DType::F32);
+    expect(fits, op, "a narrower float to round to before an f32 store", &format!("{round:?} before {out}"))
 }
 
 /// Refuses a value that is not a floating-point tensor.

@@ -1,6 +1,6 @@
 //! `Reduce`: sum, mean, maximum or sum of squares over axes. f32 accumulation, one rounding on store. CPU kernel: `cpu/reduce.rs`.
 
-use super::{CastClass, arity, expect, expect_float};
+use super::{CastClass, arity, expect, expect_float, expect_round};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::shape::{Shape, Ty};
@@ -29,6 +29,8 @@ pub struct Reduce {
     pub keep: bool,
     /// Storage dtype of the output.
     pub out: DType,
+    /// The result takes the values of this narrower dtype though `out` is f32: what storing it so and widening it would give.
+    pub round: Option<DType>,
 }
 
 impl Reduce {
@@ -44,6 +46,7 @@ impl Reduce {
         arity("reduce", inputs, 1)?;
         let x = &inputs[0];
         expect_float("reduce", x)?;
+        expect_round("reduce", self.round, self.out)?;
         let sorted = self.axes.windows(2).all(|w| w[0] < w[1]) && self.axes.last().is_none_or(|&a| a < x.shape.len());
         expect(sorted, "reduce", format!("ascending axes of {x}"), &format!("{:?}", self.axes))?;
         let shape: Vec<usize> = (0..x.shape.len())

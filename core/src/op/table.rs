@@ -99,6 +99,7 @@ impl Op {
         const FINAL: Gradient = Gradient::None("it is itself a gradient");
         const UPDATE: Gradient = Gradient::None("it changes state after the backward pass");
         const INDEX: Gradient = Gradient::None("indices have no gradient");
+        const COUNTS: Gradient = Gradient::None("counts have no gradient");
         const CAST: Gradient = Gradient::None("fp8 layers carry their own rule: see precision/fp8.rs");
         let row = |name, stem, family, class, gradient| Row {
             name, stem, family, class, gradient, list_from: None, in_place_from: None, narrow_input: None,
@@ -141,6 +142,7 @@ impl Op {
             Op::Optimizer(_)            => row("optimizer", "optimizer", Update, Keep, UPDATE),
             Op::Zero                    => row("zero", "zero", Update, Keep, UPDATE).list(0),
             Op::Record(_)               => row("record", "record", Update, Keep, UPDATE),
+            Op::TensorStats(_)          => row("tensor_stats", "tensor_stats", Reduction, Keep, COUNTS),
         }
     }
 
@@ -171,6 +173,9 @@ impl Op {
         }
         if let Op::Record(_) = self {
             return vec![(0, 1)];
+        }
+        if let Op::TensorStats(_) = self {
+            return vec![(0, n_inputs - 1)];
         }
         if let Op::UpdateLossScale(_) | Op::UpdateFp8Scales(_) = self {
             return same(0..3);
@@ -207,6 +212,22 @@ impl Op {
             return Some(&mut o.out);
         }
         if let Op::Conv2d(o) | Op::Conv2dDgrad(o) | Op::Conv2dWgrad(o) = self { Some(&mut o.out) } else { None }
+    }
+
+    /// The dtype whose values the first output takes though it is stored in f32, if there is one.
+    pub fn rounds_to(&self) -> Option<crate::DType> {
+        if let Op::MatMul(o) = self {
+            return o.round;
+        }
+        if let Op::Reduce(o) = self { o.round } else { None }
+    }
+
+    /// The dtype this operation rounds its first output to before an f32 store, where it has that attribute.
+    pub fn round_mut(&mut self) -> Option<&mut Option<crate::DType>> {
+        if let Op::MatMul(o) = self {
+            return Some(&mut o.round);
+        }
+        if let Op::Reduce(o) = self { Some(&mut o.round) } else { None }
     }
 
     /// Whether input `k` may have any float dtype without changing a result or its type.

@@ -139,7 +139,7 @@ pub fn explain(config: &TrainConfig, scope: Option<&str>) -> Result<Explanation>
     let plan = MemoryPlan::new(&program, &Arc::new(Layout::new(&program)))?;
     let pattern = scope.map(Pattern::new).transpose()?;
     if let Some(pattern) = &pattern {
-        pattern.check("scope", program.scopes.iter().map(String::as_str))?;
+        pattern.check("scope", "scope", program.scopes.iter().map(String::as_str))?;
     }
     let kept = |i: &Instr| pattern.as_ref().is_none_or(|p| p.covers(program.scope(i.scope)));
     let instructions: Vec<Row> =

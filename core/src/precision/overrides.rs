@@ -89,6 +89,9 @@ impl std::str::FromStr for Override {
     }
 }
 
+/// What reports call the scope around all others. It has no name, and nothing in it depends on the recipe.
+pub const ROOT: &str = "(root)";
+
 /// A compiled glob over scope names.
 #[derive(Clone, Debug)]
 pub struct Pattern {
@@ -104,6 +107,9 @@ impl Pattern {
         };
         if text.is_empty() {
             return Err(bad("it is empty".into()));
+        }
+        if text == ROOT {
+            return Err(bad("the root holds the loss and the update, which are f32 under every recipe".into()));
         }
         if let Some(c) = text.chars().find(|c| c.is_whitespace() || matches!(c, '/' | '\\')) {
             return Err(bad(format!("no scope name has {c:?}")));
@@ -123,8 +129,8 @@ impl Pattern {
         !path.is_empty() && (self.glob.is_match(&path) || around.into_iter().any(|p| self.glob.is_match(p)))
     }
 
-    /// Refuses a pattern, given as `setting`, that covers none of `scopes`, naming close ones.
-    pub fn check<'a>(&self, setting: &str, scopes: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    /// Refuses a pattern, given as `setting`, that covers none of `scopes`, naming close ones. `what` says what they are scopes or names of.
+    pub fn check<'a>(&self, setting: &str, what: &str, scopes: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
         if scopes.clone().any(|s| self.covers(s)) {
             return Ok(());
         }
@@ -134,8 +140,8 @@ impl Pattern {
         close.dedup();
         let names: Vec<&str> = close.iter().take(4).map(|(_, s)| *s).collect();
         let expected = match names.is_empty() {
-            true => "a scope of the model; it has none".to_string(),
-            false => format!("a pattern that matches a scope of the model, such as {}", names.join(", ")),
+            true => format!("a {what} of the model; it has none"),
+            false => format!("a pattern that matches a {what} of the model, such as {}", names.join(", ")),
         };
         Err(Error::config(setting, expected, format!("`{}`", self.text)))
     }
@@ -191,7 +197,7 @@ impl Overrides {
 
     /// Refuses a pattern that covers no scope of the recording.
     pub(crate) fn check(&self, scopes: &[String]) -> Result<()> {
-        self.rules.iter().try_for_each(|r| r.pattern.check("override", scopes.iter().map(String::as_str)))
+        self.rules.iter().try_for_each(|r| r.pattern.check("override", "scope", scopes.iter().map(String::as_str)))
     }
 }
 

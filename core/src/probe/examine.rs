@@ -7,6 +7,7 @@ use super::observe::{Moment, Observer};
 use super::phase::{self, Phase};
 use super::stats::{Difference, Stats};
 use crate::dtype::DType;
+use crate::precision::overrides::ROOT;
 use crate::program::{Kind, Program, Role, ValueId};
 
 /// Range of one operand.
@@ -126,7 +127,10 @@ impl Examiner {
         if !judged(now.program, id) {
             return None;
         }
-        let stats = Stats::of(now.view(id)?);
+        let instr = now.instr();
+        let rounded = instr.op.rounds_to().filter(|_| instr.outputs.first() == Some(&id));
+        let view = now.view(id)?;
+        let stats = Stats::of_values(view, rounded.unwrap_or(view.dtype));
         self.ranges[id.index()] = Some(range(now.program, id, &stats));
         Some(stats)
     }
@@ -174,7 +178,7 @@ impl Observer for Examiner {
             if stats.nonfinite() > 0 && self.first.is_none() {
                 self.first = self.found(now, id, inputs.clone());
             }
-            let dtype = now.program.ty(id).dtype;
+            let dtype = instr.op.rounds_to().unwrap_or(now.program.ty(id).dtype);
             let is_view = matches!(instr.op, crate::op::Op::Reshape(_));
             if dtype == DType::F16 && self.phases[now.index] == Phase::Backward && now.micro == 0 && !is_view {
                 self.gradients.push(NarrowGradient {
@@ -204,7 +208,7 @@ impl Observer for Examiner {
 /// Scope of the instruction; the root has a name here.
 fn scope(now: &Moment<'_>) -> String {
     match now.program.scope(now.instr().scope) {
-        "" => "(root)".into(),
+        "" => ROOT.into(),
         scope => scope.into(),
     }
 }

@@ -3,7 +3,7 @@
 //! Two recipes record different Programs of one model: casts and quantizations come and go, elementwise chains fuse differently. What stays is
 //! the scope, the operation, whether the loss depends on it, and the order among its like. That is [`Key`].
 
-use crate::op::map::Node;
+use crate::op::map::{Node, NodeId};
 use crate::op::{Family, Op};
 use crate::program::{Instr, Kind, Program, ValueId};
 use crate::telemetry::Slot;
@@ -102,7 +102,10 @@ pub fn keys(program: &Program) -> Vec<Option<Key>> {
 fn family(program: &Program, instr: &Instr) -> Option<String> {
     if let Op::Map(m) = &instr.op {
         let first = instr.inputs.first().map(|&i| program.ty(i));
-        if first.is_none_or(|t| m.as_cast(t).is_some()) || instr.outputs.len() != 1 {
+        // Further outputs may be copies of the first in other dtypes.
+        let value = m.expr.outputs[0];
+        let copy = |id: &NodeId| *id == value || matches!(m.expr.nodes[usize::from(*id)], Node::Round(_, x) if x == value);
+        if first.is_none_or(|t| m.as_cast(t).is_some()) || !m.expr.outputs.iter().all(copy) {
             return None;
         }
         // Roundings between fused parts belong to the recipe, not to the formula.

@@ -7,11 +7,8 @@ use crate::cpu::view::View;
 use crate::cpu::{par, simd};
 use crate::dtype::DType;
 use crate::float::slices;
+use crate::op::tensor_stats::BUCKETS;
 use serde::{Deserialize, Serialize};
-
-/// Buckets of the exponent histogram: one for each exponent field of f32. Field `e` holds magnitudes in `[2^(e-127), 2^(e-126))`; 0 holds
-/// zeros and f32 subnormals, 255 what is not finite.
-pub const BUCKETS: usize = 256;
 
 /// Independent accumulators of a sum.
 const LANES: usize = 16;
@@ -48,7 +45,12 @@ pub struct Stats {
 impl Stats {
     /// Statistics of `x`. Integers are read as numbers.
     pub fn of(x: View<'_>) -> Stats {
-        let min_normal = x.dtype.format().map_or(0.0, |f| f.min_normal as f32);
+        Stats::of_values(x, x.dtype)
+    }
+
+    /// Statistics of `x`, which holds values of `dtype` whatever it is stored in.
+    pub fn of_values(x: View<'_>, dtype: DType) -> Stats {
+        let min_normal = dtype.format().map_or(0.0, |f| f.min_normal as f32);
         let mut pieces = vec![Piece::default(); x.len().div_ceil(PIECE)];
         par::chunks(&mut pieces, 1, |i, piece| {
             let range = i * PIECE..((i + 1) * PIECE).min(x.len());

@@ -3,6 +3,7 @@
 use super::{Instr, Program};
 use crate::dtype::DType;
 use crate::op::Op;
+use crate::op::tensor_stats::WORDS;
 use crate::shape::Ty;
 
 /// What an instruction costs on any machine. Sums stop at the largest number.
@@ -82,6 +83,13 @@ fn touched(op: &Op, inputs: &[Ty], outputs: &[Ty]) -> (Vec<u64>, Vec<u64>) {
     if let Op::Quantize(_) | Op::QuantizeMx(_) = op {
         entry(&mut read[1..], &inputs[1..]);
         entry(&mut written[2..], &outputs[2..]);
+    }
+    if let Op::TensorStats(_) = op {
+        // The row is overwritten; of the scale, one element is read.
+        let last = read.len() - 1;
+        entry(&mut read[1..last], &inputs[1..last]);
+        read[last] = 0;
+        written[0] = (WORDS * DType::U32.size_bytes()) as u64;
     }
     if let Op::Record(_) = op {
         entry(&mut read, inputs);

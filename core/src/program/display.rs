@@ -1,6 +1,7 @@
 //! A Program as text: readable, stable, good for snapshot tests and diffs.
 
 use super::{Instr, Kind, Program, Rate, Role, ValueId};
+use crate::dtype::DType;
 use crate::op::Op;
 use crate::op::matmul::{MatMul, OperandScale};
 use crate::op::quantize::Scaling;
@@ -83,7 +84,7 @@ pub fn op_text(op: &Op) -> String {
     let name = op.row().name;
     match op {
         Op::Map(m) => format!("map {{ {} }}", m.expr),
-        Op::Reduce(r) => format!("reduce({:?} {:?})", r.kind, r.axes).to_lowercase(),
+        Op::Reduce(r) => format!("reduce({:?} {:?}{})", r.kind, r.axes, round_text(r.round)).to_lowercase(),
         Op::MatMul(m) => matmul_text(m),
         Op::Attention(a) | Op::AttentionBackward(a) => {
             let causal = if a.causal { " causal" } else { "" };
@@ -129,6 +130,10 @@ pub fn op_text(op: &Op) -> String {
             format!("optimizer({rule} over {} tensors)", o.len())
         }
         Op::Record(r) => format!("record(slot {})", r.slot),
+        Op::TensorStats(s) => {
+            let scale = s.scale_at.map(|i| format!(" scale {i}")).unwrap_or_default();
+            format!("tensor_stats({}{scale} slot {})", s.format, s.slot)
+        }
         Op::Embedding
         | Op::EmbeddingBackward(_)
         | Op::Gather
@@ -146,15 +151,20 @@ pub fn op_text(op: &Op) -> String {
     }
 }
 
+fn round_text(round: Option<DType>) -> String {
+    round.map_or(String::new(), |d| format!(" rounded to {d}"))
+}
+
 fn matmul_text(m: &MatMul) -> String {
     let t = |trans: bool| if trans { 't' } else { 'n' };
     let mut text = format!("matmul({}{}", t(m.trans_a), t(m.trans_b));
-    if m.compute == crate::DType::Tf32 {
+    if m.compute == DType::Tf32 {
         text.push_str(" tf32");
     }
     if m.bias {
         text.push_str(" bias");
     }
+    text.push_str(&round_text(m.round));
     text.push(')');
     text
 }

@@ -6,10 +6,11 @@
 //! cannot bind one buffer for reading and writing at once.
 
 use super::{Init, Kind, Program, Rate, Role, ValueId};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::shape::Ty;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Alignment of every value, bytes: the largest offset alignment that WebGPU asks for.
@@ -146,6 +147,9 @@ pub struct MemoryPlan {
     pub buffers: Vec<Buffer>,
     /// Place of each value; `None` for values that no instruction touches.
     pub places: Vec<Option<Place>>,
+    /// Casts of parameters that lie in one buffer, to one dtype: indices of instructions whose outputs lie one after the other in one buffer
+    /// of their own, so that a backend may run each group as one launch at the place of its first.
+    pub cast_groups: Vec<Vec<usize>>,
 }
 
 impl MemoryPlan {
@@ -206,6 +210,7 @@ struct Planner<'a> {
     last: Vec<usize>,
     places: Vec<Option<Place>>,
     buffers: Vec<Buffer>,
+    cast_groups: Vec<Vec<usize>>,
 }
 
 impl<'a> Planner<'a> {
@@ -242,17 +247,23 @@ impl<'a> Planner<'a> {
                 last[root[i].index()] = usize::MAX;
             }
         }
-        Ok(Planner { program, layout, root, last, places, buffers: Vec::new() })
+        Ok(Planner { program, layout, root, last, places, buffers: Vec::new(), cast_groups: Vec::new() })
     }
 
     fn run(mut self) -> Result<MemoryPlan> {
         self.place_inputs();
         self.place_lists();
+        self.place_casts();
         self.place_temporaries();
         for i in 0..self.places.len() {
             self.places[i] = self.places[self.root[i].index()];
         }
-        Ok(MemoryPlan { layout: self.layout.clone(), buffers: self.buffers, places: self.places })
+        Ok(MemoryPlan {
+            layout: self.layout.clone(),
+            buffers: self.buffers,
+            places: self.places,
+            cast_groups: self.cast_groups,
+        })
     }
 
     fn new_buffer(&mut self, size: usize, purpose: Purpose) -> usize {
@@ -286,6 +297,37 @@ impl<'a> Planner<'a> {
                 self.places[r.index()] = Some(Place { buffer, offset, size });
                 offset += align(size);
             }
+        }
+    }
+
+    /// Copies of parameters in another dtype: one buffer for all whose originals lie in one buffer, for the whole step.
+    fn place_casts(&mut self) {
+        let program = self.program;
+        let written: HashSet<ValueId> = program.instrs[..program.micro_end].iter().flat_map(|i| i.outputs.clone()).collect();
+        let mut groups: BTreeMap<(usize, DType), Vec<usize>> = BTreeMap::new();
+        for (at, instr) in program.instrs.iter().enumerate().take(program.micro_end) {
+            let (Op::Map(map), [from], [to]) = (&instr.op, &instr.inputs[..], &instr.outputs[..]) else { continue };
+            let parameter = matches!(program.value(*from).kind, Kind::Param(_))
+                && !written.contains(from)
+                && program.value(*to).kind == Kind::Temp;
+            let free = self.root[to.index()] == *to && self.places[to.index()].is_none();
+            if let (Some(dtype), Some(place), true) =
+                (map.as_cast(program.ty(*from)), self.places[from.index()], parameter && free)
+            {
+                groups.entry((place.buffer, dtype)).or_default().push(at);
+            }
+        }
+        for group in groups.into_values().filter(|g| g.len() > 1) {
+            let outputs: Vec<ValueId> = group.iter().map(|&at| program.instrs[at].outputs[0]).collect();
+            let total = outputs.iter().map(|&o| align(program.ty(o).size_bytes())).sum();
+            let buffer = self.new_buffer(total, Purpose::Activations);
+            let mut offset = 0;
+            for o in outputs {
+                let size = program.ty(o).size_bytes();
+                self.places[o.index()] = Some(Place { buffer, offset, size });
+                offset += align(size);
+            }
+            self.cast_groups.push(group);
         }
     }
 

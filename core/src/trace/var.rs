@@ -343,7 +343,7 @@ impl<'g> Var<'g> {
 
     #[track_caller]
     fn reduce(self, kind: ReduceKind, axes: &[usize], keep: bool) -> Var<'g> {
-        self.g.apply(Op::Reduce(Reduce { kind, axes: axes.to_vec(), keep, out: self.dtype() }), &[self])[0]
+        self.g.apply(Op::Reduce(Reduce { kind, axes: axes.to_vec(), keep, out: self.dtype(), round: None }), &[self])[0]
     }
 
     /// The same elements in another shape.

@@ -1,9 +1,12 @@
 //! Training: what a run consists of ([`TrainConfig`]), its recorded Programs ([`record`]) and the loop over them ([`Session`]).
 
 pub mod config;
+pub mod measured;
 pub mod record;
 pub mod session;
 
+#[cfg(test)]
+mod measured_tests;
 #[cfg(test)]
 mod resume_tests;
 

@@ -3,9 +3,11 @@
 //! The session knows no files and no clock; hosts feed it batches and read its reports.
 
 use super::config::TrainConfig;
+use super::measured::{self, TENSOR_STATS, Tensor};
 use super::record::{self, LOGITS, LOSS, OPTIM};
 use crate::backend::{Backend, Executable, Memory, wait};
 use crate::error::{Error, Result};
+use crate::op::tensor_stats::WORDS;
 use crate::precision::fp8;
 use crate::precision::scaler::{GROWTH_TRACKER, LOSS_SCALE, ScalerState};
 use crate::probe::Observer;
@@ -13,7 +15,7 @@ use crate::program::memory::{Entry, Layout, MemoryPlan, Purpose};
 use crate::program::{Init, Program, ValueId};
 use crate::rng::Rng;
 use crate::shape::Ty;
-use crate::telemetry::{Fp8Report, Fp8Stats, Slot, StepReport, TELEMETRY};
+use crate::telemetry::{Fp8Report, Fp8Stats, Slot, StepReport, TELEMETRY, TensorReport};
 use std::sync::Arc;
 
 /// One batch as bytes: inputs and targets of all micro-steps, one after the other.
@@ -53,6 +55,15 @@ impl Compiled {
     }
 }
 
+/// The variant of the training step that measures tensors.
+#[derive(Debug)]
+struct Measured {
+    tensors: Vec<Tensor>,
+    program: Arc<Program>,
+    /// Compiled when it is first needed.
+    compiled: Option<Compiled>,
+}
+
 /// A run in memory.
 #[derive(Debug)]
 pub struct Session {
@@ -60,6 +71,7 @@ pub struct Session {
     backend: Arc<dyn Backend>,
     memory: Arc<dyn Memory>,
     train: Compiled,
+    measured: Option<Measured>,
     eval: Option<Compiled>,
     logits: Option<(usize, Compiled)>,
     step: u64,
@@ -70,20 +82,33 @@ impl Session {
     /// Records, compiles and initialises a run.
     pub fn new(backend: Arc<dyn Backend>, config: TrainConfig) -> Result<Session> {
         let program = record::train_step(&config)?;
-        Session::from_program(backend, config, program)
+        Session::from_program(backend, config, program, None)
+    }
+
+    /// As [`Session::new`], with room for [`Session::step_measured`]: statistics of the tensors that match any of `globs`, see [`measured::select`].
+    pub fn measuring(backend: Arc<dyn Backend>, config: TrainConfig, globs: &[String]) -> Result<Session> {
+        let program = record::train_step(&config)?;
+        let tensors = measured::select(&program, globs)?;
+        let measured = Measured { program: Arc::new(measured::measured(&program, &tensors)?), tensors, compiled: None };
+        Session::from_program(backend, config, program, Some(measured))
     }
 
     /// A run whose steps keep logits and gradients for [`Session::captured`], on inputs of the given types (their first axis is the batch).
     pub fn capturing(backend: Arc<dyn Backend>, config: TrainConfig, inputs: [Ty; 2]) -> Result<Session> {
         let program = record::captured_step(&config, inputs)?;
-        Session::from_program(backend, config, program)
+        Session::from_program(backend, config, program, None)
     }
 
-    fn from_program(backend: Arc<dyn Backend>, config: TrainConfig, program: Program) -> Result<Session> {
-        let layout = Arc::new(Layout::new(&program));
-        let memory = backend.alloc(layout)?;
+    fn from_program(
+        backend: Arc<dyn Backend>,
+        config: TrainConfig,
+        program: Program,
+        measured: Option<Measured>,
+    ) -> Result<Session> {
+        let layout = Layout::new(measured.as_ref().map_or(&program, |m| &*m.program));
+        let memory = backend.alloc(Arc::new(layout))?;
         let train = Compiled::new(&*backend, &memory, program)?;
-        let session = Session { config, backend, memory, train, eval: None, logits: None, step: 0, skipped: 0 };
+        let session = Session { config, backend, memory, train, measured, eval: None, logits: None, step: 0, skipped: 0 };
         init_memory(&*session.memory, session.config.seed)?;
         Ok(session)
     }
@@ -103,6 +128,11 @@ impl Session {
         self.train.executable.plan()
     }
 
+    /// Bytes that the device takes for the training step on top of the plan.
+    pub fn scratch_bytes(&self) -> usize {
+        self.train.executable.scratch_bytes()
+    }
+
     /// Weights and states.
     pub fn memory(&self) -> &Arc<dyn Memory> {
         &self.memory
@@ -113,7 +143,7 @@ impl Session {
         self.step
     }
 
-    /// Steps skipped by the loss scaler.
+    /// Steps skipped because something was not finite.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -167,15 +197,79 @@ impl Session {
 
     /// Runs one step on `batch` and reports it.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport> {
-        self.run_step(batch, None)
+        self.run_step(batch, Variant::Plain)
     }
 
     /// As [`Session::step`], with `observer` called around every instruction.
     pub fn step_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<StepReport> {
-        self.run_step(batch, Some(observer))
+        self.run_step(batch, Variant::Observed(observer))
     }
 
-    fn run_step(&mut self, batch: Batch<'_>, observer: Option<&mut dyn Observer>) -> Result<StepReport> {
+    /// Runs the last step, which must have been skipped, once more under an observer: weights and inputs are those it had. Scales and histories
+    /// move again.
+    pub fn repeat_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<StepReport> {
+        if self.step == 0 || self.skipped == 0 {
+            return Err(Error::Misuse {
+                call: "repeat",
+                problem: "no step was skipped".into(),
+                remedy: "repeat a skipped step",
+            });
+        }
+        (self.step, self.skipped) = (self.step - 1, self.skipped - 1);
+        self.run_step(batch, Variant::Observed(observer))
+    }
+
+    /// As [`Session::step`], to the bit, with statistics for [`Session::tensor_reports`]. Only after [`Session::measuring`].
+    pub fn step_measured(&mut self, batch: Batch<'_>) -> Result<StepReport> {
+        self.measured_step()?;
+        self.run_step(batch, Variant::Measured)
+    }
+
+    /// The measuring variant, compiled.
+    fn measured_step(&mut self) -> Result<&mut Compiled> {
+        let measured = self.measured.as_mut().ok_or_else(not_measuring)?;
+        if measured.compiled.is_none() {
+            let program = measured.program.clone();
+            let executable = match self.train.executable.compile_variant(program.clone())? {
+                Some(variant) => variant,
+                None => self.backend.compile(program.clone(), &self.memory)?,
+            };
+            measured.compiled = Some(Compiled { program, executable });
+        }
+        Ok(measured.compiled.as_mut().expect("compiled above"))
+    }
+
+    /// The fp8 tensors of the last step and the tensors measured by it, which must have been [`Session::step_measured`]; in the order of the model.
+    pub fn tensor_reports(&self) -> Result<Vec<TensorReport>> {
+        let Measured { tensors, .. } = self.measured.as_ref().ok_or_else(not_measuring)?;
+        let bytes = self.read(TENSOR_STATS)?;
+        let words: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let fp8: Vec<TensorReport> = self.fp8_reports()?;
+        let mut left: Vec<bool> = vec![true; fp8.len()];
+        let mut reports: Vec<TensorReport> = tensors
+            .iter()
+            .zip(words.chunks_exact(WORDS))
+            .map(|(t, row)| {
+                let measured = TensorReport::of_row(&t.name, t.format, t.stored, row);
+                match t.fp8_slot {
+                    None => measured,
+                    Some(slot) => {
+                        left[slot] = false;
+                        fp8[slot].clone().with_stats(measured, t.judged)
+                    }
+                }
+            })
+            .collect();
+        reports.extend(fp8.into_iter().zip(left).filter(|(_, left)| *left).map(|(report, _)| report));
+        Ok(reports)
+    }
+
+    fn fp8_reports(&self) -> Result<Vec<TensorReport>> {
+        let slots = &self.train.program.fp8_slots;
+        Ok(slots.iter().zip(self.fp8_stats()?).map(|(s, stats)| TensorReport::of_fp8(&s.name, s.dtype, &stats)).collect())
+    }
+
+    fn run_step(&mut self, batch: Batch<'_>, variant: Variant<'_>) -> Result<StepReport> {
         self.step += 1;
         let lr = self.config.schedule.lr(self.step);
         let lr_f32 = lr as f32;
@@ -187,7 +281,11 @@ impl Session {
             ("rng", bytemuck::cast_slice(&rng)),
             (&lr_name, bytemuck::bytes_of(&lr_f32)),
         ];
-        self.train.submit(&inputs, observer)?;
+        match variant {
+            Variant::Plain => self.train.submit(&inputs, None)?,
+            Variant::Observed(observer) => self.train.submit(&inputs, Some(observer))?,
+            Variant::Measured => self.measured_step()?.submit(&inputs, None)?,
+        }
         self.report(lr)
     }
 
@@ -204,7 +302,8 @@ impl Session {
         let scaled = self.config.recipe.scaler.is_some();
         let (loss, grad_norm) = (t[Slot::Loss as usize], t[Slot::GradNorm as usize]);
         let found = t[Slot::FoundInf as usize] != 0.0;
-        self.skipped += u64::from(scaled && found);
+        let skipped = found && (scaled || self.config.on_nonfinite.guards());
+        self.skipped += u64::from(skipped);
         if self.config.error_if_nonfinite && !grad_norm.is_finite() {
             return Err(Error::NonFinite { what: "grad_norm".into(), value: grad_norm.to_string(), step: self.step });
         }
@@ -215,7 +314,7 @@ impl Session {
             grad_norm,
             loss_scale: scaled.then(|| t[Slot::LossScale as usize]),
             found_inf: found || !grad_norm.is_finite(),
-            skipped: scaled && found,
+            skipped,
             skipped_total: self.skipped,
             growth_tracker: scaled.then(|| t[Slot::GrowthTracker as usize] as i32),
             fp8: self.fp8_report()?,
@@ -297,6 +396,21 @@ impl Session {
         }
         self.memory.write(LOSS_SCALE, bytemuck::bytes_of(&state.scale))?;
         self.memory.write(GROWTH_TRACKER, bytemuck::bytes_of(&state.growth_tracker))
+    }
+}
+
+/// How to run a step.
+enum Variant<'a> {
+    Plain,
+    Observed(&'a mut dyn Observer),
+    Measured,
+}
+
+fn not_measuring() -> Error {
+    Error::Misuse {
+        call: "step_measured",
+        problem: "the session has no room for statistics".into(),
+        remedy: "make it with Session::measuring",
     }
 }
 

@@ -149,7 +149,7 @@ fn reductions() -> Vec<Case> {
             for keep in [false, true] {
                 let axes = axes.clone();
                 list.push(case(format!("reduce {kind:?} {axes:?} {keep}"), vec![f(&[2, 3, 4], -2.0, 2.0)], move |g, x| {
-                    let op = Reduce { kind, axes: axes.clone(), keep, out: DType::F32 };
+                    let op = Reduce { kind, axes: axes.clone(), keep, out: DType::F32, round: None };
                     g.apply(Op::Reduce(op), &[x[0]])[0]
                 }));
             }

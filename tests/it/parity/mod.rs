@@ -2,9 +2,15 @@
 
 mod attention;
 mod harness;
+mod index;
+mod layout;
 mod loss;
+mod map;
+mod matmul;
 mod norm;
 mod pool;
+mod quantize;
 mod reduce;
 mod softmax;
+mod tensor_stats;
 mod update;

@@ -6,8 +6,11 @@ use crate::cpu::conv2d::ConvShape;
 use crate::cpu::map::{self, MapInput};
 use crate::cpu::matmul::{self, BlockAxis, MatMulArgs, Operand, Scale};
 use crate::cpu::norm;
+use crate::cpu::par;
 use crate::cpu::view::{View, ViewMut};
 use crate::cpu::window::Window;
+use crate::dtype::DType;
+use crate::float::slices;
 use crate::op::attention::Attention;
 use crate::op::conv::{Conv2d, Pool2d};
 use crate::op::expr::{Map, dropout_threshold, rng_input};
@@ -96,7 +99,17 @@ pub(super) fn matmul(m: &MatMul, mut f: Frame<'_>, work: &mut [f32]) {
         Operand { view: x[i], trans, scale }
     };
     let bias = m.bias_input().map(|i| x[i]);
-    matmul::matmul(y, &operand(0, m.trans_a), &operand(1, m.trans_b), bias, &args, work);
+    storing(y, m.round, |y| matmul::matmul(y, &operand(0, m.trans_a), &operand(1, m.trans_b), bias, &args, work));
+}
+
+/// Lets `kernel` fill `y`, whose values then take those of the dtype `round`.
+pub(super) fn storing(mut y: ViewMut<'_>, round: Option<DType>, kernel: impl FnOnce(ViewMut<'_>)) {
+    /// Elements of a task.
+    const PART: usize = 1 << 14;
+    kernel(ViewMut::new(y.dtype, &mut *y.bytes));
+    if let Some(dtype) = round {
+        par::chunks(y.f32s(), PART, |_, part| slices::round(dtype, part));
+    }
 }
 
 pub(super) fn attention_args(a: &Attention, qkv: &Ty, rng: Option<&View<'_>>) -> AttentionArgs {

@@ -6,7 +6,7 @@ mod update;
 use super::view::{View, ViewMut};
 use super::{
     attention, attention_backward, concat, conv2d, embedding, gather, grad_norm, map, matmul, norm, permute, pool, reduce,
-    softmax, xent,
+    softmax, tensor_stats, xent,
 };
 use crate::op::Op;
 use crate::op::conv::PoolKind;
@@ -75,6 +75,7 @@ pub(super) fn work_len(op: &Op, o: &Operands) -> usize {
         Op::Conv2dWgrad(c) => conv2d::conv2d_wgrad_work_len(&layer::conv_shape(c)),
         Op::Pool2dBackward(_) => pool::pool_backward_work_len(tx[0].dtype, layer::image(&tx[0])),
         Op::GradNorm(_) => grad_norm::grad_norm_work_len([update::list_len(o)]) + 1,
+        Op::TensorStats(_) => tensor_stats::tensor_stats_work_len(tx[0].shape.numel()),
         Op::Embedding
         | Op::CrossEntropyBackward(_)
         | Op::Reshape(_)
@@ -116,7 +117,11 @@ pub(super) fn run(op: &Op, operands: &Operands, pieces: &mut [&mut [u8]], work: 
         Op::Optimizer(o) => update::optimizer_step(o, f),
         Op::Zero => f.next().bytes.fill(0),
         Op::Record(r) => update::record(r, f),
-        Op::Reduce(r) => reduce::reduce(r.kind, f.x[0], &f.tx[0].shape, layer::mask(r), f.next(), work),
+        Op::Reduce(r) => {
+            let y = f.next();
+            layer::storing(y, r.round, |y| reduce::reduce(r.kind, f.x[0], &f.tx[0].shape, layer::mask(r), y, work));
+        }
+        Op::TensorStats(s) => update::tensor_stats(s, f, work),
         Op::MatMul(m) => layer::matmul(m, f, work),
         Op::Attention(a) => {
             let (out, mut lse) = (f.next(), f.next());

@@ -8,11 +8,13 @@ use crate::cpu::loss_scale::{self, Factor, LossScaleRule, LossScaleState};
 use crate::cpu::optimizer::{self, OptimizerRule, ParamRef, StepScalars};
 use crate::cpu::quantize::{self, QuantizeStats};
 use crate::cpu::quantize_mx::{self, MxAxis};
+use crate::cpu::tensor_stats;
 use crate::cpu::unscale::{self, UnscaleRef};
 use crate::cpu::view::{View, ViewMut};
 use crate::op::Real;
 use crate::op::matmul::OperandScale;
 use crate::op::quantize::{Quantize, QuantizeMx, STATS, Scaling, UpdateFp8Scales};
+use crate::op::tensor_stats::{TensorStats, WORDS};
 use crate::op::update::{ClipCoef, NormType, Optimizer, Record, RecordMode, Rule, UpdateLossScale};
 use crate::program::memory::align;
 use crate::program::operands::Operands;
@@ -89,6 +91,13 @@ pub(super) fn quantize_mx(q: &QuantizeMx, mut f: Frame<'_>) {
     if q.record {
         write_stats(f.next().f32s(), q.slot, quantize::amax(f.x[0]), 1.0, stats, f.x[0].len());
     }
+}
+
+pub(super) fn tensor_stats(s: &TensorStats, mut f: Frame<'_>, work: &mut [f32]) {
+    let mut rows = f.next();
+    let row = &mut rows.u32s()[s.slot * WORDS..(s.slot + 1) * WORDS];
+    let scale = s.scale_at.map_or(1.0, |at| f.x[1].f32s()[at]);
+    tensor_stats::tensor_stats(f.x[0], s.format, scale, row, work);
 }
 
 pub(super) fn unscale_check(mut f: Frame<'_>) {

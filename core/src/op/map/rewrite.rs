@@ -75,6 +75,17 @@ impl MapExpr {
         Ok(out)
     }
 
+    /// The outputs of this expression, then those of `other` over the same inputs.
+    pub fn beside(&self, other: &MapExpr) -> Result<MapExpr> {
+        let mut out = self.clone();
+        let ids = out.append(other, Ok)?;
+        out.outputs.extend(other.outputs.iter().map(|id| ids[usize::from(*id)]));
+        let out = out.dedupe();
+        let n_inputs = out.nodes.iter().filter_map(|node| node.input()).max().map_or(0, |n| usize::from(n) + 1);
+        out.validate(n_inputs)?;
+        Ok(out)
+    }
+
     /// The same expression with equal nodes merged and unread nodes removed. Inputs keep their numbers.
     pub fn dedupe(&self) -> MapExpr {
         let mut live = vec![false; self.nodes.len()];

@@ -1,9 +1,13 @@
 //! Fusion: fewer passes over memory, the same bits.
 //!
 //! 1. A cast that is the only reader of a value computed in f32 becomes the store dtype of the producer.
-//! 2. A cast to f32 whose readers take any float dtype is left out: they read the narrow value, which widens exactly.
-//! 3. A `Map` that is the only reader of another `Map`'s result of the same shape takes that expression in; the storage dtype of the
+//! 2. A cast to f32 that is the only reader of a value stored narrow becomes a rounding before the producer's f32 store.
+//! 3. A cast to f32 whose readers take any float dtype is left out: they read the narrow value, which widens exactly.
+//! 4. A `Map` that is the only reader of another `Map`'s result of the same shape takes that expression in; the storage dtype of the
 //!    intermediate stays as a `Round` node.
+//!
+//! 5. A `Map` that reads nothing but what an earlier `Map` of the same shape reads or writes becomes further outputs of that one: the
+//!    value in f32 and its copy in bf16 come from one pass.
 //!
 //! Fusing a producer into a later reader keeps the producer's operands alive until then. It is done only where that holds back no more
 //! bytes than the intermediate itself would take.
@@ -12,17 +16,19 @@ use crate::dtype::DType;
 use crate::op::expr::Map;
 
 use crate::op::Op;
-use crate::op::map::{MAX_INPUTS, MapExpr, Source};
+use crate::op::map::{MAX_OPERANDS, MapExpr, Source};
 use crate::program::{Instr, Kind, Program, ValueId};
 use std::sync::Arc;
 
-/// Runs all three until nothing changes: a fusion can leave a value with one reader that had two.
+/// Runs them until nothing changes: a fusion can leave a value with one reader that had two.
 pub fn run(program: &mut Program) {
     loop {
         let before = program.instrs.len();
         fold_casts(program);
+        round_on_store(program);
         read_narrow(program);
         join_maps(program);
+        join_outputs(program);
         if program.instrs.len() == before {
             return;
         }
@@ -42,7 +48,8 @@ fn fold_casts(program: &mut Program) {
     let mut dropped = vec![false; program.instrs.len()];
     for at in 0..program.instrs.len() {
         let id = match program.instrs[at].outputs.first() {
-            Some(&id) if program.ty(id).dtype == DType::F32 => id,
+            // What is rounded already would be rounded twice.
+            Some(&id) if program.ty(id).dtype == DType::F32 && program.instrs[at].op.rounds_to().is_none() => id,
             Some(_) | None => continue,
         };
         let Some(reader) = only_reader(program, &readers, id, at) else { continue };
@@ -55,6 +62,31 @@ fn fold_casts(program: &mut Program) {
         let instr = &mut program.instrs[at];
         let Some(out) = instr.op.out_dtype_mut() else { continue };
         *out = dtype;
+        instr.outputs[0] = cast_out;
+        instr.why = join(&instr.why, &why);
+        dropped[reader] = true;
+    }
+    retain(program, &dropped);
+}
+
+fn round_on_store(program: &mut Program) {
+    let readers = program.readers();
+    let mut dropped = vec![false; program.instrs.len()];
+    for at in 0..program.instrs.len() {
+        let Some(&id) = program.instrs[at].outputs.first() else { continue };
+        let Some(reader) = only_reader(program, &readers, id, at) else { continue };
+        let Op::Map(m) = &program.instrs[reader].op else { continue };
+        let (narrow, cast_out) = (program.ty(id).dtype, program.instrs[reader].outputs[0]);
+        let widens = m.as_cast(program.ty(id)) == Some(DType::F32) && narrow.is_float() && narrow != DType::F32;
+        if !widens || !matches!(program.value(cast_out).kind, Kind::Temp | Kind::Output) {
+            continue;
+        }
+        let why = program.instrs[reader].why.clone();
+        let instr = &mut program.instrs[at];
+        let Some(round) = instr.op.round_mut() else { continue };
+        *round = Some(narrow);
+        let Some(out) = instr.op.out_dtype_mut() else { continue };
+        *out = DType::F32;
         instr.outputs[0] = cast_out;
         instr.why = join(&instr.why, &why);
         dropped[reader] = true;
@@ -115,6 +147,69 @@ fn join_maps(program: &mut Program) {
     retain(program, &dropped);
 }
 
+/// Joins a `Map` to an earlier one whose result it reads, where that result has other readers too.
+fn join_outputs(program: &mut Program) {
+    let viewed = program.viewed();
+    let mut dropped = vec![false; program.instrs.len()];
+    for at in 0..program.instrs.len() {
+        let Op::Map(producer) = &program.instrs[at].op else { continue };
+        let temporary = |id: &ValueId| program.value(*id).kind == Kind::Temp;
+        if dropped[at] || producer.expr.nodes.len() == 1 || !program.instrs[at].outputs.iter().all(temporary) {
+            continue;
+        }
+        let part = (at < program.micro_end, program.instrs[at].scope);
+        let end = (at + 1 + REACH).min(program.instrs.len());
+        let found = (at + 1..end).find_map(|reader| {
+            let instr = &program.instrs[reader];
+            let Op::Map(consumer) = &instr.op else { return None };
+            let reads = instr.inputs.iter().any(|i| program.instrs[at].outputs.contains(i));
+            let near = !dropped[reader] && (reader < program.micro_end) == part.0;
+            let fits = near && reads && consumer.shape == producer.shape && instr.outputs.iter().all(temporary);
+            if !fits || overwritten(program, &viewed, at, reader) {
+                return None;
+            }
+            both(program, at, reader, producer, consumer).map(|map| (reader, map))
+        });
+        let Some((reader, map)) = found else { continue };
+        let (outputs, why) = (program.instrs[reader].outputs.clone(), program.instrs[reader].why.clone());
+        let instr = &mut program.instrs[at];
+        instr.op = map.op();
+        instr.outputs.extend(outputs);
+        instr.why = join(&instr.why, &why);
+        dropped[reader] = true;
+    }
+    retain(program, &dropped);
+}
+
+/// Instructions that a reader may come after its producer to be joined to it: its result then lives for so much longer.
+const REACH: usize = 4;
+
+/// One map with the outputs of both, over the operands of the first; `None` where the second reads anything else, or the result would be
+/// too large.
+fn both(program: &Program, at: usize, reader: usize, producer: &Map, consumer: &Map) -> Option<Map> {
+    let first = &program.instrs[at];
+    let inner: Vec<u16> = (0..first.inputs.len() as u16).collect();
+    let sources: Option<Vec<Source<'_>>> = program.instrs[reader]
+        .inputs
+        .iter()
+        .map(|v| match first.outputs.iter().position(|o| o == v) {
+            Some(output) => {
+                let dtype = program.ty(*v).dtype;
+                Some(Source::Producer { producer: &producer.expr, output, dtype, inputs: &inner })
+            }
+            None => first.inputs.iter().position(|i| i == v).map(|n| Source::Input(n as u16)),
+        })
+        .collect();
+    let second = consumer.expr.substitute(&sources?).ok()?;
+    let expr = producer.expr.beside(&second).ok()?;
+    let operands = first.inputs.len() + expr.outputs.len();
+    (operands <= MAX_OPERANDS).then(|| Map {
+        expr,
+        shape: producer.shape.clone(),
+        out: [producer.out.clone(), consumer.out.clone()].concat(),
+    })
+}
+
 /// The consumer with the producer's expression in place of input `id`, and its operands.
 fn inline(
     program: &Program,
@@ -141,7 +236,7 @@ fn inline(
             None => Source::Producer { producer: &producer.expr, output: 0, dtype: program.ty(id).dtype, inputs: &inner },
         })
         .collect();
-    if inputs.len() > MAX_INPUTS {
+    if inputs.len() + consumer.out.len() > MAX_OPERANDS {
         return None;
     }
     let expr: MapExpr = consumer.expr.substitute(&sources).ok()?;

@@ -38,7 +38,7 @@ pub(super) fn map<'g>(ctx: &Context<'_, 'g>, m: &Map, dy: Var<'g>) -> Vec<Option
             if axes.is_empty() {
                 return Some(full);
             }
-            let sum = Reduce { kind: ReduceKind::Sum, axes, keep: false, out: x.dtype() };
+            let sum = Reduce { kind: ReduceKind::Sum, axes, keep: false, out: x.dtype(), round: None };
             Some(ctx.g.push(Op::Reduce(sum), &[full.id])[0].reshape(x.shape()))
         })
         .collect()
@@ -209,7 +209,7 @@ pub(super) fn reduce<'g>(ctx: &Context<'_, 'g>, r: &Reduce, dy: Var<'g>) -> Vec<
             let y = ctx.outputs[0].reshape(kept.clone());
             let equal = Ex::input(0).binary(BinaryFn::Eq, Ex::input(1));
             let hits = ctx.g.map(equal.clone(), &[x, y], crate::DType::F32);
-            let sum = Reduce { kind: ReduceKind::Sum, axes: r.axes.clone(), keep: true, out: crate::DType::F32 };
+            let sum = Reduce { kind: ReduceKind::Sum, axes: r.axes.clone(), keep: true, out: crate::DType::F32, round: None };
             let ties = ctx.g.push(Op::Reduce(sum), &[hits.id])[0];
             let share = equal.select(Ex::input(2) / Ex::input(3), Ex::constant(0.0));
             ctx.g.map(share, &[x, y, dy, ties], x.dtype())

@@ -65,6 +65,7 @@ pub(super) fn backward<'g>(ctx: &Context<'_, 'g>) -> Vec<Option<Var<'g>>> {
         | Op::UpdateFp8Scales(_)
         | Op::Optimizer(_)
         | Op::Zero
-        | Op::Record(_) => none(),
+        | Op::Record(_)
+        | Op::TensorStats(_) => none(),
     }
 }

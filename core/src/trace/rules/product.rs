@@ -47,12 +47,12 @@ pub(super) fn matmul<'g>(ctx: &Context<'_, 'g>, m: &MatMul, dy: Var<'g>) -> Vec<
 /// Sum of `dy` [.., N] over all rows, stored as `out`.
 pub(crate) fn bias_gradient(dy: Var<'_>, out: crate::DType) -> Var<'_> {
     let axes: Vec<usize> = (0..dy.shape().len() - 1).collect();
-    dy.g.push(Op::Reduce(Reduce { kind: ReduceKind::Sum, axes, keep: false, out }), &[dy.id])[0]
+    dy.g.push(Op::Reduce(Reduce { kind: ReduceKind::Sum, axes, keep: false, out, round: None }), &[dy.id])[0]
 }
 
 fn sum_leading(x: Var<'_>, rank: usize) -> Var<'_> {
     let axes: Vec<usize> = (0..x.shape().len() - rank).collect();
-    x.g.push(Op::Reduce(Reduce { kind: ReduceKind::Sum, axes, keep: false, out: x.dtype() }), &[x.id])[0]
+    x.g.push(Op::Reduce(Reduce { kind: ReduceKind::Sum, axes, keep: false, out: x.dtype(), round: None }), &[x.id])[0]
 }
 
 pub(super) fn conv2d<'g>(ctx: &Context<'_, 'g>, c: &Conv2d, dy: Var<'g>) -> Vec<Option<Var<'g>>> {

@@ -1,6 +1,6 @@
-//! Numbers for people.
+//! Numbers for people: the same in the terminal, the window and the browser.
 
-use mantissa_core::train::TrainConfig;
+use crate::train::TrainConfig;
 
 /// `1234567` as `1,234,567`.
 pub fn thousands(n: usize) -> String {
@@ -28,6 +28,15 @@ pub fn scientific(x: f64) -> String {
     }
 }
 
+/// A share: `0.125` as `12.50%`.
+pub fn percent(share: f64) -> String {
+    match 100.0 * share {
+        0.0 => "0".into(),
+        p if p < 0.01 => "<0.01%".into(),
+        p => format!("{p:.2}%"),
+    }
+}
+
 /// A rate with a unit prefix: `85000` as `85.0k`.
 pub fn prefixed(x: f64) -> String {
     let (scale, prefix) =
@@ -42,6 +51,12 @@ pub fn spaced(x: f64) -> String {
         Some(number) => format!("{number} {}", &text[number.len()..]),
         None => format!("{text} "),
     }
+}
+
+/// The middle of a list (of two middles the upper one); 0 for none.
+pub fn median(list: &mut [f64]) -> f64 {
+    list.sort_by(f64::total_cmp);
+    list.get(list.len() / 2).copied().unwrap_or(0.0)
 }
 
 /// Bytes as MiB with one digit, or KiB when small.
@@ -79,12 +94,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0]), 4.0);
+        assert_eq!(median(&mut []), 0.0);
+    }
+
+    #[test]
     fn numbers_read_as_in_the_house_style() {
         assert_eq!(thousands(1_234_567), "1,234,567");
         assert_eq!(thousands(999), "999");
         assert_eq!(scientific(3e-4), "3.00e-04");
         assert_eq!(scientific(0.0), "0.00e+00");
         assert_eq!(scientific(f64::NAN), "NaN");
+        assert_eq!((percent(0.125), percent(1e-5), percent(0.0)), ("12.50%".into(), "<0.01%".into(), "0".into()));
         assert_eq!(prefixed(85_000.0), "85.0k");
         assert_eq!(spaced(1.18e11), "118.0 G");
         assert_eq!(spaced(5.0), "5.0 ");

@@ -1,0 +1,80 @@
+// Gradient clipping: by norm (`coef`), by a percentile of past norms (`adaptive`), by value (`value`). CPU twin: core/src/cpu/clip.rs.
+//
+// Formula: coef = min(1, 1 / (norm + 1e-6) * max_norm), NaN stays NaN; `adaptive` takes max_norm from a ring of past norms (each entry is
+// ranked by counting smaller ones, ties by position) and enters this norm; `value` holds every element in [-limit, limit].
+// Layout: `coef` one invocation; `adaptive` one workgroup; `value` one vector an invocation, in place. Bits are those of the CPU.
+// Source: PyTorch clip_grad.py; Seetharaman et al., "AutoClip", arXiv 2007.14469.
+//% import exact, grid
+//% const WG_SIZE: [256] = 256
+
+struct Params {
+    // The limit; of `adaptive`, while the ring fills.
+    max_norm: f32,
+    // Which of the remembered norms in ascending order, and how many there are.
+    rank: u32,
+    window: u32,
+    vectors: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> norm: array<u32>;
+@group(0) @binding(2) var<storage, read_write> coef_out: array<u32>;
+@group(0) @binding(3) var<storage, read_write> ring: array<u32>;
+@group(0) @binding(4) var<storage, read_write> count: array<u32>;
+@group(0) @binding(5) var<storage, read_write> grads: array<vec4<u32>>;
+
+fn clip_coef(norm: u32, max_norm: u32) -> u32 {
+    let shifted = bitcast<u32>(bitcast<f32>(norm) + 1e-6);
+    let sum = select(shifted, norm, (norm & EXACT_MAGNITUDE) >= EXACT_INF);
+    let product = mul_exact(div_exact(EXACT_ONE, sum), max_norm);
+    // Positive floats order as their bits.
+    return select(product, EXACT_ONE, product > EXACT_ONE && product <= EXACT_INF);
+}
+
+@compute @workgroup_size(1)
+fn coef() {
+    coef_out[0] = clip_coef(norm[0], bitcast<u32>(params.max_norm));
+}
+
+var<workgroup> max_norm: u32;
+
+@compute @workgroup_size(WG_SIZE)
+fn adaptive(@builtin(local_invocation_index) lane: u32) {
+    let n = params.window;
+    let seen = count[0];
+    if (lane == 0u) {
+        max_norm = bitcast<u32>(params.max_norm);
+    }
+    workgroupBarrier();
+    for (var i = lane; i < n && seen >= n; i += WG_SIZE) {
+        let own = key(ring[i]);
+        var rank = 0u;
+        for (var j = 0u; j < n; j++) {
+            let other = key(ring[j]);
+            rank += select(0u, 1u, other < own || (other == own && j < i));
+        }
+        if (rank == params.rank) {
+            max_norm = ring[i];
+        }
+    }
+    workgroupBarrier();
+    storageBarrier();
+    if (lane == 0u) {
+        coef_out[0] = clip_coef(norm[0], max_norm);
+        if ((norm[0] & EXACT_MAGNITUDE) < EXACT_INF) {
+            ring[seen % n] = norm[0];
+            count[0] = select(seen + 1u, n, seen + 1u >= 2u * n);
+        }
+    }
+}
+
+@compute @workgroup_size(WG_SIZE)
+fn value(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * WG_SIZE + lane;
+    if (i < params.vectors) {
+        let bits = grads[i];
+        let a = bits & vec4<u32>(EXACT_MAGNITUDE);
+        let limit = vec4<u32>(bitcast<u32>(params.max_norm));
+        let held = (bits & vec4<u32>(0x80000000u)) | limit;
+        grads[i] = select(bits, held, a > limit & a <= vec4<u32>(EXACT_INF));
+    }
+}
