@@ -31,7 +31,7 @@ pub(super) fn map(m: &Map, f: &mut Frame<'_>) -> Result<()> {
         uniform: kernel.uniform.iter().flat_map(|w| w.to_le_bytes()).collect(),
         args,
         tables: Vec::new(),
-        grid: folded(n.div_ceil(kernel.width * map::WG_SIZE)),
+        grid: folded(n.div_ceil(map::GROUP)),
     });
     Ok(())
 }
