@@ -290,7 +290,7 @@ fn an_output_may_lie_beside_an_input() {
             ["a", "b", "c"].map(|name| g.state(name, Ty::new(DType::F32, [7]), Role::Telemetry, Init::Fill(0.5)).id());
         // Operands of a list operation share a buffer.
         g.push_into(Op::Zero, &[a, b], &[Some(a), Some(b)]);
-        let add = op(MapExpr::binary(BinaryFn::Add), &[7], &[DType::F32]);
+        let add = op((Ex::input(0) + Ex::input(1)).finish(), &[7], &[DType::F32]);
         g.push_into(add.clone(), &[b, c], &[Some(a)]);
         g.push_into(add, &[a, c], &[Some(b)]);
         let mut m = Machine::new(&*device, g.finish().expect("valid")).expect("compiles");
