@@ -4,8 +4,12 @@
 mod attention;
 mod axes;
 mod cast_list;
+<<<<<<< HEAD
 mod index;
 mod layout;
+=======
+mod conv2d;
+>>>>>>> 7ff1e7b4c3a1dd6c7d01b42f6dafae85da8b60a4
 mod loss;
 mod map;
 mod matmul;
@@ -242,6 +246,9 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
     match op {
         Op::Reshape(_) => {}
         Op::MatMul(m) => matmul::matmul(m, &mut f)?,
+        Op::Conv2d(o) => conv2d::forward(o, &mut f)?,
+        Op::Conv2dDgrad(o) => conv2d::dgrad(o, &mut f)?,
+        Op::Conv2dWgrad(o) => conv2d::wgrad(o, &mut f)?,
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
         Op::Map(m) => map::map(m, &mut f)?,
@@ -269,6 +276,7 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
         Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
         Op::Optimizer(o) => update::optimizer(o, &mut f)?,
+<<<<<<< HEAD
         Op::Attention(o) => attention::forward(o, &mut f)?,
         Op::AttentionBackward(o) => attention::backward(o, &mut f)?,
         Op::Softmax(o) => softmax::forward(o, &mut f)?,
@@ -278,6 +286,30 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Conv2d(_) | Op::Conv2dDgrad(_) | Op::Conv2dWgrad(_) => {
             return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet"));
         }
+=======
+        Op::Map(_)
+        | Op::Attention(_)
+        | Op::AttentionBackward(_)
+        | Op::Softmax(_)
+        | Op::SoftmaxBackward(_)
+        | Op::Embedding
+        | Op::EmbeddingBackward(_)
+        | Op::Permute(_)
+        | Op::Concat(_)
+        | Op::Slice(_)
+        | Op::SliceBackward(_)
+        | Op::Gather
+        | Op::GatherBackward(_)
+        | Op::TopK(_)
+        | Op::Pool2d(_)
+        | Op::Pool2dBackward(_)
+        | Op::Quantize(_)
+        | Op::QuantizeMx(_)
+        | Op::UnscaleCheck(_)
+        | Op::UpdateLossScale(_)
+        | Op::UpdateFp8Scales(_)
+        | Op::TensorStats(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+>>>>>>> 7ff1e7b4c3a1dd6c7d01b42f6dafae85da8b60a4
     }
     Ok((f.launches, f.scratch))
 }
