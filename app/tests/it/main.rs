@@ -4,6 +4,7 @@ mod cast;
 mod crash;
 mod data;
 mod dump;
+mod gui;
 mod looking;
 mod precision;
 mod refusals;

@@ -11,8 +11,8 @@ use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::probe::health::{Ailment, Warning};
 use mantissa_core::telemetry::event::{
-    EvalEvent, Event, Prediction, Predictions, PredictionsEvent, ProfileEvent, ProfileRow, SampleEvent, StepEvent, TensorEvent, Timing,
-    WarningEvent,
+    EvalEvent, Event, Prediction, Predictions, PredictionsEvent, ProfileEvent, ProfileRow, SampleEvent, StepEvent, TensorEvent,
+    Timing, WarningEvent,
 };
 use mantissa_core::telemetry::{Fp8Report, Histogram, StepReport, TensorReport, TensorStats};
 use mantissa_core::train::TrainConfig;
@@ -35,7 +35,11 @@ pub fn enter_temporary_folder() {
 }
 
 pub fn builder<State>() -> HarnessBuilder<State> {
-    Harness::builder().with_size([1360.0, 860.0]).with_theme(egui::Theme::Dark).with_max_steps(64).with_context_setup(palette::apply)
+    Harness::builder()
+        .with_size([1360.0, 860.0])
+        .with_theme(egui::Theme::Dark)
+        .with_max_steps(64)
+        .with_context_setup(palette::apply)
 }
 
 /// The application with the runs in `folders`.
