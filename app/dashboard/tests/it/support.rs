@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Once;
 
 /// Frames that a condition may take: far more than it ever does, so that a broken test ends.
-const FRAMES: usize = 2_000_000;
+const FRAMES: usize = 50_000;
 
 /// Every run of these tests lies below one temporary folder.
 pub fn enter_temporary_folder() {
