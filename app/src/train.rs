@@ -15,10 +15,11 @@ use crate::sample::{Sampler, generate};
 use crate::sinks::Sinks;
 use crate::vocabulary::Vocabulary;
 use crate::watcher::{Begin, Watcher};
-use crate::{Outcome, data, device, show};
+use crate::{Outcome, data, device, findings, init_from, show};
 use anyhow::{Context, Result, bail};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::model::ModelConfig;
+use mantissa_core::probe::doctor::Doctor;
 use mantissa_core::probe::health::Health;
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
@@ -56,8 +57,7 @@ pub fn command(args: &TrainArgs) -> Result<Outcome> {
         }
         run.advance(Observe::Nothing)?;
     }
-    run.finish()?;
-    Ok(Outcome::Done)
+    run.finish()
 }
 
 /// What flags ask for, checked as far as it can be without data.
@@ -147,6 +147,8 @@ pub struct Run<'a> {
     around: Surroundings,
     /// Step of the last checkpoint of this process.
     saved: Option<u64>,
+    /// A step has ended the run before the last.
+    ended: bool,
     batch: BatchBytes,
     images: bool,
     /// Model FLOPs of a step over peak FLOPs a millisecond: divided by milliseconds it is the MFU.
@@ -173,7 +175,8 @@ impl<'a> Run<'a> {
             watcher.note("no samples: the tokens of the data have no text; give a --tokenizer, or `itos` in meta.json");
             config.run.sample_tokens = 0;
         }
-        let (backend, device_why) = device::open(config.run.device);
+        let device = device::open(config.run.device, config.run.adapter.as_deref())?;
+        let backend = &device.backend;
         let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
         let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
         device::check_memory(&config.train)?;
@@ -181,6 +184,10 @@ impl<'a> Run<'a> {
             0 => Session::new(backend.clone(), config.train.clone())?,
             _ => Session::measuring(backend.clone(), config.train.clone(), &config.run.stats)?,
         };
+        // A run that got as far as its first checkpoint has weights of its own.
+        if resume.as_ref().is_none_or(|r| r.checkpoint.is_none()) {
+            init_from::fill(&session, &config)?;
+        }
         let (folder, resumed) = match resume {
             None => (RunFolder::create(out.as_deref(), &config)?, None),
             Some(resume) => {
@@ -199,14 +206,14 @@ impl<'a> Run<'a> {
                 (resume.rewind()?, Some(step))
             }
         };
-        let peak = device::peak(backend.capabilities(), config.train.recipe.compute_dtype());
+        let peak = device.peak(config.train.recipe.compute_dtype())?;
         loaded.vocabulary.save(folder.path())?;
         let images = matches!(loader.data(), Dataset::Images(_));
         let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed)?;
         let facts = Facts {
             config: &config,
             device: &around.device,
-            device_why,
+            device_why: &device.why,
             recipe_why,
             data: &loaded.about,
             peak: &peak,
@@ -233,6 +240,7 @@ impl<'a> Run<'a> {
             logs: Logs { folder, sinks },
             around,
             saved: None,
+            ended: false,
             batch: BatchBytes::default(),
             images,
             ideal_ms,
@@ -243,15 +251,20 @@ impl<'a> Run<'a> {
         }))
     }
 
-    /// Whether all steps have been taken.
+    /// Whether all steps have been taken, or one of them ended the run.
     pub fn is_over(&self) -> bool {
-        self.session.steps() >= self.config.train.schedule.steps
+        self.ended || self.session.steps() >= self.config.train.schedule.steps
     }
 
     /// One step, and the evaluation, sample and checkpoint that are due after it.
     pub fn advance(&mut self, observe: Observe) -> Result<()> {
         let (run, steps) = (self.config.run.clone(), self.config.train.schedule.steps);
-        let step = self.step(observe)?;
+        let report = self.step(observe)?;
+        if self.config.train.ends_at(&report) {
+            self.ended = true;
+            return Ok(());
+        }
+        let step = report.step;
         let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
         if due(run.eval_every) {
             self.evaluate()?;
@@ -280,8 +293,8 @@ impl<'a> Run<'a> {
         Ok(self.session.load_scaler_state(&state)?)
     }
 
-    /// One step with its event and progress; returns its number.
-    fn step(&mut self, observe: Observe) -> Result<u64> {
+    /// One step with its event and progress.
+    fn step(&mut self, observe: Observe) -> Result<StepReport> {
         let begin = Instant::now();
         let batch = self.prefetch.next(self.session.steps() + 1)?;
         let every = self.config.run.stats_every;
@@ -311,7 +324,7 @@ impl<'a> Run<'a> {
         let every = steps.div_ceil(PRINTED_LINES);
         let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
         self.watcher.progress(&self.progress(&report, timing), print);
-        Ok(report.step)
+        Ok(report)
     }
 
     /// Keeps an event and tells it.
@@ -341,6 +354,8 @@ impl<'a> Run<'a> {
         ];
         if let Some(scale) = r.loss_scale {
             parts.push(format!("loss_scale {}", show::loss_scale(scale)));
+        }
+        if r.loss_scale.is_some() || r.skipped_total > 0 {
             parts.push(format!("skipped {}", r.skipped_total));
         }
         if let Some(fp8) = &r.fp8 {
@@ -360,22 +375,37 @@ impl<'a> Run<'a> {
     fn notices(&mut self, r: &StepReport) -> Result<()> {
         if r.skipped {
             self.skipped_in_a_row += 1;
-            let after = self.session.scaler_state()?.map_or(0.0, |s| s.scale);
-            let before = r.loss_scale.unwrap_or(after);
-            let (before, after) = (show::loss_scale(before), show::loss_scale(after));
-            self.watcher.line(&format!("step {}: gradients overflowed, step skipped, loss_scale {before} -> {after}", r.step));
+            // Without a loss scale the warning below says it, once.
+            if let (Some(before), Some(after)) = (r.loss_scale, self.session.scaler_state()?.map(|s| s.scale)) {
+                let (before, after) = (show::loss_scale(before), show::loss_scale(after));
+                let what = "gradients overflowed, step skipped, loss_scale";
+                self.watcher.line(&format!("step {}: {what} {before} -> {after}", r.step));
+            }
         } else if self.skipped_in_a_row > 0 {
-            let scale = show::loss_scale(r.loss_scale.unwrap_or_default());
+            let at = r.loss_scale.map_or_else(String::new, |s| format!(" at loss_scale {}", show::loss_scale(s)));
             let skipped = match self.skipped_in_a_row {
                 1 => "one skipped step".to_string(),
                 n => format!("{n} skipped steps"),
             };
-            self.watcher.line(&format!("step {}: recovered at loss_scale {scale} after {skipped}", r.step));
+            self.watcher.line(&format!("step {}: recovered{at} after {skipped}", r.step));
             self.skipped_in_a_row = 0;
         }
         for warning in self.health.observe(r, &self.session.fp8_stats()?) {
             self.watcher.warn(&warning.to_string());
             self.event(Event::Warning(WarningEvent { step: r.step, warning }))?;
+        }
+        Ok(())
+    }
+
+    /// Says where the last step, which was skipped, went wrong.
+    fn explain(&mut self) -> Result<()> {
+        let mut batch = BatchBytes::default();
+        self.loader.train(self.session.steps(), &mut batch);
+        let mut doctor = Doctor::new(&self.session);
+        match doctor.repeat(&mut self.session, batch.batch()) {
+            Ok(_) => doctor.findings().iter().flat_map(findings::lines).for_each(|line| self.watcher.result(&line)),
+            // The checkpoint is what matters; `doctor` can look again.
+            Err(e) => self.watcher.warn(&format!("cannot look into the step: {e}")),
         }
         Ok(())
     }
@@ -426,6 +456,7 @@ impl<'a> Run<'a> {
         let mut sampler = Sampler {
             temperature: SAMPLE_TEMPERATURE,
             top_k: 0,
+            top_p: 1.0,
             rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample"),
         };
         let mut tokens = Vec::new();
@@ -461,9 +492,25 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Ends a run whose steps are all taken: last evaluation, sample, checkpoint, result.
-    pub fn finish(&mut self) -> Result<()> {
+    /// Ends a run at a step that was not finite: a checkpoint, and where the step went wrong.
+    fn give_up(&mut self) -> Result<()> {
+        // Saved first: looking into the step moves scales and histories once more.
+        self.save()?;
+        let step = self.session.steps();
+        self.explain()?;
+        let (took, path) = (self.took(), self.logs.folder.path().display());
+        self.watcher
+            .result(&format!("stopped at step {step} ({took}), which is not finite; the weights before it are saved: {path}"));
+        Ok(())
+    }
+
+    /// Ends a run that is over: last evaluation, sample, checkpoint, result.
+    pub fn finish(&mut self) -> Result<Outcome> {
         self.watcher.end_progress();
+        if self.ended {
+            self.give_up()?;
+            return Ok(Outcome::NonFinite);
+        }
         let eval = self.evaluate()?;
         if self.config.run.sample_tokens > 0 {
             self.sample()?;
@@ -480,7 +527,7 @@ impl<'a> Run<'a> {
             self.loader.data().unit(),
             self.logs.folder.path().display()
         ));
-        Ok(())
+        Ok(Outcome::Done)
     }
 
     fn took(&self) -> String {

@@ -262,6 +262,28 @@ impl StepEvent {
             fp8: report.fp8.as_ref().map(Fp8Event::new),
         }
     }
+
+    /// The report that it was made of. Numbers that JSON cannot write come back as NaN; whether the step was skipped shows in the number of
+    /// skipped steps only.
+    pub fn report(&self) -> StepReport {
+        let back = |x: Option<f32>| x.unwrap_or(f32::NAN);
+        StepReport {
+            step: self.step,
+            loss: back(self.loss),
+            lr: self.lr,
+            grad_norm: back(self.grad_norm),
+            loss_scale: self.loss_scale.map(|x| x as f32),
+            found_inf: self.found_inf,
+            skipped: false,
+            skipped_total: self.skipped,
+            growth_tracker: self.growth_tracker,
+            fp8: self.fp8.as_ref().map(|f| Fp8Report {
+                underflow: (back(f.underflow), f.underflow_tensor.clone()),
+                saturated: (back(f.saturated), f.saturated_tensor.clone()),
+                nonfinite: back(f.nonfinite),
+            }),
+        }
+    }
 }
 
 impl Fp8Event {

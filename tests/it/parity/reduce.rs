@@ -14,7 +14,7 @@ const KINDS: [ReduceKind; 4] = [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::M
 const TERMS: f64 = 64.0;
 
 fn case(kind: ReduceKind, x: &[f32], shape: &[usize], axes: &[usize], [from, to]: [DType; 2]) -> (Case, Vec<Bound>) {
-    let op = Op::Reduce(Reduce { kind, axes: axes.to_vec(), keep: false, out: to });
+    let op = Op::Reduce(Reduce { kind, axes: axes.to_vec(), keep: false, out: to, round: None });
     let name = format!("{kind:?} of {shape:?} over {axes:?}, {from} to {to}");
     let bound = Bound::Absolute(bounds(kind, x, shape, axes));
     (Case::of(name, op, vec![(Ty::new(from, shape), x.to_vec())]), vec![bound])
@@ -108,6 +108,20 @@ fn non_finite_values_and_subnormals() {
                     case.check(&*cpu, &*gpu, &[bound]);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn sums_that_round_before_an_f32_store() {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    // Few terms with few bits: the sums are exact, so the roundings must agree to the bit.
+    let x: Vec<f32> = (0..65 * 3).map(|i| ((i * 37) % 101) as f32 / 8.0 - 6.0).collect();
+    for round in [DType::F16, DType::Bf16, DType::E4m3] {
+        for (shape, axes) in [([65, 3], vec![0]), ([3, 65], vec![1])] {
+            let op = Reduce { kind: ReduceKind::Sum, axes, keep: false, out: DType::F32, round: Some(round) };
+            let inputs = vec![(Ty::new(DType::F32, shape), x.clone())];
+            Case::of(format!("sum rounded to {round}"), Op::Reduce(op), inputs).check(&*cpu, &*gpu, &[Bound::Exact]);
         }
     }
 }

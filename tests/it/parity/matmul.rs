@@ -1,0 +1,234 @@
+//! Matrix products: layouts, dtypes, scales, edges.
+
+use mantissa_core::DType;
+use mantissa_core::float::slices;
+use mantissa_core::op::matmul::{MatMul, OperandScale, scale_type};
+use mantissa_core::shape::Ty;
+use mantissa_tests::data::normal;
+use mantissa_tests::devices;
+use mantissa_tests::machine::bytes_of;
+use mantissa_tests::parity::{Bound, Case};
+
+const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::E4m3, DType::E5m2];
+const LAYOUTS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+
+/// A product of normal values: [m, k] times [k, n], `batch` of them if it is not empty.
+#[derive(Clone)]
+struct Product {
+    op: MatMul,
+    dtypes: [DType; 2],
+    batch: Vec<usize>,
+    shared: bool,
+    sizes: [usize; 3],
+    bias: DType,
+    /// Values that replace those at an index of an operand.
+    planted: Vec<(usize, usize, f32)>,
+}
+
+impl Product {
+    fn new((trans_a, trans_b): (bool, bool), dtype: DType, out: DType, sizes: [usize; 3]) -> Product {
+        let op = MatMul::new(trans_a, trans_b, out);
+        Product { op, dtypes: [dtype; 2], batch: Vec::new(), shared: false, sizes, bias: DType::F32, planted: Vec::new() }
+    }
+
+    fn types(&self) -> [Ty; 2] {
+        let [m, n, k] = self.sizes;
+        let shape = |lead: &[usize], r: usize, c: usize, trans: bool| [lead, &if trans { [c, r] } else { [r, c] }].concat();
+        let lead_b: &[usize] = if self.shared { &[] } else { &self.batch };
+        [
+            Ty::new(self.dtypes[0], shape(&self.batch, m, k, self.op.trans_a)),
+            Ty::new(self.dtypes[1], shape(lead_b, k, n, self.op.trans_b)),
+        ]
+    }
+
+    /// Compares both backends. Each may be off by the forward bound `K u sum |a||b|` of a sum of products.
+    #[track_caller]
+    fn check(&self) {
+        let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+        let types = self.types();
+        let mut values: Vec<Vec<f32>> = (0..2).map(|i| normal(types[i].shape.numel(), 1.0, 7 + i as u32)).collect();
+        for &(operand, at, x) in &self.planted {
+            values[operand][at] = x;
+        }
+        let mut inputs: Vec<(Ty, Vec<u8>)> = types.iter().zip(&values).map(|(t, v)| (t.clone(), bytes_of(t, v))).collect();
+        let mut largest_scale = 1.0;
+        for (i, t) in types.iter().enumerate() {
+            let ty = scale_type(self.op.scales[i], t);
+            match self.op.scales[i] {
+                OperandScale::None => {}
+                OperandScale::Tensor => {
+                    let scale_inv = [0.375, 3.0][i];
+                    largest_scale *= scale_inv;
+                    inputs.push((ty.clone(), bytes_of(&ty, &[scale_inv as f32])));
+                }
+                OperandScale::Block32Last | OperandScale::Block32First => {
+                    // Powers of two from 1/4 to 4.
+                    let codes: Vec<u8> = (0..ty.shape.numel()).map(|j| 125 + (j * 7 % 5) as u8).collect();
+                    largest_scale *= 4.0;
+                    inputs.push((ty, codes));
+                }
+            }
+        }
+        let [_, n, k] = self.sizes;
+        if self.op.bias {
+            let ty = Ty::new(self.bias, [n]);
+            let values = normal(n, 1.0, 9);
+            inputs.push((ty.clone(), bytes_of(&ty, &values)));
+        }
+        let terms = (k as f64 + 2.0) * DType::F32.unit_roundoff();
+        // Magnitudes of a standard normal: the mean of |a||b| is 2 / pi; 4 covers the largest row of a product, the bias and a round step.
+        let bound = 4.0 * terms * (k as f64 + 1.0) * largest_scale;
+        let rounding = self.op.round.map_or(0.0, |d| 4.0 * d.unit_roundoff() * (k as f64).sqrt() * 4.0 * largest_scale);
+        let name = format!("{:?} {:?} {:?} batch {:?} shared {}", self.op, self.dtypes, self.sizes, self.batch, self.shared);
+        let case = Case::of_bytes(name, self.op.clone().op(), inputs);
+        case.check(&*cpu, &*gpu, &[Bound::Absolute(vec![bound + rounding])]);
+    }
+}
+
+#[test]
+fn every_layout_at_awkward_sizes() {
+    let sizes = [
+        [1, 1, 1],
+        [3, 7, 65],
+        [7, 3, 2],
+        [65, 257, 7],
+        [64, 128, 32],
+        [257, 65, 64],
+        [1, 300, 33],
+        [130, 4, 12],
+        [72, 136, 260],
+        [16, 16, 3000],
+    ];
+    for layout in LAYOUTS {
+        for size in sizes {
+            Product::new(layout, DType::F32, DType::F32, size).check();
+        }
+    }
+}
+
+#[test]
+fn every_dtype_in_and_out() {
+    for layout in LAYOUTS {
+        for from in FLOATS {
+            for (out, sizes) in
+                [(from, [9, 48, 32]), (DType::F32, [33, 20, 40]), (DType::Bf16, [5, 7, 9]), (DType::E4m3, [6, 18, 16])]
+            {
+                Product::new(layout, from, out, sizes).check();
+            }
+        }
+    }
+    for out in FLOATS {
+        Product::new((false, false), DType::Bf16, out, [40, 33, 64]).check();
+        Product::new((false, true), DType::Bf16, out, [40, 32, 64]).check();
+    }
+}
+
+#[test]
+fn mixed_fp8_operands_with_scales() {
+    for layout in LAYOUTS {
+        for dtypes in [[DType::E4m3, DType::E4m3], [DType::E5m2, DType::E4m3], [DType::E4m3, DType::E5m2]] {
+            for scales in [[true, true], [true, false], [false, true]] {
+                let mut p = Product::new(layout, DType::E4m3, DType::Bf16, [48, 80, 96]);
+                p.dtypes = dtypes;
+                p.op.scales = scales.map(|s| if s { OperandScale::Tensor } else { OperandScale::None });
+                p.op.bias = true;
+                p.check();
+            }
+        }
+    }
+}
+
+#[test]
+fn block_scales_along_the_contraction() {
+    for (trans_a, trans_b) in LAYOUTS {
+        for sizes in [[48, 64, 96], [3, 5, 70], [16, 32, 33]] {
+            for batch in [vec![], vec![3]] {
+                let mut p = Product::new((trans_a, trans_b), DType::E4m3, DType::F32, sizes);
+                p.dtypes = [DType::E4m3, DType::E5m2];
+                p.batch = batch;
+                p.op.scales[0] = if trans_a { OperandScale::Block32First } else { OperandScale::Block32Last };
+                p.op.scales[1] = if trans_b { OperandScale::Block32Last } else { OperandScale::Block32First };
+                p.check();
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_with_their_own_or_a_shared_operand() {
+    for layout in LAYOUTS {
+        for (batch, shared) in [(vec![3], false), (vec![2, 2], false), (vec![3], true), (vec![1, 5], true)] {
+            for (dtype, sizes) in [(DType::F32, [17, 9, 12]), (DType::Bf16, [7, 13, 40]), (DType::F32, [9, 70, 5])] {
+                let mut p = Product::new(layout, dtype, dtype, sizes);
+                (p.batch, p.shared) = (batch.clone(), shared);
+                p.check();
+            }
+        }
+    }
+}
+
+#[test]
+fn bias_tf32_and_rounding_of_the_result() {
+    for bias in FLOATS {
+        let mut p = Product::new((false, true), DType::Bf16, DType::Bf16, [20, 36, 24]);
+        (p.op.bias, p.bias) = (true, bias);
+        p.check();
+    }
+    for layout in LAYOUTS {
+        for size in [[33, 44, 52], [5, 6, 7]] {
+            let mut p = Product::new(layout, DType::F32, DType::F32, size);
+            p.op.compute = DType::Tf32;
+            p.check();
+        }
+    }
+    for round in [DType::F16, DType::Bf16] {
+        let mut p = Product::new((true, false), round, DType::F32, [24, 40, 64]);
+        p.op.round = Some(round);
+        p.check();
+    }
+}
+
+#[test]
+fn non_finite_values_reach_exactly_the_sums_that_read_them() {
+    for layout in LAYOUTS {
+        for dtype in FLOATS {
+            for sizes in [[13, 21, 10], [24, 32, 48]] {
+                let mut p = Product::new(layout, dtype, DType::F32, sizes);
+                let last = sizes[0] * sizes[2] - 1;
+                p.planted = vec![(0, 4, f32::NAN), (0, last, f32::INFINITY), (1, 7, f32::NEG_INFINITY), (1, 9, 0.0)];
+                if dtype == DType::E5m2 {
+                    // Casts saturate; infinities of this format come as codes only.
+                    p.planted = vec![(0, 4, f32::NAN)];
+                }
+                p.check();
+            }
+        }
+    }
+}
+
+#[test]
+fn subnormal_codes_are_values() {
+    for dtype in [DType::F16, DType::E4m3, DType::E5m2] {
+        let size = dtype.size_bytes();
+        // Every code of a byte, or those of 16 bits around zero, times one.
+        let codes: Vec<u8> = match size {
+            1 => (0..=255).collect(),
+            _ => (0..256u16).flat_map(|c| (c * 5 + (c % 2) * 0x8000).to_le_bytes()).collect(),
+        };
+        let one = Ty::new(dtype, [1, 1]);
+        let mut decoded = vec![0.0; 256];
+        slices::decode(dtype, &codes, &mut decoded);
+        let inputs = vec![(Ty::new(dtype, [256, 1]), codes), (one.clone(), bytes_of(&one, &[1.0]))];
+        let case = Case::of_bytes(format!("codes of {dtype}"), MatMul::new(false, false, DType::F32).op(), inputs);
+        let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+        case.check(&*cpu, &*gpu, &[Bound::Absolute(vec![0.0])]);
+        assert!(decoded.iter().any(|v| *v != 0.0 && v.abs() < 0.01));
+    }
+}
+
+#[test]
+fn long_sums_of_small_results() {
+    for (layout, dtype) in [((true, false), DType::F32), ((true, false), DType::Bf16), ((false, true), DType::E4m3)] {
+        Product::new(layout, dtype, DType::F32, [64, 48, 8192]).check();
+    }
+}
