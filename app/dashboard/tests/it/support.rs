@@ -7,6 +7,7 @@ use mantissa_core::model::ModelConfig;
 use mantissa_core::model::gpt::GptConfig;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::probe::health::{Ailment, Warning};
@@ -76,6 +77,7 @@ pub fn config(recipe: RecipeName) -> TrainConfig {
         schedule: Schedule { lr: 1e-3, min_lr: 1e-4, warmup: 0, steps: 400, decay: Decay::Constant },
         clip: None,
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::default(),
         batch: 4,
         grad_accum: 1,
         seed: 1,
