@@ -8,6 +8,10 @@ default:
 train *flags:
     cargo run --release -- train {{flags}}
 
+# The window.
+gui *flags:
+    cargo run --release --bin mantissa-gui -- {{flags}}
+
 # All tests.
 test:
     cargo test --workspace

@@ -69,6 +69,7 @@ pub fn main() -> ExitCode {
         cli::Command::Compare(args) => cli::compare::command(&args),
         cli::Command::Doctor(args) => cli::doctor::command(&args),
         cli::Command::Stats(args) => cli::stats::command(&args),
+        cli::Command::Gui(args) => cli::gui::command(&args),
         cli::Command::Bench(args) => cli::bench::command(&args),
     };
     match result {

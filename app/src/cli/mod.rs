@@ -7,6 +7,7 @@ pub mod compare;
 pub mod doctor;
 pub mod dump;
 pub mod explain;
+pub mod gui;
 pub mod overlay;
 pub mod plan;
 pub mod recommend;
@@ -56,6 +57,8 @@ pub enum Command {
     Doctor(Box<doctor::DoctorArgs>),
     /// Show the tensors of a run or a model: exponent histogram, SQNR, and what every format would make of them, worst first.
     Stats(Box<stats::StatsArgs>),
+    /// Open the window: train and watch, look at saved runs, follow running ones.
+    Gui(gui::GuiArgs),
     /// Time recipes in turn: ms a step, throughput, memory, time by operation.
     Bench(Box<bench::BenchArgs>),
 }

@@ -5,6 +5,7 @@ mod crash;
 mod data;
 mod doctor;
 mod dump;
+mod gui;
 mod init_from;
 mod looking;
 mod nonfinite;

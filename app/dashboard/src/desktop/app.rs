@@ -64,6 +64,9 @@ impl App {
         };
         app.dashboard.bar.status.devices = args::devices();
         app.dashboard.bar.status.has_files = true;
+        if let Some(path) = &app.attach {
+            app.dashboard.bar.status.notice = Some(Notice::Good(format!("waiting for a run in {}", path.display())));
+        }
         for folder in &args.runs {
             app.open(folder)?;
         }
@@ -106,7 +109,9 @@ impl App {
                 false => self.dashboard.bar.form.data = path.to_string_lossy().into_owned(),
             }
         }
-        self.picture(ctx);
+        if !more {
+            self.picture(ctx);
+        }
         self.close(ctx);
         if more {
             ctx.request_repaint();
@@ -129,6 +134,7 @@ impl App {
                     self.begin(runner, run);
                 }
                 Told::Line(text) => self.dashboard.bar.status.notice = Some(Notice::Good(text)),
+                Told::Warning(text) => self.dashboard.bar.status.notice = Some(Notice::Bad(text, "")),
                 Told::Paused(paused) => {
                     self.dashboard.bar.status.phase = if paused { Phase::Paused } else { Phase::Running };
                 }
@@ -176,6 +182,11 @@ impl App {
         status.phase = Phase::Idle;
         (status.form, status.run) = (None, None);
         if let Err(error) = result {
+            if self.script.is_given() {
+                // Nobody reads the window.
+                eprintln!("error: {error}");
+                std::process::exit(mantissa_app::EXIT_REFUSED.into());
+            }
             status.notice = Some(Notice::Bad(error.clone(), remedy(&error)));
         }
         self.runners.clear();
@@ -205,6 +216,7 @@ impl App {
     /// Opens the run to follow as soon as its folder has one.
     fn attach(&mut self) {
         if let Some(path) = self.attach.take_if(|path| follow::is_run(path)) {
+            self.dashboard.bar.status.notice = None;
             self.try_to(|app| app.open(&path));
         }
     }

@@ -4,20 +4,26 @@ use crate::form::Form;
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use mantissa_app::cli::TrainArgs;
+use mantissa_app::cli::train_args::StepArgs;
 use mantissa_app::config::DeviceChoice;
 use mantissa_core::precision::recipe::RecipeName;
 
 /// Flags for the run that the form asks for.
 pub(super) fn train_args(form: &Form, recipe: RecipeName) -> Result<TrainArgs> {
     let device = DeviceChoice::from_str(&form.device, true).map_err(|e| anyhow!("device: {e}"))?;
-    let mut args = TrainArgs {
+    let step = StepArgs {
         model: Some(form.model.clone()),
-        data: Some(form.data.clone()),
         recipe: Some(recipe),
+        batch_size: Some(form.batch),
+        seq_len: form.is_text().then_some(form.seq_len),
+        grad_accum: Some(form.grad_accum),
+        ..StepArgs::default()
+    };
+    let mut args = TrainArgs {
+        step,
+        data: Some(form.data.clone()),
         device: Some(device),
         steps: Some(form.steps),
-        batch_size: Some(form.batch),
-        grad_accum: Some(form.grad_accum),
         seed: Some(form.seed),
         lr: Some(form.lr),
         grad_clip: Some(form.clip),
@@ -25,7 +31,6 @@ pub(super) fn train_args(form: &Form, recipe: RecipeName) -> Result<TrainArgs> {
         ..TrainArgs::default()
     };
     if form.is_text() {
-        args.seq_len = Some(form.seq_len);
         args.sample_every = Some((form.steps / 5).max(1));
     }
     args.eval_every = Some((form.steps / 10).max(1));

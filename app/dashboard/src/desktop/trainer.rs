@@ -53,6 +53,8 @@ pub enum Told {
     },
     /// A line worth reading.
     Line(String),
+    /// A line that warns.
+    Warning(String),
     /// Steps are being taken, or not.
     Paused(bool),
     /// All is over: the last result, or what went wrong.
@@ -156,9 +158,8 @@ impl Watcher for Link {
 
     fn line(&self, _text: &str) {}
 
-    // Warnings come as events, too.
     fn warn(&self, text: &str) {
-        self.note(text);
+        self.tell(Told::Warning(text.to_string()));
     }
 
     fn note(&self, text: &str) {

@@ -30,29 +30,20 @@ pub struct AmaxState {
 
 /// Draws the panel.
 pub fn amax_ui(ui: &mut Ui, store: &Store, state: &mut AmaxState) {
-    let Some(run) = store.run() else {
-        return empty(
-            ui,
-            "No fp8 tensors yet",
-            "Start a run with the recipe fp8-delayed to see the amax of every tensor and the scales that follow it.",
-        );
-    };
-    let scaled: Vec<&Tensor> = run.tensors.iter().filter(|t| t.is_scaled()).collect();
-    if scaled.is_empty() {
-        let text = match run.config.recipe.fp8 {
-            None => {
-                "Its tensors need no scales. Start a run with the recipe fp8-delayed or fp8-current to see amaxes and scales move."
-            }
+    let Some(run) = shown(store) else {
+        let text = match store.run().and_then(|r| r.config.recipe.fp8) {
+            None => "Start a run with the recipe fp8-delayed to see the amax of every tensor and the scales that follow it.",
             Some(_) => {
                 "They come every few steps: see `statistics every` in the settings, or --stats-every of `mantissa train`."
             }
         };
-        return empty(ui, &format!("No scales of {} here", run.config.recipe.name), text);
-    }
+        return empty(ui, "No fp8 tensors yet", text);
+    };
+    let scaled: Vec<&Tensor> = run.tensors.iter().filter(|t| t.is_scaled()).collect();
     ui.horizontal(|ui| {
         let label = ui.label("Find tensor");
         ui.add(egui::TextEdit::singleline(&mut state.filter).desired_width(140.0).hint_text("mlp.up")).labelled_by(label.id);
-        ui.label(RichText::new(format!("{} fp8 tensors", scaled.len())).weak());
+        ui.label(RichText::new(format!("{} fp8 tensors of {}", scaled.len(), run.name)).weak());
     });
     let shown: Vec<&Tensor> = scaled.iter().copied().filter(|t| t.name.contains(&state.filter)).collect();
     let map_height = (0.5 * ui.available_height()).max(3.0 * ROW);
@@ -73,6 +64,10 @@ pub fn amax_ui(ui: &mut Ui, store: &Store, state: &mut AmaxState) {
     if let Some(tensor) = selected {
         line_ui(ui, store, run, tensor);
     }
+}
+
+fn shown(store: &Store) -> Option<&Run> {
+    store.run_with(|r| r.tensors.iter().any(Tensor::is_scaled)).map(|i| &store.runs[i])
 }
 
 /// log2 of the smallest and largest amax.
@@ -200,7 +195,7 @@ fn line_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
 
 /// Every report of the fp8 tensors as CSV.
 pub fn amax_csv(store: &Store) -> String {
-    let tensors = store.run().into_iter().flat_map(|r| &r.tensors);
+    let tensors = shown(store).into_iter().flat_map(|r| &r.tensors);
     let rows = tensors.flat_map(|t| {
         t.rows.steps().iter().enumerate().map(move |(row, step)| {
             let of = |c: TensorColumn| field(t.rows.over(c as usize, row..row + 1).map(|s| s.max));

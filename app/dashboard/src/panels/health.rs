@@ -19,7 +19,7 @@ pub struct HealthState {
 /// The panel in which an ailment can be seen.
 pub const fn shown_in(ailment: Ailment) -> Panel {
     match ailment {
-        Ailment::NonFinite | Ailment::ZeroGradients => Panel::Loss,
+        Ailment::NonFinite | Ailment::Skipped | Ailment::Stuck | Ailment::ZeroGradients => Panel::Loss,
         Ailment::ScaleSpiral | Ailment::ScaleAtFloor | Ailment::ManySkips => Panel::LossScale,
         Ailment::DeadFp8 | Ailment::Fp8NonFinite => Panel::Amax,
         Ailment::Fp8Underflow | Ailment::Fp8Saturation => Panel::Histogram,

@@ -33,18 +33,13 @@ impl Default for HistogramState {
 
 /// Draws the panel.
 pub fn histogram_ui(ui: &mut Ui, store: &Store, state: &mut HistogramState) {
-    let Some(run) = store.run() else {
-        return empty(
-            ui,
-            "No histograms yet",
-            "While a run trains, weights, activations and gradients are counted by magnitude every few steps.",
-        );
+    let Some(run) = shown(store) else {
+        let text = "Weights, activations and gradients are counted by magnitude every few steps: see `statistics every` in the settings, or \
+                    --stats-every of `mantissa train`.";
+        return empty(ui, "No histograms yet", text);
     };
-    let tensors: Vec<&Tensor> = run.tensors.iter().filter(|t| !t.reports.is_empty()).collect();
-    let Some(tensor) = chosen(&tensors, state) else {
-        let text = "They come every few steps: see `statistics every` in the settings, or --stats-every of `mantissa train`.";
-        return empty(ui, "No histograms in this run yet", text);
-    };
+    let tensors = measured(run);
+    let Some(tensor) = chosen(&tensors, state) else { return };
     ui.horizontal(|ui| {
         ComboBox::from_label("Tensor").selected_text(&tensor.name).width(190.0).show_ui(ui, |ui| {
             for t in &tensors {
@@ -66,6 +61,14 @@ pub fn histogram_ui(ui: &mut Ui, store: &Store, state: &mut HistogramState) {
     ui.label(summary(*step, report));
     shares_ui(ui, report, state.scaled);
     bars_ui(ui, run, report, state.scaled);
+}
+
+fn shown(store: &Store) -> Option<&Run> {
+    store.run_with(|r| !measured(r).is_empty()).map(|i| &store.runs[i])
+}
+
+fn measured(run: &Run) -> Vec<&Tensor> {
+    run.tensors.iter().filter(|t| !t.reports.is_empty()).collect()
 }
 
 fn chosen<'a>(tensors: &[&'a Tensor], state: &HistogramState) -> Option<&'a Tensor> {
@@ -165,7 +168,7 @@ fn bars_ui(ui: &mut Ui, run: &Run, report: &TensorReport, scaled: bool) {
 
 /// The histogram that is shown as CSV.
 pub fn histogram_csv(store: &Store, state: &HistogramState) -> String {
-    let tensors: Vec<&Tensor> = store.run().into_iter().flat_map(|r| &r.tensors).filter(|t| !t.reports.is_empty()).collect();
+    let tensors = shown(store).map(measured).unwrap_or_default();
     let report = chosen(&tensors, state).and_then(|t| t.reports.iter().rev().nth(state.age).or(t.reports.back()));
     let rows = report.into_iter().flat_map(|(step, report)| {
         let magnitudes = report.stats.iter().flat_map(|s| s.histogram.magnitudes());

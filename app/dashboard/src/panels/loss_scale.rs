@@ -34,18 +34,13 @@ impl MarkKind {
 
 /// Draws the panel.
 pub fn loss_scale_ui(ui: &mut Ui, store: &Store) {
-    let Some(run) = store.run() else {
-        return empty(
-            ui,
-            "No loss scale yet",
-            "Start a run with the recipe f16 to see how its loss scale backs off and grows.",
-        );
-    };
-    let Some(scaler) = run.config.recipe.scaler else {
-        let text = "Only f16 needs one: its range is so small that gradients are multiplied before the backward pass. Start a run with the \
+    let Some(shown) = shown(store) else {
+        let text = "Only f16 needs a loss scale: its range is so small that gradients are multiplied before the backward pass. Start a run with the \
                     recipe f16 and a first scale of 2^30 to watch it being found.";
-        return empty(ui, &format!("{} has no loss scale", run.config.recipe.name), text);
+        return empty(ui, "No loss scale to see", text);
     };
+    let run = &store.runs[shown];
+    let growth_interval = run.config.recipe.scaler.map_or(0, |s| s.growth_interval);
     if let Some(warning) = run.warnings.iter().rev().find(|w| matches!(w.ailment, Ailment::ScaleSpiral | Ailment::ScaleAtFloor))
     {
         egui::Frame::new().fill(palette::BAD.gamma_multiply(0.2)).inner_margin(6.0).corner_radius(4.0).show(ui, |ui| {
@@ -53,8 +48,8 @@ pub fn loss_scale_ui(ui: &mut Ui, store: &Store) {
             ui.label(&warning.remedy);
         });
     }
-    ui.label(summary(run, scaler.growth_interval));
-    let color = palette::run(store, store.selected);
+    ui.label(summary(run, growth_interval));
+    let color = palette::run(store, shown);
     let plot = over_steps("loss scale", store, Scale::Log2).show(ui, |plot| {
         let column = Column::LossScale as usize;
         let line = Curve { store, run, table: &run.steps, column, scale: Scale::Log2 };
@@ -62,7 +57,7 @@ pub fn loss_scale_ui(ui: &mut Ui, store: &Store) {
         if !points.is_empty() {
             plot.line(egui_plot::Line::new("loss_scale", points).color(color).width(2.0));
         }
-        let floor = scaler.min_scale.log2();
+        let floor = run.config.recipe.scaler.map_or(0.0, |s| s.min_scale).log2();
         if floor.is_finite() && run.last(Column::LossScale).is_some_and(|s| f64::from(s.log2()) < floor + 8.0) {
             plot.hline(HLine::new("floor", floor).color(palette::BAD.gamma_multiply(0.6)).style(LineStyle::dashed_dense()));
         }
@@ -79,6 +74,10 @@ pub fn loss_scale_ui(ui: &mut Ui, store: &Store) {
     describe(ui, &plot.response, &format!("loss scale over steps, {overflows} overflow markers"));
 }
 
+fn shown(store: &Store) -> Option<usize> {
+    store.run_with(|r| r.config.recipe.scaler.is_some())
+}
+
 fn is_overflow(mark: &Mark) -> bool {
     match mark.kind {
         MarkKind::Overflow | MarkKind::Floor => true,
@@ -87,7 +86,7 @@ fn is_overflow(mark: &Mark) -> bool {
 }
 
 fn summary(run: &Run, growth_interval: u32) -> String {
-    let mut parts = Vec::new();
+    let mut parts = vec![run.name.clone()];
     if let Some(scale) = run.last(Column::LossScale) {
         parts.push(format!("loss_scale {}", show::loss_scale(scale)));
     }
@@ -113,7 +112,7 @@ fn stairs(points: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
 
 /// The scale and its marks as CSV.
 pub fn loss_scale_csv(store: &Store) -> String {
-    let rows = store.run().into_iter().flat_map(|run| {
+    let rows = shown(store).map(|i| &store.runs[i]).into_iter().flat_map(|run| {
         run.steps.steps().iter().enumerate().map(move |(row, step)| {
             let of = |c: Column| field(run.steps.over(c as usize, row..row + 1).map(|s| s.max));
             let marks: Vec<&str> = run.marks.iter().filter(|m| m.step == *step).map(|m| m.kind.name()).collect();

@@ -4,9 +4,10 @@ use super::run_bar::RunBarState;
 use crate::form::{Action, Form, RACE};
 use crate::palette;
 use crate::store::Store;
-use egui::{CollapsingHeader, ComboBox, DragValue, Grid, RichText, ScrollArea, Ui};
+use egui::{CollapsingHeader, ComboBox, DragValue, Grid, Response, RichText, ScrollArea, Ui};
 use mantissa_core::model::PRESETS;
 use mantissa_core::precision::recipe::RecipeName;
+use std::ops::RangeInclusive;
 
 /// A first loss scale that overflows for a while before it fits.
 const TOO_HIGH_LOG2: i32 = 30;
@@ -30,7 +31,7 @@ fn form_ui(ui: &mut Ui, state: &mut RunBarState) {
     Grid::new("settings").num_columns(2).spacing([8.0, 4.0]).show(ui, |ui| {
         row(ui, "model", |ui| {
             let before = form.model.clone();
-            combo(ui, "model", &form.model.clone(), |ui| {
+            let response = combo(ui, "model", before.as_str().into(), |ui| {
                 for preset in PRESETS {
                     ui.selectable_value(&mut form.model, preset.to_string(), preset);
                 }
@@ -38,24 +39,31 @@ fn form_ui(ui: &mut Ui, state: &mut RunBarState) {
             if form.model != before {
                 form.take_preset();
             }
+            response
         });
         row(ui, "data", |ui| {
-            ui.horizontal(|ui| {
-                ui.add(egui::TextEdit::singleline(&mut form.data).desired_width(84.0))
-                    .on_hover_text("A file, a folder (or drop one here), or builtin")
-            });
+            let field = egui::TextEdit::singleline(&mut form.data).desired_width(if status.has_files { 64.0 } else { 118.0 });
+            let response = ui.add(field).on_hover_text("A file or a folder, which can be dropped here, or builtin");
             if status.has_files && ui.small_button("Choose").clicked() {
                 actions.push(Action::PickData);
             }
+            response
         });
-        row(ui, "recipe", |ui| recipe_ui(ui, &mut form.recipe));
+        row(ui, "recipe", |ui| {
+            let text = |name: RecipeName| RichText::new(name.name()).color(palette::recipe(name));
+            combo(ui, "recipe", text(form.recipe), |ui| {
+                for name in RecipeName::ALL {
+                    ui.selectable_value(&mut form.recipe, name, text(name));
+                }
+            })
+        });
         if status.devices.len() > 1 {
             row(ui, "device", |ui| {
-                combo(ui, "device", &form.device.clone(), |ui| {
+                combo(ui, "device", form.device.as_str().into(), |ui| {
                     for device in &status.devices {
                         ui.selectable_value(&mut form.device, device.clone(), device);
                     }
-                });
+                })
             });
         }
         number(ui, "steps", &mut form.steps, 10.0, 1..=1_000_000_000);
@@ -69,8 +77,8 @@ fn form_ui(ui: &mut Ui, state: &mut RunBarState) {
             ui.add(value.custom_formatter(|x, _| format!("{x:.1e}")).custom_parser(|t| t.parse().ok()))
         });
         row(ui, "clip", |ui| {
-            ui.add(DragValue::new(&mut form.clip).speed(0.05).range(0.0..=1e6))
-                .on_hover_text("Largest gradient norm; 0 for none")
+            let value = DragValue::new(&mut form.clip).speed(0.05).range(0.0..=1e6);
+            ui.add(value).on_hover_text("Largest gradient norm; 0 for none")
         });
         number(ui, "seed", &mut form.seed, 1.0, 0..=i64::MAX as u64);
         precision_ui(ui, form);
@@ -83,12 +91,12 @@ fn precision_ui(ui: &mut Ui, form: &mut Form) {
     match form.recipe {
         RecipeName::F16 => {
             row(ui, "first scale", |ui| {
-                ui.add(DragValue::new(&mut form.init_scale_log2).speed(0.1).range(-14..=60).prefix("2^"));
-                if form.init_scale_log2 != TOO_HIGH_LOG2
-                    && ui.small_button("Too high").on_hover_text("Watch overflows back it off").clicked()
-                {
+                let response = ui.add(DragValue::new(&mut form.init_scale_log2).speed(0.1).range(-14..=60).prefix("2^"));
+                let hint = "Watch overflows back it off";
+                if form.init_scale_log2 != TOO_HIGH_LOG2 && ui.small_button("Too high").on_hover_text(hint).clicked() {
                     form.init_scale_log2 = TOO_HIGH_LOG2;
                 }
+                response
             });
             number(ui, "growth interval", &mut form.growth_interval, 10.0, 0..=1_000_000);
         }
@@ -176,30 +184,17 @@ fn runs_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
     }
 }
 
-fn row<R>(ui: &mut Ui, name: &str, add: impl FnOnce(&mut Ui) -> R) {
+/// A name and what it names, in two cells of a grid.
+fn row(ui: &mut Ui, name: &str, add: impl FnOnce(&mut Ui) -> Response) {
     let label = ui.label(RichText::new(name).weak());
-    ui.horizontal(|ui| {
-        add(ui);
-        label
-    });
+    ui.horizontal(|ui| add(ui).labelled_by(label.id));
     ui.end_row();
 }
 
-fn number<N: egui::emath::Numeric>(ui: &mut Ui, name: &str, value: &mut N, speed: f64, range: std::ops::RangeInclusive<N>) {
-    let label = ui.label(RichText::new(name).weak());
-    ui.add(DragValue::new(value).speed(speed).range(range)).labelled_by(label.id);
-    ui.end_row();
+fn number<N: egui::emath::Numeric>(ui: &mut Ui, name: &str, value: &mut N, speed: f64, range: RangeInclusive<N>) {
+    row(ui, name, |ui| ui.add(DragValue::new(value).speed(speed).range(range)));
 }
 
-fn combo(ui: &mut Ui, id: &str, selected: &str, add: impl FnOnce(&mut Ui)) {
-    ComboBox::from_id_salt(id).selected_text(selected).width(118.0).show_ui(ui, add);
-}
-
-fn recipe_ui(ui: &mut Ui, recipe: &mut RecipeName) {
-    let text = |name: RecipeName| RichText::new(name.name()).color(palette::recipe(name));
-    ComboBox::from_id_salt("recipe").selected_text(text(*recipe)).width(118.0).show_ui(ui, |ui| {
-        for name in RecipeName::ALL {
-            ui.selectable_value(recipe, name, text(name));
-        }
-    });
+fn combo(ui: &mut Ui, id: &str, selected: RichText, add: impl FnOnce(&mut Ui)) -> Response {
+    ComboBox::from_id_salt(id).selected_text(selected).width(118.0).show_ui(ui, add).response
 }

@@ -69,6 +69,12 @@ impl Store {
         self.runs.get(self.selected)
     }
 
+    /// The run looked at if it has something, or else the newest one that has: in a race one sees each recipe at its speciality.
+    pub fn run_with(&self, has: impl Fn(&Run) -> bool) -> Option<usize> {
+        let mut order = std::iter::once(self.selected).chain((0..self.runs.len()).rev());
+        order.find(|i| self.runs.get(*i).is_some_and(&has))
+    }
+
     /// Takes a run away.
     pub fn remove(&mut self, index: usize) {
         self.runs.remove(index);

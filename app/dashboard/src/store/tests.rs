@@ -4,6 +4,7 @@ use super::*;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::telemetry::StepReport;
@@ -19,6 +20,7 @@ fn run(recipe: RecipeName) -> Run {
         schedule: Schedule { lr: 1e-3, min_lr: 0.0, warmup: 0, steps: 10, decay: Decay::Constant },
         clip: None,
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::default(),
         batch,
         grad_accum: 1,
         seed: 1,
