@@ -4,12 +4,9 @@
 mod attention;
 mod axes;
 mod cast_list;
-<<<<<<< HEAD
+mod conv2d;
 mod index;
 mod layout;
-=======
-mod conv2d;
->>>>>>> 7ff1e7b4c3a1dd6c7d01b42f6dafae85da8b60a4
 mod loss;
 mod map;
 mod matmul;
@@ -276,40 +273,12 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
         Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
         Op::Optimizer(o) => update::optimizer(o, &mut f)?,
-<<<<<<< HEAD
         Op::Attention(o) => attention::forward(o, &mut f)?,
         Op::AttentionBackward(o) => attention::backward(o, &mut f)?,
         Op::Softmax(o) => softmax::forward(o, &mut f)?,
         Op::SoftmaxBackward(o) => softmax::backward(o, &mut f)?,
         Op::Pool2d(o) => pool::forward(o, &mut f)?,
         Op::Pool2dBackward(o) => pool::backward(o, &mut f)?,
-        Op::Conv2d(_) | Op::Conv2dDgrad(_) | Op::Conv2dWgrad(_) => {
-            return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet"));
-        }
-=======
-        Op::Map(_)
-        | Op::Attention(_)
-        | Op::AttentionBackward(_)
-        | Op::Softmax(_)
-        | Op::SoftmaxBackward(_)
-        | Op::Embedding
-        | Op::EmbeddingBackward(_)
-        | Op::Permute(_)
-        | Op::Concat(_)
-        | Op::Slice(_)
-        | Op::SliceBackward(_)
-        | Op::Gather
-        | Op::GatherBackward(_)
-        | Op::TopK(_)
-        | Op::Pool2d(_)
-        | Op::Pool2dBackward(_)
-        | Op::Quantize(_)
-        | Op::QuantizeMx(_)
-        | Op::UnscaleCheck(_)
-        | Op::UpdateLossScale(_)
-        | Op::UpdateFp8Scales(_)
-        | Op::TensorStats(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
->>>>>>> 7ff1e7b4c3a1dd6c7d01b42f6dafae85da8b60a4
     }
     Ok((f.launches, f.scratch))
 }
