@@ -8,6 +8,10 @@ default:
 train *flags:
     cargo run --release -- train {{flags}}
 
+# The window.
+gui *flags:
+    cargo run --release --bin mantissa-gui -- {{flags}}
+
 # All tests.
 test:
     cargo test --workspace
@@ -22,9 +26,9 @@ lint:
 bench *flags:
     cargo bench -p mantissa-tests {{flags}}
 
-# Fuzz one reader for a while; `cargo fuzz list` names them. Needs cargo-fuzz and a nightly compiler.
+# Fuzz one reader for a while; `cargo fuzz list` names them. Needs cargo-fuzz.
 fuzz target secs="60":
-    cargo +nightly fuzz run {{target}} -- -max_total_time={{secs}} -rss_limit_mb=1024 -malloc_limit_mb=512
+    cargo fuzz run --sanitizer none {{target}} -- -max_total_time={{secs}} -rss_limit_mb=1024
 
 # Core for the web.
 wasm:

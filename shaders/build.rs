@@ -7,6 +7,8 @@
 //!
 //! A kernel is a stem, an entry point and values of the constants. Each stem is checked with its defaults and with every constant moved
 //! away from its default in turn.
+//!
+//! `map.wgsl.in` is no stem: its imports are put in front, and `src/map.rs` fills in the rest.
 
 #[path = "build/stem.rs"]
 mod stem;
@@ -36,8 +38,9 @@ fn main() {
         }
     }
     table.push_str("];\n");
+    let template = stem::Parsed::read(&root.join("map.wgsl.in")).expect("the template of elementwise kernels is readable");
+    let _ =
+        writeln!(table, "/// `wgsl/map.wgsl.in` with its imports.\nstatic MAP_TEMPLATE: &str = r#\"{}\"#;", template.text());
     let out = Path::new(&env::var_os("OUT_DIR").expect("set by cargo")).join("kernels.rs");
-    let mut text = String::new();
-    let _ = write!(text, "{table}");
-    fs::write(out, text).expect("OUT_DIR is writable");
+    fs::write(out, table).expect("OUT_DIR is writable");
 }

@@ -180,8 +180,12 @@ fn layers(f: &File) -> Vec<String> {
 
 /// Crates that a member may depend on, among ours.
 fn crate_order(manifest: &str) -> Vec<String> {
-    const MAY: [(&str, &[&str]); 3] =
-        [("mantissa-core", &[]), ("mantissa", &["mantissa-core"]), ("mantissa-tests", &["mantissa-core", "mantissa"])];
+    const MAY: [(&str, &[&str]); 4] = [
+        ("mantissa-core", &[]),
+        ("mantissa", &["mantissa-core"]),
+        ("mantissa-dashboard", &["mantissa-core", "mantissa"]),
+        ("mantissa-tests", &["mantissa-core", "mantissa"]),
+    ];
     let table: toml::Table = toml::from_str(manifest).expect("a manifest is TOML");
     let name = table["package"]["name"].as_str().expect("a package has a name");
     let Some((_, may)) = MAY.iter().find(|(n, _)| *n == name) else {

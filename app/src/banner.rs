@@ -7,10 +7,11 @@ use anyhow::Result;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::Decay;
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::recipe::{Fp8Scaling, Recipe};
 use mantissa_core::program::memory::MemoryPlan;
-use mantissa_core::train::{Session, record};
+use mantissa_core::train::{Session, TrainConfig, record};
 use std::path::Path;
 
 /// Everything the banner needs beside the session.
@@ -40,7 +41,11 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
     let plan = session.plan();
     // Evaluation shares weights and states and has buffers of its own.
     let eval = MemoryPlan::new(&record::eval_step(train)?, &plan.layout)?.buffers.iter().map(|b| b.size).sum();
-    let purposes = plan.bytes_by_purpose().into_iter().map(|(p, bytes)| (p.name(), bytes)).chain([("evaluation", eval)]);
+    let purposes = plan
+        .bytes_by_purpose()
+        .into_iter()
+        .map(|(p, bytes)| (p.name(), bytes))
+        .chain([("evaluation", eval), ("scratch", session.scratch_bytes())]);
     let parts: Vec<String> = purposes.map(|(name, bytes)| format!("{name} {}", show::mebibytes(bytes))).collect();
     let flops = session.program().step_cost().flops as f64;
     let row = |name: &str, text: String| format!("{name:<12} {text}");
@@ -49,8 +54,10 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
         row("device", format!("{device} ({device_why})")),
         row("recipe", format!("{} ({recipe_why}): {}", train.recipe.name, recipe(&train.recipe))),
         row("model", format!("{}: {}", config.run.model, model(&train.model))),
+        row("weights", config.run.init_from.as_ref().map_or("random".to_string(), |path| format!("from {path}"))),
         row("data", data.to_string()),
         row("optimizer", optimizer(config)),
+        row("non-finite", nonfinite(train)),
         row("schedule", schedule(config)),
         row("parameters", show::thousands(session.program().param_count())),
         row(unit, show::items_per_step(train)),
@@ -58,7 +65,10 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
             "peak",
             format!("{}FLOP/s ({}); a step takes {}FLOP", show::spaced(peak.flops_per_s), peak.source, show::spaced(flops)),
         ),
-        row("memory", format!("{} planned: {}", show::mebibytes(plan.total_bytes() + eval), parts.join(", "))),
+        row(
+            "memory",
+            format!("{} planned: {}", show::mebibytes(plan.total_bytes() + eval + session.scratch_bytes()), parts.join(", ")),
+        ),
         row("run folder", folder.display().to_string()),
         row("seed", train.seed.to_string()),
         row("kernel set", mantissa_core::cpu::KERNEL_SET.to_string()),
@@ -129,6 +139,16 @@ fn optimizer(config: &RunConfig) -> String {
         }
     };
     format!("{rule}; {clip}")
+}
+
+fn nonfinite(train: &TrainConfig) -> String {
+    let policy = match train.on_nonfinite {
+        OnNonFinite::Skip => "steps are skipped",
+        OnNonFinite::Stop => "the run stops, saved, the step skipped",
+        OnNonFinite::Ignore => "steps are applied",
+    };
+    let scaler = if train.recipe.scaler.is_some() { "; the loss scaler skips while a lower scale may help" } else { "" };
+    format!("{} ({policy}{scaler})", train.on_nonfinite.name())
 }
 
 fn schedule(config: &RunConfig) -> String {

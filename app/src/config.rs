@@ -4,11 +4,21 @@
 
 use crate::sinks::{self, LogKind};
 use anyhow::{Context, Result};
+use mantissa_core::model::ModelConfig;
 use mantissa_core::train::TrainConfig;
+use mantissa_core::{Error, Result as CoreResult};
 use serde::{Deserialize, Serialize};
 
 /// Stands for data that is always there: this repository's sources, or drawn digits for an mlp.
 pub const BUILTIN: &str = "builtin";
+
+/// Stands for a model whose sizes are those of the weights it starts from.
+pub const PRETRAINED: &str = "pretrained";
+
+/// Bounds that keep every size of a run far from the limits of 64-bit arithmetic; memory decides long before them.
+const MAX_SEQ_LEN: usize = 1 << 20;
+const MAX_LAYERS: usize = 4096;
+const MAX_ELEMENTS: u128 = 1 << 42;
 
 /// Which device to train on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -18,21 +28,29 @@ pub enum DeviceChoice {
     Auto,
     /// This machine's processor.
     Cpu,
+    /// A GPU, through Vulkan, Metal, DX12 or GL.
+    Wgpu,
 }
 
 /// What the host does around training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunOptions {
-    /// Preset the model came from.
+    /// Preset the model came from, or [`PRETRAINED`].
     pub model: String,
     /// Text file, folder, IDX file, or `builtin`.
     pub data: String,
     /// Hugging Face `tokenizer.json` that turns the text into tokens; bytes without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
+    /// Folder that the first weights come from; random without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<String>,
     /// Device.
     pub device: DeviceChoice,
+    /// Adapter of the device, by number or by a part of its name; the best one without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     /// Steps between evaluations; 0 evaluates at the end only.
     pub eval_every: u64,
     /// Batches of an evaluation.
@@ -90,7 +108,37 @@ impl RunConfig {
     /// From a complete TOML document.
     pub fn from_toml(text: &str) -> Result<RunConfig> {
         let config: RunConfig = toml::from_str(text)?;
-        config.train.validate()?;
+        check_sizes(&config.train)?;
         Ok(config)
     }
+}
+
+/// Refuses sizes whose products leave 64-bit arithmetic, or that only a damaged file can mean.
+pub fn check_sizes(train: &TrainConfig) -> CoreResult<()> {
+    // Elements of the largest activation row and of the largest weight.
+    let (widest, weight) = match &train.model {
+        ModelConfig::Gpt(gpt) => {
+            if !(1..=MAX_SEQ_LEN).contains(&gpt.context) {
+                return Err(Error::config("--seq-len", format!("1 to {MAX_SEQ_LEN}"), gpt.context.to_string()));
+            }
+            if gpt.layers > MAX_LAYERS {
+                return Err(Error::config("train.model.layers", format!("1 to {MAX_LAYERS}"), gpt.layers.to_string()));
+            }
+            let width = (gpt.width as u128 * gpt.mlp_ratio.max(3) as u128).max(gpt.vocab as u128);
+            (gpt.context as u128 * width, gpt.width as u128 * width)
+        }
+        ModelConfig::Mlp(mlp) => {
+            let widest = mlp.hidden.iter().chain([&mlp.inputs, &mlp.classes]).map(|&n| n as u128).max().unwrap_or(1);
+            (widest, widest * widest)
+        }
+    };
+    train.validate()?;
+    if weight > MAX_ELEMENTS {
+        return Err(Error::config("train.model", format!("weights of at most {MAX_ELEMENTS} elements"), weight.to_string()));
+    }
+    if widest * train.batch as u128 * train.grad_accum as u128 > MAX_ELEMENTS {
+        let found = format!("{} rows of up to {widest} elements", train.batch * train.grad_accum);
+        return Err(Error::config("--batch-size", format!("tensors of at most {MAX_ELEMENTS} elements"), found));
+    }
+    Ok(())
 }

@@ -1,7 +1,9 @@
 //! Where lines go: results on stdout, warnings on stderr; with `--json` stdout carries JSON only and everything for people goes to
 //! stderr. On a terminal the progress of a run stays on one line that rewrites itself; elsewhere it is printed now and then.
 
+use crate::watcher::Watcher;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mantissa_core::telemetry::event::Event;
 use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write};
 
@@ -35,55 +37,6 @@ impl Console {
         self.closed.get()
     }
 
-    /// A line for people, absent with `--quiet`.
-    pub fn line(&self, text: &str) {
-        if !self.quiet {
-            self.put(text);
-        }
-    }
-
-    /// The final result: also with `--quiet`.
-    pub fn result(&self, text: &str) {
-        self.put(text);
-    }
-
-    /// Something worth knowing, on stderr, absent with `--quiet`.
-    pub fn note(&self, text: &str) {
-        if !self.quiet {
-            self.around(|| write_line(std::io::stderr(), &format!("note: {text}")));
-        }
-    }
-
-    /// A warning, on stderr: also with `--quiet`.
-    pub fn warn(&self, text: &str) {
-        self.around(|| write_line(std::io::stderr(), &format!("warning: {text}")));
-    }
-
-    /// The progress of this step: rewritten in place, or, when `print` says so, a line of its own.
-    pub fn progress(&self, text: &str, print: bool) {
-        match &*self.live.borrow() {
-            Some(bar) => bar.set_message(text.to_string()),
-            None if print => self.line(text),
-            None => {}
-        }
-    }
-
-    /// Ends the line that rewrites itself: its last state becomes an ordinary line.
-    pub fn end_progress(&self) {
-        if let Some(bar) = self.live.take() {
-            let last = bar.message();
-            bar.finish_and_clear();
-            self.line(&last);
-        }
-    }
-
-    /// One JSON object, with `--json`.
-    pub fn json(&self, line: &str) {
-        if self.json {
-            self.around(|| write_line(std::io::stdout(), line));
-        }
-    }
-
     fn put(&self, text: &str) {
         self.around(|| if self.json { write_line(std::io::stderr(), text) } else { write_line(std::io::stdout(), text) });
     }
@@ -96,6 +49,57 @@ impl Console {
         };
         if done.is_err() {
             self.closed.set(true);
+        }
+    }
+}
+
+impl Watcher for Console {
+    /// A line for people, absent with `--quiet`.
+    fn line(&self, text: &str) {
+        if !self.quiet {
+            self.put(text);
+        }
+    }
+
+    /// The final result: also with `--quiet`.
+    fn result(&self, text: &str) {
+        self.put(text);
+    }
+
+    /// Something worth knowing, on stderr, absent with `--quiet`.
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            self.around(|| write_line(std::io::stderr(), &format!("note: {text}")));
+        }
+    }
+
+    /// A warning, on stderr: also with `--quiet`.
+    fn warn(&self, text: &str) {
+        self.around(|| write_line(std::io::stderr(), &format!("warning: {text}")));
+    }
+
+    /// The progress of this step: rewritten in place, or, when `print` says so, a line of its own.
+    fn progress(&self, text: &str, print: bool) {
+        match &*self.live.borrow() {
+            Some(bar) => bar.set_message(text.to_string()),
+            None if print => self.line(text),
+            None => {}
+        }
+    }
+
+    /// Ends the line that rewrites itself: its last state becomes an ordinary line.
+    fn end_progress(&self) {
+        if let Some(bar) = self.live.take() {
+            let last = bar.message();
+            bar.finish_and_clear();
+            self.line(&last);
+        }
+    }
+
+    /// On stdout, with `--json`.
+    fn event(&self, _event: &Event, line: &str) {
+        if self.json {
+            self.around(|| write_line(std::io::stdout(), line));
         }
     }
 }

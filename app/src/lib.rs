@@ -1,7 +1,8 @@
 //! The host of Mantissa: command line, files, signals, run folders. Everything that decides numbers is in `mantissa-core`.
 //!
-//! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`], [`events`] and [`console`] say what happened,
-//! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 130 interrupted after saving.
+//! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`], a [`watcher::Watcher`] such as the [`console`] is told what happens,
+//! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 3 a device ran out of
+//! memory or was lost, 4 stopped by `--on-nonfinite stop` after saving, 130 interrupted after saving.
 
 pub mod banner;
 pub mod cast;
@@ -11,22 +12,33 @@ pub mod config;
 pub mod console;
 pub mod data;
 pub mod device;
-pub mod events;
+pub mod findings;
+pub mod init_from;
+pub mod predictions;
 pub mod prefetch;
+mod profile;
 pub mod run_folder;
+pub mod run_log;
 pub mod sample;
-pub mod show;
 pub mod sinks;
 pub mod tensor_file;
 pub mod train;
 pub mod vocabulary;
+pub mod watcher;
 pub mod weights;
 
+pub use mantissa_core::show;
+
 use clap::Parser;
+use mantissa_core::error::Error;
 use std::process::ExitCode;
 
 /// Refused: a flag, file, config or shape is wrong.
-const EXIT_REFUSED: u8 = 2;
+pub const EXIT_REFUSED: u8 = 2;
+/// A device ran out of memory or was lost; the last checkpoint is there.
+const EXIT_DEVICE: u8 = 3;
+/// Stopped by `--on-nonfinite stop`, after the weights were saved.
+const EXIT_NONFINITE: u8 = 4;
 /// Interrupted by Ctrl-C, after the weights were saved.
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -37,6 +49,8 @@ pub enum Outcome {
     Done,
     /// It was asked to stop, and saved first.
     Interrupted,
+    /// Something was not finite that is to end a run; it saved first.
+    NonFinite,
 }
 
 /// Runs the command line of this process.
@@ -55,16 +69,22 @@ pub fn main() -> ExitCode {
         cli::Command::Compare(args) => cli::compare::command(&args),
         cli::Command::Doctor(args) => cli::doctor::command(&args),
         cli::Command::Stats(args) => cli::stats::command(&args),
+        cli::Command::Gui(args) => cli::gui::command(&args),
         cli::Command::Bench(args) => cli::bench::command(&args),
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::NonFinite) => ExitCode::from(EXIT_NONFINITE),
         Ok(Outcome::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
         Err(error) => {
             use std::io::Write as _;
             // Nowhere left to report that stderr is closed.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::from(EXIT_REFUSED)
+            let lost = error
+                .chain()
+                .filter_map(|e| e.downcast_ref::<Error>())
+                .any(|e| matches!(e, Error::OutOfMemory { .. } | Error::DeviceLost { .. }));
+            ExitCode::from(if lost { EXIT_DEVICE } else { EXIT_REFUSED })
         }
     }
 }

@@ -1,15 +1,17 @@
 //! Text from weights: one token at a time, each from a forward pass over the last `context` tokens.
 
-use crate::checkpoint::{read, resume};
-use crate::cli::SampleArgs;
-use crate::config::DeviceChoice;
+use crate::checkpoint::resume;
+use crate::cli::{SampleArgs, TrainArgs, resolve};
 use crate::vocabulary::{TextStream, Vocabulary};
-use crate::{Outcome, device, weights};
+use crate::{Outcome, device, init_from};
 use anyhow::{Context, Result, bail};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::rng::Rng;
 use mantissa_core::train::Session;
 use std::io::Write;
+
+/// Stands after each of several texts, as in nanoGPT.
+const SEPARATOR: &str = "---------------\n";
 
 /// How tokens are drawn.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub struct Sampler {
     pub temperature: f32,
     /// Draw among this many; 0 among all.
     pub top_k: usize,
+    /// Draw among the fewest likeliest that together have this probability; 1 among all.
+    pub top_p: f32,
     /// Source of the draws.
     pub rng: Rng,
 }
@@ -25,25 +29,38 @@ pub struct Sampler {
 impl Sampler {
     /// Draws one index; `None` if no score is a number. Equal scores go to the lower index.
     pub fn draw(&mut self, scores: &[f32]) -> Option<usize> {
+        let by_rank = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
         let mut order: Vec<usize> = (0..scores.len()).filter(|&i| !scores[i].is_nan()).collect();
-        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-        let best = *order.first()?;
+        let best = order.iter().copied().min_by(by_rank)?;
         if self.temperature <= 0.0 || !scores[best].is_finite() {
             return scores[best].is_finite().then_some(best);
         }
-        if self.top_k > 0 {
+        if (1..order.len()).contains(&self.top_k) {
+            order.select_nth_unstable_by(self.top_k - 1, by_rank);
             order.truncate(self.top_k);
         }
-        let weight = |i: &usize| f64::from((scores[*i] - scores[best]) / self.temperature).exp();
-        let total: f64 = order.iter().map(weight).sum();
-        let mut at = f64::from(self.rng.uniform()) * total;
-        for i in &order {
-            at -= weight(i);
+        if self.top_k > 0 || self.top_p < 1.0 {
+            order.sort_unstable_by(by_rank);
+        }
+        let mut weights: Vec<f64> =
+            order.iter().map(|&i| f64::from((scores[i] - scores[best]) / self.temperature).exp()).collect();
+        if self.top_p < 1.0 {
+            let (mut sum, enough) = (0.0, f64::from(self.top_p) * weights.iter().sum::<f64>());
+            let reached = weights.iter().position(|w| {
+                sum += w;
+                sum >= enough
+            });
+            weights.truncate(reached.map_or(weights.len(), |last| last + 1));
+        }
+        let mut at = f64::from(self.rng.uniform()) * weights.iter().sum::<f64>();
+        for (i, weight) in order.iter().zip(&weights) {
+            at -= weight;
             if at < 0.0 {
                 return Some(*i);
             }
         }
-        order.last().copied()
+        // Sums that were rounded up: the last one of any weight.
+        order.iter().zip(&weights).rfind(|(_, w)| **w > 0.0).map(|(i, _)| *i)
     }
 }
 
@@ -85,39 +102,56 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
         Some(run) => run.clone(),
         None => resume::newest_run(true)?,
     };
-    let (checkpoint, state) = weights::checkpoint_of(&run)?;
-    let mut train = state.config;
-    if !matches!(train.model, ModelConfig::Gpt(_)) {
+    let source = init_from::open(&run).context("--run")?;
+    if !matches!(source.model, ModelConfig::Gpt(_)) {
         bail!("sample: expected the run of a gpt, found an mlp: {}", run.display());
     }
+    let mut train = match &source.train {
+        Some(train) => train.clone(),
+        None => {
+            resolve::resolve(&TrainArgs { init_from: Some(run.display().to_string()), ..TrainArgs::default() })?.config.train
+        }
+    };
     // One sequence is too few rows for fp8 layers, and nothing is scaled: text comes from the dtype that the rest of the recipe runs in.
     train.recipe.fp8 = None;
     train.recipe.scaler = None;
     (train.batch, train.grad_accum, train.clip) = (1, 1, None);
-    let (backend, _) = device::open(DeviceChoice::Auto);
+    let backend = device::open(args.device, args.adapter.as_deref())?.backend;
     device::check_memory(&train)?;
     let session = &mut Session::new(backend, train)?;
-    read::weights(&checkpoint, session)?;
+    source.load(session)?;
     let vocabulary = match &args.tokenizer {
         Some(path) => Vocabulary::from_tokenizer(path)?,
-        // The run that the checkpoint belongs to.
-        None => Vocabulary::of_run(checkpoint.ancestors().nth(2).unwrap_or(&run))?,
+        None => source.vocabulary()?,
     };
-    let prompt = vocabulary.prompt(&args.prompt).context("cannot use the prompt")?;
-    let mut text = TextStream::new(&vocabulary, &prompt)?;
-    let mut sampler = Sampler { temperature: args.temperature as f32, top_k: args.top_k, rng: Rng::named(args.seed, "sample") };
+    let text = match &args.prompt_file {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read the prompt: {}", path.display()))?,
+        None => args.prompt.clone(),
+    };
+    let prompt = vocabulary.prompt(&text).context("cannot use the prompt")?;
     let mut out = std::io::stdout().lock();
-    // Bytes as they come: a reader that closes its end stops the writing.
-    let mut open = out.write_all(args.prompt.as_bytes()).is_ok();
-    if open {
-        generate(session, &prompt, vocabulary.size(), args.tokens, &mut sampler, |token| {
-            open = out.write_all(&text.push(token)?).and_then(|()| out.flush()).is_ok();
-            Ok(open)
-        })?;
-    }
-    if open {
-        let rest = text.finish()?;
-        let _ = out.write_all(&rest).and_then(|()| writeln!(out));
+    for n in 0..args.samples {
+        let mut sampler = Sampler {
+            temperature: args.temperature as f32,
+            top_k: args.top_k,
+            top_p: args.top_p as f32,
+            rng: Rng::named(args.seed.wrapping_add(n), "sample"),
+        };
+        let mut stream = TextStream::new(&vocabulary, &prompt)?;
+        // Bytes as they come: a reader that closes its end stops the writing.
+        let mut open = out.write_all(text.as_bytes()).is_ok();
+        if open {
+            generate(session, &prompt, vocabulary.size(), args.tokens, &mut sampler, |token| {
+                open = out.write_all(&stream.push(token)?).and_then(|()| out.flush()).is_ok();
+                Ok(open)
+            })?;
+        }
+        if !open {
+            break;
+        }
+        let rest = stream.finish()?;
+        let end = if args.samples > 1 { SEPARATOR } else { "" };
+        let _ = out.write_all(&rest).and_then(|()| writeln!(out)).and_then(|()| out.write_all(end.as_bytes()));
     }
     Ok(Outcome::Done)
 }
@@ -127,7 +161,7 @@ mod tests {
     use super::*;
 
     fn sampler(temperature: f32, top_k: usize) -> Sampler {
-        Sampler { temperature, top_k, rng: Rng::new(1, 1) }
+        Sampler { temperature, top_k, top_p: 1.0, rng: Rng::new(1, 1) }
     }
 
     #[test]
@@ -146,5 +180,25 @@ mod tests {
         assert!((5800..6200).contains(&ones), "{ones} of 8000, expected 6000");
         let mut s = sampler(5.0, 1);
         assert!((0..100).all(|_| s.draw(&scores) == Some(1)));
+    }
+
+    #[test]
+    fn top_k_and_top_p_keep_the_likeliest() {
+        // Probabilities 0.1, 0.4, 0.2, 0.3.
+        let scores = [0.1f32, 0.4, 0.2, 0.3].map(f32::ln);
+        let drawn = |top_k: usize, top_p: f32| {
+            let mut s = Sampler { top_p, ..sampler(1.0, top_k) };
+            let mut seen: Vec<usize> = (0..400).filter_map(|_| s.draw(&scores)).collect();
+            seen.sort_unstable();
+            seen.dedup();
+            seen
+        };
+        assert_eq!(drawn(0, 1.0), [0, 1, 2, 3]);
+        assert_eq!(drawn(2, 1.0), [1, 3]);
+        assert_eq!(drawn(9, 1.0), [0, 1, 2, 3]);
+        assert_eq!(drawn(0, 0.65), [1, 3]);
+        assert_eq!(drawn(0, 0.75), [1, 2, 3]);
+        assert_eq!(drawn(2, 0.5), [1], "of the two, 4 in 7");
+        assert_eq!(drawn(0, 1e-9), [1], "one is always left");
     }
 }

@@ -77,6 +77,11 @@ impl Header {
         Ok(Header { entries: entries.collect(), metadata })
     }
 
+    /// Bytes of all tensors: the last so many of the file.
+    pub fn data_bytes(&self) -> u64 {
+        self.entries.iter().map(|e| e.size_bytes as u64).sum()
+    }
+
     /// The bytes in front of the tensors.
     fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut map = Map::new();

@@ -1,26 +1,33 @@
 //! `mantissa train`: everything is checked, then the run folder is made, then steps, evaluations and samples until the end or Ctrl-C.
 
 use crate::banner::{self, Facts};
+use crate::checkpoint::resume::{self, Resume};
 use crate::checkpoint::state::{self, Surroundings};
-use crate::checkpoint::{self, resume};
+use crate::checkpoint::write;
 use crate::cli::{TrainArgs, resolve};
 use crate::config::RunConfig;
 use crate::console::Console;
-use crate::device::Peak;
-use crate::events::{self, Timing};
+use crate::predictions::Answers;
 use crate::prefetch::Prefetch;
+use crate::profile::{Profile, Timer};
 use crate::run_folder::{self, RunFolder};
 use crate::sample::{Sampler, generate};
 use crate::sinks::Sinks;
 use crate::vocabulary::Vocabulary;
-use crate::{Outcome, data, device, show};
-use anyhow::{Context, Result};
+use crate::watcher::{Begin, Watcher};
+use crate::{Outcome, data, device, findings, init_from, show};
+use anyhow::{Context, Result, bail};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::model::ModelConfig;
+use mantissa_core::probe::doctor::Doctor;
 use mantissa_core::probe::health::Health;
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
+use mantissa_core::telemetry::event::{
+    EvalEvent, Event, PredictionsEvent, ProfileEvent, SampleEvent, StepEvent, TensorEvent, Timing, WarningEvent,
+};
 use mantissa_core::train::Session;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -34,83 +41,52 @@ const SAMPLE_PROMPT: &str = "\n";
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
-    let resume = match &args.resume {
-        Some(path) => Some(resume::open(path.as_deref(), args)?),
-        None => None,
-    };
-    let (mut config, recipe_why, vocab_given) = match &resume {
-        Some(resume) => (resume.config.clone(), "as in the run", true),
-        None => {
-            let resolved = resolve::resolve(args)?;
-            (resolved.config, resolved.recipe_why, resolved.vocab_given)
-        }
-    };
+    let asked = Asked::new(args)?;
     if args.print_config {
-        print!("{}", config.to_toml()?);
+        print!("{}", asked.config.to_toml()?);
         return Ok(Outcome::Done);
     }
     let console = Console::new(args.json, args.quiet);
     let stop = stop_on_signal()?;
-    if let Some(out) = &args.out {
-        run_folder::refuse_used(out)?;
-    }
-    let loaded = data::load(&config)?;
-    for note in loaded.notes.iter().chain(&data::settle_vocab(&mut config, vocab_given, &loaded)?) {
-        console.note(note);
-    }
-    if config.run.sample_tokens > 0 && !loaded.vocabulary.has_text() {
-        console.note("no samples: the tokens of the data have no text; give a --tokenizer, or `itos` in meta.json");
-        config.run.sample_tokens = 0;
-    }
-    let (backend, device_why) = device::open(config.run.device);
-    let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
-    let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
-    device::check_memory(&config.train)?;
-    let mut session = match config.run.stats_every {
-        0 => Session::new(backend.clone(), config.train.clone())?,
-        _ => Session::measuring(backend.clone(), config.train.clone(), &config.run.stats)?,
-    };
-    let (folder, resumed) = match resume {
-        None => (RunFolder::create(args.out.as_deref(), &config)?, None),
-        Some(resume) => {
-            for warning in resume.restore(&mut session, &around)? {
-                console.warn(&warning);
-            }
-            for note in &resume.notes {
-                console.note(note);
-            }
-            let step = resume.step();
-            if step == config.train.schedule.steps {
-                let path = resume.folder.path().display();
-                console.result(&format!("done already: {step} steps; to go on, give a higher --steps | {path}"));
-                return Ok(Outcome::Done);
-            }
-            (resume.rewind()?, Some(step))
+    let Some(mut run) = Run::prepare(asked, &console)? else { return Ok(Outcome::Done) };
+    while !run.is_over() {
+        // Between steps only: everything that belongs to a step has been done when a checkpoint says that it was taken.
+        if stop.load(Ordering::SeqCst) || console.is_closed() {
+            run.interrupt()?;
+            return Ok(Outcome::Interrupted);
         }
-    };
-    let peak = device::peak(backend.capabilities(), config.train.recipe.compute_dtype());
-    loaded.vocabulary.save(folder.path())?;
-    let images = matches!(loader.data(), Dataset::Images(_));
-    let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed)?;
-    let facts = Facts {
-        config: &config,
-        device: &around.device,
-        device_why,
-        recipe_why,
-        data: &loaded.about,
-        peak: &peak,
-        folder: folder.path(),
-    };
-    for line in banner::lines(&session, &facts)? {
-        console.line(&line);
+        run.advance(Observe::Nothing)?;
     }
-    if let Some(step) = resumed {
-        console.line(&format!("{:<12} after step {step}", "resumed"));
+    run.finish()
+}
+
+/// What flags ask for, checked as far as it can be without data.
+#[derive(Debug)]
+pub struct Asked {
+    /// Every setting.
+    pub config: RunConfig,
+    resume: Option<Resume>,
+    recipe_why: &'static str,
+    vocab_given: bool,
+    out: Option<PathBuf>,
+}
+
+impl Asked {
+    /// Reads flags, config file and, with `--resume`, the run to go on with.
+    pub fn new(args: &TrainArgs) -> Result<Asked> {
+        let resume = match &args.resume {
+            Some(path) => Some(resume::open(path.as_deref(), args)?),
+            None => None,
+        };
+        let (config, recipe_why, vocab_given) = match &resume {
+            Some(resume) => (resume.config.clone(), "as in the run", true),
+            None => {
+                let resolved = resolve::resolve(args)?;
+                (resolved.config, resolved.recipe_why, resolved.vocab_given)
+            }
+        };
+        Ok(Asked { config, resume, recipe_why, vocab_given, out: args.out.clone() })
     }
-    console.line("");
-    let logs = Logs { folder, sinks };
-    let mut run = Run::new(&config, &console, session, loader, loaded.vocabulary, logs, around, &peak)?;
-    run.train(&stop)
 }
 
 /// A flag that Ctrl-C sets. A second Ctrl-C ends the process at once.
@@ -148,10 +124,19 @@ struct Logs {
     sinks: Sinks,
 }
 
+/// What to look at while a step runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observe {
+    /// The step runs as fast as it can.
+    Nothing,
+    /// The time of every instruction, told as an event. Statistics that are due with this step are left out.
+    Times,
+}
+
 /// A run under way.
-struct Run<'a> {
-    config: &'a RunConfig,
-    console: &'a Console,
+pub struct Run<'a> {
+    config: RunConfig,
+    watcher: &'a dyn Watcher,
     session: Session,
     /// For evaluation.
     loader: Loader,
@@ -162,41 +147,100 @@ struct Run<'a> {
     around: Surroundings,
     /// Step of the last checkpoint of this process.
     saved: Option<u64>,
+    /// A step has ended the run before the last.
+    ended: bool,
     batch: BatchBytes,
     images: bool,
     /// Model FLOPs of a step over peak FLOPs a millisecond: divided by milliseconds it is the MFU.
     ideal_ms: f64,
     start: Instant,
-    step_ms: Vec<f32>,
+    step_ms: Vec<f64>,
     skipped_in_a_row: u64,
     health: Health,
 }
 
 impl<'a> Run<'a> {
-    fn new(
-        config: &'a RunConfig,
-        console: &'a Console,
-        session: Session,
-        loader: Loader,
-        vocabulary: Vocabulary,
-        logs: Logs,
-        around: Surroundings,
-        peak: &Peak,
-    ) -> Result<Run<'a>> {
+    /// Loads data, makes or restores the session and opens the run folder: everything before the first step. `None` if the run to go on with
+    /// has taken all its steps.
+    pub fn prepare(asked: Asked, watcher: &'a dyn Watcher) -> Result<Option<Run<'a>>> {
+        let Asked { mut config, resume, recipe_why, vocab_given, out } = asked;
+        if let Some(out) = &out {
+            run_folder::refuse_used(out)?;
+        }
+        let loaded = data::load(&config)?;
+        for note in loaded.notes.iter().chain(&data::settle_vocab(&mut config, vocab_given, &loaded)?) {
+            watcher.note(note);
+        }
+        if config.run.sample_tokens > 0 && !loaded.vocabulary.has_text() {
+            watcher.note("no samples: the tokens of the data have no text; give a --tokenizer, or `itos` in meta.json");
+            config.run.sample_tokens = 0;
+        }
+        let device = device::open(config.run.device, config.run.adapter.as_deref())?;
+        let backend = &device.backend;
+        let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
+        let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
+        device::check_memory(&config.train)?;
+        let mut session = match config.run.stats_every {
+            0 => Session::new(backend.clone(), config.train.clone())?,
+            _ => Session::measuring(backend.clone(), config.train.clone(), &config.run.stats)?,
+        };
+        // A run that got as far as its first checkpoint has weights of its own.
+        if resume.as_ref().is_none_or(|r| r.checkpoint.is_none()) {
+            init_from::fill(&session, &config)?;
+        }
+        let (folder, resumed) = match resume {
+            None => (RunFolder::create(out.as_deref(), &config)?, None),
+            Some(resume) => {
+                for warning in resume.restore(&mut session, &around)? {
+                    watcher.warn(&warning);
+                }
+                for note in &resume.notes {
+                    watcher.note(note);
+                }
+                let step = resume.step();
+                if step == config.train.schedule.steps {
+                    let path = resume.folder.path().display();
+                    watcher.result(&format!("done already: {step} steps; to go on, give a higher --steps | {path}"));
+                    return Ok(None);
+                }
+                (resume.rewind()?, Some(step))
+            }
+        };
+        let peak = device.peak(config.train.recipe.compute_dtype())?;
+        loaded.vocabulary.save(folder.path())?;
+        let images = matches!(loader.data(), Dataset::Images(_));
+        let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed)?;
+        let facts = Facts {
+            config: &config,
+            device: &around.device,
+            device_why: &device.why,
+            recipe_why,
+            data: &loaded.about,
+            peak: &peak,
+            folder: folder.path(),
+        };
+        for line in banner::lines(&session, &facts)? {
+            watcher.line(&line);
+        }
+        if let Some(step) = resumed {
+            watcher.line(&format!("{:<12} after step {step}", "resumed"));
+        }
+        watcher.line("");
+        watcher.begin(&Begin { config: &config, folder: folder.path(), steps: session.steps() });
         let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
         let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
-        let images = matches!(loader.data(), Dataset::Images(_));
         let health = Health::new(&config.train.recipe, session.program());
-        Ok(Run {
+        Ok(Some(Run {
             config,
-            console,
+            watcher,
             session,
             loader,
             prefetch,
-            vocabulary,
-            logs,
+            vocabulary: loaded.vocabulary,
+            logs: Logs { folder, sinks },
             around,
             saved: None,
+            ended: false,
             batch: BatchBytes::default(),
             images,
             ideal_ms,
@@ -204,48 +248,74 @@ impl<'a> Run<'a> {
             step_ms: Vec::new(),
             skipped_in_a_row: 0,
             health,
-        })
+        }))
     }
 
-    fn train(&mut self, stop: &AtomicBool) -> Result<Outcome> {
-        let run = &self.config.run;
-        let steps = self.config.train.schedule.steps;
-        let due = |step: u64, every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
-        let mut outcome = Outcome::Done;
-        while self.session.steps() < steps {
-            // Between steps only: everything that belongs to a step has been done when a checkpoint says that it was taken.
-            if stop.load(Ordering::SeqCst) || self.console.is_closed() {
-                outcome = Outcome::Interrupted;
-                break;
-            }
-            let step = self.step()?;
-            if due(step, run.eval_every) {
-                self.evaluate()?;
-            }
-            if due(step, run.sample_every) && run.sample_tokens > 0 {
-                self.sample()?;
-            }
-            if due(step, run.checkpoint_every) {
-                self.save()?;
-            }
+    /// Whether all steps have been taken, or one of them ended the run.
+    pub fn is_over(&self) -> bool {
+        self.ended || self.session.steps() >= self.config.train.schedule.steps
+    }
+
+    /// One step, and the evaluation, sample and checkpoint that are due after it.
+    pub fn advance(&mut self, observe: Observe) -> Result<()> {
+        let (run, steps) = (self.config.run.clone(), self.config.train.schedule.steps);
+        let report = self.step(observe)?;
+        if self.config.train.ends_at(&report) {
+            self.ended = true;
+            return Ok(());
         }
-        self.finish(outcome)
+        let step = report.step;
+        let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
+        if due(run.eval_every) {
+            self.evaluate()?;
+        }
+        if due(run.sample_every) && run.sample_tokens > 0 {
+            self.sample()?;
+        }
+        if due(run.checkpoint_every) {
+            self.save()?;
+        }
+        Ok(())
     }
 
-    /// One step with its event and progress; returns its number.
-    fn step(&mut self) -> Result<u64> {
+    /// Whether its recipe has a loss scale.
+    pub fn has_loss_scale(&self) -> bool {
+        self.config.train.recipe.scaler.is_some()
+    }
+
+    /// Multiplies the loss scale, so that an overflow and what follows can be watched. An error without a loss scaler.
+    pub fn scale_loss_scale(&mut self, factor: f32) -> Result<()> {
+        let Some(mut state) = self.session.scaler_state()? else {
+            bail!("expected a recipe with a loss scaler (f16), got {}", self.config.train.recipe.name);
+        };
+        state.scale = (state.scale * factor).min(f32::MAX);
+        self.watcher.line(&format!("loss_scale set to {} by hand", show::loss_scale(state.scale)));
+        Ok(self.session.load_scaler_state(&state)?)
+    }
+
+    /// One step with its event and progress.
+    fn step(&mut self, observe: Observe) -> Result<StepReport> {
         let begin = Instant::now();
         let batch = self.prefetch.next(self.session.steps() + 1)?;
         let every = self.config.run.stats_every;
-        let measure = every > 0 && (self.session.steps() + 1).is_multiple_of(every);
-        let report = if measure { self.session.step_measured(batch.batch()) } else { self.session.step(batch.batch()) }?;
+        let measure = observe == Observe::Nothing && every > 0 && (self.session.steps() + 1).is_multiple_of(every);
+        let mut timer = (observe == Observe::Times).then(Timer::new);
+        let report = match &mut timer {
+            Some(timer) => self.session.step_observed(batch.batch(), timer),
+            None if measure => self.session.step_measured(batch.batch()),
+            None => self.session.step(batch.batch()),
+        }?;
         self.prefetch.give_back(batch);
         let ms = begin.elapsed().as_secs_f64() * 1e3;
-        self.step_ms.push(ms as f32);
+        self.step_ms.push(ms);
         let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
         let timing = Timing { ms, items_per_s, mfu: self.ideal_ms / ms };
-        self.event(&events::step(&report, timing, self.images)?)?;
+        self.event(Event::Step(StepEvent::new(&report, timing, self.images)))?;
         self.logs.sinks.step(&report, timing)?;
+        if let Some(timer) = timer {
+            let profile = Profile::new(self.session.program(), vec![timer]).rows(self.session.program());
+            self.event(Event::Profile(ProfileEvent { step: report.step, profile }))?;
+        }
         if measure {
             self.tensors(report.step)?;
         }
@@ -253,21 +323,22 @@ impl<'a> Run<'a> {
         let steps = self.config.train.schedule.steps;
         let every = steps.div_ceil(PRINTED_LINES);
         let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
-        self.console.progress(&self.progress(&report, timing), print);
-        Ok(report.step)
+        self.watcher.progress(&self.progress(&report, timing), print);
+        Ok(report)
     }
 
-    /// Keeps an event, and prints it with `--json`.
-    fn event(&mut self, line: &str) -> Result<()> {
-        self.console.json(line);
-        self.logs.folder.event(line)
+    /// Keeps an event and tells it.
+    fn event(&mut self, event: Event) -> Result<()> {
+        let line = event.to_line().context("cannot write an event as JSON")?;
+        self.watcher.event(&event, &line);
+        self.logs.folder.event(&line)
     }
 
     /// The tensors that the step has measured.
     fn tensors(&mut self, step: u64) -> Result<()> {
         for report in self.session.tensor_reports()? {
-            self.event(&events::tensor(step, &report)?)?;
             self.logs.sinks.tensor(step, &report)?;
+            self.event(Event::Tensor(TensorEvent { step, tensor: report }))?;
         }
         Ok(())
     }
@@ -283,6 +354,8 @@ impl<'a> Run<'a> {
         ];
         if let Some(scale) = r.loss_scale {
             parts.push(format!("loss_scale {}", show::loss_scale(scale)));
+        }
+        if r.loss_scale.is_some() || r.skipped_total > 0 {
             parts.push(format!("skipped {}", r.skipped_total));
         }
         if let Some(fp8) = &r.fp8 {
@@ -302,58 +375,77 @@ impl<'a> Run<'a> {
     fn notices(&mut self, r: &StepReport) -> Result<()> {
         if r.skipped {
             self.skipped_in_a_row += 1;
-            let after = self.session.scaler_state()?.map_or(0.0, |s| s.scale);
-            let before = r.loss_scale.unwrap_or(after);
-            let (before, after) = (show::loss_scale(before), show::loss_scale(after));
-            self.console.line(&format!("step {}: gradients overflowed, step skipped, loss_scale {before} -> {after}", r.step));
+            // Without a loss scale the warning below says it, once.
+            if let (Some(before), Some(after)) = (r.loss_scale, self.session.scaler_state()?.map(|s| s.scale)) {
+                let (before, after) = (show::loss_scale(before), show::loss_scale(after));
+                let what = "gradients overflowed, step skipped, loss_scale";
+                self.watcher.line(&format!("step {}: {what} {before} -> {after}", r.step));
+            }
         } else if self.skipped_in_a_row > 0 {
-            let scale = show::loss_scale(r.loss_scale.unwrap_or_default());
+            let at = r.loss_scale.map_or_else(String::new, |s| format!(" at loss_scale {}", show::loss_scale(s)));
             let skipped = match self.skipped_in_a_row {
                 1 => "one skipped step".to_string(),
                 n => format!("{n} skipped steps"),
             };
-            self.console.line(&format!("step {}: recovered at loss_scale {scale} after {skipped}", r.step));
+            self.watcher.line(&format!("step {}: recovered{at} after {skipped}", r.step));
             self.skipped_in_a_row = 0;
         }
         for warning in self.health.observe(r, &self.session.fp8_stats()?) {
-            self.console.warn(&warning.to_string());
+            self.watcher.warn(&warning.to_string());
+            self.event(Event::Warning(WarningEvent { step: r.step, warning }))?;
+        }
+        Ok(())
+    }
+
+    /// Says where the last step, which was skipped, went wrong.
+    fn explain(&mut self) -> Result<()> {
+        let mut batch = BatchBytes::default();
+        self.loader.train(self.session.steps(), &mut batch);
+        let mut doctor = Doctor::new(&self.session);
+        match doctor.repeat(&mut self.session, batch.batch()) {
+            Ok(_) => doctor.findings().iter().flat_map(findings::lines).for_each(|line| self.watcher.result(&line)),
+            // The checkpoint is what matters; `doctor` can look again.
+            Err(e) => self.watcher.warn(&format!("cannot look into the step: {e}")),
         }
         Ok(())
     }
 
     fn evaluate(&mut self) -> Result<Eval> {
-        let count = self.config.run.eval_batches;
+        let (count, step) = (self.config.run.eval_batches, self.session.steps());
         let (mut loss, mut right) = (0.0f64, 0usize);
         for i in 0..count {
             self.loader.val(i, count, &mut self.batch);
             loss += f64::from(self.session.eval(self.batch.batch())?);
-            right += self.right_answers()?;
+            right += self.right_answers(i == 0)?;
         }
         let accuracy = self.images.then(|| right as f32 / (count * self.config.train.batch) as f32);
         let eval = Eval { loss: (loss / count as f64) as f32, accuracy };
-        let step = self.session.steps();
-        self.event(&events::eval(step, eval.loss, eval.accuracy)?)?;
+        self.event(Event::Eval(EvalEvent::new(step, eval.loss, eval.accuracy)))?;
         self.logs.sinks.eval(step, eval.loss, eval.accuracy)?;
-        self.console.line(&format!("eval  step {step} | {}", eval.show()));
+        self.watcher.line(&format!("eval  step {step} | {}", eval.show()));
         Ok(eval)
     }
 
-    /// Images of the present evaluation batch whose highest score is that of their label.
-    fn right_answers(&mut self) -> Result<usize> {
+    /// Images of the present evaluation batch whose highest score is that of their label; a few of them are told, if asked.
+    fn right_answers(&mut self, tell: bool) -> Result<usize> {
         let ModelConfig::Mlp(mlp) = &self.config.train.model else { return Ok(0) };
         let scores = self.session.logits(self.config.train.batch, &self.batch.x)?;
-        let labels = self.batch.targets.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
-        let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i as u32);
-        Ok(scores.chunks_exact(mlp.classes).zip(labels).filter(|(row, label)| best(row) == Some(*label)).count())
+        let answers = Answers { classes: mlp.classes, scores: &scores, targets: &self.batch.targets };
+        let right = answers.right();
+        if let (true, Dataset::Images(images)) = (tell, self.loader.data()) {
+            let predictions = answers.shown(images.size(), &self.batch.x);
+            self.event(Event::Predictions(PredictionsEvent { step: self.session.steps(), predictions }))?;
+        }
+        Ok(right)
     }
 
     /// Writes a checkpoint, unless the last one is of this step.
-    fn save(&mut self) -> Result<()> {
+    pub fn save(&mut self) -> Result<()> {
         let step = self.session.steps();
         if self.saved != Some(step) {
             self.logs.folder.sync()?;
             self.logs.sinks.sync()?;
-            checkpoint::write::save(self.logs.folder.path(), &self.session, &self.around, self.config.run.keep)?;
+            write::save(self.logs.folder.path(), &self.session, &self.around, self.config.run.keep)?;
             self.saved = Some(step);
         }
         Ok(())
@@ -364,6 +456,7 @@ impl<'a> Run<'a> {
         let mut sampler = Sampler {
             temperature: SAMPLE_TEMPERATURE,
             top_k: 0,
+            top_p: 1.0,
             rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample"),
         };
         let mut tokens = Vec::new();
@@ -379,47 +472,65 @@ impl<'a> Run<'a> {
             Ok(text) => text,
             Err(e) => {
                 // A failed sample is no reason to lose a run.
-                self.console.warn(&format!("no sample at step {step}: {e:#}"));
+                self.watcher.warn(&format!("no sample at step {step}: {e:#}"));
                 return Ok(());
             }
         };
         let text = String::from_utf8_lossy(&text);
         self.logs.folder.sample(step, &text)?;
-        self.console.line(&format!("sample at step {step}:\n{}\n", text.trim_end()));
+        self.event(Event::Sample(SampleEvent { step, sample: text.to_string() }))?;
+        self.watcher.line(&format!("sample at step {step}:\n{}\n", text.trim_end()));
         Ok(())
     }
 
-    fn finish(&mut self, outcome: Outcome) -> Result<Outcome> {
-        self.console.end_progress();
-        let took = show::clock(self.start.elapsed().as_secs_f64());
-        let path = self.logs.folder.path().display().to_string();
-        if outcome == Outcome::Interrupted {
-            self.save()?;
-            let step = self.session.steps();
-            self.console.result(&format!("interrupted after step {step} ({took}); go on with --resume: {path}"));
-            return Ok(outcome);
+    /// Ends a run before all its steps: a checkpoint, and how to go on.
+    pub fn interrupt(&mut self) -> Result<()> {
+        self.watcher.end_progress();
+        self.save()?;
+        let (step, took, path) = (self.session.steps(), self.took(), self.logs.folder.path().display());
+        self.watcher.result(&format!("interrupted after step {step} ({took}); go on with --resume: {path}"));
+        Ok(())
+    }
+
+    /// Ends a run at a step that was not finite: a checkpoint, and where the step went wrong.
+    fn give_up(&mut self) -> Result<()> {
+        // Saved first: looking into the step moves scales and histories once more.
+        self.save()?;
+        let step = self.session.steps();
+        self.explain()?;
+        let (took, path) = (self.took(), self.logs.folder.path().display());
+        self.watcher
+            .result(&format!("stopped at step {step} ({took}), which is not finite; the weights before it are saved: {path}"));
+        Ok(())
+    }
+
+    /// Ends a run that is over: last evaluation, sample, checkpoint, result.
+    pub fn finish(&mut self) -> Result<Outcome> {
+        self.watcher.end_progress();
+        if self.ended {
+            self.give_up()?;
+            return Ok(Outcome::NonFinite);
         }
         let eval = self.evaluate()?;
         if self.config.run.sample_tokens > 0 {
             self.sample()?;
         }
         self.save()?;
-        let took = show::clock(self.start.elapsed().as_secs_f64());
-        let ms = median(&mut self.step_ms);
+        let ms = show::median(&mut self.step_ms);
         let rate = self.config.train.items_per_step() as f64 / (ms / 1e3);
-        self.console.result(&format!(
-            "done: {} steps in {took} | {} | median {ms:.1} ms, {} {}/s | {path}",
+        self.watcher.result(&format!(
+            "done: {} steps in {} | {} | median {ms:.1} ms, {} {}/s | {}",
             self.session.steps(),
+            self.took(),
             eval.show(),
             show::prefixed(rate),
-            self.loader.data().unit()
+            self.loader.data().unit(),
+            self.logs.folder.path().display()
         ));
-        Ok(outcome)
+        Ok(Outcome::Done)
     }
-}
 
-/// The middle value; the list is not empty after a step.
-fn median(values: &mut [f32]) -> f64 {
-    values.sort_by(f32::total_cmp);
-    values.get(values.len() / 2).copied().map_or(f64::NAN, f64::from)
+    fn took(&self) -> String {
+        show::clock(self.start.elapsed().as_secs_f64())
+    }
 }

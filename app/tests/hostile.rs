@@ -3,8 +3,8 @@
 //! taken on the word of a header ends the test.
 
 use cap::Cap;
+use mantissa_app::cli::StepArgs;
 use mantissa_app::cli::resolve;
-use mantissa_app::cli::train_args::TrainArgs;
 use mantissa_core::data::images::{IDX_IMAGES, IDX_LABELS};
 use mantissa_core::precision::recipe::RecipeName;
 use proptest::collection::vec;
@@ -142,8 +142,8 @@ fn safetensors_files() {
 #[test]
 fn config_files() {
     let written = |recipe| {
-        let args = TrainArgs { recipe: Some(recipe), ..TrainArgs::default() };
-        resolve::resolve(&args).unwrap().config.to_toml().unwrap().into_bytes()
+        let args = StepArgs { recipe: Some(recipe), ..StepArgs::default() };
+        resolve::resolve(&args.as_train()).unwrap().config.to_toml().unwrap().into_bytes()
     };
     check(targets::config, RecipeName::ALL.map(written).to_vec());
 }
@@ -181,6 +181,11 @@ fn tokenizer_files() {
     let meta = r#"{"vocab_size": 3, "itos": {"0": "\n", "1": "H", "2": "e"}, "stoi": {"\n": 0}}"#;
     let list = r#"{"itos": ["a", "bc", "\u00e4"]}"#;
     check(targets::tokenizer, [bpe, words, meta, list].map(|t| t.as_bytes().to_vec()).to_vec());
+}
+
+#[test]
+fn checkpoint_folders() {
+    check(targets::checkpoint, targets::whole_checkpoints());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::memory::WgpuMemory;
 use crate::pipeline::Pipelines;
+use crate::readback::Staging;
 use mantissa_core::backend::{Backend, Capabilities, Executable, Memory, Support};
 use mantissa_core::dtype::DType;
 use mantissa_core::error::{Error, Result};
@@ -94,22 +95,32 @@ impl AdapterFacts {
 }
 
 async fn enumerate() -> Vec<wgpu::Adapter> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let mut found = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
-    if found.is_empty() {
-        // GL shows the same devices once more, with less: the last resort.
-        found = instance.enumerate_adapters(wgpu::Backends::SECONDARY).await;
+    // GL shows the same devices once more, with less: the last resort.
+    for backends in [wgpu::Backends::PRIMARY, wgpu::Backends::SECONDARY] {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = backends;
+        let instance = wgpu::Instance::new(descriptor);
+        let mut found = instance.enumerate_adapters(backends).await;
+        if found.is_empty() {
+            // Browsers list nothing; they answer a request.
+            found.extend(instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await);
+        }
+        if !found.is_empty() {
+            return found;
+        }
     }
-    if found.is_empty() {
-        // Browsers list nothing; they answer a request.
-        found.extend(instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await);
-    }
-    found
+    Vec::new()
 }
 
 /// Every adapter of this machine, in the order that [`AdapterChoice::Index`] counts.
 pub async fn adapters() -> Vec<AdapterFacts> {
     enumerate().await.iter().map(AdapterFacts::of).collect()
+}
+
+/// As [`adapters`], waiting for the answer. Not for browsers.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn adapters_blocking() -> Vec<AdapterFacts> {
+    pollster::block_on(adapters())
 }
 
 /// The first thing that went wrong on a device. wgpu reports errors aside; whoever uses the device asks here afterwards.
@@ -139,6 +150,7 @@ pub(crate) struct Gpu {
     pub(crate) limits: wgpu::Limits,
     pub(crate) pipelines: Pipelines,
     pub(crate) products: Products,
+    pub(crate) staging: Staging,
     faults: Arc<Faults>,
 }
 
@@ -177,7 +189,7 @@ impl Gpu {
         });
         let usual = if facts.software { Products::Registers } else { Products::WorkgroupMemory };
         let products = products.unwrap_or(usual);
-        Ok(Gpu { device, queue, facts, limits, pipelines: Pipelines::default(), products, faults })
+        Ok(Gpu { device, queue, facts, limits, pipelines: Pipelines::default(), products, staging: Staging::default(), faults })
     }
 
     /// Errs if anything has gone wrong so far. `bytes` is what was just asked for, if memory was.
@@ -265,6 +277,10 @@ impl WgpuBackend {
     /// The kind of matrix product that Programs get.
     pub fn products(&self) -> Products {
         self.gpu.products
+    }
+
+    pub(crate) fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
     }
 
     /// What is known of the adapter.

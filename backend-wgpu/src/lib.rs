@@ -6,18 +6,30 @@
 //! | file | does |
 //! |---|---|
 //! | `adapter` | lists adapters, opens a device, keeps its faults |
+//! | `budget` | dispatches of a step, counted without a device |
 //! | `memory` | buffers of the memory plan, writes and reads |
 //! | `launch` | from an instruction to kernels, arguments and grid: pure functions |
 //! | `pipeline` | compiles kernels once |
+//! | `dispatch` | kernels with their memory bound |
 //! | `executable` | a Program as dispatches; steps |
+//! | `probe` | the rates of the device |
 //! | `observe` | a step instruction by instruction, for tools |
 
 mod adapter;
+mod budget;
+mod dispatch;
 mod executable;
 mod launch;
 mod memory;
 mod observe;
 mod pipeline;
+#[cfg(not(target_arch = "wasm32"))]
+mod probe;
 mod readback;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub use adapter::adapters_blocking;
 pub use adapter::{AdapterChoice, AdapterFacts, Products, WgpuBackend, adapters};
+pub use budget::dispatches;
+#[cfg(not(target_arch = "wasm32"))]
+pub use probe::Peaks;

@@ -9,6 +9,7 @@ use mantissa_core::cpu::CpuBackend;
 use mantissa_core::model::{ModelConfig, mlp::MlpConfig};
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::scaler::ScalerConfig;
 use mantissa_core::precision::{Recipe, RecipeName};
@@ -32,6 +33,7 @@ fn config() -> TrainConfig {
         batch: 32,
         grad_accum: 2,
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Skip,
         seed: 1,
     }
 }

@@ -9,6 +9,7 @@ use mantissa_core::cpu::CpuBackend;
 use mantissa_core::model::{ModelConfig, mlp::MlpConfig};
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::{Recipe, RecipeName, fp8};
 use mantissa_core::rng::Rng;
 use mantissa_core::train::session::Batch;
@@ -34,6 +35,7 @@ fn session(name: RecipeName) -> Result<Session> {
         batch: ROWS,
         grad_accum: 1,
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Skip,
         seed: 1,
     };
     Session::new(Arc::new(CpuBackend::new()), config)

@@ -35,6 +35,7 @@ pub mod probe;
 pub mod program;
 pub mod rng;
 pub mod shape;
+pub mod show;
 pub mod telemetry;
 pub mod trace;
 pub mod train;

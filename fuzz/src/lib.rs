@@ -3,9 +3,12 @@
 //! Used twice: by the targets of cargo-fuzz in `fuzz_targets`, and, with random and mutated bytes, by `app/tests/hostile.rs`, which runs
 //! with all other tests.
 
+#[path = "checkpoint.rs"]
+mod damaged;
 #[path = "program.rs"]
 mod malformed;
 
+pub use damaged::{checkpoint, whole_checkpoints};
 pub use malformed::program;
 
 use mantissa_app::config::RunConfig;

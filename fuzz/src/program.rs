@@ -9,8 +9,8 @@ use mantissa_core::op::Op;
 use mantissa_core::op::layout::Slice;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
-use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::RecipeName;
+use mantissa_core::precision::{OnNonFinite, Recipe};
 use mantissa_core::program::memory::{Layout, MemoryPlan};
 use mantissa_core::program::{Init, Kind, Program, Rate, Role, ScopeId, ValueId};
 use mantissa_core::shape::Ty;
@@ -29,7 +29,7 @@ static RECORDED: LazyLock<Vec<Program>> = LazyLock::new(|| {
     cases.filter_map(|(model, recipe)| record::train_step(&config(model, recipe)).ok()).collect()
 });
 
-fn config(model: ModelConfig, recipe: RecipeName) -> TrainConfig {
+pub(super) fn config(model: ModelConfig, recipe: RecipeName) -> TrainConfig {
     TrainConfig {
         model,
         recipe: Recipe::new(recipe),
@@ -37,6 +37,7 @@ fn config(model: ModelConfig, recipe: RecipeName) -> TrainConfig {
         schedule: Schedule { lr: 1e-3, min_lr: 0.0, warmup: 0, steps: 10, decay: Decay::Constant },
         clip: None,
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Skip,
         batch: 2,
         grad_accum: 2,
         seed: 1,

@@ -72,6 +72,11 @@ impl Parsed {
         Ok(parsed)
     }
 
+    /// The text, without its constants.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Appends the imports of a file, then its code.
     fn add(&mut self, path: &Path, seen: &mut Vec<String>) -> Result<(), String> {
         let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;

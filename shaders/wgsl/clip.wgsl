@@ -25,20 +25,14 @@ struct Params {
 fn clip_coef(norm: u32, max_norm: u32) -> u32 {
     let shifted = bitcast<u32>(bitcast<f32>(norm) + 1e-6);
     let sum = select(shifted, norm, (norm & EXACT_MAGNITUDE) >= EXACT_INF);
-    let product = mul_exact(div_exact(0x3f800000u, sum), max_norm);
+    let product = mul_exact(div_exact(EXACT_ONE, sum), max_norm);
     // Positive floats order as their bits.
-    return select(product, 0x3f800000u, product > 0x3f800000u && product <= EXACT_INF);
+    return select(product, EXACT_ONE, product > EXACT_ONE && product <= EXACT_INF);
 }
 
 @compute @workgroup_size(1)
 fn coef() {
     coef_out[0] = clip_coef(norm[0], bitcast<u32>(params.max_norm));
-}
-
-// Orders as the values do.
-fn key(bits: u32) -> i32 {
-    let a = bitcast<i32>(bits & EXACT_MAGNITUDE);
-    return select(a, -a, bits > EXACT_MAGNITUDE);
 }
 
 var<workgroup> max_norm: u32;

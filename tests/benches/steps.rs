@@ -9,7 +9,7 @@ use mantissa_core::model::ModelConfig;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
 use mantissa_core::precision::clip::Clip;
-use mantissa_core::precision::{Recipe, RecipeName};
+use mantissa_core::precision::{OnNonFinite, Recipe, RecipeName};
 use mantissa_core::rng::Rng;
 use mantissa_core::train::session::Batch;
 use mantissa_core::train::{Session, TrainConfig};
@@ -37,6 +37,7 @@ impl Run {
             schedule: Schedule { lr: 1e-3, min_lr: 1e-3, warmup: 0, steps: 1, decay: Decay::Constant },
             clip: Some(Clip::Norm(1.0)),
             error_if_nonfinite: false,
+            on_nonfinite: OnNonFinite::Skip,
             batch,
             grad_accum: 1,
             seed: 1,

@@ -3,8 +3,10 @@
 mod convergence;
 mod fp8;
 mod gradients;
+mod nonfinite;
 mod parity;
 mod passes;
 mod precision_graph;
 mod runtime;
 mod scaler;
+mod wgpu_steps;

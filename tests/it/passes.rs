@@ -6,6 +6,7 @@ mod malformed;
 mod plan;
 
 use generate::{Choice, build, choices};
+use mantissa_core::DType;
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::op::quantize::{AmaxAlgo, MxRule, NonFiniteAmax};
@@ -14,7 +15,9 @@ use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::recipe::{Fp8Format, Fp8Scaling};
 use mantissa_core::precision::scaler::ScalerConfig;
 use mantissa_core::precision::{Recipe, RecipeName};
-use mantissa_core::program::{Kind, Program, passes};
+use mantissa_core::program::{Kind, Program, Rate, passes};
+use mantissa_core::shape::Ty;
+use mantissa_core::trace::{Graph, Var};
 use mantissa_core::train::{Session, TrainConfig, record, session::Batch};
 use mantissa_tests::data::{normal, spread};
 use mantissa_tests::machine::Machine;
@@ -112,6 +115,18 @@ fn training_steps_of_every_recipe_survive_the_passes() {
             }
         }
     }
+}
+
+/// WebGPU grants a kernel eight storage buffers.
+#[test]
+fn fused_maps_bind_no_more_than_eight_operands() {
+    let g = Graph::new("sum", false);
+    let xs: Vec<Var<'_>> = (0..12).map(|i| g.input(&format!("x{i}"), Ty::new(DType::F32, [4]), Rate::Step)).collect();
+    let total = xs[1..].iter().fold(xs[0], |sum, &x| sum + x);
+    g.output("total", total);
+    let program = g.finish().expect("valid");
+    let operands: Vec<usize> = program.instrs.iter().map(|i| i.inputs.len() + i.outputs.len()).collect();
+    assert_eq!(operands, [8, 7], "{program}");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct Case {
     pub op: Op,
     /// Type and bytes of each input.
     pub inputs: Vec<(Ty, Vec<u8>)>,
+    /// Output and the input that it overwrites, besides those that the operation always overwrites.
+    pub in_place: Vec<(usize, usize)>,
 }
 
 /// How far two results of a float dtype may lie apart.
@@ -41,12 +43,19 @@ impl Case {
     /// An instruction on f32 values, stored as each input's dtype.
     pub fn of(name: impl Into<String>, op: Op, inputs: Vec<(Ty, Vec<f32>)>) -> Case {
         let inputs = inputs.into_iter().map(|(ty, values)| (ty.clone(), bytes_of(&ty, &values))).collect();
-        Case { name: name.into(), op, inputs }
+        Case::of_bytes(name, op, inputs)
     }
 
     /// An instruction on operands given as bytes.
     pub fn of_bytes(name: impl Into<String>, op: Op, inputs: Vec<(Ty, Vec<u8>)>) -> Case {
-        Case { name: name.into(), op, inputs }
+        Case { name: name.into(), op, inputs, in_place: Vec::new() }
+    }
+
+    /// The same with output `output` written over input `input`.
+    #[must_use]
+    pub fn over(mut self, output: usize, input: usize) -> Case {
+        self.in_place.push((output, input));
+        self
     }
 
     /// A Program of this one instruction. Every input is a state, so that lists lie in one piece and updates happen in place.
@@ -59,9 +68,10 @@ impl Case {
             p.values.push(Value { name: format!("in{i}"), ty, kind: state });
         }
         let inputs: Vec<ValueId> = (0..self.inputs.len() as u32).map(ValueId).collect();
-        let same: Vec<(usize, usize)> = match self.op {
-            Op::Reshape(_) => Vec::new(),
-            _ => [self.op.updates(inputs.len()), self.op.aliases(inputs.len())].concat(),
+        let same: Vec<(usize, usize)> = if let Op::Reshape(_) = self.op {
+            Vec::new()
+        } else {
+            [self.op.updates(inputs.len()), self.op.aliases(inputs.len()), self.in_place.clone()].concat()
         };
         let outputs: Vec<ValueId> = made
             .into_iter()

@@ -5,6 +5,7 @@ use mantissa_core::model::gpt::GptConfig;
 use mantissa_core::model::mlp::MlpConfig;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::Recipe;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::train::TrainConfig;
@@ -19,6 +20,7 @@ pub fn gpt(recipe: Recipe, steps: u64) -> TrainConfig {
         schedule: Schedule { lr: 3e-3, min_lr: 3e-4, warmup: 5, steps, decay: Decay::Cosine },
         clip: Some(Clip::Norm(1.0)),
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Skip,
         batch: 8,
         grad_accum: 1,
         seed: 5,
@@ -34,6 +36,7 @@ pub fn mlp(recipe: Recipe) -> TrainConfig {
         schedule: Schedule { lr: 1e-2, min_lr: 1e-2, warmup: 0, steps: 100, decay: Decay::Constant },
         clip: Some(Clip::Norm(1.0)),
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Skip,
         batch: 32,
         grad_accum: 1,
         seed: 5,

@@ -137,6 +137,17 @@ fn scale_code(rule: ScaleRule, overflow: Overflow, x: f32) -> u8 {
     }
 }
 
+/// The f32 toward zero from `x`, its last bit set if that is not `x` itself: rounded again to a narrower format it gives what one
+/// rounding of `x` would.
+pub fn round_to_odd(x: f64) -> f32 {
+    let nearest = x as f32;
+    if x.is_nan() || f64::from(nearest) == x {
+        return nearest;
+    }
+    let past = u32::from(f64::from(nearest).abs() > x.abs());
+    f32::from_bits((nearest.to_bits() - past) | 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 //! rounding needs (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008);
 //! f32 has more than two bits more than every other format.
 
-use super::encoder::{self, Encoder};
+use super::encoder::{self, Encoder, round_to_odd};
 use crate::cli::cast::{CastMode, ScaleRule};
 use anyhow::Result;
 use mantissa_core::float::{self, tf32};
@@ -79,16 +79,6 @@ fn cast(index: u64, x: f64, encoder: &Encoder) -> (u32, f32) {
             (code, float::decode(dtype, code))
         }
     }
-}
-
-/// The f32 toward zero from `x`, its last bit set if that is not `x` itself.
-fn round_to_odd(x: f64) -> f32 {
-    let nearest = x as f32;
-    if x.is_nan() || f64::from(nearest) == x {
-        return nearest;
-    }
-    let past = u32::from(f64::from(nearest).abs() > x.abs());
-    f32::from_bits((nearest.to_bits() - past) | 1)
 }
 
 /// Distance from `value` to the next larger magnitude; `None` for what is not a number.

@@ -12,6 +12,7 @@
 //! the run and the checkpoint that `--resume` means.
 
 pub mod model;
+pub mod parts;
 pub mod read;
 pub mod resume;
 pub mod state;

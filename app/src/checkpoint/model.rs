@@ -1,7 +1,8 @@
 //! Weights as files hold them: a GPT under the names and layouts of Hugging Face, so that `transformers` loads it and we load what it saved;
 //! an mlp under its own names.
 
-use super::tensors::{Source, TensorFile, swap_if_big_endian};
+use super::parts::Parts;
+use super::tensors::{Source, swap_if_big_endian};
 use anyhow::{Context, Result, bail};
 use mantissa_core::DType;
 use mantissa_core::float::slices;
@@ -18,8 +19,6 @@ use std::path::Path;
 pub const MODEL: &str = "model.safetensors";
 /// Sizes of a model.
 pub const CONFIG: &str = "config.json";
-/// List of the parts of a model that was saved in several files.
-const SHARDS: &str = "model.safetensors.index.json";
 /// Largest `config.json` that is read, bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Metadata without which `transformers` refuses a file.
@@ -75,9 +74,9 @@ pub fn config_json(model: &ModelConfig) -> Result<String> {
     Ok(text.context("cannot write the model's config as JSON")? + "\n")
 }
 
-/// The weights of a file by parameter name, in the byte order of this machine. Every tensor must be there with its shape, and nothing else but
+/// The weights of files by parameter name, in the byte order of this machine. Every tensor must be there with its shape, and nothing else but
 /// buffers that hold no weights. f16 and bf16 are widened.
-pub fn read_weights(file: &TensorFile, model: &ModelConfig, wanted: &[HfTensor]) -> Result<Vec<(String, Vec<u8>)>> {
+pub fn read_weights(file: &Parts, model: &ModelConfig, wanted: &[HfTensor]) -> Result<Vec<(String, Vec<u8>)>> {
     let path = file.path().display();
     let gpt = matches!(model, ModelConfig::Gpt(_));
     let mut names: BTreeMap<Cow<'_, str>, &str> = BTreeMap::new();
@@ -118,7 +117,7 @@ pub fn read_weights(file: &TensorFile, model: &ModelConfig, wanted: &[HfTensor])
 }
 
 /// A tensor as f32 in the byte order of this machine.
-fn read_f32(file: &TensorFile, name: &str, shape: &[usize]) -> Result<Vec<u8>> {
+fn read_f32(file: &Parts, name: &str, shape: &[usize]) -> Result<Vec<u8>> {
     let (found, mut bytes) = file.read(name, shape)?;
     let dtype = [DType::F32, DType::F16, DType::Bf16].into_iter().find(|d| super::tensors::file_dtype(*d) == Some(found));
     let Some(dtype) = dtype else {
@@ -133,7 +132,7 @@ fn read_f32(file: &TensorFile, name: &str, shape: &[usize]) -> Result<Vec<u8>> {
     Ok(bytemuck::cast_slice(&wide).to_vec())
 }
 
-/// The model of a folder that `transformers` (or a checkpoint of ours) saved. Its weights are in [`MODEL`].
+/// The model of a folder that `transformers` saved (or a checkpoint of ours).
 pub fn read_hf_config(dir: &Path) -> Result<HfConfig> {
     let path = dir.join(CONFIG);
     if !dir.is_dir() {
@@ -144,19 +143,8 @@ pub fn read_hf_config(dir: &Path) -> Result<HfConfig> {
     config.map_err(|e| anyhow::anyhow!("not the config of a GPT-2: {e}: {}", path.display()))
 }
 
-/// Opens the weights of such a folder.
-pub fn open_weights(dir: &Path) -> Result<TensorFile> {
-    if !dir.join(MODEL).exists() && dir.join(SHARDS).exists() {
-        bail!(
-            "model: expected one file {MODEL}, found several parts; save it with max_shard_size above its size: {}",
-            dir.display()
-        );
-    }
-    TensorFile::open(&dir.join(MODEL))
-}
-
-/// Puts the weights of a file into a session. Nothing is written before all is checked.
-pub fn load(session: &Session, file: &TensorFile) -> Result<()> {
+/// Puts weights into a session. Nothing is written before all is checked.
+pub fn load(session: &Session, file: &Parts) -> Result<()> {
     for (name, bytes) in read_weights(file, &session.config().model, &stored(session))? {
         session.memory().write(&name, &bytes)?;
     }

@@ -1,6 +1,7 @@
 //! Reads a checkpoint. Checksums are followed from `DONE` down, so that a file that is missing, cut short, exchanged or damaged is named before any
 //! tensor is looked at; a session is written to only when everything has been read.
 
+use super::parts::Parts;
 use super::state::State;
 use super::tensors::{Digest, TensorFile};
 use super::{DONE, OPTIM, STATE, model, read_small, step_of};
@@ -54,7 +55,7 @@ pub fn restore(dir: &Path, state: &State, session: &mut Session) -> Result<()> {
 }
 
 fn checked_restore(dir: &Path, state: &State, session: &mut Session) -> Result<()> {
-    let weights = TensorFile::open(&dir.join(model::MODEL))?;
+    let weights = Parts::one(&dir.join(model::MODEL))?;
     let mut values = model::read_weights(&weights, &session.config().model, &model::stored(session))?;
     let states = TensorFile::open(&dir.join(OPTIM))?;
     for entry in session.saved().filter(|e| e.purpose != Purpose::Weights) {
@@ -74,5 +75,5 @@ fn checked_restore(dir: &Path, state: &State, session: &mut Session) -> Result<(
 
 /// Puts only the weights of a checkpoint into `session`.
 pub fn weights(dir: &Path, session: &Session) -> Result<()> {
-    TensorFile::open(&dir.join(model::MODEL)).and_then(|file| model::load(session, &file)).with_context(|| context(dir))
+    Parts::one(&dir.join(model::MODEL)).and_then(|file| model::load(session, &file)).with_context(|| context(dir))
 }

@@ -1,7 +1,7 @@
 //! What `--resume` means: which run, which checkpoint, which config.
 //!
-//! The config is that of the run. Flags may be given again; one that would change numbers is refused, except `--steps`, which may move the end and is
-//! reported. Nothing in the run folder is changed before everything has been checked.
+//! The config is that of the run. Flags may be given again; one that would change numbers is refused, except `--steps`, which may move the end, and
+//! `--on-nonfinite`; both are reported. Nothing in the run folder is changed before everything has been checked.
 
 use super::state::{State, Surroundings};
 use super::{CHECKPOINTS, list, newest, read, remove, step_of};
@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use toml::{Table, Value};
 
-/// The entry that a resumed run may change although it decides numbers.
+/// Entry with the end of a run.
 const STEPS: &str = "train.schedule.steps";
+/// Entries that a resumed run may change although they decide numbers: nothing that has happened depends on them.
+const MAY_CHANGE: [&str; 2] = [STEPS, "train.on_nonfinite"];
 
 /// A run to go on with.
 #[derive(Debug)]
@@ -39,12 +41,13 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
     // Locked before anything is read: the files of a run that another process still writes may be removed at any moment.
     let folder = RunFolder::open(&run)?;
     let mut args = args.clone();
-    args.config = Some(run.join(CONFIG));
+    args.step.config = Some(run.join(CONFIG));
     let config = resolve::resolve(&args)?.config;
     let mut notes = Vec::new();
     let changed = differences(&stored, &config)?;
     let decides = |entry: &str| {
-        (entry.starts_with("train.") && entry != STEPS) || matches!(entry, "run.data" | "run.model" | "run.tokenizer")
+        (entry.starts_with("train.") && !MAY_CHANGE.contains(&entry))
+            || matches!(entry, "run.data" | "run.model" | "run.tokenizer" | "run.init_from")
     };
     // Another model or recipe changes many entries: its name says it best.
     let refused = changed.iter().filter(|(entry, ..)| decides(entry)).min_by_key(|(entry, ..)| {
@@ -55,8 +58,9 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
         let run = run.display();
         bail!("--resume: {entry}: expected {before} as in the run, got {now}; a run with other numbers is a new run: {run}");
     }
-    if let Some((entry, before, now)) = changed.iter().find(|(entry, ..)| entry == STEPS) {
-        notes.push(format!("{entry} was {before}, is {now}; a cosine of the learning rate is stretched with it"));
+    for (entry, before, now) in changed.iter().filter(|(entry, ..)| MAY_CHANGE.contains(&entry.as_str())) {
+        let but = if entry == STEPS { "; a cosine of the learning rate is stretched with it" } else { "" };
+        notes.push(format!("{entry} was {before}, is {now}{but}"));
     }
     let dir = match named {
         Some(dir) => Some(dir),
@@ -148,11 +152,11 @@ pub fn newest_run(saved: bool) -> Result<PathBuf> {
     })
 }
 
-/// Refuses a run whose config was edited after the checkpoint. The number of steps may differ: it decides nothing that has happened.
+/// Refuses a run whose config was edited after the checkpoint, except in what [`MAY_CHANGE`].
 fn same_config(state: &State, stored: &TrainConfig) -> Result<()> {
     let table = |train: &TrainConfig| Table::try_from(train).context("config as TOML");
     let (then, now) = (table(&state.config)?, table(stored)?);
-    match differing(&then, &now, "train.").into_iter().find(|(entry, ..)| entry != STEPS) {
+    match differing(&then, &now, "train.").into_iter().find(|(entry, ..)| !MAY_CHANGE.contains(&entry.as_str())) {
         Some((entry, then, now)) => {
             bail!("{entry}: expected {then}, with which it was made, found {now} in the {CONFIG} of the run")
         }

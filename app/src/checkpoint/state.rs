@@ -2,6 +2,7 @@
 //! keep of them.
 
 use super::tensors::Digest;
+use crate::config::check_sizes;
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::cpu::KERNEL_SET;
 use mantissa_core::data::Dataset;
@@ -30,7 +31,7 @@ pub struct State {
     pub recipe: String,
     /// Steps taken.
     pub step: u64,
-    /// Steps skipped by the loss scaler.
+    /// Steps skipped because something was not finite.
     pub skipped: u64,
     /// Where the data stands.
     pub data: DataState,
@@ -108,7 +109,7 @@ impl State {
             None => bail!("version: expected {VERSION}, found none"),
         }
         let state: State = serde_path_to_error::deserialize(value).map_err(|e| anyhow!("{}: {}", e.path(), e.inner()))?;
-        state.config.validate()?;
+        check_sizes(&state.config)?;
         let config = &state.config;
         let agree = |name: &str, expected: u64, found: u64| {
             if expected == found { Ok(()) } else { Err(anyhow!("{name}: expected {expected}, found {found}")) }
@@ -174,7 +175,7 @@ mod tests {
     use mantissa_core::optim::OptimConfig;
     use mantissa_core::optim::schedule::{Decay, Schedule};
     use mantissa_core::precision::clip::Clip;
-    use mantissa_core::precision::{Recipe, RecipeName};
+    use mantissa_core::precision::{OnNonFinite, Recipe, RecipeName};
 
     fn state(recipe: Recipe) -> State {
         let scaler = recipe.scaler.map(|s| ScalerState {
@@ -203,6 +204,7 @@ mod tests {
                 schedule: Schedule { lr: 0.1 + 0.2, min_lr: 1e-7 / 3.0, warmup: 0, steps: 10, decay: Decay::Cosine },
                 clip: Some(Clip::Adaptive { percentile: 33.3, window: 8, max_norm: 0.7 }),
                 error_if_nonfinite: false,
+                on_nonfinite: OnNonFinite::Skip,
                 batch: 3,
                 grad_accum: 2,
                 seed: 5,

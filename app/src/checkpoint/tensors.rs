@@ -1,12 +1,12 @@
 //! safetensors files, read and written tensor by tensor, so that a file never has to be in memory whole.
 //!
-//! A header is believed only as far as the file goes: its length is checked against the file before it is read, offsets and shapes (by the
-//! `safetensors` crate) against each other and against the length of the file. Format: <https://github.com/huggingface/safetensors>.
+//! A header is believed only as far as the file goes: see [`Header`].
 
+use crate::tensor_file::{Entry, Header};
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::DType;
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo, View};
+use safetensors::tensor::View;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -15,10 +15,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// Bytes of the header's length.
-const LENGTH_BYTES: u64 = 8;
-/// Largest header, as in the reference implementation.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Bytes read at once for a checksum.
 const CHUNK_BYTES: usize = 1 << 18;
 
@@ -133,34 +129,25 @@ pub fn write(path: &Path, tensors: &[Source<'_>], note: Option<(&str, &str)>) ->
 pub struct TensorFile {
     path: PathBuf,
     file: RefCell<File>,
-    data_start: u64,
-    infos: BTreeMap<String, TensorInfo>,
+    /// Each tensor with the place of its bytes in the file.
+    tensors: BTreeMap<String, (u64, Entry)>,
 }
 
 impl TensorFile {
     /// Reads the header.
     pub fn open(path: &Path) -> Result<TensorFile> {
-        let mut file = File::open(path).with_context(|| format!("cannot read the file: {}", path.display()))?;
-        let size = file.metadata().with_context(|| format!("cannot read the file: {}", path.display()))?.len();
-        let bad = |why: String| anyhow!("not a whole safetensors file ({size} bytes): {why}: {}", path.display());
-        let mut length = [0; LENGTH_BYTES as usize];
-        if size < LENGTH_BYTES {
-            return Err(bad(format!("expected at least {LENGTH_BYTES} bytes")));
+        let context = || format!("cannot read the tensors: {}", path.display());
+        let mut file = File::open(path).with_context(context)?;
+        let size = file.metadata().with_context(context)?.len();
+        let header = Header::read(&mut file, size).with_context(context)?;
+        let mut at = size - header.data_bytes();
+        let mut tensors = BTreeMap::new();
+        for entry in header.entries {
+            let start = at;
+            at += entry.size_bytes as u64;
+            tensors.insert(entry.name.clone(), (start, entry));
         }
-        file.read_exact(&mut length).map_err(|e| bad(e.to_string()))?;
-        let header_bytes = u64::from_le_bytes(length);
-        if header_bytes > (size - LENGTH_BYTES).min(MAX_HEADER_BYTES) {
-            return Err(bad(format!("its header claims {header_bytes} bytes")));
-        }
-        let mut header = vec![0; header_bytes as usize];
-        file.read_exact(&mut header).map_err(|e| bad(e.to_string()))?;
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| bad(format!("its header is damaged: {e}")))?;
-        let (claimed, data_start) = (metadata.data_len() as u64, LENGTH_BYTES + header_bytes);
-        if claimed != size - data_start {
-            return Err(bad(format!("its header claims {claimed} bytes of tensors, the file holds {}", size - data_start)));
-        }
-        let infos = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        Ok(TensorFile { path: path.to_path_buf(), file: RefCell::new(file), data_start, infos })
+        Ok(TensorFile { path: path.to_path_buf(), file: RefCell::new(file), tensors })
     }
 
     /// Where it is.
@@ -170,28 +157,27 @@ impl TensorFile {
 
     /// Names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.infos.keys().map(String::as_str)
+        self.tensors.keys().map(String::as_str)
     }
 
-    /// Type and shape of a tensor.
-    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.infos.get(name)
+    /// Shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|(_, entry)| entry.shape.as_slice())
     }
 
     /// The tensor `name`, which must have this shape, as little-endian bytes of its own dtype.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<(Dtype, Vec<u8>)> {
-        let Some(info) = self.infos.get(name) else {
+        let Some((start, entry)) = self.tensors.get(name) else {
             bail!("expected a tensor `{name}` of shape {shape:?}, found none: {}", self.path.display());
         };
-        if info.shape != shape {
-            bail!("tensor `{name}`: expected shape {shape:?}, found {:?}: {}", info.shape, self.path.display());
+        if entry.shape != shape {
+            bail!("tensor `{name}`: expected shape {shape:?}, found {:?}: {}", entry.shape, self.path.display());
         }
-        let (start, end) = info.data_offsets;
-        let mut bytes = vec![0; end - start];
+        let mut bytes = vec![0; entry.size_bytes];
         let mut file = self.file.borrow_mut();
-        let read = file.seek(SeekFrom::Start(self.data_start + start as u64)).and_then(|_| file.read_exact(&mut bytes));
+        let read = file.seek(SeekFrom::Start(*start)).and_then(|_| file.read_exact(&mut bytes));
         read.with_context(|| format!("cannot read the tensor `{name}`: {}", self.path.display()))?;
-        Ok((info.dtype, bytes))
+        Ok((entry.dtype, bytes))
     }
 
     /// [`TensorFile::read`] of a tensor that must have this dtype, in the byte order of this machine.
@@ -267,10 +253,11 @@ mod tests {
             format!("{:#}", TensorFile::open(&path).unwrap_err())
         };
         for cut in 0..whole.len() {
-            assert!(with(&whole[..cut]).contains("not a whole safetensors file"), "{cut} bytes");
+            let error = with(&whole[..cut]);
+            assert!(error.contains("not a safetensors file") || error.contains("truncated"), "{cut} bytes: {error}");
         }
-        assert!(with(&[&u64::MAX.to_le_bytes()[..], &whole[8..]].concat()).contains("claims 18446744073709551615 bytes"));
-        assert!(with(&[&whole[..], &[0]].concat()).contains("the file holds 29"));
+        assert!(with(&[&u64::MAX.to_le_bytes()[..], &whole[8..]].concat()).contains("claims 18446744073709551615"));
+        assert!(with(&[&whole[..], &[0]].concat()).contains("found 29 (too long)"));
         for (old, new) in [("[2,3]", "[3,3]"), ("[2,3]", "[9,9]"), ("[0,24]", "[0,99]"), ("F32", "F64"), ("\"b\"", "\"a\"")] {
             let text = String::from_utf8_lossy(&whole[8..whole.len() - 28]).replacen(old, new, 1);
             let lie = [&whole[..8], text.as_bytes(), &whole[whole.len() - 28..]].concat();

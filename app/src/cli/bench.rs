@@ -1,16 +1,14 @@
 //! `mantissa bench`: recipes timed in turn within one run, so that they share whatever else the machine does.
 
-mod profile;
-
 use super::TrainArgs;
 use super::several::{Bench, Run, refuse_unused, resolve_for, take_steps};
+use crate::profile::{Line, Profile, Timer};
+use crate::show::median;
 use crate::{Outcome, device, show};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mantissa_core::DType;
-use mantissa_core::cpu::par;
 use mantissa_core::precision::recipe::RecipeName;
-use profile::{Line, Profile, Timer};
 use serde::Serialize;
 use serde_json::json;
 use std::io::Write;
@@ -23,10 +21,6 @@ const DEFAULT_STEPS: u64 = 20;
 const WARM_UP: usize = 2;
 /// Most observed steps for the shares by operation.
 const OBSERVED: u64 = 5;
-/// f32 elements of the copy that measures bandwidth: 64 MiB, far beyond any cache it should not measure.
-const COPY_LEN: usize = 1 << 24;
-const COPY_ROUNDS: usize = 5;
-const COPY_CHUNK: usize = 1 << 16;
 /// Families shown for each recipe, and operations in a profile.
 const FAMILIES: usize = 4;
 const OPS: usize = 30;
@@ -108,7 +102,7 @@ struct Peaks {
 /// `mantissa bench`.
 pub fn command(args: &BenchArgs) -> Result<Outcome> {
     refuse_unused("bench", &args.run)?;
-    if args.run.recipe.is_some() {
+    if args.run.step.recipe.is_some() {
         bail!("--recipe: `bench` takes a list, --recipes");
     }
     for (i, name) in args.recipes.iter().enumerate() {
@@ -117,15 +111,17 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
         }
     }
     let (steps, flags) = take_steps(&args.run, DEFAULT_STEPS);
-    let configs = args.recipes.iter().map(|&n| resolve_for(&flags, n, &args.recipes)).collect::<Result<Vec<_>>>()?;
-    let Some(first) = configs.first() else { bail!("--recipes: expected at least one recipe, got none") };
-    let bench = Bench::new(first)?;
-    let capabilities = bench.backend.capabilities();
-    let peaks = Peaks { flops_per_s: device::peak(capabilities, DType::F32).flops_per_s, bytes_per_s: copy_rate() };
+    let mut runs = args.recipes.iter().map(|&n| resolve_for(&flags, n, &args.recipes)).collect::<Result<Vec<_>>>()?;
+    let bench = Bench::new(&mut runs).context("--recipes")?;
+    let first = &runs[0].config.run;
+    let device = device::open(first.device, first.adapter.as_deref())?;
+    let backend = &device.backend;
+    let capabilities = backend.capabilities();
+    let peaks = Peaks { flops_per_s: device.peak(DType::F32)?.flops_per_s, bytes_per_s: device.copy_rate()? };
     let mut contenders = Vec::new();
-    for (config, &name) in configs.iter().zip(&args.recipes) {
+    for (run, &name) in runs.iter().zip(&args.recipes) {
         let before = memory_bytes("VmRSS:");
-        let mut run = bench.run(config)?;
+        let mut run = bench.run(backend.clone(), &run.config)?;
         for _ in 0..WARM_UP {
             let (session, batch) = run.next_batch();
             session.step(batch.batch())?;
@@ -154,6 +150,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
     if let Some(path) = &args.trace {
         write_trace(path, &contenders)?;
     }
+    let first = &runs[0].config;
     let items = first.train.items_per_step();
     let report = Report {
         model: &first.run.model,
@@ -173,12 +170,6 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
         print(&mut out, &report, args)?;
     }
     Ok(Outcome::Done)
-}
-
-/// The middle of a list (of two middles the upper one); 0 for none.
-fn median(list: &mut [f64]) -> f64 {
-    list.sort_by(f64::total_cmp);
-    list.get(list.len() / 2).copied().unwrap_or(0.0)
 }
 
 fn recipes(contenders: &mut [Contender], items: usize, peaks: &Peaks, ops: bool) -> Vec<RecipeJson> {
@@ -217,19 +208,6 @@ fn line(l: Line, total: f64, peaks: &Peaks) -> LineJson {
         share_of_copy: l.bytes_per_s() / peaks.bytes_per_s,
         name: l.name,
     }
-}
-
-/// Best rate of a copy on all threads, bytes read and written.
-fn copy_rate() -> f64 {
-    let (from, mut to) = (vec![1.0f32; COPY_LEN], vec![0.0f32; COPY_LEN]);
-    let mut best = f64::INFINITY;
-    for _ in 0..COPY_ROUNDS {
-        let start = Instant::now();
-        par::chunks(&mut to, COPY_CHUNK, |i, to| to.copy_from_slice(&from[i * COPY_CHUNK..][..to.len()]));
-        std::hint::black_box(&to);
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    2.0 * size_of_val(&from[..]) as f64 / best
 }
 
 /// A line of this process's status, where the system keeps one.
@@ -321,16 +299,4 @@ fn profile_table(out: &mut impl Write, c: &RecipeJson) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&mut [4.0, 1.0]), 4.0);
-        assert_eq!(median(&mut []), 0.0);
-    }
 }

@@ -30,7 +30,7 @@ pub struct CastArgs {
     /// Put `--` before -inf
     #[arg(value_name = "NUMBER|IN OUT", required = true, num_args = 1.., allow_negative_numbers = true)]
     pub what: Vec<String>,
-    /// Encode f32, f16 and bf16 tensors: e4m3, e5m2 and e8m0 are stored as U8, tf32 as F32
+    /// Encode tensors of any float type: e4m3, e5m2 and e8m0 are stored as U8, tf32 as F32
     #[arg(long, value_name = "DTYPE", value_parser = dtype, conflicts_with = "from")]
     pub to: Option<DType>,
     /// Decode tensors of this format to F32

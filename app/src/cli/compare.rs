@@ -1,9 +1,10 @@
-//! `mantissa compare`: two recipes on the same batches, and where the second loses precision against the first.
+//! `mantissa compare`: two recipes, or one on two devices, on the same batches, and where the second loses precision against the first.
 
 use super::several::{Bench, finite, refuse_unused, resolve_for, take_steps};
 use super::{TrainArgs, not_negative};
+use crate::config::{DeviceChoice, RunConfig};
 use crate::show::percent;
-use crate::{Outcome, show};
+use crate::{Outcome, device, show};
 use anyhow::{Result, bail};
 use clap::Args;
 use mantissa_core::precision::recipe::RecipeName;
@@ -25,6 +26,12 @@ pub struct CompareArgs {
     /// Recipe measured against it
     #[arg(long, value_name = "RECIPE")]
     pub b: RecipeName,
+    /// Device of `a` [default: --device]
+    #[arg(long)]
+    pub device_a: Option<DeviceChoice>,
+    /// Device of `b` [default: --device]
+    #[arg(long)]
+    pub device_b: Option<DeviceChoice>,
     /// Rows to print, worst first; 0 prints all
     #[arg(long, value_name = "N", default_value_t = 24)]
     pub rows: usize,
@@ -43,6 +50,8 @@ pub struct CompareArgs {
 struct Report<'a> {
     a: &'a str,
     b: &'a str,
+    device_a: &'a str,
+    device_b: &'a str,
     model: &'a str,
     steps: u64,
     same_weights: bool,
@@ -85,14 +94,23 @@ struct RowJson<'a> {
 /// `mantissa compare`.
 pub fn command(args: &CompareArgs) -> Result<Outcome> {
     refuse_unused("compare", &args.run)?;
-    if args.run.recipe.is_some() {
+    if args.run.step.recipe.is_some() {
         bail!("--recipe: `compare` takes two recipes, --a and --b");
     }
     let (steps, flags) = take_steps(&args.run, DEFAULT_STEPS);
     let both = [args.a, args.b];
-    let [config_a, config_b] = [resolve_for(&flags, args.a, &both)?, resolve_for(&flags, args.b, &both)?];
-    let bench = Bench::new(&config_a)?;
-    let (mut a, mut b) = (bench.run(&config_a)?, bench.run(&config_b)?);
+    let mut runs = [resolve_for(&flags, args.a, &both)?, resolve_for(&flags, args.b, &both)?];
+    let bench = Bench::new(&mut runs)?;
+    let [config_a, config_b] = runs.map(|r| r.config);
+    let [on_a, on_b] = [args.device_a.unwrap_or(config_a.run.device), args.device_b.unwrap_or(config_b.run.device)];
+    let open = |on: DeviceChoice, config: &RunConfig| {
+        let adapter = config.run.adapter.as_deref().filter(|_| on != DeviceChoice::Cpu);
+        Ok::<_, anyhow::Error>(device::open(on, adapter)?.backend)
+    };
+    let backend_a = open(on_a, &config_a)?;
+    let backend_b = if on_b == on_a { backend_a.clone() } else { open(on_b, &config_b)? };
+    let devices = [&backend_a, &backend_b].map(|b| b.capabilities().device.clone());
+    let (mut a, mut b) = (bench.run(backend_a, &config_a)?, bench.run(backend_b, &config_b)?);
     for _ in 1..steps {
         let (session, batch) = a.next_batch();
         session.step(batch.batch())?;
@@ -105,10 +123,10 @@ pub fn command(args: &CompareArgs) -> Result<Outcome> {
     let comparison = compare::step(session, &mut b.session, batch.batch(), (args.keep_mib * MIB) as usize)?;
     let mut out = std::io::stdout().lock();
     if args.run.json {
-        let report = report(args, &config_a.run.model, steps, &comparison);
+        let report = report(args, &config_a.run.model, &devices, steps, &comparison);
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
-        print(&mut out, args, &config_a.run.model, steps, &comparison)?;
+        print(&mut out, args, &config_a.run.model, &devices, steps, &comparison)?;
     }
     Ok(Outcome::Done)
 }
@@ -137,7 +155,7 @@ fn summary(c: &Comparison) -> Vec<(RowKind, SummaryJson)> {
     RowKind::ALL.into_iter().map(one).filter(|(_, s)| s.rows > 0).collect()
 }
 
-fn report<'a>(args: &CompareArgs, model: &'a str, steps: u64, c: &'a Comparison) -> Report<'a> {
+fn report<'a>(args: &CompareArgs, model: &'a str, devices: &'a [String; 2], steps: u64, c: &'a Comparison) -> Report<'a> {
     let shown = if args.rows == 0 { c.rows.len() } else { args.rows };
     let row = |r: &'a Row| RowJson {
         kind: r.kind,
@@ -158,6 +176,8 @@ fn report<'a>(args: &CompareArgs, model: &'a str, steps: u64, c: &'a Comparison)
     Report {
         a: args.a.name(),
         b: args.b.name(),
+        device_a: &devices[0],
+        device_b: &devices[1],
         model,
         steps,
         same_weights: !args.drift,
@@ -169,9 +189,21 @@ fn report<'a>(args: &CompareArgs, model: &'a str, steps: u64, c: &'a Comparison)
     }
 }
 
-fn print(out: &mut impl Write, args: &CompareArgs, model: &str, steps: u64, c: &Comparison) -> Result<()> {
+fn print(
+    out: &mut impl Write,
+    args: &CompareArgs,
+    model: &str,
+    devices: &[String; 2],
+    steps: u64,
+    c: &Comparison,
+) -> Result<()> {
     let start = if args.drift { "each from its own weights" } else { "both from the weights of a" };
     writeln!(out, "compare   {} (a) with {} (b) on {model}: step {steps}, {start}", args.a, args.b)?;
+    let [on_a, on_b] = devices;
+    match on_a == on_b {
+        true => writeln!(out, "device    {on_a}")?,
+        false => writeln!(out, "devices   a on {on_a}, b on {on_b}")?,
+    }
     writeln!(out, "loss      a {:.5}   b {:.5}", c.reports[0].loss, c.reports[1].loss)?;
     if c.reports[1].skipped {
         writeln!(

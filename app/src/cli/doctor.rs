@@ -1,22 +1,37 @@
-//! `mantissa doctor`: runs observed steps and says what is wrong with a run and what helps.
+//! `mantissa doctor`: says what is wrong with a run and what helps, from observed steps, and for a run folder first from its log and checkpoint.
 
 use super::TrainArgs;
-use super::several::{Bench, refuse_unused, take_steps};
-use crate::cli::resolve;
-use crate::{Outcome, show};
-use anyhow::Result;
+use super::several::{Bench, Run, refuse_unused, take_steps};
+use super::text::{print, print_json};
+use crate::checkpoint::{self, read};
+use crate::cli::resolve::{self, Resolved};
+use crate::config::RunConfig;
+use crate::run_folder::CONFIG;
+use crate::run_log::{self, Counts, Logged};
+use crate::{Outcome, device, findings, init_from, show};
+use anyhow::{Result, bail};
 use clap::Args;
 use mantissa_core::probe::doctor::{Doctor, Finding, Severity};
+use mantissa_core::probe::history::History;
+use mantissa_core::probe::states;
 use mantissa_core::telemetry::StepReport;
+use mantissa_core::train::Session;
 use serde::Serialize;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 /// Steps when none are given.
 const DEFAULT_STEPS: u64 = 30;
 
-/// Flags of `doctor`: the run is described as for `train`; `--config RUN/config.toml` takes that of an earlier run.
+/// Flags of `doctor`: a run folder, or the run is described as for `train`.
 #[derive(Clone, Debug, Args)]
 pub struct DoctorArgs {
+    /// Folder of a run, however it ended: its log and newest checkpoint are read, then it goes on from there, observed. Nothing in it is changed
+    #[arg(value_name = "RUN", conflicts_with = "config")]
+    pub folder: Option<PathBuf>,
+    /// Only read the folder, run no steps
+    #[arg(long, requires = "folder")]
+    pub no_run: bool,
     /// The run, as for `train`; --steps defaults to 30
     #[command(flatten)]
     pub run: TrainArgs,
@@ -26,22 +41,112 @@ pub struct DoctorArgs {
 struct Report<'a> {
     model: &'a str,
     recipe: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<LogJson>,
+    /// Step of the checkpoint that was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<u64>,
+    /// Observed steps.
     steps: u64,
     skipped: u64,
     loss: Option<f32>,
     loss_scale: Option<f32>,
     healthy: bool,
-    findings: &'a [Finding],
+    findings: Vec<Found<'a>>,
 }
+
+#[derive(Serialize)]
+struct LogJson {
+    steps: usize,
+    last_step: Option<u64>,
+    lines: usize,
+    corrupt_lines: usize,
+}
+
+#[derive(Serialize)]
+struct Found<'a> {
+    seen_in: &'static str,
+    #[serde(flatten)]
+    finding: &'a Finding,
+}
+
+/// What a run folder told.
+struct Past {
+    history: History,
+    counts: Counts,
+    /// Step of the checkpoint that could be used.
+    checkpoint: Option<u64>,
+}
+
+/// Findings, and where they were seen.
+type Places = Vec<(&'static str, Vec<Finding>)>;
 
 /// `mantissa doctor`.
 pub fn command(args: &DoctorArgs) -> Result<Outcome> {
     refuse_unused("doctor", &args.run)?;
-    let (steps, flags) = take_steps(&args.run, DEFAULT_STEPS);
-    let config = resolve::resolve(&flags)?.config;
-    let mut run = Bench::new(&config)?.run(&config)?;
+    let (steps, mut flags) = take_steps(&args.run, DEFAULT_STEPS);
+    if let Some(folder) = &args.folder {
+        flags.step.config = Some(folder.join(CONFIG));
+        if !folder.join(CONFIG).is_file() {
+            bail!("doctor: expected the folder of a run, with {CONFIG}, found none: {}", folder.display());
+        }
+    }
+    let mut runs = [resolve::resolve(&flags)?];
+    let bench = (!args.no_run).then(|| Bench::new(&mut runs)).transpose();
+    let [Resolved { config, .. }] = runs;
+    device::check_memory(&config.train)?;
+    let mut session =
+        Session::new(device::open(config.run.device, config.run.adapter.as_deref())?.backend, config.train.clone())?;
+    let mut places = Places::new();
+    let past = match &args.folder {
+        Some(folder) => Some(look_back(folder, &config, &mut session, &mut places)?),
+        None => None,
+    };
+    if !args.no_run && past.as_ref().is_none_or(|p| p.checkpoint.is_none()) {
+        init_from::fill(&session, &config)?;
+    }
+    let first = session.steps();
+    let (observed, last) = match bench.and_then(|b| b.map(|b| b.attach(session)).transpose()) {
+        Ok(None) => (0, None),
+        Ok(Some(mut run)) => {
+            let (last, found) = observe(&mut run, steps)?;
+            places.push(("steps", found));
+            (run.session.steps() - first, last)
+        }
+        Err(e) if args.folder.is_none() => return Err(e),
+        // What a folder tells is worth reading even if the data has gone.
+        Err(e) => {
+            eprintln!("note: no steps were run: {e:#}");
+            (0, None)
+        }
+    };
+    let report = Report {
+        model: &config.run.model,
+        recipe: config.train.recipe.name.name(),
+        log: past.as_ref().map(|p| LogJson {
+            steps: p.history.len(),
+            last_step: p.history.last_step(),
+            lines: p.counts.lines,
+            corrupt_lines: p.counts.corrupt,
+        }),
+        checkpoint: past.as_ref().and_then(|p| p.checkpoint),
+        steps: observed,
+        skipped: last.as_ref().map_or(0, |r| r.skipped_total),
+        loss: last.as_ref().map(|r| r.loss).filter(|l| l.is_finite()),
+        loss_scale: last.as_ref().and_then(|r| r.loss_scale),
+        healthy: places.iter().flat_map(|(_, f)| f).all(|f| f.severity == Severity::Note),
+        findings: places.iter().flat_map(|(seen_in, f)| f.iter().map(|finding| Found { seen_in, finding })).collect(),
+    };
+    match args.run.json {
+        true => print_json(&report),
+        false => print(&text(&report, past.as_ref(), config.train.schedule.steps, last.as_ref(), &places)),
+    }
+}
+
+/// Runs observed steps; the last report, and what was found.
+fn observe(run: &mut Run, steps: u64) -> Result<(Option<StepReport>, Vec<Finding>)> {
     let mut doctor = Doctor::new(&run.session);
-    let mut last: Option<StepReport> = None;
+    let mut last = None;
     for _ in 0..steps {
         let (session, batch) = run.next_batch();
         let (report, more) = doctor.step(session, batch.batch())?;
@@ -50,37 +155,73 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
             break;
         }
     }
-    let findings = doctor.findings();
-    let mut out = std::io::stdout().lock();
-    let recipe = config.train.recipe.name.name();
-    if args.run.json {
-        let report = Report {
-            model: &config.run.model,
-            recipe,
-            steps: run.session.steps(),
-            skipped: last.as_ref().map_or(0, |r| r.skipped_total),
-            loss: last.as_ref().map(|r| r.loss).filter(|l| l.is_finite()),
-            loss_scale: last.as_ref().and_then(|r| r.loss_scale),
-            healthy: findings.iter().all(|f| f.severity == Severity::Note),
-            findings: &findings,
-        };
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
-        return Ok(Outcome::Done);
-    }
-    writeln!(out, "doctor    {} in {recipe}: {} steps observed", config.run.model, run.session.steps())?;
-    if let Some(r) = &last {
-        let scale = r.loss_scale.map(|s| format!(" | loss_scale {} | skipped {}", show::loss_scale(s), r.skipped_total));
-        writeln!(out, "last      loss {:.4} | grad_norm {:.3}{}", r.loss, r.grad_norm, scale.unwrap_or_default())?;
-    }
-    if findings.is_empty() {
-        writeln!(out, "healthy   every value was finite and nothing was lost beyond what the formats promise")?;
-    }
-    for f in &findings {
-        writeln!(out, "\n{:<9} {}", f.severity.name(), f.problem)?;
-        for line in &f.evidence {
-            writeln!(out, "          {line}")?;
+    Ok((last, doctor.findings()))
+}
+
+/// Reads the log and the newest usable checkpoint of a run, and puts `session` there.
+fn look_back(folder: &Path, config: &RunConfig, session: &mut Session, places: &mut Places) -> Result<Past> {
+    let mut history = History::new(&config.train.recipe, session.program());
+    let counts = run_log::read(folder, |event| match event {
+        Logged::Step(report) => history.step(report),
+        Logged::Tensor(event) => history.tensor(&event.tensor),
+    })?;
+    places.push(("log", history.findings()));
+    let (mut found, mut checkpoint) = (Vec::new(), None);
+    for (step, dir) in checkpoint::list(folder)?.into_iter().rev() {
+        match read::state(&dir).and_then(|state| read::restore(&dir, &state, session)) {
+            Ok(()) => {
+                checkpoint = Some(step);
+                found.extend(states::findings(session)?);
+                break;
+            }
+            Err(e) => found.push(Finding {
+                severity: Severity::Warning,
+                step,
+                problem: format!("the checkpoint of step {step} cannot be used"),
+                evidence: vec![format!("{e:#}")],
+                remedy: "remove it; --resume needs a whole one".into(),
+            }),
         }
-        writeln!(out, "  remedy  {}", f.remedy)?;
     }
-    Ok(Outcome::Done)
+    places.push(("checkpoint", found));
+    Ok(Past { history, counts, checkpoint })
+}
+
+fn text(r: &Report<'_>, past: Option<&Past>, planned: u64, last: Option<&StepReport>, places: &Places) -> String {
+    let mut out = format!("doctor    {} in {}\n", r.model, r.recipe);
+    if let Some(Past { history, counts, checkpoint }) = past {
+        let _ = match history.last_step() {
+            Some(step) => write!(out, "log       {} steps, up to {step} of {planned}", history.len()),
+            None => write!(out, "log       no step"),
+        };
+        let _ = match counts.corrupt {
+            0 => writeln!(out),
+            n => writeln!(
+                out,
+                "; {n} of {} lines left out as unreadable, the first is line {}",
+                counts.lines, counts.first_corrupt
+            ),
+        };
+        let _ = match checkpoint {
+            Some(step) => writeln!(out, "saved     after step {step}"),
+            None => writeln!(out, "saved     no checkpoint that can be used"),
+        };
+    }
+    if let Some(l) = last {
+        let scale = l.loss_scale.map(|s| format!(" | loss_scale {} | skipped {}", show::loss_scale(s), l.skipped_total));
+        let numbers = format!("loss {:.4} | grad_norm {:.3}{}", l.loss, l.grad_norm, scale.unwrap_or_default());
+        let _ = writeln!(out, "observed  {} steps, the last: {numbers}", r.steps);
+    }
+    if r.findings.is_empty() {
+        let _ = writeln!(out, "healthy   every value was finite and nothing was lost beyond what the formats promise");
+    }
+    for (seen_in, found) in places.iter().filter(|(_, found)| !found.is_empty()) {
+        if past.is_some() {
+            let _ = writeln!(out, "\nfrom the {seen_in}:");
+        }
+        for finding in found {
+            let _ = writeln!(out, "\n{}", findings::lines(finding).join("\n"));
+        }
+    }
+    out
 }

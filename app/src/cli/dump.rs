@@ -5,6 +5,7 @@
 //! 1e-8, decay on tensors of rank 2 and more, constant learning rate.
 
 use crate::checkpoint::model::{self, MODEL};
+use crate::checkpoint::parts::Parts;
 use crate::checkpoint::tensors::{self, Source, TensorFile, swap_if_big_endian};
 use crate::config::DeviceChoice;
 use crate::run_folder::replace;
@@ -16,6 +17,7 @@ use mantissa_core::model::ModelConfig;
 use mantissa_core::model::hf::{self, HfTensor};
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::shape::Ty;
@@ -43,6 +45,12 @@ pub struct DumpArgs {
     /// Precision: f32, tf32, bf16, f16, fp8-delayed, fp8-current or mxfp8
     #[arg(long, value_name = "NAME", default_value = "f32")]
     pub recipe: RecipeName,
+    /// Device
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
     /// Steps [default: all N of the batch file]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub steps: Option<u64>,
@@ -79,7 +87,7 @@ impl Tokens {
     fn read(path: &Path) -> Result<Tokens> {
         let file = TensorFile::open(path)?;
         let bad = |expected: &str, found: String| anyhow!("{TOKENS}: expected {expected}, found {found}: {}", path.display());
-        let shape = file.info(TOKENS).ok_or_else(|| bad("a tensor of that name", "none".into()))?.shape.clone();
+        let shape = file.shape(TOKENS).ok_or_else(|| bad("a tensor of that name", "none".into()))?.to_vec();
         let &[steps, batch, row] = shape.as_slice() else { return Err(bad("shape [N, B, T+1]", format!("{shape:?}"))) };
         if steps == 0 || batch == 0 || row < 2 {
             return Err(bad("at least one step, row and target", format!("{shape:?}")));
@@ -153,13 +161,14 @@ pub fn command(args: &DumpArgs) -> Result<Outcome> {
         schedule: Schedule { lr: args.lr, min_lr: args.lr, warmup: 0, steps: steps as u64, decay: Decay::Constant },
         clip: (args.grad_clip > 0.0).then_some(Clip::Norm(args.grad_clip as f32)),
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Ignore,
         batch: tokens.batch,
         grad_accum: 1,
         seed: SEED,
     };
     config.validate()?;
-    let weights = model::open_weights(&args.model)?;
-    let (backend, _) = device::open(DeviceChoice::Auto);
+    let weights = Parts::open(&args.model)?;
+    let backend = device::open(args.device, args.adapter.as_deref())?.backend;
     let types = [Ty::new(DType::U32, [tokens.batch, tokens.row - 1]), Ty::new(DType::U32, [tokens.batch, tokens.row - 1])];
     let mut session = Session::capturing(backend, config, types)?;
     model::load(&session, &weights)?;

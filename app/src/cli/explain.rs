@@ -1,7 +1,7 @@
 //! `mantissa explain`: every instruction of the training step with its precision, the reason for it and its price.
 
 use super::text::{WIDTH, bytes, paragraph, print, print_json, wrap};
-use super::{ModelArgs, resolve};
+use super::{StepArgs, resolve};
 use crate::{Outcome, show};
 use anyhow::Result;
 use clap::Args;
@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 pub struct ExplainArgs {
     /// Model, recipe and sizes.
     #[command(flatten)]
-    pub model: ModelArgs,
+    pub step: StepArgs,
     /// Only instructions of scopes that match this glob, such as `gpt.h0.*`
     #[arg(long, value_name = "GLOB")]
     pub scope: Option<String>,
@@ -24,7 +24,7 @@ pub struct ExplainArgs {
 
 /// `mantissa explain`.
 pub fn command(args: &ExplainArgs) -> Result<Outcome> {
-    let config = resolve::resolve(&args.model.as_train())?.config;
+    let config = resolve::resolve(&args.step.as_train())?.config;
     let report = explain(&config.train, args.scope.as_deref())?;
     if args.json { print_json(&report) } else { print(&text(&report)) }
 }

@@ -7,6 +7,7 @@ pub mod compare;
 pub mod doctor;
 pub mod dump;
 pub mod explain;
+pub mod gui;
 pub mod overlay;
 pub mod plan;
 pub mod recommend;
@@ -16,11 +17,10 @@ pub mod stats;
 pub mod text;
 pub mod train_args;
 
-pub use train_args::TrainArgs;
+pub use train_args::{StepArgs, TrainArgs};
 
+use crate::config::DeviceChoice;
 use clap::{Args, Parser, Subcommand};
-use mantissa_core::precision::Override;
-use mantissa_core::precision::recipe::RecipeName;
 use std::path::PathBuf;
 
 /// Mixed-precision training you can see through.
@@ -57,68 +57,36 @@ pub enum Command {
     Doctor(Box<doctor::DoctorArgs>),
     /// Show the tensors of a run or a model: exponent histogram, SQNR, and what every format would make of them, worst first.
     Stats(Box<stats::StatsArgs>),
+    /// Open the window: train and watch, look at saved runs, follow running ones.
+    Gui(gui::GuiArgs),
     /// Time recipes in turn: ms a step, throughput, memory, time by operation.
     Bench(Box<bench::BenchArgs>),
-}
-
-/// Flags that name a training step: those of `train` that decide what is recorded.
-#[derive(Clone, Debug, Default, Args)]
-pub struct ModelArgs {
-    /// Preset: gpt-tiny, gpt-mini, gpt2-124m or mlp [default: gpt-tiny]
-    #[arg(long, value_name = "NAME")]
-    pub model: Option<String>,
-    /// Precision: f32, tf32, bf16, f16, fp8-delayed, fp8-current or mxfp8 [default: bf16]
-    #[arg(long, value_name = "NAME")]
-    pub recipe: Option<RecipeName>,
-    /// Sequences or images per micro-step [default: the preset's, 16 for gpt-tiny]
-    #[arg(long, value_name = "N")]
-    pub batch_size: Option<usize>,
-    /// Tokens per sequence; sets the model's context [default: the preset's, 128 for gpt-tiny]
-    #[arg(long, value_name = "N")]
-    pub seq_len: Option<usize>,
-    /// Micro-steps per step [default: 1]
-    #[arg(long, value_name = "N")]
-    pub grad_accum: Option<usize>,
-    /// Precision of the scopes that match a glob: f32, tf32, bf16, f16 or fp8; the last match wins. May be repeated
-    #[arg(long = "override", value_name = "SCOPE=DTYPE")]
-    pub overrides: Vec<Override>,
-    /// Read settings from a TOML file, such as the config.toml of a run; flags win over it
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Set one entry of the config, such as train.model.layers=12. May be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-}
-
-impl ModelArgs {
-    /// As flags of `train`.
-    pub fn as_train(&self) -> TrainArgs {
-        TrainArgs {
-            model: self.model.clone(),
-            recipe: self.recipe,
-            batch_size: self.batch_size,
-            seq_len: self.seq_len,
-            grad_accum: self.grad_accum,
-            overrides: self.overrides.clone(),
-            config: self.config.clone(),
-            set: self.set.clone(),
-            ..TrainArgs::default()
-        }
-    }
 }
 
 /// Flags of `sample`.
 #[derive(Debug, Args)]
 pub struct SampleArgs {
-    /// Run folder, or one of its checkpoints [default: the run under runs/ that saved weights last]
+    /// Run folder, one of its checkpoints, or a Hugging Face GPT-2 folder [default: the run under runs/ that saved weights last]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
-    /// Hugging Face tokenizer.json [default: what the run was trained with]
+    /// Hugging Face tokenizer.json [default: what the run was trained with, or the one in the folder]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
+    /// Device
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
     /// Text to go on from [default: a line break]
     #[arg(long, value_name = "TEXT", default_value = "\n", hide_default_value = true)]
     pub prompt: String,
+    /// Go on from the text of a file
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub prompt_file: Option<PathBuf>,
+    /// Texts to write, each from a seed of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub samples: u64,
     /// Tokens to write
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub tokens: usize,
@@ -128,6 +96,9 @@ pub struct SampleArgs {
     /// Draw among this many likeliest tokens; 0 draws among all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub top_k: usize,
+    /// Draw among the fewest likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
+    pub top_p: f64,
     /// Seed of the draws
     #[arg(long, value_name = "N", default_value_t = 1337)]
     pub seed: u64,
@@ -139,6 +110,14 @@ pub(crate) fn finite(text: &str) -> Result<f64, String> {
         Ok(x) if x.is_finite() => Ok(x),
         Ok(x) => Err(format!("expected a finite number, got {x}")),
         Err(_) => Err("expected a number".into()),
+    }
+}
+
+/// A number above 0, at most 1.
+fn share(text: &str) -> Result<f64, String> {
+    match finite(text)? {
+        x if x > 0.0 && x <= 1.0 => Ok(x),
+        x => Err(format!("expected a number above 0 and at most 1, got {x}")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `mantissa plan`: modelled time and planned memory of a training step on a GPU that need not be present.
 
 use super::text::{bytes, paragraph, print, print_json};
-use super::{ModelArgs, resolve};
+use super::{StepArgs, resolve};
 use crate::{Outcome, show};
 use anyhow::Result;
 use clap::Args;
@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 pub struct PlanArgs {
     /// Model, recipe and sizes.
     #[command(flatten)]
-    pub model: ModelArgs,
+    pub step: StepArgs,
     /// GPU: h100, h200, a100, 4090, l4, v100 or b200
     #[arg(long, value_name = "NAME", value_parser = Device::find)]
     pub gpu: &'static Device,
@@ -25,7 +25,7 @@ pub struct PlanArgs {
 
 /// `mantissa plan`.
 pub fn command(args: &PlanArgs) -> Result<Outcome> {
-    let config = resolve::resolve(&args.model.as_train())?.config;
+    let config = resolve::resolve(&args.step.as_train())?.config;
     let report = plan(&config.train, args.gpu)?;
     if args.json { print_json(&report) } else { print(&text(&report, &config.run.model, &show::items_per_step(&config.train))) }
 }

@@ -5,23 +5,31 @@
 
 use super::overlay;
 use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainArgs};
-use crate::config::{BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DeviceChoice, RunConfig, RunOptions};
+use crate::config::{
+    BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DeviceChoice, PRETRAINED, RunConfig, RunOptions, check_sizes,
+};
+use crate::data::token_files;
+use crate::init_from::{self, Source};
 use crate::sinks;
 use anyhow::{Context, Result, bail};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::op::quantize::{AmaxAlgo, MxRule};
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::Recipe;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::recipe::{Fp8Format, Fp8Scaling, RecipeName};
 use mantissa_core::train::TrainConfig;
 use mantissa_core::{Error, Result as CoreResult};
+use std::path::Path;
 use toml::{Table, Value};
 
 /// Recipe when none is named.
 pub const DEFAULT_RECIPE: RecipeName = RecipeName::Bf16;
 const DEFAULT_MODEL: &str = "gpt-tiny";
+/// Sequences per micro-step of a model from other weights.
+const PRETRAINED_BATCH: usize = 4;
 const DEFAULT_STEPS: u64 = 1000;
 const DEFAULT_WARMUP: u64 = 20;
 const DEFAULT_SEED: u64 = 1337;
@@ -34,10 +42,7 @@ const MIN_LR_SHARE: f64 = 0.1;
 /// Norms that adaptive clipping remembers.
 const ADAPTIVE_WINDOW: usize = 100;
 const SGD_MOMENTUM: f64 = 0.9;
-/// Bounds that keep every size of a run far from the limits of 64-bit arithmetic; memory decides long before them.
-const MAX_SEQ_LEN: usize = 1 << 20;
-const MAX_LAYERS: usize = 4096;
-const MAX_ELEMENTS: u128 = 1 << 42;
+/// Largest evaluation.
 const MAX_EVAL_BATCHES: usize = 1_000_000;
 
 /// Every key that `train` must hold to count as complete.
@@ -59,38 +64,50 @@ pub struct Resolved {
 
 /// The config that the flags of `train` ask for.
 pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
-    let mut over = overlay::read(args.config.as_deref(), &args.set)?;
+    let mut over = overlay::read(args.step.config.as_deref(), &args.step.set)?;
     let complete = TRAIN_KEYS.iter().all(|k| overlay::get(&over, &format!("train.{k}")).is_some());
 
-    let preset = pick(args.model.as_deref(), &mut over, "run.model", &["train.model", "train.batch"], DEFAULT_MODEL);
-    let asked = args.recipe.is_some() || overlay::get(&over, "train.recipe.name").is_some();
+    let from = args.init_from.as_deref().or(overlay::get_str(&over, "run.init_from"));
+    // A complete config has the sizes; its weights may be gone by now.
+    let from = from.filter(|_| !complete).map(|path| init_from::open(Path::new(path)).context("--init-from"));
+    let source = from.transpose()?;
+    let model = if source.is_some() { PRETRAINED } else { DEFAULT_MODEL };
+    let preset = pick(args.step.model.as_deref(), &mut over, "run.model", &["train.model", "train.batch"], model);
+    let asked = args.step.recipe.is_some() || overlay::get(&over, "train.recipe.name").is_some();
     let recipe_why = if asked { "as asked" } else { DEFAULT_RECIPE_WHY };
     let recipe =
-        pick(args.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
+        pick(args.step.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
     let optim = pick(args.optim.map(optim_name), &mut over, "train.optim.kind", &["train.optim"], "adamw");
 
+    if preset == PRETRAINED && source.is_none() && !complete {
+        bail!("--model {PRETRAINED}: expected --init-from DIR, which has the sizes of the model");
+    }
     lift_overrides(&mut over)?;
-    let base = defaults(&preset, recipe.parse()?, &optim)?;
+    let base = defaults(&preset, source.as_ref(), recipe.parse()?, &optim)?;
     let mut table = Table::try_from(&base).context("defaults as TOML")?;
     if complete || overlay::get(&over, "train.clip").is_some() {
         overlay::remove(&mut table, "train.clip");
     }
+    if preset == PRETRAINED && source.is_none() {
+        overlay::remove(&mut table, "train.model");
+    }
     overlay::merge(&mut table, &over);
-    let what = args.config.as_ref().map_or("--set".to_string(), |p| p.display().to_string());
+    let what = args.step.config.as_ref().map_or("--set".to_string(), |p| p.display().to_string());
     let mut config: RunConfig = serde_path_to_error::deserialize(table).map_err(|e| {
         let problem = e.inner().message().trim_end().to_string();
         anyhow::anyhow!("config: `{}`: {problem}: {what}", e.path())
     })?;
 
+    put_from(&mut config.run, args, source.as_ref());
     let given = |path: &str| overlay::get(&over, path).is_some();
     apply_run(args, &mut config, given("run.sample_tokens"));
     apply_model(args, &mut config)?;
     apply_train(args, &mut config, given("train.schedule.min_lr"), given("train.schedule.warmup"))?;
     apply_scaler(args, &mut config.train.recipe)?;
     apply_fp8(args, &mut config.train.recipe)?;
-    config.train.recipe.overrides.extend(args.overrides.iter().cloned());
+    config.train.recipe.overrides.extend(args.step.overrides.iter().cloned());
     check(args, &config)?;
-    let vocab_given = args.vocab.is_some() || given("train.model.vocab");
+    let vocab_given = args.vocab.is_some() || given("train.model.vocab") || config.run.init_from.is_some();
     Ok(Resolved { config, recipe_why, vocab_given })
 }
 
@@ -140,8 +157,13 @@ fn optim_name(arg: OptimArg) -> &'static str {
     }
 }
 
-fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> {
-    let (model, batch) = ModelConfig::preset(preset)?;
+fn defaults(preset: &str, source: Option<&Source>, recipe: RecipeName, optim: &str) -> Result<RunConfig> {
+    let (model, batch) = match source.filter(|_| preset == PRETRAINED) {
+        Some(source) => (source.model.clone(), PRETRAINED_BATCH),
+        // Its config holds every size.
+        None if preset == PRETRAINED => (ModelConfig::preset(DEFAULT_MODEL)?.0, PRETRAINED_BATCH),
+        None => ModelConfig::preset(preset)?,
+    };
     let optim = match optim {
         "adamw" => OptimConfig::adamw(),
         "adam" => OptimConfig::adam(),
@@ -151,6 +173,7 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
     let lr = match optim {
         OptimConfig::Sgd { .. } => 0.05,
         OptimConfig::AdamW { .. } | OptimConfig::Adam { .. } if preset == "gpt2-124m" => 6e-4,
+        OptimConfig::AdamW { .. } | OptimConfig::Adam { .. } if preset == PRETRAINED => 3e-5,
         OptimConfig::AdamW { .. } | OptimConfig::Adam { .. } => 1e-3,
     };
     let schedule =
@@ -160,7 +183,9 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
             model: preset.to_string(),
             data: BUILTIN.into(),
             tokenizer: None,
+            init_from: None,
             device: DeviceChoice::Auto,
+            adapter: None,
             eval_every: DEFAULT_EVAL_EVERY,
             eval_batches: DEFAULT_EVAL_BATCHES,
             sample_every: 0,
@@ -178,6 +203,7 @@ fn defaults(preset: &str, recipe: RecipeName, optim: &str) -> Result<RunConfig> 
             schedule,
             clip: Some(Clip::Norm(DEFAULT_GRAD_CLIP)),
             error_if_nonfinite: false,
+            on_nonfinite: OnNonFinite::Skip,
             batch,
             grad_accum: 1,
             seed: DEFAULT_SEED,
@@ -192,13 +218,32 @@ fn put<T: Clone>(place: &mut T, flag: &Option<T>) {
     }
 }
 
+/// Where weights come from, and the tokenizer that they bring along for texts.
+fn put_from(run: &mut RunOptions, args: &TrainArgs, source: Option<&Source>) {
+    if args.init_from.is_some() {
+        run.init_from = args.init_from.clone();
+    }
+    let data = args.data.as_ref().unwrap_or(&run.data);
+    let is_text = data == BUILTIN || token_files::find(Path::new(data)).is_none();
+    if run.tokenizer.is_none() && is_text {
+        run.tokenizer = source.and_then(Source::tokenizer).map(|file| file.display().to_string());
+    }
+}
+
 fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool) {
     let run = &mut config.run;
     put(&mut run.data, &args.data);
     if args.tokenizer.is_some() {
         run.tokenizer = args.tokenizer.clone();
     }
+    if args.device.is_some() && args.device != Some(run.device) {
+        // The adapter of another device says nothing.
+        run.adapter = None;
+    }
     put(&mut run.device, &args.device);
+    if args.adapter.is_some() {
+        run.adapter = args.adapter.clone();
+    }
     put(&mut run.eval_every, &args.eval_every);
     put(&mut run.eval_batches, &args.eval_batches);
     put(&mut run.sample_every, &args.sample_every);
@@ -214,7 +259,7 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
         run.sample_tokens = n;
     } else if !sample_tokens_given && matches!(config.train.model, ModelConfig::Gpt(_)) {
         // A token of the large model takes seconds on a CPU: only on request.
-        let quick = run.model != "gpt2-124m";
+        let quick = run.model != "gpt2-124m" && run.model != PRETRAINED;
         if run.sample_every > 0 || (run.data == BUILTIN && quick) {
             run.sample_tokens = DEFAULT_SAMPLE_TOKENS;
         }
@@ -224,13 +269,13 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
 fn apply_model(args: &TrainArgs, config: &mut RunConfig) -> CoreResult<()> {
     match &mut config.train.model {
         ModelConfig::Gpt(gpt) => {
-            put(&mut gpt.context, &args.seq_len);
+            put(&mut gpt.context, &args.step.seq_len);
             put(&mut gpt.vocab, &args.vocab);
             put(&mut gpt.dropout, &args.dropout.map(|p| p as f32));
         }
         ModelConfig::Mlp(_) => {
             let gpt_only = [
-                ("--seq-len", args.seq_len.is_some()),
+                ("--seq-len", args.step.seq_len.is_some()),
                 ("--dropout", args.dropout.is_some()),
                 ("--vocab", args.vocab.is_some()),
                 ("--tokenizer", config.run.tokenizer.is_some()),
@@ -252,8 +297,8 @@ fn apply_model(args: &TrainArgs, config: &mut RunConfig) -> CoreResult<()> {
 
 fn apply_train(args: &TrainArgs, config: &mut RunConfig, min_lr_given: bool, warmup_given: bool) -> CoreResult<()> {
     let train = &mut config.train;
-    put(&mut train.batch, &args.batch_size);
-    put(&mut train.grad_accum, &args.grad_accum);
+    put(&mut train.batch, &args.step.batch_size);
+    put(&mut train.grad_accum, &args.step.grad_accum);
     put(&mut train.seed, &args.seed);
     let schedule = &mut train.schedule;
     put(&mut schedule.steps, &args.steps);
@@ -300,6 +345,7 @@ fn apply_train(args: &TrainArgs, config: &mut RunConfig, min_lr_given: bool, war
         (None, None, None) => train.clip,
     };
     train.error_if_nonfinite |= args.error_if_nonfinite;
+    put(&mut train.on_nonfinite, &args.on_nonfinite);
     Ok(())
 }
 
@@ -397,32 +443,7 @@ fn check(args: &TrainArgs, config: &RunConfig) -> CoreResult<()> {
     if args.grad_clip == Some(0.0) && args.adaptive_clip.is_some() {
         return Err(Error::config("--adaptive-clip", "a positive --grad-clip as its first limit", "--grad-clip 0"));
     }
-    // Elements of the largest activation row and of the largest weight.
-    let (widest, weight) = match &train.model {
-        ModelConfig::Gpt(gpt) => {
-            if !(1..=MAX_SEQ_LEN).contains(&gpt.context) {
-                return Err(Error::config("--seq-len", format!("1 to {MAX_SEQ_LEN}"), gpt.context.to_string()));
-            }
-            if gpt.layers > MAX_LAYERS {
-                return Err(Error::config("train.model.layers", format!("1 to {MAX_LAYERS}"), gpt.layers.to_string()));
-            }
-            let width = (gpt.width as u128 * gpt.mlp_ratio.max(3) as u128).max(gpt.vocab as u128);
-            (gpt.context as u128 * width, gpt.width as u128 * width)
-        }
-        ModelConfig::Mlp(mlp) => {
-            let widest = mlp.hidden.iter().chain([&mlp.inputs, &mlp.classes]).map(|&n| n as u128).max().unwrap_or(1);
-            (widest, widest * widest)
-        }
-    };
-    train.validate()?;
-    if weight > MAX_ELEMENTS {
-        return Err(Error::config("train.model", format!("weights of at most {MAX_ELEMENTS} elements"), weight.to_string()));
-    }
-    if widest * train.batch as u128 * train.grad_accum as u128 > MAX_ELEMENTS {
-        let found = format!("{} rows of up to {widest} elements", train.batch * train.grad_accum);
-        return Err(Error::config("--batch-size", format!("tensors of at most {MAX_ELEMENTS} elements"), found));
-    }
-    Ok(())
+    check_sizes(train)
 }
 
 #[cfg(test)]
@@ -453,14 +474,14 @@ mod tests {
         let path = dir.path().join("config.toml");
         for recipe in RecipeName::ALL {
             let first = with(|a| {
-                a.recipe = Some(recipe);
+                a.step.recipe = Some(recipe);
                 a.grad_clip = Some(0.0);
                 a.steps = Some(7);
-                a.seq_len = Some(32);
+                a.step.seq_len = Some(32);
             })
             .unwrap();
             std::fs::write(&path, first.to_toml().unwrap()).unwrap();
-            assert_eq!(with(|a| a.config = Some(path.clone())).unwrap(), first, "{recipe}");
+            assert_eq!(with(|a| a.step.config = Some(path.clone())).unwrap(), first, "{recipe}");
         }
     }
 
@@ -470,8 +491,8 @@ mod tests {
         let path = dir.path().join("c.toml");
         std::fs::write(&path, "[train]\nbatch = 2\ngrad_accum = 3\n[train.schedule]\nsteps = 50\nlr = 1e-2\n").unwrap();
         let c = with(|a| {
-            a.config = Some(path);
-            a.set = vec!["train.grad_accum=4".into(), "train.schedule.steps=60".into()];
+            a.step.config = Some(path);
+            a.step.set = vec!["train.grad_accum=4".into(), "train.schedule.steps=60".into()];
             a.steps = Some(70);
         })
         .unwrap();
@@ -484,14 +505,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.toml");
         let first = with(|a| {
-            a.recipe = Some(RecipeName::Fp8Delayed);
+            a.step.recipe = Some(RecipeName::Fp8Delayed);
             a.amax_history = Some(16);
         });
         std::fs::write(&path, first.unwrap().to_toml().unwrap()).unwrap();
         let c = with(|a| {
-            a.config = Some(path);
-            a.recipe = Some(RecipeName::F16);
-            a.model = Some("gpt-mini".into());
+            a.step.config = Some(path);
+            a.step.recipe = Some(RecipeName::F16);
+            a.step.model = Some("gpt-mini".into());
             a.init_scale = Some(1024.0);
         })
         .unwrap();
@@ -509,9 +530,9 @@ mod tests {
         assert!(message(|a| a.margin = Some(1)).contains("--margin: expected the recipe fp8-delayed"));
         assert!(message(|a| a.mx_scale_rule = Some(MxArg::Floor)).contains("mxfp8"));
         assert!(message(|a| a.fp8_format = Some(FormatArg::E4m3)).contains("an fp8 recipe"));
-        assert!(message(|a| a.set = vec!["train.bacth=3".into()]).contains("bacth"));
-        assert!(message(|a| a.batch_size = Some(0)).contains("batch"));
-        assert!(message(|a| a.model = Some("gpt-huge".into())).contains("gpt-tiny"));
-        assert!(message(|a| a.set = vec!["train.model.width=16777216".into()]).contains("elements"));
+        assert!(message(|a| a.step.set = vec!["train.bacth=3".into()]).contains("bacth"));
+        assert!(message(|a| a.step.batch_size = Some(0)).contains("batch"));
+        assert!(message(|a| a.step.model = Some("gpt-huge".into())).contains("gpt-tiny"));
+        assert!(message(|a| a.step.set = vec!["train.model.width=16777216".into()]).contains("elements"));
     }
 }

@@ -1,9 +1,10 @@
 //! What the commands that look into steps share: the flags of `train` as the description of a run, for one recipe or for several at once.
 
-use super::{TrainArgs, resolve};
+use super::TrainArgs;
+use super::resolve::{self, Resolved};
 use crate::config::RunConfig;
-use crate::{data, device};
-use anyhow::{Result, bail};
+use crate::{data, device, init_from};
+use anyhow::{Context, Result, bail};
 use mantissa_core::backend::Backend;
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::precision::Recipe;
@@ -40,8 +41,9 @@ pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
 }
 
 /// The config of a run in recipe `name`, one of `all`. A flag that only some recipes take reaches those; one that none takes is refused.
-pub fn resolve_for(args: &TrainArgs, name: RecipeName, all: &[RecipeName]) -> Result<RunConfig> {
-    let mut own = TrainArgs { recipe: Some(name), ..args.clone() };
+pub fn resolve_for(args: &TrainArgs, name: RecipeName, all: &[RecipeName]) -> Result<Resolved> {
+    let mut own = args.clone();
+    own.step.recipe = Some(name);
     let left_to_others =
         |takes: fn(&Recipe) -> bool| !takes(&Recipe::new(name)) && all.iter().any(|other| takes(&Recipe::new(*other)));
     if left_to_others(|r| r.scaler.is_some()) {
@@ -57,45 +59,50 @@ pub fn resolve_for(args: &TrainArgs, name: RecipeName, all: &[RecipeName]) -> Re
     if left_to_others(|r| r.fp8.is_some()) {
         own.fp8_format = None;
     }
-    Ok(resolve::resolve(&own)?.config)
+    resolve::resolve(&own)
 }
 
-/// The data of a run, and the device.
+/// The data of a run, shared by its recipes and devices.
 #[derive(Debug)]
 pub struct Bench {
-    /// The device.
-    pub backend: Arc<dyn Backend>,
     data: Arc<Dataset>,
 }
 
 impl Bench {
-    /// Loads what `config` names; other recipes of the same run share it.
-    pub fn new(config: &RunConfig) -> Result<Bench> {
-        let loaded = data::load(config)?;
-        for note in &loaded.notes {
-            eprintln!("note: {note}");
+    /// Loads what the first of `runs` names; the others may differ in recipe and device only. Models too small for the data are enlarged, as by
+    /// `train`.
+    pub fn new(runs: &mut [Resolved]) -> Result<Bench> {
+        let first = runs.first().context("expected a run")?;
+        let loaded = data::load(&first.config)?;
+        let mut notes = loaded.notes.clone();
+        for run in runs.iter_mut() {
+            notes.extend(data::settle_vocab(&mut run.config, run.vocab_given, &loaded)?);
         }
-        Ok(Bench { backend: device::open(config.run.device).0, data: Arc::new(loaded.dataset) })
+        notes.dedup();
+        notes.iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(Bench { data: Arc::new(loaded.dataset) })
     }
 
-    /// A run over the data.
-    pub fn run(&self, config: &RunConfig) -> Result<Run> {
-        self.run_with(config, Session::new)
+    /// A run over the data, from its start.
+    pub fn run(&self, backend: Arc<dyn Backend>, config: &RunConfig) -> Result<Run> {
+        self.run_with(config, |train| Session::new(backend, train))
     }
 
     /// A run over the data that can measure the tensors that `globs` match.
-    pub fn measuring(&self, config: &RunConfig, globs: &[String]) -> Result<Run> {
-        self.run_with(config, |backend, train| Session::measuring(backend, train, globs))
+    pub fn measuring(&self, backend: Arc<dyn Backend>, config: &RunConfig, globs: &[String]) -> Result<Run> {
+        self.run_with(config, |train| Session::measuring(backend, train, globs))
     }
 
-    fn run_with(
-        &self,
-        config: &RunConfig,
-        session: impl FnOnce(Arc<dyn Backend>, TrainConfig) -> mantissa_core::Result<Session>,
-    ) -> Result<Run> {
-        let loader = Loader::new(self.data.clone(), &config.train)?;
+    fn run_with(&self, config: &RunConfig, session: impl FnOnce(TrainConfig) -> mantissa_core::Result<Session>) -> Result<Run> {
         device::check_memory(&config.train)?;
-        let session = session(self.backend.clone(), config.train.clone())?;
+        let session = session(config.train.clone())?;
+        init_from::fill(&session, config)?;
+        self.attach(session)
+    }
+
+    /// A session that goes on over the data.
+    pub fn attach(&self, session: Session) -> Result<Run> {
+        let loader = Loader::new(self.data.clone(), session.config())?;
         Ok(Run { session, loader, bytes: BatchBytes::default() })
     }
 }
@@ -135,10 +142,10 @@ mod tests {
     fn flags_reach_the_recipes_that_take_them() {
         let args = TrainArgs { init_scale: Some(1024.0), margin: Some(2), ..TrainArgs::default() };
         let all = [RecipeName::F32, RecipeName::F16, RecipeName::Fp8Delayed];
-        assert!(resolve_for(&args, RecipeName::F32, &all).unwrap().train.recipe.scaler.is_none());
-        let f16 = resolve_for(&args, RecipeName::F16, &all).unwrap().train.recipe;
+        assert!(resolve_for(&args, RecipeName::F32, &all).unwrap().config.train.recipe.scaler.is_none());
+        let f16 = resolve_for(&args, RecipeName::F16, &all).unwrap().config.train.recipe;
         assert_eq!(f16.scaler.map(|s| s.init_scale), Some(1024.0));
-        let fp8 = resolve_for(&args, RecipeName::Fp8Delayed, &all).unwrap().train.recipe;
+        let fp8 = resolve_for(&args, RecipeName::Fp8Delayed, &all).unwrap().config.train.recipe;
         assert!(matches!(fp8.fp8.map(|f| f.scaling), Some(Fp8Scaling::Delayed { margin: 2, .. })));
         let error = resolve_for(&args, RecipeName::F32, &[RecipeName::F32]).unwrap_err().to_string();
         assert!(error.contains("--init-scale"), "{error}");

@@ -3,17 +3,18 @@
 
 mod picture;
 
+use super::resolve::{self, Resolved};
 use super::several::Bench;
 use super::text::{print, print_json};
-use super::{ModelArgs, TrainArgs, resolve};
-use crate::events::TensorEvent;
+use super::{StepArgs, TrainArgs};
 use crate::run_folder::EVENTS;
 use crate::show::{percent, scientific};
-use crate::{Outcome, config::RunConfig};
+use crate::{Outcome, device};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mantissa_core::DType;
 use mantissa_core::precision::overrides::Pattern;
+use mantissa_core::telemetry::event::TensorEvent;
 use mantissa_core::telemetry::{Spoilt, TensorReport};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -31,7 +32,7 @@ const FORMATS: [DType; 4] = [DType::E4m3, DType::E5m2, DType::F16, DType::Bf16];
 #[derive(Clone, Debug, Args)]
 pub struct StatsArgs {
     /// Run folder that `train --stats-every` wrote; without one, a few steps of --model are run
-    #[arg(value_name = "RUN_DIR", conflicts_with_all = ["ModelArgs", "steps", "data"])]
+    #[arg(value_name = "RUN_DIR", conflicts_with_all = ["StepArgs", "steps", "data"])]
     pub run: Option<PathBuf>,
     /// Tensors to show, by glob: "gpt.h0.mlp.up" (all of a layer), "**.weight.grad". May be repeated [default: of a run all, of a model input, weight, output
     /// gradient and weight gradient of every linear layer]
@@ -54,7 +55,7 @@ pub struct StatsArgs {
     pub data: Option<String>,
     /// The model
     #[command(flatten)]
-    pub model: ModelArgs,
+    pub model: StepArgs,
 }
 
 /// What is shown.
@@ -158,8 +159,11 @@ fn of_run(run: &Path, step: Option<u64>) -> Result<Measured> {
 
 /// The tensors that the last of a few steps measures.
 fn of_model(args: &StatsArgs) -> Result<Measured> {
-    let config: RunConfig = resolve::resolve(&TrainArgs { data: args.data.clone(), ..args.model.as_train() })?.config;
-    let mut run = Bench::new(&config)?.measuring(&config, &args.tensor)?;
+    let mut runs = [resolve::resolve(&TrainArgs { data: args.data.clone(), ..args.model.as_train() })?];
+    let bench = Bench::new(&mut runs)?;
+    let [Resolved { config, .. }] = runs;
+    let mut run =
+        bench.measuring(device::open(config.run.device, config.run.adapter.as_deref())?.backend, &config, &args.tensor)?;
     let steps = args.steps.unwrap_or(DEFAULT_STEPS);
     for step in 1..=steps {
         let (session, batch) = run.next_batch();
@@ -227,6 +231,7 @@ fn table(out: &mut String, tensors: &[TensorReport]) {
 mod tests {
     use super::*;
     use mantissa_core::telemetry::Fp8Stats;
+    use mantissa_core::telemetry::event::Event;
 
     fn report(name: &str, underflow: f32, nonfinite: f32) -> TensorReport {
         let stats = Fp8Stats { amax: 1.0, scale: 448.0, underflow, saturated: 0.0, nonfinite };
@@ -250,7 +255,7 @@ mod tests {
         assert!(error(None).contains("--stats-every"), "{}", error(None));
         for step in [2, 4] {
             for name in ["a", "b"] {
-                text.push_str(&crate::events::tensor(step, &report(name, 0.0, 0.0)).unwrap());
+                text.push_str(&Event::Tensor(TensorEvent { step, tensor: report(name, 0.0, 0.0) }).to_line().unwrap());
                 text.push('\n');
             }
         }

@@ -4,8 +4,8 @@ use super::{finite, not_negative};
 use crate::config::DeviceChoice;
 use crate::sinks::LogKind;
 use clap::{Args, ValueEnum};
-use mantissa_core::precision::Override;
 use mantissa_core::precision::recipe::RecipeName;
+use mantissa_core::precision::{OnNonFinite, Override};
 use std::path::PathBuf;
 
 /// Shape of the learning rate after warm-up.
@@ -55,20 +55,9 @@ pub enum MxArg {
     Floor,
 }
 
-/// Flags of `train`.
+/// Flags that name a training step: those that decide what is recorded.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Run")]
-pub struct TrainArgs {
-    /// UTF-8 text file, or a folder of them; a nanoGPT token file (.bin), or a folder with train.bin and val.bin; for mlp an IDX image file with its label file beside it, gzipped or not;
-    /// `builtin` for this repository's own sources (mlp: drawn digits) [default: builtin]
-    #[arg(long, value_name = "PATH")]
-    pub data: Option<String>,
-    /// Hugging Face tokenizer.json that turns the text into tokens (gpt) [default: a token is a byte]
-    #[arg(long, value_name = "FILE")]
-    pub tokenizer: Option<String>,
-    /// Token values of the model (gpt) [default: the preset's, 256 for gpt-tiny; more if the data needs more]
-    #[arg(long, value_name = "N")]
-    pub vocab: Option<usize>,
+pub struct StepArgs {
     /// Preset: gpt-tiny, gpt-mini, gpt2-124m or mlp [default: gpt-tiny]
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
@@ -79,12 +68,6 @@ pub struct TrainArgs {
     /// May be repeated
     #[arg(long = "override", value_name = "SCOPE=DTYPE")]
     pub overrides: Vec<Override>,
-    /// Device [default: auto]
-    #[arg(long)]
-    pub device: Option<DeviceChoice>,
-    /// Optimizer steps [default: 1000]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    pub steps: Option<u64>,
     /// Sequences or images per micro-step [default: the preset's, 16 for gpt-tiny]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
@@ -94,6 +77,51 @@ pub struct TrainArgs {
     /// Micro-steps per step [default: 1]
     #[arg(long, value_name = "N")]
     pub grad_accum: Option<usize>,
+    /// Read settings from a TOML file, such as the config.toml of a run; flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one entry of the config, such as train.schedule.lr=3e-4; `key=` removes it. May be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl StepArgs {
+    /// As flags of `train`.
+    pub fn as_train(&self) -> TrainArgs {
+        TrainArgs { step: self.clone(), ..TrainArgs::default() }
+    }
+}
+
+/// Flags of `train`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Run")]
+pub struct TrainArgs {
+    /// What is trained.
+    #[command(flatten)]
+    pub step: StepArgs,
+    /// UTF-8 text file, or a folder of them; a nanoGPT token file (.bin), or a folder with train.bin and val.bin; for mlp an IDX image file with its label file beside it, gzipped or not;
+    /// `builtin` for this repository's own sources (mlp: drawn digits) [default: builtin]
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<String>,
+    /// Hugging Face tokenizer.json that turns the text into tokens (gpt) [default: a token is a byte]
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<String>,
+    /// Token values of the model (gpt) [default: the preset's, 256 for gpt-tiny; more if the data needs more]
+    #[arg(long, value_name = "N")]
+    pub vocab: Option<usize>,
+    /// Start from the weights of a Hugging Face GPT-2 folder, a run or a checkpoint. The model is theirs unless --model is given; a shorter
+    /// --seq-len is cut from their positions; text is read with their tokenizer.json, if they have one
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    pub init_from: Option<String>,
+    /// Device [default: auto]
+    #[arg(long)]
+    pub device: Option<DeviceChoice>,
+    /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
+    /// Optimizer steps [default: 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub steps: Option<u64>,
     /// Seed of weights, batches, dropout and samples [default: 1337]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=i64::MAX as u64))]
     pub seed: Option<u64>,
@@ -141,12 +169,6 @@ pub struct TrainArgs {
     /// Print errors and the final result only
     #[arg(long)]
     pub quiet: bool,
-    /// Read settings from a TOML file, such as the config.toml of a run; flags win over it
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Set one entry of the config, such as train.schedule.lr=3e-4; `key=` removes it. May be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
     /// Print the resolved config as TOML and stop
     #[arg(long)]
     pub print_config: bool,
@@ -154,7 +176,7 @@ pub struct TrainArgs {
     /// Optimizer [default: adamw]
     #[arg(long, help_heading = "Optimizer")]
     pub optim: Option<OptimArg>,
-    /// Peak learning rate [default: 1e-3; gpt2-124m 6e-4; sgd 0.05]
+    /// Peak learning rate [default: 1e-3; gpt2-124m 6e-4; --init-from 3e-5; sgd 0.05]
     #[arg(long, value_name = "X", value_parser = not_negative, help_heading = "Optimizer")]
     pub lr: Option<f64>,
     /// Learning rate at the last step [default: a tenth of --lr]
@@ -187,6 +209,10 @@ pub struct TrainArgs {
     /// Stop with an error when the norm of the gradients is not finite
     #[arg(long, help_heading = "Optimizer")]
     pub error_if_nonfinite: bool,
+    /// A step whose loss or gradients are not finite: skip it; stop there, saved and explained (exit code 4); or ignore it and apply it, as
+    /// PyTorch does without a scaler. A loss scaler always skips while a lower scale may help [default: skip]
+    #[arg(long, value_name = "POLICY", help_heading = "Optimizer")]
+    pub on_nonfinite: Option<OnNonFinite>,
 
     /// First loss scale [default: 65536] (f16)
     #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]

@@ -2,11 +2,11 @@
 //! reaches the file, so that a table can be read while the run goes on. An absent number is an empty field.
 
 use super::{Scalar, eval_scalars, step_scalars, tensor_scalars};
-use crate::events::Timing;
 use crate::run_folder::write_whole;
 use anyhow::{Context, Result, bail};
 use csv::{ReaderBuilder, StringRecord, Writer};
 use mantissa_core::DType;
+use mantissa_core::telemetry::event::Timing;
 use mantissa_core::telemetry::{Fp8Stats, StepReport, TensorReport};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};

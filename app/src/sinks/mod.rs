@@ -5,9 +5,9 @@
 pub mod csv;
 pub mod tensorboard;
 
-use crate::events::Timing;
 use anyhow::Result;
 use csv::Tables;
+use mantissa_core::telemetry::event::Timing;
 use mantissa_core::telemetry::{StepReport, TensorReport};
 use serde::{Deserialize, Serialize};
 use std::path::Path;

@@ -3,8 +3,12 @@
 mod cast;
 mod crash;
 mod data;
+mod doctor;
 mod dump;
+mod gui;
+mod init_from;
 mod looking;
+mod nonfinite;
 mod precision;
 mod refusals;
 mod resume;

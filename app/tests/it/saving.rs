@@ -21,6 +21,28 @@ fn sample_writes_text_from_the_last_run() {
     good(output(dir.path(), &run));
 }
 
+#[test]
+fn several_samples_differ_and_come_back_by_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    good(train(dir.path(), &["--steps", "2", "--out", "r"]));
+    std::fs::write(dir.path().join("prompt.txt"), "fn main").unwrap();
+    let sample = |args: &[&str]| {
+        stdout(&good(output(
+            dir.path(),
+            &[&["sample", "--run", "r", "--tokens", "12", "--prompt-file", "prompt.txt"], args].concat(),
+        )))
+    };
+    let both = sample(&["--samples", "2", "--top-p", "0.9", "--top-k", "40"]);
+    let texts: Vec<&str> = both.split("\n---------------\n").collect();
+    assert!(texts.len() == 3 && texts[2].is_empty() && texts[0] != texts[1], "{both:?}");
+    assert!(texts[..2].iter().all(|t| t.starts_with("fn main")), "{both:?}");
+    assert_eq!(sample(&["--seed", "1338", "--top-p", "0.9", "--top-k", "40"]).trim_end_matches('\n'), texts[1]);
+    for bad in [["--top-p", "0"], ["--top-p", "1.5"], ["--prompt", "x"]] {
+        let o = output(dir.path(), &[&["sample", "--run", "r", "--prompt-file", "prompt.txt"], &bad[..]].concat());
+        assert_eq!(o.status.code(), Some(2), "{bad:?}");
+    }
+}
+
 fn start(dir: &Path, args: &[&str]) -> Child {
     mantissa(dir, &[&["train"], &TINY[..], args].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts")
 }

@@ -13,7 +13,7 @@ const VECTOR: usize = 16;
 /// Rows and columns of y that an invocation of `tile` and of `edge` owns, and invocations of a workgroup along each.
 const TILE: [usize; 2] = [8, 16];
 const EDGE: [usize; 2] = [4, 4];
-const LANES: [usize; 2] = [8, 8];
+const LANES: [usize; 2] = [2, 8];
 
 /// Rows and columns of y that a workgroup of `shared_tile` owns.
 const SHARED_TILE: [usize; 2] = [64, 64];

@@ -1,13 +1,22 @@
 //! From an instruction to kernel launches: which kernel with which constants, arguments and grid. Pure functions of the instruction and its
 //! operands; nothing here talks to a device.
 
+mod attention;
+mod axes;
 mod cast_list;
 mod conv2d;
+mod index;
+mod layout;
 mod loss;
+mod map;
 mod matmul;
 mod norm;
+mod pool;
+mod quantize;
 mod reduce;
 mod rows;
+mod softmax;
+mod tensor_stats;
 mod update;
 
 pub(crate) use cast_list::cast_list;
@@ -89,6 +98,11 @@ impl<'a> Frame<'a> {
     /// Where the memory of input `i` lies.
     pub(crate) fn x_place(&self, i: usize) -> Place {
         self.operands.places[self.operands.inputs[i].0]
+    }
+
+    /// Where the memory of output `i` lies.
+    pub(crate) fn y_place(&self, i: usize) -> Place {
+        self.operands.places[self.operands.outputs[i].0]
     }
 
     /// Recorded input types, lists member by member.
@@ -237,37 +251,37 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::Conv2dWgrad(o) => conv2d::wgrad(o, &mut f)?,
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
+        Op::Map(m) => map::map(m, &mut f)?,
+        Op::Permute(order) => layout::permute(order, &mut f)?,
+        Op::Concat(axis) => layout::concat(*axis, &mut f)?,
+        Op::Slice(s) => layout::slice(s, false, &mut f)?,
+        Op::SliceBackward(s) => layout::slice(s, true, &mut f)?,
+        Op::Embedding => index::embedding(&mut f)?,
+        Op::EmbeddingBackward(_) => index::embedding_backward(&mut f)?,
+        Op::Gather => index::gather(&mut f)?,
+        Op::GatherBackward(_) => index::gather_backward(&mut f)?,
+        Op::TopK(k) => index::top_k(*k, &mut f)?,
         Op::Norm(o) => norm::forward(o, &mut f)?,
         Op::NormBackward(o) => norm::backward(o, &mut f)?,
         Op::Reduce(o) => reduce::reduce(o, &mut f)?,
+        Op::UnscaleCheck(_) => update::unscale_check(&mut f)?,
+        Op::UpdateLossScale(u) => update::update_loss_scale(u, &mut f)?,
+        Op::Quantize(q) => quantize::quantize(q, &mut f)?,
+        Op::QuantizeMx(q) => quantize::quantize_mx(q, &mut f)?,
+        Op::TensorStats(s) => tensor_stats::tensor_stats(s, &mut f)?,
+        Op::UpdateFp8Scales(u) => quantize::update_fp8_scales(u, &mut f)?,
+        Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
         Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
         Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
         Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
         Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
-        Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
         Op::Optimizer(o) => update::optimizer(o, &mut f)?,
-        Op::Map(_)
-        | Op::Attention(_)
-        | Op::AttentionBackward(_)
-        | Op::Softmax(_)
-        | Op::SoftmaxBackward(_)
-        | Op::Embedding
-        | Op::EmbeddingBackward(_)
-        | Op::Permute(_)
-        | Op::Concat(_)
-        | Op::Slice(_)
-        | Op::SliceBackward(_)
-        | Op::Gather
-        | Op::GatherBackward(_)
-        | Op::TopK(_)
-        | Op::Pool2d(_)
-        | Op::Pool2dBackward(_)
-        | Op::Quantize(_)
-        | Op::QuantizeMx(_)
-        | Op::UnscaleCheck(_)
-        | Op::UpdateLossScale(_)
-        | Op::UpdateFp8Scales(_)
-        | Op::TensorStats(_) => return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet")),
+        Op::Attention(o) => attention::forward(o, &mut f)?,
+        Op::AttentionBackward(o) => attention::backward(o, &mut f)?,
+        Op::Softmax(o) => softmax::forward(o, &mut f)?,
+        Op::SoftmaxBackward(o) => softmax::backward(o, &mut f)?,
+        Op::Pool2d(o) => pool::forward(o, &mut f)?,
+        Op::Pool2dBackward(o) => pool::backward(o, &mut f)?,
     }
     Ok((f.launches, f.scratch))
 }

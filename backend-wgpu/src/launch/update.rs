@@ -2,9 +2,10 @@
 
 use super::{Arg, Frame, kernel};
 use mantissa_core::cpu::clip::AdaptiveClip;
+use mantissa_core::cpu::loss_scale::Factor;
 use mantissa_core::error::Result;
 use mantissa_core::op::Real;
-use mantissa_core::op::update::{ClipCoef, NormType, Optimizer, Record, RecordMode, Rule};
+use mantissa_core::op::update::{ClipCoef, NormType, Optimizer, Record, RecordMode, Rule, UpdateLossScale};
 use mantissa_core::program::memory::align;
 
 const WORD: usize = size_of::<u32>();
@@ -27,6 +28,51 @@ pub(super) fn record(r: &Record, f: &mut Frame<'_>) -> Result<()> {
     let add = u32::from(r.mode == RecordMode::Add);
     let launch = kernel("record", "record").set("ADD", add).uniform("slot", r.slot).bind("x", f.x(0)).bind("y", f.y(0));
     f.push(launch.done()?);
+    Ok(())
+}
+
+/// The reciprocal and a cleared flag, then the list.
+pub(super) fn unscale_check(f: &mut Frame<'_>) -> Result<()> {
+    let vectors = vectors(f, 1);
+    let inv_scale = f.scratch(WORD);
+    let launch = |entry| {
+        let k = kernel("unscale", entry).uniform("vectors", vectors);
+        k.bind("inv_scale", inv_scale).bind("found_inf", f.y(0))
+    };
+    let launches =
+        [launch("prepare").bind("loss_scale", f.x(0)).done()?, launch("unscale").bind("grads", f.y(1)).items(vectors).done()?];
+    launches.into_iter().for_each(|l| f.push(l));
+    Ok(())
+}
+
+/// The flags of more optimizers than a launch sees, then the update.
+pub(super) fn update_loss_scale(u: &UpdateLossScale, f: &mut Frame<'_>) -> Result<()> {
+    const FLAGS: [&str; 4] = ["found_inf0", "found_inf1", "found_inf2", "found_inf3"];
+    const STATES: usize = 3;
+    let joined = f.scratch(WORD);
+    let (growth, backoff) = (Factor::from(u.growth_factor.0), Factor::from(u.backoff_factor.0));
+    let flags: Vec<Arg> = (STATES..f.inputs()).map(|i| f.x(i)).collect();
+    let parts: Vec<&[Arg]> = flags.chunks(FLAGS.len()).collect();
+    for (i, part) in parts.iter().enumerate() {
+        let last = i + 1 == parts.len();
+        let mut launch = kernel("loss_scale", if last { "update_loss_scale" } else { "join" })
+            .set("JOINED", u32::from(i > 0))
+            .uniform("growth_hi", growth.hi as usize)
+            .uniform("growth_lo", growth.lo as usize)
+            .uniform("backoff_hi", backoff.hi as usize)
+            .uniform("backoff_lo", backoff.lo as usize)
+            .uniform("growth_interval", u.growth_interval as usize)
+            .uniform_f32("min_scale", u.min_scale.f32())
+            .uniform("hysteresis", u.hysteresis as usize)
+            .bind("joined", joined);
+        for (k, name) in FLAGS.into_iter().enumerate() {
+            launch = launch.bind(name, part.get(k).copied().unwrap_or(Arg::Absent));
+        }
+        if last {
+            launch = launch.bind("loss_scale", f.y(0)).bind("growth_tracker", f.y(1)).bind("hysteresis_tracker", f.y(2));
+        }
+        f.push(launch.done()?);
+    }
     Ok(())
 }
 
@@ -85,6 +131,8 @@ pub(super) fn clip_value(limit: Real, f: &mut Frame<'_>) -> Result<()> {
 
 /// Coefficients of the step, then one pass over all lists.
 pub(super) fn optimizer(o: &Optimizer, f: &mut Frame<'_>) -> Result<()> {
+    // Vectors that an invocation of the kernel updates.
+    const VECTORS_EACH: usize = 4;
     let scalars = o.scalars();
     let moment = |k: usize| if k < o.rule.moments() { f.x(scalars + 2 + k) } else { Arg::Absent };
     let moments = [moment(0), moment(1)];
@@ -122,7 +170,7 @@ pub(super) fn optimizer(o: &Optimizer, f: &mut Frame<'_>) -> Result<()> {
     f.push(prepare.table("powers", powers(&o.rule)).bind("counter", f.y(0)).done()?);
     let step_all = launch("step_all").bind("param", f.x(scalars)).bind("grad", f.x(scalars + 1));
     let step_all = step_all.bind("moment1", moments[0]).bind("moment2", moments[1]).table("decays", decays);
-    f.push(step_all.items(vectors).done()?);
+    f.push(step_all.items(vectors / VECTORS_EACH).done()?);
     Ok(())
 }
 

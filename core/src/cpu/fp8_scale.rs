@@ -76,8 +76,12 @@ pub fn update_fp8_scales(
 /// `(fp8_max * 2^-margin) / amax` for a finite amax above 0: at most `f32::MAX`, and at least the smallest normal f32, so that
 /// `1 / scale` is finite on every backend (reached only with a margin of 8 or more).
 pub(super) fn scale_from_amax(amax: f32, fp8_max: f32, margin: i32) -> f32 {
-    let power = f32::from_bits(((127 - margin.clamp(-100, 100)) as u32) << 23);
-    (fp8_max * power / amax).clamp(f32::MIN_POSITIVE, f32::MAX)
+    (range(fp8_max, margin) / amax).clamp(f32::MIN_POSITIVE, f32::MAX)
+}
+
+/// `fp8_max * 2^-margin`, the margin held between -100 and 100.
+pub fn range(fp8_max: f32, margin: i32) -> f32 {
+    fp8_max * f32::from_bits(((127 - margin.clamp(-100, 100)) as u32) << 23)
 }
 
 /// Carries histories `old: [old_len, n]` over to `new: [new_len, n]`: the first rows, or all of them and zeros after.

@@ -52,7 +52,7 @@ pub enum MapInput<'a> {
 /// have that shape, rounding once under its dtype's own overflow rule. `expr` is valid for `inputs.len()` inputs and
 /// `work` has at least [`map_work_len`] elements.
 pub fn map(expr: &MapExpr, inputs: &[MapInput<'_>], shape: &[usize], outputs: &mut [ViewMut<'_>], work: &mut [f32]) {
-    let len = shape.iter().product();
+    let len: usize = shape.iter().product();
     if len == 0 {
         return;
     }

@@ -77,23 +77,24 @@ pub fn scale_byte(amax: f32, dtype: DType, rule: MxRule) -> u8 {
 ///
 /// `Ceil`: below `max * 2^-126` the product would be subnormal; there the byte is 0 or 1, decided by comparing `amax` with
 /// the largest value whose product rounds to `2^-127`.
-#[derive(Clone, Copy)]
-struct Scaler {
+#[derive(Clone, Copy, Debug)]
+pub struct Scaler {
     rule: MxRule,
     /// Exponent of the largest value.
-    emax: i32,
+    pub emax: i32,
     /// `f32(1 / max)`
-    inv_max: f32,
+    pub inv_max: f32,
     /// Bits of `max * 2^-126`.
-    normal_from: u32,
+    pub normal_from: u32,
     /// Bits of the largest amax with byte 0.
-    zero_up_to: u32,
+    pub zero_up_to: u32,
     /// Bits of max.
-    max: u32,
+    pub max: u32,
 }
 
 impl Scaler {
-    fn new(dtype: DType, rule: MxRule) -> Scaler {
+    /// The constants of `rule` for elements of `dtype`.
+    pub fn new(dtype: DType, rule: MxRule) -> Scaler {
         let max = dtype.max_f32();
         let normal_from = max * f32::MIN_POSITIVE;
         // The product's last place at 2^-127 is 2^-149, 2^-22 of it. An ulp of amax there, whose significand starts with 1.75

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Sums of the second pass: of `x`, `|x|`, `x^2`, signal, noise.
 const SUMS: usize = 5;
+/// Independent histograms: neighbours often fall into one bucket, and would wait for each other.
+const HISTOGRAMS: usize = 4;
 /// Independent accumulators of a sum.
 const LANES: usize = 16;
 
@@ -35,37 +37,52 @@ pub fn tensor_stats(x: View<'_>, format: DType, scale: f32, row: &mut [u32], wor
 }
 
 /// Bits at which a rounded magnitude changes its kind.
-#[derive(Clone, Copy)]
-struct Edges {
+#[derive(Clone, Copy, Debug)]
+pub struct Edges {
     /// Rounds to zero up to here.
-    zero: u32,
+    pub zero: u32,
     /// Rounds to a subnormal below this.
-    normal: u32,
+    pub normal: u32,
     /// The largest value.
-    max: u32,
+    pub max: u32,
+}
+
+impl Edges {
+    /// Those of `format`.
+    pub fn new(format: DType) -> Edges {
+        Edges { zero: underflow_bits(format), normal: subnormal_end_bits(format), max: format.max_f32().to_bits() }
+    }
 }
 
 /// The histogram and the counts, and the amax.
 fn counts(x: View<'_>, format: DType, scale: f32, row: &mut [u32]) -> f32 {
     const COUNTS: usize = Word::Len as usize;
-    let edges = Edges { zero: underflow_bits(format), normal: subnormal_end_bits(format), max: format.max_f32().to_bits() };
+    let edges = Edges::new(format);
     let total: [AtomicU32; COUNTS] = std::array::from_fn(|_| AtomicU32::new(0));
     let top = AtomicU32::new(0);
     for_each_piece(x, &|x: View<'_>| {
-        let mut own = [0; COUNTS];
+        let (mut own, mut histograms) = ([0; COUNTS], [[0u32; BUCKETS]; HISTOGRAMS]);
         let mut own_top = 0;
         let mut scratch = [0.0; BLOCK];
         for range in blocks(x.len()) {
             let x = x.load(range, &mut scratch);
-            for v in x {
-                own[(v.to_bits() >> 23) as usize & (BUCKETS - 1)] += 1;
+            let bucket = |v: f32| (v.to_bits() >> 23) as usize & (BUCKETS - 1);
+            let (whole, tail) = x.as_chunks::<HISTOGRAMS>();
+            for x in whole {
+                for (histogram, v) in histograms.iter_mut().zip(x) {
+                    histogram[bucket(*v)] += 1;
+                }
             }
+            tail.iter().for_each(|v| histograms[0][bucket(*v)] += 1);
             let (kinds, top) = simd::vectorize(
                 #[inline(always)]
                 move || kinds(x, scale, edges),
             );
             own[BUCKETS..].iter_mut().zip(kinds).for_each(|(n, k)| *n += k);
             own_top = own_top.max(top);
+        }
+        for (b, n) in own[..BUCKETS].iter_mut().enumerate() {
+            *n = histograms.iter().map(|h| h[b]).sum();
         }
         total.iter().zip(own).filter(|(_, n)| *n != 0).for_each(|(t, n)| _ = t.fetch_add(n, Ordering::Relaxed));
         top.fetch_max(own_top, Ordering::Relaxed);

@@ -125,8 +125,8 @@ mod tests {
     use crate::data::{Images, Tokens, glyphs};
     use crate::optim::OptimConfig;
     use crate::optim::schedule::{Decay, Schedule};
-    use crate::precision::Recipe;
     use crate::precision::recipe::RecipeName;
+    use crate::precision::{OnNonFinite, Recipe};
 
     fn config(model: &str, batch: usize, grad_accum: usize) -> TrainConfig {
         TrainConfig {
@@ -136,6 +136,7 @@ mod tests {
             schedule: Schedule { lr: 1e-3, min_lr: 0.0, warmup: 0, steps: 10, decay: Decay::Constant },
             clip: None,
             error_if_nonfinite: false,
+            on_nonfinite: OnNonFinite::Skip,
             batch,
             grad_accum,
             seed: 5,

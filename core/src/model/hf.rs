@@ -15,6 +15,8 @@ pub const PREFIX: &str = "transformer.";
 pub const HEAD: &str = "lm_head.weight";
 /// The token embedding.
 pub const EMBEDDING: &str = "transformer.wte.weight";
+/// The position table, a row for each place of the context.
+pub const POSITIONS: &str = "transformer.wpe.weight";
 /// `model_type` in `config.json`.
 const MODEL_TYPE: &str = "gpt2";
 /// Class in `architectures`.
@@ -251,8 +253,8 @@ mod tests {
     use crate::model::ModelConfig;
     use crate::optim::OptimConfig;
     use crate::optim::schedule::{Decay, Schedule};
-    use crate::precision::Recipe;
     use crate::precision::recipe::RecipeName;
+    use crate::precision::{OnNonFinite, Recipe};
     use crate::program::Kind;
     use crate::train::{TrainConfig, record};
     use std::collections::BTreeMap;
@@ -272,6 +274,7 @@ mod tests {
                 schedule: Schedule { lr: 0.1, min_lr: 0.1, warmup: 0, steps: 1, decay: Decay::Constant },
                 clip: None,
                 error_if_nonfinite: false,
+                on_nonfinite: OnNonFinite::Skip,
                 batch: 1,
                 grad_accum: 1,
                 seed: 1,

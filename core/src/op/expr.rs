@@ -165,7 +165,8 @@ impl Ex {
         self.last()
     }
 
-    fn finish(self) -> MapExpr {
+    /// The finished expression, with this value as its output.
+    pub fn finish(self) -> MapExpr {
         let root = self.last();
         MapExpr { nodes: self.0, outputs: vec![root] }
     }

@@ -1,6 +1,6 @@
 //! `Map`: an elementwise expression over broadcast inputs. One instruction is one pass over memory.
 //!
-//! An expression is a list of nodes in evaluation order; a node refers to earlier nodes by index. All arithmetic is f32.
+//! Expressions are written with [`Ex`](super::expr::Ex). An expression is a list of nodes in evaluation order; a node refers to earlier nodes by index. All arithmetic is f32.
 //! Where the recorded program stored an intermediate in a narrower dtype, a `Round` node stands for that storage, so fusing
 //! instructions never changes a bit. CPU twin: `cpu/map.rs`. `display` prints expressions, `rewrite` fuses and simplifies them.
 
@@ -301,53 +301,6 @@ impl Node {
 }
 
 impl MapExpr {
-    /// `i0`: a copy, and a cast where the output's dtype is another.
-    pub fn identity() -> MapExpr {
-        MapExpr { nodes: vec![Node::Input(0)], outputs: vec![0] }
-    }
-
-    /// A constant everywhere.
-    pub fn constant(value: f32) -> MapExpr {
-        MapExpr { nodes: vec![Node::Const(value.to_bits())], outputs: vec![0] }
-    }
-
-    /// `f(i0)`.
-    pub fn unary(f: UnaryFn) -> MapExpr {
-        MapExpr { nodes: vec![Node::Input(0), Node::Unary(f, 0)], outputs: vec![1] }
-    }
-
-    /// `f(i0, i1)`.
-    pub fn binary(f: BinaryFn) -> MapExpr {
-        MapExpr { nodes: vec![Node::Input(0), Node::Input(1), Node::Binary(f, 0, 1)], outputs: vec![2] }
-    }
-
-    /// `f(i0, value)`.
-    pub fn binary_const(f: BinaryFn, value: f32) -> MapExpr {
-        MapExpr { nodes: vec![Node::Input(0), Node::Const(value.to_bits()), Node::Binary(f, 0, 1)], outputs: vec![2] }
-    }
-
-    /// `i0 != 0 ? i1 : i2`.
-    pub fn select() -> MapExpr {
-        let nodes = vec![Node::Input(0), Node::Input(1), Node::Input(2), Node::Select([0, 1, 2])];
-        MapExpr { nodes, outputs: vec![3] }
-    }
-
-    /// Inverted dropout of `i0` with probability `p` in `[0, 1)`; `i1` is `[seed, step]`. Errs on another `p`.
-    pub fn dropout(p: f32, stream: u32) -> Result<MapExpr> {
-        if !(0.0..1.0).contains(&p) {
-            return Err(Error::config("dropout probability", "0 <= p < 1", format!("{p}")));
-        }
-        let threshold = (f64::from(p) * f64::from(u32::MAX) + f64::from(p)) as u32;
-        let scale = (1.0 / (1.0 - p)).to_bits();
-        let nodes = vec![Node::Input(0), Node::Dropout { x: 0, rng: 1, stream, threshold, scale }];
-        Ok(MapExpr { nodes, outputs: vec![1] })
-    }
-
-    /// Uniform values in `[0, 1)`; `i0` is `[seed, step]`.
-    pub fn uniform(stream: u32) -> MapExpr {
-        MapExpr { nodes: vec![Node::Uniform { rng: 0, stream }], outputs: vec![0] }
-    }
-
     /// Adds `node` unless the expression holds the same one already; its index either way. For building expressions by
     /// hand; [`MapExpr::validate`] finds one that has grown beyond [`MAX_NODES`].
     pub fn push(&mut self, node: Node) -> NodeId {

@@ -2,6 +2,12 @@
 //!
 //! Datasheets since Ampere quote rates with 2:4 sparsity; those are halved here and say so. A rate a GPU does not have is absent, and
 //! [`Device::resolve`] says what its work falls back to. Bandwidth and memory are decimal, as printed.
+//!
+//! How the figures were checked: each against one to three independent transcriptions of the document named beside it, and the rates of H100 against units times clock
+//! (528 tensor cores of 1024 FLOP a cycle at 1.83 GHz are 989 TFLOP/s). GeForce cards run f16 and fp8 with f32 accumulation at half of the rate that is advertised,
+//! which the second edition of the Ada whitepaper states. B200 is sold in more than one power and memory configuration: the table has the HGX board of 180 GB and 7.7 TB/s,
+//! other documents list 80 TFLOP/s f32 and 8 TB/s for boards of 192 GB. One entry is an assumption, since no document
+//! gives it a rate of its own: mxfp8 on B200.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -119,7 +125,7 @@ impl Architecture {
     }
 
     /// fp8 products take both operands with the contraction axis last only, so that other layouts need transposed copies. Source: cuBLAS
-    /// documentation, `cublasLtMatmul`, fp8 kernels of compute capability 8.9 and 9.0.
+    /// documentation, `cublasLtMatmul`, fp8 kernels of compute capability 8.9 and 9.0; Transformer Engine `cublaslt_gemm.cu` for Blackwell.
     pub const fn fp8_needs_transposes(self) -> bool {
         match self {
             Architecture::Ada | Architecture::Hopper => true,
@@ -153,6 +159,7 @@ const H200: &str = "NVIDIA H200 Tensor Core GPU datasheet, SXM";
 const H200_SPARSE: &str = "NVIDIA H200 Tensor Core GPU datasheet, SXM, half of the rate with sparsity";
 const B200: &str = "NVIDIA Blackwell HGX B200 datasheet, per GPU";
 const B200_SPARSE: &str = "NVIDIA Blackwell HGX B200 datasheet, per GPU, half of the rate with sparsity";
+const B200_MX: &str = "assumed: the fp8 rate of the NVIDIA Blackwell HGX B200 datasheet, half of the rate with sparsity";
 
 /// All GPUs, oldest first.
 #[rustfmt::skip]
@@ -177,7 +184,7 @@ pub const DEVICES: [Device; 7] = [
         peak_tflops: [dense(67.0, H200), half_of(989.0, H200_SPARSE), half_of(1979.0, H200_SPARSE), half_of(1979.0, H200_SPARSE), half_of(3958.0, H200_SPARSE), None],
         bandwidth_gb_s: figure(4800.0, H200),  memory_gb: figure(141.0, H200) },
     Device { name: "b200", title: "B200 180GB (HGX)", architecture: Architecture::Blackwell,
-        peak_tflops: [dense(75.0, B200), half_of(2200.0, B200_SPARSE), half_of(4500.0, B200_SPARSE), half_of(4500.0, B200_SPARSE), half_of(9000.0, B200_SPARSE), half_of(9000.0, B200_SPARSE)],
+        peak_tflops: [dense(75.0, B200), half_of(2200.0, B200_SPARSE), half_of(4500.0, B200_SPARSE), half_of(4500.0, B200_SPARSE), half_of(9000.0, B200_SPARSE), half_of(9000.0, B200_MX)],
         bandwidth_gb_s: figure(7700.0, B200),  memory_gb: figure(180.0, B200) },
 ];
 

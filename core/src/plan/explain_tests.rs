@@ -4,6 +4,7 @@ use super::*;
 use crate::model::ModelConfig;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::{Decay, Schedule};
+use crate::precision::OnNonFinite;
 use crate::precision::recipe::{Recipe, RecipeName};
 
 pub(in crate::plan) fn config(preset: &str, recipe: RecipeName) -> TrainConfig {
@@ -15,6 +16,7 @@ pub(in crate::plan) fn config(preset: &str, recipe: RecipeName) -> TrainConfig {
         schedule: Schedule { lr: 1e-3, min_lr: 1e-4, warmup: 0, steps: 10, decay: Decay::Constant },
         clip: Some(crate::precision::clip::Clip::Norm(1.0)),
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Skip,
         batch,
         grad_accum: 1,
         seed: 1,

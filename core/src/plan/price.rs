@@ -1,8 +1,8 @@
 //! The modelled time of one instruction on one GPU:
 //! `max(FLOPs / (peak * efficiency), bytes / (bandwidth * efficiency)) + launch`.
 //!
-//! The efficiencies of [`EFFICIENCY`] are round numbers for large operands; small ones are slower than modelled but for the launch, since a
-//! product with few tiles leaves most of a GPU idle. Communication, the host and the data loader are not modelled.
+//! The efficiencies of [`EFFICIENCY`] and the launch time are assumptions: round numbers for large operands, not measured by this project. Small operands are slower
+//! than modelled but for the launch, since a product with few tiles leaves most of a GPU idle. Communication, the host and the data loader are not modelled.
 
 use super::device::{Architecture, Device, Rate};
 use crate::dtype::DType;
@@ -12,7 +12,7 @@ use crate::op::{Family, Op};
 use crate::program::{Instr, Program};
 use serde::Serialize;
 
-/// Seconds that one instruction adds on its own when the step is replayed as a CUDA graph.
+/// Seconds that one instruction is assumed to add on its own when the step is replayed as a CUDA graph.
 pub const LAUNCH_SECS: f64 = 2e-6;
 
 impl Family {
@@ -40,7 +40,7 @@ pub struct Efficiency {
     pub basis: &'static str,
 }
 
-/// Efficiencies, in the order of [`Family`].
+/// Assumed efficiencies, in the order of [`Family`].
 #[rustfmt::skip]
 pub const EFFICIENCY: [Efficiency; 11] = [
     Efficiency { name: "product",            compute: 0.70, bandwidth: 0.80, basis: "cuBLAS on large products: 0.65 to 0.75 of the dense peak under a power limit" },

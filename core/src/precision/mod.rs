@@ -1,4 +1,4 @@
-//! Precision policy, written once for all backends: recipes, autocast, loss scaling, fp8 scaling, clipping.
+//! Precision policy, written once for all backends: recipes, autocast, loss scaling, fp8 scaling, clipping, non-finite steps.
 //!
 //! Everything here runs at record time and only inserts instructions; backends know nothing of it.
 
@@ -6,11 +6,13 @@ pub mod advisor;
 pub mod autocast;
 pub mod clip;
 pub mod fp8;
+pub mod nonfinite;
 pub mod overrides;
 pub mod recipe;
 pub mod scaler;
 
 pub use autocast::Region;
+pub use nonfinite::OnNonFinite;
 pub use overrides::{Override, OverrideDtype};
 pub use recipe::{Fp8Config, Recipe, RecipeName};
 pub use scaler::{GradScaler, ScalerConfig, ScalerState};

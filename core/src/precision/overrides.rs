@@ -89,6 +89,9 @@ impl std::str::FromStr for Override {
     }
 }
 
+/// What reports call the scope around all others. It has no name, and nothing in it depends on the recipe.
+pub const ROOT: &str = "(root)";
+
 /// A compiled glob over scope names.
 #[derive(Clone, Debug)]
 pub struct Pattern {
@@ -104,6 +107,9 @@ impl Pattern {
         };
         if text.is_empty() {
             return Err(bad("it is empty".into()));
+        }
+        if text == ROOT {
+            return Err(bad("the root holds the loss and the update, which are f32 under every recipe".into()));
         }
         if let Some(c) = text.chars().find(|c| c.is_whitespace() || matches!(c, '/' | '\\')) {
             return Err(bad(format!("no scope name has {c:?}")));

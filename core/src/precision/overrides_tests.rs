@@ -6,6 +6,7 @@ use crate::model::gpt::GptConfig;
 use crate::op::Op;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::{Decay, Schedule};
+use crate::precision::OnNonFinite;
 use crate::precision::recipe::RecipeName;
 use crate::program::{Instr, Program};
 use crate::train::{TrainConfig, record};
@@ -19,6 +20,7 @@ fn config(name: RecipeName, overrides: &[&str]) -> TrainConfig {
         schedule: Schedule { lr: 1e-3, min_lr: 1e-4, warmup: 0, steps: 10, decay: Decay::Constant },
         clip: None,
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Skip,
         batch: 2,
         grad_accum: 1,
         seed: 1,
@@ -56,6 +58,7 @@ fn bad_patterns_and_dtypes_say_what_is_wrong() {
     assert!(text("gpt.head=fp4").contains("f32, tf32, bf16, f16, fp8"));
     assert!(text("gpt.h[0=f32").contains("unclosed character class"), "{}", text("gpt.h[0=f32"));
     assert!(text("=f32").contains("empty"));
+    assert!(text("(root)=f32").contains("f32 under every recipe"));
     assert!(text("gpt/head=f32").contains("'/'"));
     let fp8 = config(RecipeName::Bf16, &["gpt.head=fp8"]);
     assert!(fp8.validate().expect_err("no fp8").to_string().contains("the recipe has no fp8 scaling"));

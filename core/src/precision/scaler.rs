@@ -5,6 +5,7 @@
 //! PyTorch: finiteness is judged before and after unscaling, any non-zero or NaN `found_inf` counts, the scale has a floor (2^-14 by default).
 //! Kernels: `cpu/unscale.rs`, `cpu/loss_scale.rs`.
 
+use super::nonfinite;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::expr::{Ex, Map};
@@ -244,7 +245,21 @@ impl<'g> GradScaler<'g> {
         optim.record_step(entry.2)
     }
 
-    /// `found_inf` of an optimizer whose gradients were unscaled; `None` when disabled.
+    /// Without a loss scale: skips the step of `optim` where `loss` or the `norm` of its gradients is not finite. With one, unscaling has seen
+    /// to that. Call it between unscale and step.
+    #[track_caller]
+    pub fn guard(&mut self, optim: &Optim<'g>, loss: Var<'g>, norm: Var<'g>) -> Result<()> {
+        let entry = self.seen.iter_mut().find(|(name, stage, _)| name == optim.name() && *stage == Stage::Unscaled);
+        let Some((_, _, found_inf)) = entry else {
+            return Err(misuse("guard", "the gradients are not ready to be judged", "guard between unscale and step"));
+        };
+        if self.enabled.is_none() {
+            *found_inf = Some(nonfinite::guard(loss, norm));
+        }
+        Ok(())
+    }
+
+    /// `found_inf` of an optimizer whose gradients were unscaled or guarded; `None` if nothing looks at them.
     pub fn found_inf(&self, optim: &Optim<'g>) -> Option<Var<'g>> {
         self.seen.iter().find(|(name, ..)| name == optim.name()).and_then(|(_, _, found)| *found)
     }

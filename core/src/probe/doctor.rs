@@ -6,6 +6,7 @@ use super::phase::Phase;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::precision::Recipe;
+use crate::precision::overrides::ROOT;
 use crate::telemetry::StepReport;
 use crate::train::Session;
 use crate::train::session::Batch;
@@ -71,6 +72,7 @@ pub struct Doctor {
     warnings: Vec<Warning>,
     conversions: (u64, Vec<Conversion>),
     gradients: (u64, Vec<NarrowGradient>),
+    last_step: u64,
     stopped: bool,
 }
 
@@ -86,14 +88,29 @@ impl Doctor {
             warnings: Vec::new(),
             conversions: (0, Vec::new()),
             gradients: (0, Vec::new()),
+            last_step: 0,
             stopped: false,
         }
     }
 
     /// Runs one observed step. `false` says that further steps would show nothing new: weights are lost.
     pub fn step(&mut self, session: &mut Session, batch: Batch<'_>) -> Result<(StepReport, bool)> {
+        self.examine(session, |session, examiner| session.step_observed(batch, examiner))
+    }
+
+    /// Looks into the last step of `session`, which was skipped, by running it once more.
+    pub fn repeat(&mut self, session: &mut Session, batch: Batch<'_>) -> Result<(StepReport, bool)> {
+        self.examine(session, |session, examiner| session.repeat_observed(batch, examiner))
+    }
+
+    fn examine(
+        &mut self,
+        session: &mut Session,
+        run: impl FnOnce(&mut Session, &mut Examiner) -> Result<StepReport>,
+    ) -> Result<(StepReport, bool)> {
         let mut examiner = Examiner::new(session.program());
-        let report = session.step_observed(batch, &mut examiner)?;
+        let report = run(session, &mut examiner)?;
+        self.last_step = report.step;
         self.warnings.extend(self.health.observe(&report, &session.fp8_stats()?));
         let Examiner { first, conversions, gradients, .. } = examiner;
         match first {
@@ -118,17 +135,9 @@ impl Doctor {
         if let Some((step, first, skipped)) = &self.failure {
             findings.push(self.failure(*step, first, *skipped));
         }
-        findings.extend(self.warnings.iter().map(|w| Finding {
-            severity: if self.stopped || self.recovered_at.is_none() && self.failure.is_some() {
-                Severity::Fatal
-            } else {
-                Severity::Warning
-            },
-            step: w.step,
-            problem: w.message.clone(),
-            evidence: Vec::new(),
-            remedy: w.remedy.clone(),
-        }));
+        let lost = self.stopped || self.recovered_at.is_none() && self.failure.is_some();
+        let severity = if lost { Severity::Fatal } else { Severity::Warning };
+        findings.extend(self.warnings.iter().map(|w| w.finding(severity)));
         findings.extend(self.lost_in_conversions());
         findings.extend(self.weak_gradients());
         findings.sort_by_key(|f| f.severity);
@@ -151,6 +160,7 @@ impl Doctor {
         evidence.push(format!("writes {}: {} NaN, {} inf of {}; finite up to {:.3e}", o.value, o.nans, o.infs, o.len, o.amax));
         let (severity, ending) = match (skipped, self.recovered_at) {
             (true, Some(at)) => (Severity::Note, format!("; the step was skipped, step {at} was finite again")),
+            (true, None) if step == self.last_step => (Severity::Fatal, "; the step was skipped".to_string()),
             (true, None) => (Severity::Fatal, "; the step was skipped, and no step after it was finite".to_string()),
             (false, _) => (Severity::Fatal, String::new()),
         };
@@ -161,7 +171,7 @@ impl Doctor {
     fn failure_remedy(&self, first: &NonFinite, skipped: bool) -> String {
         let island = |text: &str| match first.scope.as_str() {
             // The root has no name that an override could take.
-            "" | "(root)" => text.to_string(),
+            ROOT => text.to_string(),
             scope => format!("{text}; or keep it in f32 (--override {scope}=f32)"),
         };
         if !first.is_origin() && first.inputs.iter().any(|r| r.kind == "input") {

@@ -7,6 +7,7 @@ use super::observe::{Moment, Observer};
 use super::phase::{self, Phase};
 use super::stats::{Difference, Stats};
 use crate::dtype::DType;
+use crate::precision::overrides::ROOT;
 use crate::program::{Kind, Program, Role, ValueId};
 
 /// Range of one operand.
@@ -207,7 +208,7 @@ impl Observer for Examiner {
 /// Scope of the instruction; the root has a name here.
 fn scope(now: &Moment<'_>) -> String {
     match now.program.scope(now.instr().scope) {
-        "" => "(root)".into(),
+        "" => ROOT.into(),
         scope => scope.into(),
     }
 }

@@ -1,8 +1,9 @@
 //! Warnings from what a step reports anyway: cheap enough for every run. Each is raised once.
 //!
 //! A skipped step is no illness: a scaler that starts high skips until its scale fits. What is: a scale that falls for ever, a run that skips
-//! half its steps, gradients that are zero, fp8 tensors without a signal or that lose much of it, non-finite values nobody catches.
+//! half its steps or stands still, gradients that are zero, fp8 tensors without a signal or that lose much of it, non-finite values nobody catches.
 
+use super::doctor::{Finding, Severity};
 use crate::precision::Recipe;
 use crate::precision::recipe::Fp8Scaling;
 use crate::program::{Fp8Slot, Program};
@@ -23,8 +24,8 @@ const PATIENCE: u32 = 5;
 /// Steps at the start in which fp8 scales are still being found.
 const SETTLE: u64 = 3;
 /// Share of non-zero values lost to zero, and of values at the largest code, that are too many.
-const UNDERFLOW: f32 = 0.1;
-const SATURATED: f32 = 0.01;
+pub(super) const UNDERFLOW: f32 = 0.1;
+pub(super) const SATURATED: f32 = 0.01;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,6 +33,10 @@ const SATURATED: f32 = 0.01;
 pub enum Ailment {
     /// Loss or gradients are not finite and the step was not skipped: weights and moments are lost.
     NonFinite,
+    /// Loss or gradients are not finite; the step was skipped, though there is no loss scale to find.
+    Skipped,
+    /// Nothing has been finite for some steps, and there is no loss scale to blame.
+    Stuck,
     /// The loss scale falls step after step and nothing becomes finite.
     ScaleSpiral,
     /// The loss scale is at its floor and steps are still skipped.
@@ -61,6 +66,14 @@ pub struct Warning {
     pub message: String,
     /// What helps.
     pub remedy: String,
+}
+
+impl Warning {
+    /// As a finding.
+    pub(super) fn finding(&self, severity: Severity) -> Finding {
+        let (problem, remedy) = (self.message.clone(), self.remedy.clone());
+        Finding { severity, step: self.step, problem, evidence: Vec::new(), remedy }
+    }
 }
 
 impl std::fmt::Display for Warning {
@@ -147,6 +160,20 @@ impl Health {
             let remedy = "start again with a lower --lr, a longer --warmup or --grad-clip 1; `mantissa doctor` names the first instruction that failed";
             found.push((Ailment::NonFinite, message, remedy.into()));
         }
+        if r.skipped && r.loss_scale.is_none() {
+            let seen = format!("the loss is {} and grad_norm {}", r.loss, r.grad_norm);
+            let remedy = "if it comes back, lower --lr or clip (--grad-clip 1); `mantissa doctor` names the first instruction that failed";
+            found.push((
+                Ailment::Skipped,
+                format!("{seen}; the step was skipped, the weights are as before it"),
+                remedy.into(),
+            ));
+            if self.skips_in_a_row >= PATIENCE as usize {
+                let message = format!("{} steps in a row were skipped, the run stands still: {seen}", self.skips_in_a_row);
+                let remedy = "the weights lead nowhere: start again, or go back to an earlier checkpoint, with a lower --lr";
+                found.push((Ailment::Stuck, message, remedy.into()));
+            }
+        }
         self.zero_in_a_row = if r.grad_norm == 0.0 { self.zero_in_a_row + 1 } else { 0 };
         if self.zero_in_a_row >= PATIENCE {
             let message = format!("every gradient has been exactly 0 for {} steps", self.zero_in_a_row);
@@ -231,25 +258,11 @@ mod tests {
     use super::*;
     use crate::DType;
     use crate::precision::recipe::RecipeName;
+    use crate::probe::testing::report;
 
     fn health(name: RecipeName, slots: &[&str]) -> Health {
         let fp8_slots = slots.iter().map(|n| Fp8Slot { name: n.to_string(), dtype: DType::E4m3 }).collect();
         Health::new(&Recipe::new(name), &Program { fp8_slots, ..Program::default() })
-    }
-
-    fn report(step: u64) -> StepReport {
-        StepReport {
-            step,
-            loss: 2.0,
-            lr: 1e-3,
-            grad_norm: 1.0,
-            loss_scale: None,
-            found_inf: false,
-            skipped: false,
-            skipped_total: 0,
-            growth_tracker: None,
-            fp8: None,
-        }
     }
 
     fn skipped(step: u64, scale: f32) -> StepReport {
@@ -305,6 +318,16 @@ mod tests {
         let seen: Vec<Ailment> = h.observe(&bad, &[]).iter().map(|w| w.ailment).collect();
         assert_eq!(seen, [Ailment::NonFinite]);
         assert_eq!(h.observe(&StepReport { step: 5, ..bad }, &[]), []);
+    }
+
+    #[test]
+    fn skips_without_a_loss_scale_are_told_from_a_standstill() {
+        let mut h = health(RecipeName::Bf16, &[]);
+        let bad = |step| StepReport { loss: f32::NAN, found_inf: true, skipped: true, ..report(step) };
+        let spike: Vec<Warning> = [bad(1), report(2), bad(3)].iter().flat_map(|r| h.observe(r, &[])).collect();
+        assert_eq!(spike.iter().map(|w| (w.ailment, w.step)).collect::<Vec<_>>(), [(Ailment::Skipped, 1)]);
+        let stuck: Vec<Warning> = (4..20).flat_map(|s| h.observe(&bad(s), &[])).collect();
+        assert_eq!(stuck.iter().map(|w| (w.ailment, w.step)).collect::<Vec<_>>(), [(Ailment::Stuck, 7)]);
     }
 
     #[test]

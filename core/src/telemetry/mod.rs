@@ -1,5 +1,6 @@
-//! What a step tells the host: a small fixed schema of scalars, written on the device by `Record` and read late.
+//! What a step tells the host: a small fixed schema of scalars, written on the device by `Record` and read late. Hosts tell it on as [`event`]s.
 
+pub mod event;
 pub mod tensor;
 
 pub use tensor::{Histogram, Spoilt, TensorReport, TensorStats};

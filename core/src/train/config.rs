@@ -4,8 +4,9 @@ use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::Schedule;
-use crate::precision::Recipe;
 use crate::precision::clip::Clip;
+use crate::precision::{OnNonFinite, Recipe};
+use crate::telemetry::StepReport;
 use serde::{Deserialize, Serialize};
 
 /// A validated description of a run. The same config, data and backend give the same bits.
@@ -26,6 +27,9 @@ pub struct TrainConfig {
     /// Stop with an error when the gradient norm is not finite, as `clip_grad_norm_(error_if_nonfinite=True)`.
     #[serde(default)]
     pub error_if_nonfinite: bool,
+    /// What happens to a step whose loss or gradients are not finite.
+    #[serde(default)]
+    pub on_nonfinite: OnNonFinite,
     /// Sequences or images of a micro-step.
     pub batch: usize,
     /// Micro-steps of a step.
@@ -56,6 +60,16 @@ impl TrainConfig {
             return Err(Error::config("min_lr", format!("0 to lr ({})", s.lr), s.min_lr.to_string()));
         }
         Ok(())
+    }
+
+    /// Whether the run is to end after the step of `report`: the policy is [`OnNonFinite::Stop`], and something was not finite that no lower loss
+    /// scale can mend.
+    pub fn ends_at(&self, report: &StepReport) -> bool {
+        let searching = match (self.recipe.scaler, report.loss_scale) {
+            (Some(scaler), Some(scale)) => report.loss.is_finite() && f64::from(scale) > scaler.min_scale,
+            (None, _) | (_, None) => false,
+        };
+        self.on_nonfinite == OnNonFinite::Stop && report.found_inf && !searching
     }
 
     /// Tokens or images of a step.

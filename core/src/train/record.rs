@@ -77,9 +77,6 @@ fn record_step(g: &Graph, config: &TrainConfig, inputs: [Ty; 2], capture: bool) 
     let step_loss = sum_over_micro_steps(g, loss);
     g.begin_update();
     record(g, Slot::Loss, step_loss);
-    if config.grad_accum > 1 {
-        g.push_into(Op::Zero, &[step_loss.id], &[Some(step_loss.id)]);
-    }
     if let Some(scale) = scaler.loss_scale() {
         record(g, Slot::LossScale, scale);
     }
@@ -96,6 +93,12 @@ fn record_step(g: &Graph, config: &TrainConfig, inputs: [Ty; 2], capture: bool) 
         None => clip::grad_norm(&scaler, &optim, NormType::L2)?,
     };
     record(g, Slot::GradNorm, norm);
+    if config.on_nonfinite.guards() {
+        scaler.guard(&optim, step_loss, norm)?;
+    }
+    if config.grad_accum > 1 {
+        g.push_into(Op::Zero, &[step_loss.id], &[Some(step_loss.id)]);
+    }
     if let Some(found_inf) = scaler.found_inf(&optim) {
         record(g, Slot::FoundInf, found_inf);
     }

@@ -7,6 +7,7 @@ use crate::model::ModelConfig;
 use crate::model::gpt::GptConfig;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::{Decay, Schedule};
+use crate::precision::OnNonFinite;
 use crate::precision::clip::Clip;
 use crate::precision::recipe::{Recipe, RecipeName};
 use crate::rng::Rng;
@@ -27,6 +28,7 @@ fn config(recipe: Recipe) -> TrainConfig {
         schedule: Schedule { lr: 3e-3, min_lr: 3e-4, warmup: 5, steps: STEPS, decay: Decay::Cosine },
         clip: Some(Clip::Adaptive { percentile: 50.0, window: 8, max_norm: 1.0 }),
         error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::Skip,
         batch: BATCH,
         grad_accum: ACCUM,
         seed: 11,

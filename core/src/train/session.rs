@@ -128,6 +128,11 @@ impl Session {
         self.train.executable.plan()
     }
 
+    /// Bytes that the device takes for the training step on top of the plan.
+    pub fn scratch_bytes(&self) -> usize {
+        self.train.executable.scratch_bytes()
+    }
+
     /// Weights and states.
     pub fn memory(&self) -> &Arc<dyn Memory> {
         &self.memory
@@ -138,7 +143,7 @@ impl Session {
         self.step
     }
 
-    /// Steps skipped by the loss scaler.
+    /// Steps skipped because something was not finite.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -197,6 +202,20 @@ impl Session {
 
     /// As [`Session::step`], with `observer` called around every instruction.
     pub fn step_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<StepReport> {
+        self.run_step(batch, Variant::Observed(observer))
+    }
+
+    /// Runs the last step, which must have been skipped, once more under an observer: weights and inputs are those it had. Scales and histories
+    /// move again.
+    pub fn repeat_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<StepReport> {
+        if self.step == 0 || self.skipped == 0 {
+            return Err(Error::Misuse {
+                call: "repeat",
+                problem: "no step was skipped".into(),
+                remedy: "repeat a skipped step",
+            });
+        }
+        (self.step, self.skipped) = (self.step - 1, self.skipped - 1);
         self.run_step(batch, Variant::Observed(observer))
     }
 
@@ -283,7 +302,8 @@ impl Session {
         let scaled = self.config.recipe.scaler.is_some();
         let (loss, grad_norm) = (t[Slot::Loss as usize], t[Slot::GradNorm as usize]);
         let found = t[Slot::FoundInf as usize] != 0.0;
-        self.skipped += u64::from(scaled && found);
+        let skipped = found && (scaled || self.config.on_nonfinite.guards());
+        self.skipped += u64::from(skipped);
         if self.config.error_if_nonfinite && !grad_norm.is_finite() {
             return Err(Error::NonFinite { what: "grad_norm".into(), value: grad_norm.to_string(), step: self.step });
         }
@@ -294,7 +314,7 @@ impl Session {
             grad_norm,
             loss_scale: scaled.then(|| t[Slot::LossScale as usize]),
             found_inf: found || !grad_norm.is_finite(),
-            skipped: scaled && found,
+            skipped,
             skipped_total: self.skipped,
             growth_tracker: scaled.then(|| t[Slot::GrowthTracker as usize] as i32),
             fp8: self.fp8_report()?,

@@ -54,9 +54,9 @@ fn encode_bf16(bits: u32) -> u32 {
     return select(rounded, nan, a > F32_INF) | ((bits >> 16u) & 0x8000u);
 }
 
+// A signaling NaN stays signaling.
 fn decode_bf16(code: u32) -> u32 {
-    let bits = code << 16u;
-    return bits | select(0u, 0x400000u, (bits & F32_MAGNITUDE) > F32_INF);
+    return code << 16u;
 }
 
 // OCP E4M3, saturating: infinity too becomes 448; NaN is S.1111.111.

@@ -4,6 +4,13 @@
 const EXACT_MAGNITUDE: u32 = 0x7fffffffu;
 const EXACT_INF: u32 = 0x7f800000u;
 const EXACT_NAN: u32 = 0x7fc00000u;
+const EXACT_ONE: u32 = 0x3f800000u;
+
+// Orders as the values do; NaN lies beyond infinity.
+fn key(bits: u32) -> i32 {
+    let a = bitcast<i32>(bits & EXACT_MAGNITUDE);
+    return select(a, -a, bits > EXACT_MAGNITUDE);
+}
 
 // A finite magnitude above 0 as significand * 2^(exponent - 150), the significand in [2^23, 2^24).
 struct Parts {

@@ -111,3 +111,17 @@ fn non_finite_values_and_subnormals() {
         }
     }
 }
+
+#[test]
+fn sums_that_round_before_an_f32_store() {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    // Few terms with few bits: the sums are exact, so the roundings must agree to the bit.
+    let x: Vec<f32> = (0..65 * 3).map(|i| ((i * 37) % 101) as f32 / 8.0 - 6.0).collect();
+    for round in [DType::F16, DType::Bf16, DType::E4m3] {
+        for (shape, axes) in [([65, 3], vec![0]), ([3, 65], vec![1])] {
+            let op = Reduce { kind: ReduceKind::Sum, axes, keep: false, out: DType::F32, round: Some(round) };
+            let inputs = vec![(Ty::new(DType::F32, shape), x.clone())];
+            Case::of(format!("sum rounded to {round}"), Op::Reduce(op), inputs).check(&*cpu, &*gpu, &[Bound::Exact]);
+        }
+    }
+}

@@ -1,8 +1,11 @@
 //! What happens after the backward pass: the same bits but for sums and the arithmetic of the optimizer.
 
 use mantissa_core::DType;
-use mantissa_core::op::update::{ClipCoef, ClipValue, GradNorm, NormType, Optimizer, Record, RecordMode, Rule};
+use mantissa_core::op::update::{
+    ClipCoef, ClipValue, GradNorm, NormType, Optimizer, Record, RecordMode, Rule, UnscaleCheck, UpdateLossScale,
+};
 use mantissa_core::op::{Op, Real};
+use mantissa_core::rng::Rng;
 use mantissa_core::shape::Ty;
 use mantissa_tests::data::normal;
 use mantissa_tests::devices;
@@ -184,4 +187,138 @@ fn skipped_step() {
             step(rule, 7, true, Some(found_inf), None).check(&*cpu, &*gpu, EXACT);
         }
     }
+}
+
+fn unscale(scale: f32, lists: Vec<Vec<f32>>) -> Case {
+    let name = format!("unscale by {scale:e}, {:?}", &lists[0][..lists[0].len().min(4)]);
+    let inputs = std::iter::once(scalar(scale)).chain(lists.into_iter().map(f32s)).collect();
+    Case::of(name, Op::UnscaleCheck(UnscaleCheck), inputs)
+}
+
+const SCALES: [f32; 12] = [65536.0, 1.0, 3.0, 0.5, 7.0, 0.0, 1e-40, 1e38, 3e38, 1e-30, f32::INFINITY, 16_777_213.0];
+
+#[test]
+fn unscale_check() {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    let special = [0.0, -0.0, 1e-45, -1e-40, 1.2e-38, 3e38, -3e38, 1.0, 2f32.powi(-110), 1.999_999_9];
+    for scale in SCALES {
+        unscale(scale, vec![special.to_vec(), normal(1003, 1.0, 60)]).check(&*cpu, &*gpu, SAME);
+        for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            for at in [0, 64, 1002] {
+                let mut x = normal(1003, 10.0, 61);
+                x[at] = bad;
+                unscale(scale, vec![normal(65, 1.0, 62), x]).check(&*cpu, &*gpu, SAME);
+            }
+        }
+    }
+}
+
+#[test]
+fn unscale_random_words_by_random_scales() {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    let mut rng = Rng::new(21, 0);
+    for _ in 0..16 {
+        let scale = f32::from_bits(rng.next_u32() >> 1);
+        let x = (0..1 << 16).map(|_| f32::from_bits(rng.next_u32())).collect();
+        unscale(scale, vec![x]).check(&*cpu, &*gpu, SAME);
+        // Products near 1, where every bit of the rounding shows.
+        let near = (0..1 << 16).map(|_| scale * (1.0 + rng.normal())).collect();
+        unscale(scale, vec![near]).check(&*cpu, &*gpu, SAME);
+    }
+}
+
+#[test]
+fn inverse_of_every_exponent() {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    let mut rng = Rng::new(22, 0);
+    for exponent in 0..255u32 {
+        for fraction in [0x7F_FFFF * (exponent % 2), rng.next_u32() >> 9] {
+            unscale(f32::from_bits(exponent << 23 | fraction), vec![vec![1.0]]).check(&*cpu, &*gpu, SAME);
+        }
+    }
+}
+
+const TORCH: UpdateLossScale = UpdateLossScale {
+    growth_factor: Real(2.0),
+    backoff_factor: Real(0.5),
+    growth_interval: 2000,
+    min_scale: Real(0.0),
+    hysteresis: 1,
+};
+
+fn loss_scale(rule: UpdateLossScale, scale: f32, tracker: i32, hysteresis: i32, found_inf: &[f32]) -> Case {
+    let int = |v: i32| (Ty::scalar(DType::I32), v.to_le_bytes().to_vec());
+    let mut inputs = vec![bytes(scalar(scale)), int(tracker), int(hysteresis)];
+    inputs.extend(found_inf.iter().map(|&f| bytes(scalar(f))));
+    let name = format!("{rule:?}, scale {scale:e}, trackers {tracker} {hysteresis}, found_inf {found_inf:?}");
+    Case::of_bytes(name, Op::UpdateLossScale(rule), inputs)
+}
+
+#[test]
+fn update_loss_scale() {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    let floor = UpdateLossScale { min_scale: Real(2f64.powi(-14)), hysteresis: 3, growth_interval: 6, ..TORCH };
+    let odd = UpdateLossScale { growth_factor: Real(1.7), backoff_factor: Real(0.3), growth_interval: 6, ..TORCH };
+    // A flag that is not 1, a NaN, more flags than a launch sees: none set, the first, the last.
+    let flags = |i: usize| match i {
+        0 => vec![2.0],
+        1 => vec![-0.0, f32::NAN],
+        2 => vec![0.0; 5],
+        3 => [vec![1.0], vec![0.0; 9]].concat(),
+        _ => [vec![0.0; 8], vec![f32::INFINITY]].concat(),
+    };
+    let mut case = 0;
+    for rule in [TORCH, floor, odd, UpdateLossScale { growth_interval: 0, ..TORCH }] {
+        for scale in [65536.0, 10.0, 1e-5, 1e-45, 1.5e-38, 2f32.powi(127), 0.0] {
+            for (tracker, hysteresis) in [(5, 1), (0, 3), (5, 2), (i32::MAX, i32::MIN)] {
+                for found_inf in [vec![0.0], flags(case % 5)] {
+                    loss_scale(rule, scale, tracker, hysteresis, &found_inf).check(&*cpu, &*gpu, EXACT);
+                }
+                case += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn loss_scale_products_are_rounded_as_in_f64() {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    let mut rng = Rng::new(42, 0);
+    for i in 0..200 {
+        let scale = f32::from_bits(if i % 4 == 0 { rng.next_u32() >> 9 } else { rng.next_u32() >> 1 });
+        // A product near a tie of f32, or anywhere near 1.
+        let tie = f64::from(f32::from_bits(0x3F80_0000 | rng.next_u32() >> 9)) + 2f64.powi(-24);
+        let near = 2f64.powf(f64::from(rng.normal()));
+        let factor = if i % 2 == 0 { tie / f64::from(1.0 + rng.normal().abs()) } else { near };
+        let rule = UpdateLossScale { backoff_factor: Real(factor), ..TORCH };
+        if scale.is_finite() {
+            loss_scale(rule, scale, 0, 1, &[1.0]).check(&*cpu, &*gpu, EXACT);
+        }
+    }
+}
+
+/// The loss scales of a run on the device.
+fn trace(rule: UpdateLossScale, mut scale: f32, found_inf: &[f32]) -> Option<Vec<(f32, i32)>> {
+    let gpu = devices::wgpu()?;
+    let (mut tracker, mut hysteresis) = (0, rule.hysteresis as i32);
+    let seen = found_inf.iter().map(|&flag| {
+        let out = loss_scale(rule, scale, tracker, hysteresis, &[flag]).run(&*gpu).expect("a step");
+        let word = |i: usize| u32::from_le_bytes([out[i].1[0], out[i].1[1], out[i].1[2], out[i].1[3]]);
+        (scale, tracker, hysteresis) = (f32::from_bits(word(0)), word(1) as i32, word(2) as i32);
+        (scale, tracker)
+    });
+    Some(seen.collect())
+}
+
+#[test]
+fn loss_scale_golden_traces() {
+    // amp.md G4, G5 and G14.
+    let rule = UpdateLossScale { growth_interval: 3, ..TORCH };
+    let Some(g4) = trace(rule, 1024.0, &[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]) else { return };
+    assert_eq!(g4, [(1024.0, 1), (1024.0, 2), (2048.0, 0), (2048.0, 1), (1024.0, 0), (1024.0, 1), (1024.0, 2)]);
+    let rule = UpdateLossScale { growth_factor: Real(4.0), backoff_factor: Real(0.25), growth_interval: 2, ..TORCH };
+    let g5 = trace(rule, 8.0, &[1.0, 1.0, 1.0, 0.0, 0.0]);
+    assert_eq!(g5, Some(vec![(2.0, 0), (0.5, 0), (0.125, 0), (0.125, 1), (0.5, 0)]));
+    let g14 = trace(TORCH, 1.0, &[1.0; 150]).unwrap_or_default();
+    assert!(g14[148].0 > 0.0 && g14[149].0 == 0.0);
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::float;
+use crate::op::expr::Ex;
 use crate::op::map::{BinaryFn, Node, NodeId, UnaryFn};
 use crate::rng::Rng;
 use proptest::prelude::*;
@@ -207,7 +208,10 @@ fn every_function_alone_equals_the_interpreter() {
     let mut rng = Rng::new(5, 0);
     let x: Vec<f32> = (0..1029).map(|_| sample(&mut rng)).collect();
     let z: Vec<f32> = (0..1029).map(|_| sample(&mut rng)).collect();
-    let all = UnaryFn::ALL.iter().map(|f| MapExpr::unary(*f)).chain(BinaryFn::ALL.iter().map(|f| MapExpr::binary(*f)));
+    let all = UnaryFn::ALL
+        .iter()
+        .map(|f| Ex::input(0).unary(*f).finish())
+        .chain(BinaryFn::ALL.iter().map(|f| Ex::input(0).binary(*f, Ex::input(1)).finish()));
     for expr in all {
         let mut y = vec![0.0; x.len()];
         let strides = [1];
@@ -358,7 +362,7 @@ fn limits_and_non_finite_values() {
 #[test]
 fn dropout_keeps_the_right_share_and_scale() {
     let n = 100_000;
-    let expr = MapExpr::dropout(0.3, 9).expect("valid");
+    let expr = Ex::input(0).dropout(0.3, 1, 9).finish();
     let x = vec![f32::NAN; n];
     let mut y = vec![1.0; n];
     let seed = MapInput::View { view: View::new(DType::U32, bytemuck::cast_slice(&SEED_STEP)), strides: &[] };

@@ -1,9 +1,11 @@
 //! Times every instruction of observed steps, groups them, and writes a Chrome trace (Perfetto and chrome://tracing open it).
 
+use crate::show;
 use mantissa_core::probe::phase::{self, Phase};
 use mantissa_core::probe::{Moment, Observer};
 use mantissa_core::program::Program;
 use mantissa_core::program::cost::Cost;
+use mantissa_core::telemetry::event::ProfileRow;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -19,14 +21,14 @@ struct Span {
 
 /// Times the instructions of one step.
 #[derive(Debug)]
-pub(super) struct Timer {
+pub(crate) struct Timer {
     origin: Instant,
     begin: Instant,
     spans: Vec<Span>,
 }
 
 impl Timer {
-    pub(super) fn new() -> Timer {
+    pub(crate) fn new() -> Timer {
         let now = Instant::now();
         Timer { origin: now, begin: now, spans: Vec::new() }
     }
@@ -45,30 +47,30 @@ impl Observer for Timer {
 
 /// Instructions that share a name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Line {
-    pub(super) name: String,
+pub(crate) struct Line {
+    pub(crate) name: String,
     /// Runs a step.
-    pub(super) calls: usize,
+    pub(crate) calls: usize,
     /// Seconds a step.
-    pub(super) secs: f64,
-    pub(super) cost: Cost,
+    pub(crate) secs: f64,
+    pub(crate) cost: Cost,
 }
 
 impl Line {
     /// Floating-point operations a second.
-    pub(super) fn flops_per_s(&self) -> f64 {
+    pub(crate) fn flops_per_s(&self) -> f64 {
         self.cost.flops as f64 / self.secs.max(f64::MIN_POSITIVE)
     }
 
     /// Bytes read and written a second.
-    pub(super) fn bytes_per_s(&self) -> f64 {
+    pub(crate) fn bytes_per_s(&self) -> f64 {
         (self.cost.read_bytes + self.cost.written_bytes) as f64 / self.secs.max(f64::MIN_POSITIVE)
     }
 }
 
 /// Timed steps of one Program.
 #[derive(Debug)]
-pub(super) struct Profile {
+pub(crate) struct Profile {
     /// Median time of each instruction, seconds, and its runs a step.
     times: Vec<(f64, usize)>,
     last: Vec<Span>,
@@ -76,23 +78,35 @@ pub(super) struct Profile {
 
 impl Profile {
     /// From the timers of several steps; needs at least one.
-    pub(super) fn new(program: &Program, steps: Vec<Timer>) -> Profile {
+    pub(crate) fn new(program: &Program, steps: Vec<Timer>) -> Profile {
         let mut seen: Vec<Vec<f64>> = vec![Vec::new(); program.instrs.len()];
         let count = steps.len().max(1);
         for span in steps.iter().flat_map(|t| &t.spans) {
             seen[span.instr].push(span.length.as_secs_f64());
         }
-        let times = seen.into_iter().map(|mut s| (super::median(&mut s), s.len() / count)).collect();
+        let times = seen.into_iter().map(|mut s| (show::median(&mut s), s.len() / count)).collect();
         Profile { times, last: steps.into_iter().next_back().map(|t| t.spans).unwrap_or_default() }
     }
 
     /// Time by kernel family, longest first. Views cost nothing and are left out.
-    pub(super) fn by_family(&self, program: &Program) -> Vec<Line> {
+    pub(crate) fn by_family(&self, program: &Program) -> Vec<Line> {
         self.grouped(program, |i| program.instrs[i].op.row().stem.to_string())
     }
 
+    /// [`Profile::by_family`] for an event.
+    pub(crate) fn rows(&self, program: &Program) -> Vec<ProfileRow> {
+        let row = |line: Line| ProfileRow {
+            family: line.name,
+            calls: line.calls,
+            ms: line.secs * 1e3,
+            flops: line.cost.flops,
+            bytes: line.cost.read_bytes + line.cost.written_bytes,
+        };
+        self.by_family(program).into_iter().map(row).collect()
+    }
+
     /// Time by operation and types, longest first.
-    pub(super) fn by_op(&self, program: &Program) -> Vec<Line> {
+    pub(crate) fn by_op(&self, program: &Program) -> Vec<Line> {
         self.grouped(program, |i| {
             let instr = &program.instrs[i];
             let ty = |ids: &[_]| ids.first().map(|&id| program.ty(id).to_string()).unwrap_or_default();
@@ -126,7 +140,7 @@ impl Profile {
     }
 
     /// Events of the last timed step: one row for each part of the step. `process` tells recipes apart.
-    pub(super) fn trace(&self, program: &Program, process: usize, title: &str) -> Vec<Value> {
+    pub(crate) fn trace(&self, program: &Program, process: usize, title: &str) -> Vec<Value> {
         let phases = phase::phases(program);
         let row = |p: Phase| match p {
             Phase::Forward => 1,

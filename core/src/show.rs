@@ -1,6 +1,6 @@
-//! Numbers for people.
+//! Numbers for people: the same in the terminal, the window and the browser.
 
-use mantissa_core::train::TrainConfig;
+use crate::train::TrainConfig;
 
 /// `1234567` as `1,234,567`.
 pub fn thousands(n: usize) -> String {
@@ -53,6 +53,12 @@ pub fn spaced(x: f64) -> String {
     }
 }
 
+/// The middle of a list (of two middles the upper one); 0 for none.
+pub fn median(list: &mut [f64]) -> f64 {
+    list.sort_by(f64::total_cmp);
+    list.get(list.len() / 2).copied().unwrap_or(0.0)
+}
+
 /// Bytes as MiB with one digit, or KiB when small.
 pub fn mebibytes(bytes: usize) -> String {
     let kib = bytes as f64 / 1024.0;
@@ -86,6 +92,13 @@ pub fn items_per_step(config: &TrainConfig) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0]), 4.0);
+        assert_eq!(median(&mut []), 0.0);
+    }
 
     #[test]
     fn numbers_read_as_in_the_house_style() {

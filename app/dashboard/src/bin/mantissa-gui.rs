@@ -1,0 +1,5 @@
+//! The window of Mantissa.
+
+fn main() -> std::process::ExitCode {
+    mantissa_dashboard::desktop::main()
+}

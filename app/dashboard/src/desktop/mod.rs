@@ -1,0 +1,99 @@
+//! The window `mantissa-gui`: trains on a thread of its own, opens and follows run folders, saves pictures and tables.
+
+mod app;
+mod args;
+mod dialog;
+mod follow;
+mod picture;
+mod script;
+mod trainer;
+
+pub use app::App;
+pub use script::Script;
+pub use trainer::{Command, Told, Trainer};
+
+use anyhow::{Result, anyhow};
+use clap::{Parser, ValueEnum};
+use eframe::egui;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Name under which settings are remembered.
+const APP_ID: &str = "mantissa";
+/// The smallest window in which every panel can be read.
+const MIN_SIZE: [f32; 2] = [1000.0, 700.0];
+const SIZE: [f32; 2] = [1360.0, 860.0];
+
+/// Watch mixed-precision training: train, open saved runs, follow running ones.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "mantissa-gui", version)]
+pub struct Args {
+    /// Folders of runs to open; one that is still written is followed
+    #[arg(value_name = "RUN_DIR")]
+    pub runs: Vec<PathBuf>,
+    /// Follow a run that another program writes; its folder may not have a run yet
+    #[arg(long, value_name = "RUN_DIR")]
+    pub attach: Option<PathBuf>,
+    /// What draws the window [default: wgpu, or gl where that does not work]
+    #[arg(long)]
+    pub renderer: Option<Renderer>,
+    /// What to do without a user.
+    #[command(flatten)]
+    pub script: Script,
+}
+
+/// What draws the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Renderer {
+    /// Vulkan, Metal or DirectX.
+    Wgpu,
+    /// OpenGL.
+    Gl,
+}
+
+/// Runs the window.
+pub fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(mantissa_app::EXIT_REFUSED)
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let app = App::new(args)?;
+    let renderer = args.renderer.unwrap_or(Renderer::Wgpu);
+    let Err(error) = window(app, renderer, args.script.size()) else { return Ok(()) };
+    if args.renderer.is_some() {
+        return Err(anyhow!(
+            "expected a display and a graphics driver, found none that works ({error}); over ssh use X forwarding or `mantissa train`; without a \
+             graphics card install a software driver (Debian, Ubuntu: mesa-vulkan-drivers libgl1-mesa-dri libegl1)"
+        ));
+    }
+    eprintln!("warning: wgpu cannot draw here ({error}); trying OpenGL");
+    // A process has one event loop for its whole life, so the second try is another process.
+    let status = std::process::Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .args(["--renderer", "gl"])
+        .status()?;
+    std::process::exit(status.code().unwrap_or(1));
+}
+
+fn window(app: App, renderer: Renderer, size: Option<[f32; 2]>) -> Result<(), String> {
+    let viewport = egui::ViewportBuilder::default()
+        .with_title("Mantissa")
+        .with_app_id(APP_ID)
+        .with_inner_size(size.unwrap_or(SIZE))
+        .with_min_inner_size(MIN_SIZE);
+    let renderer = match renderer {
+        Renderer::Wgpu => eframe::Renderer::Wgpu,
+        Renderer::Gl => eframe::Renderer::Glow,
+    };
+    // A scripted window looks the same whatever the user did in the last one.
+    let persist_window = size.is_none();
+    let options = eframe::NativeOptions { viewport, renderer, persist_window, ..eframe::NativeOptions::default() };
+    let start = |cc: &eframe::CreationContext<'_>| Ok(Box::new(app.started(cc)) as Box<dyn eframe::App>);
+    eframe::run_native(APP_ID, options, Box::new(start)).map_err(|e| e.to_string())
+}

@@ -1,0 +1,244 @@
+//! Training beside the window: one named thread steps one run, or several in turn, and tells what happens through bounded channels. It never waits
+//! for the window: an event that finds no room is dropped and counted (it still stands in the run folder).
+
+use crate::store::LineReader;
+use anyhow::{Context, Result};
+use mantissa_app::cli::TrainArgs;
+use mantissa_app::config::RunConfig;
+use mantissa_app::run_folder::EVENTS;
+use mantissa_app::train::{Asked, Observe, Run};
+use mantissa_app::watcher::{Begin, Watcher};
+use mantissa_core::telemetry::event::Event;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::thread::JoinHandle;
+
+/// Events that wait for the window at most.
+const ROOM: usize = 1 << 14;
+/// Steps between steps whose instructions are timed.
+const TIMED_EVERY: u64 = 50;
+
+/// What the window asks of the trainer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Command {
+    /// Wait between steps.
+    Pause,
+    /// Go on.
+    Continue,
+    /// Take one step and wait.
+    StepOnce,
+    /// Save a checkpoint.
+    Save,
+    /// Multiply the loss scale.
+    ScaleLossScale(f32),
+    /// Save and end.
+    Stop,
+}
+
+/// What the trainer tells, beside events. Rare, and never dropped.
+#[derive(Debug)]
+pub enum Told {
+    /// A run is about to take its first step.
+    Begin {
+        /// Its number among the runs of this trainer.
+        runner: usize,
+        /// Every setting.
+        config: Box<RunConfig>,
+        /// Its folder.
+        folder: PathBuf,
+        /// Events of the run that it goes on with.
+        past: Vec<Event>,
+    },
+    /// A line worth reading.
+    Line(String),
+    /// A line that warns.
+    Warning(String),
+    /// Steps are being taken, or not.
+    Paused(bool),
+    /// All is over: the last result, or what went wrong.
+    Ended(Result<(), String>),
+}
+
+/// A trainer at work.
+#[derive(Debug)]
+pub struct Trainer {
+    commands: Sender<Command>,
+    events: Receiver<(usize, Event)>,
+    told: Receiver<Told>,
+    dropped: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Trainer {
+    /// Starts the runs that the flags ask for, in turn, step by step.
+    pub fn start(jobs: Vec<TrainArgs>) -> Result<Trainer> {
+        let (commands, orders) = channel();
+        let (event_sender, events) = sync_channel(ROOM);
+        let (teller, told) = channel();
+        let dropped = Arc::new(AtomicU64::new(0));
+        let link = Link { runner: 0, events: event_sender, told: teller, dropped: dropped.clone() };
+        let work = move || {
+            let ended = train(jobs, &orders, &link).map_err(|e| format!("{e:#}"));
+            link.tell(Told::Ended(ended));
+        };
+        let thread =
+            std::thread::Builder::new().name("mantissa-train".into()).spawn(work).context("cannot start the trainer")?;
+        Ok(Trainer { commands, events, told, dropped, thread: Some(thread) })
+    }
+
+    /// Asks for something. A trainer that has ended does not hear it.
+    pub fn send(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    /// The next thing told, if there is one; take all of these before the events.
+    pub fn told(&self) -> Option<Told> {
+        self.told.try_recv().ok()
+    }
+
+    /// The next event and the number of its run, if there is one.
+    pub fn event(&self) -> Option<(usize, Event)> {
+        self.events.try_recv().ok()
+    }
+
+    /// Events dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Trainer {
+    fn drop(&mut self) {
+        self.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            // If it panicked, its message is on stderr already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The trainer's end of the channels, for one of its runs.
+#[derive(Clone)]
+struct Link {
+    runner: usize,
+    events: SyncSender<(usize, Event)>,
+    told: Sender<Told>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Link {
+    fn tell(&self, what: Told) {
+        // A window that is gone need not be told.
+        let _ = self.told.send(what);
+    }
+}
+
+impl Watcher for Link {
+    fn begin(&self, run: &Begin<'_>) {
+        let mut past = Vec::new();
+        if run.steps > 0 {
+            // What cannot be read is missing from the curves, nothing else.
+            let log = std::fs::read(run.folder.join(EVENTS)).unwrap_or_default();
+            LineReader::default().feed(&log, |e| past.push(e));
+        }
+        let (config, folder) = (Box::new(run.config.clone()), run.folder.to_path_buf());
+        self.tell(Told::Begin { runner: self.runner, config, folder, past });
+    }
+
+    fn event(&self, event: &Event, _line: &str) {
+        if self.events.try_send((self.runner, event.clone())).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    // The events say it all.
+    fn progress(&self, _text: &str, _print: bool) {}
+
+    fn line(&self, _text: &str) {}
+
+    fn warn(&self, text: &str) {
+        self.tell(Told::Warning(text.to_string()));
+    }
+
+    fn note(&self, text: &str) {
+        self.tell(Told::Line(text.to_string()));
+    }
+
+    fn result(&self, text: &str) {
+        self.note(text);
+    }
+}
+
+fn train(jobs: Vec<TrainArgs>, orders: &Receiver<Command>, link: &Link) -> Result<()> {
+    let links: Vec<Link> = (0..jobs.len()).map(|runner| Link { runner, ..link.clone() }).collect();
+    let mut runs = Vec::new();
+    for (job, link) in jobs.iter().zip(&links) {
+        runs.extend(Run::prepare(Asked::new(job)?, link)?);
+    }
+    link.tell(Told::Paused(false));
+    let mut pace = Pace { paused: false, credit: false };
+    let mut round = 0;
+    while !runs.is_empty() {
+        while let Some(command) = pace.next(orders) {
+            match command {
+                Command::Pause | Command::Continue | Command::StepOnce => {
+                    pace.take(command);
+                    link.tell(Told::Paused(pace.paused));
+                }
+                Command::Save => {
+                    for run in &mut runs {
+                        run.save()?;
+                    }
+                    link.note("checkpoint saved");
+                }
+                Command::ScaleLossScale(factor) => {
+                    for run in &mut runs {
+                        // In a race, only some have a loss scale.
+                        if run.has_loss_scale() {
+                            run.scale_loss_scale(factor)?;
+                        }
+                    }
+                }
+                Command::Stop => return runs.iter_mut().try_for_each(Run::interrupt),
+            }
+        }
+        round += 1;
+        let observe = if round % TIMED_EVERY == 3 { Observe::Times } else { Observe::Nothing };
+        for run in &mut runs {
+            run.advance(observe)?;
+            if run.is_over() {
+                run.finish()?;
+            }
+        }
+        runs.retain(|run| !run.is_over());
+    }
+    Ok(())
+}
+
+/// Whether to step or to wait.
+struct Pace {
+    paused: bool,
+    /// One step is allowed although it is paused.
+    credit: bool,
+}
+
+impl Pace {
+    /// The next command, waiting for one while paused; `None` to take a step. A window that is gone means stop.
+    fn next(&mut self, orders: &Receiver<Command>) -> Option<Command> {
+        if self.paused && !std::mem::take(&mut self.credit) {
+            return Some(orders.recv().unwrap_or(Command::Stop));
+        }
+        match orders.try_recv() {
+            Ok(command) => Some(command),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Command::Stop),
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        self.paused = command != Command::Continue;
+        self.credit = command == Command::StepOnce;
+    }
+}

@@ -1,0 +1,90 @@
+//! The trainer's warnings, each with what helps and a way to the panel that shows it.
+
+use super::{csv, empty};
+use crate::form::Panel;
+use crate::palette;
+use crate::store::{Run, Store};
+use egui::{RichText, ScrollArea, Ui};
+use mantissa_core::probe::health::Ailment;
+use serde::{Deserialize, Serialize};
+
+/// What the panel remembers.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct HealthState {
+    /// The panel that the user asked to see; whoever draws the panels takes it.
+    #[serde(skip)]
+    pub go_to: Option<Panel>,
+}
+
+/// The panel in which an ailment can be seen.
+pub const fn shown_in(ailment: Ailment) -> Panel {
+    match ailment {
+        Ailment::NonFinite | Ailment::Skipped | Ailment::Stuck | Ailment::ZeroGradients => Panel::Loss,
+        Ailment::ScaleSpiral | Ailment::ScaleAtFloor | Ailment::ManySkips => Panel::LossScale,
+        Ailment::DeadFp8 | Ailment::Fp8NonFinite => Panel::Amax,
+        Ailment::Fp8Underflow | Ailment::Fp8Saturation => Panel::Histogram,
+    }
+}
+
+/// Draws the panel.
+pub fn health_ui(ui: &mut Ui, store: &Store, state: &mut HealthState) {
+    let Some(run) = store.run() else {
+        return empty(
+            ui,
+            "No run to look after",
+            "While a run trains, overflows, dead or saturating tensors and lost weights are named here, with what helps.",
+        );
+    };
+    ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        if run.warnings.is_empty() {
+            ui.label(RichText::new(well(run)).color(palette::GOOD));
+        }
+        for warning in run.warnings.iter().rev() {
+            egui::Frame::group(ui.style()).show(ui, |ui| {
+                ui.set_width(ui.available_width());
+                ui.horizontal_wrapped(|ui| {
+                    ui.label(RichText::new(format!("step {}", warning.step)).small().weak());
+                    ui.label(RichText::new(&warning.message).strong().color(palette::WARN));
+                });
+                ui.label(&warning.remedy);
+                let panel = shown_in(warning.ailment);
+                if ui.link(format!("Show in {}", panel.name())).clicked() {
+                    state.go_to = Some(panel);
+                }
+            });
+        }
+        for line in counts(run) {
+            ui.label(RichText::new(line).small().weak());
+        }
+    });
+}
+
+fn well(run: &Run) -> String {
+    match (run.taken(), run.skipped) {
+        (0, _) => "Nothing to report before the first step.".into(),
+        (steps, 0) => format!("{steps} steps without a warning."),
+        (steps, skipped) => format!("{steps} steps without a warning; {skipped} skipped while the loss scale found its place."),
+    }
+}
+
+/// What was lost on the way here.
+fn counts(run: &Run) -> Vec<String> {
+    let one = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
+    [
+        one(run.dropped, "events dropped rather than slow a step"),
+        one(run.corrupt, "lines of the log could not be read"),
+        one(run.refused, "events came twice or of too many tensors"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The warnings as CSV.
+pub fn health_csv(store: &Store) -> String {
+    let warnings = store.run().into_iter().flat_map(|r| &r.warnings);
+    let row = |w: &mantissa_core::probe::health::Warning| {
+        vec![w.step.to_string().into(), w.message.clone().into(), w.remedy.clone().into()]
+    };
+    csv("step,what,remedy", warnings.map(row))
+}

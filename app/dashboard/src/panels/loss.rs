@@ -1,0 +1,95 @@
+//! Loss curves of every run, one over the other: raw training loss faintly, smoothed on top, held-out loss as points.
+
+use super::{csv, empty, field};
+use crate::chart::{Curve, Scale, describe, over_steps};
+use crate::palette;
+use crate::store::{Column, Store};
+use egui::Ui;
+use egui_plot::{MarkerShape, Points};
+use serde::{Deserialize, Serialize};
+
+/// Switches of the panel.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct LossState {
+    /// Logarithmic vertical axis.
+    pub log: bool,
+    /// The training loss of each step.
+    pub raw: bool,
+}
+
+impl Default for LossState {
+    fn default() -> LossState {
+        LossState { log: false, raw: true }
+    }
+}
+
+/// Draws the panel.
+pub fn loss_ui(ui: &mut Ui, store: &Store, state: &mut LossState) {
+    if store.runs.iter().all(|r| r.steps.is_empty()) {
+        return empty(
+            ui,
+            "No loss yet",
+            "Start a run to see its loss fall. Runs are drawn over each other, in the colour of their recipe.",
+        );
+    }
+    ui.horizontal(|ui| {
+        ui.label(summary(store));
+        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+            ui.checkbox(&mut state.log, "log loss");
+            ui.checkbox(&mut state.raw, "raw");
+        });
+    });
+    let scale = if state.log { Scale::Log10 } else { Scale::Linear };
+    let plot = over_steps("loss", store, scale).show(ui, |plot| {
+        for (i, run) in store.runs.iter().enumerate() {
+            let color = palette::run(store, i);
+            let curve = |column: Column| Curve { store, run, table: &run.steps, column: column as usize, scale };
+            if state.raw {
+                // Without a name of its own it stays out of the legend.
+                curve(Column::Loss).draw(plot, "", color.gamma_multiply(0.3), 1.0);
+            }
+            curve(Column::Smooth).draw(plot, &run.name, color, 2.0);
+            let val = Curve { store, run, table: &run.evals, column: 0, scale }.points(plot);
+            if !val.is_empty() {
+                let name = format!("{} held out", run.name);
+                plot.points(Points::new(name, val).color(color).radius(3.5).shape(MarkerShape::Diamond).filled(true));
+            }
+        }
+    });
+    describe(ui, &plot.response, "loss over steps");
+}
+
+fn summary(store: &Store) -> String {
+    let Some(run) = store.run() else { return String::new() };
+    let mut parts = Vec::new();
+    if let Some(loss) = run.last(Column::Loss) {
+        parts.push(format!("loss {loss:.4}"));
+    }
+    if let Some(val) = run.val_loss() {
+        parts.push(format!("val_loss {val:.4}"));
+    }
+    if let Some(accuracy) = run.evals.last().map(|(_, v)| v[1]).filter(|a| !a.is_nan()) {
+        parts.push(format!("val_accuracy {:.1}%", 100.0 * accuracy));
+    }
+    parts.join("   ")
+}
+
+/// The curves as CSV.
+pub fn loss_csv(store: &Store) -> String {
+    let steps = store.runs.iter().flat_map(|run| {
+        run.steps.steps().iter().enumerate().map(move |(row, step)| {
+            let of = |c: Column| field(run.steps.over(c as usize, row..row + 1).map(|s| s.max));
+            let val = run.evals.steps().binary_search(step).ok().and_then(|at| run.evals.over(0, at..at + 1));
+            vec![
+                run.name.as_str().into(),
+                step.to_string().into(),
+                of(Column::Loss),
+                of(Column::Smooth),
+                of(Column::Lr),
+                of(Column::GradNorm),
+                field(val.map(|s| s.max)),
+            ]
+        })
+    });
+    csv("run,step,loss,smoothed,lr,grad_norm,val_loss", steps)
+}

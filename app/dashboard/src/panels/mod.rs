@@ -1,0 +1,114 @@
+//! The panels: each is a function of the store and of a small state of its own (what is selected, which switch is on), so that the window, the
+//! browser and tests draw them alike. Each also gives its numbers as CSV.
+
+pub mod amax;
+pub mod health;
+pub mod histogram;
+pub mod loss;
+pub mod loss_scale;
+pub mod program;
+pub mod race;
+pub mod run_bar;
+pub mod samples;
+pub mod setup;
+pub mod throughput;
+
+use crate::form::Panel;
+use crate::store::Store;
+use egui::{Align, Layout, RichText, Ui};
+use serde::{Deserialize, Serialize};
+
+/// States of all panels.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct States {
+    /// Loss.
+    pub loss: loss::LossState,
+    /// Amax history.
+    pub amax: amax::AmaxState,
+    /// Histogram.
+    pub histogram: histogram::HistogramState,
+    /// Throughput.
+    pub throughput: throughput::ThroughputState,
+    /// Program.
+    pub program: program::ProgramState,
+    /// Race.
+    pub race: race::RaceState,
+    /// Health.
+    pub health: health::HealthState,
+    /// Samples.
+    #[serde(skip)]
+    pub samples: samples::SamplesState,
+}
+
+/// Draws a panel.
+pub fn panel_ui(panel: Panel, ui: &mut Ui, store: &Store, states: &mut States) {
+    match panel {
+        Panel::Loss => loss::loss_ui(ui, store, &mut states.loss),
+        Panel::LossScale => loss_scale::loss_scale_ui(ui, store),
+        Panel::Amax => amax::amax_ui(ui, store, &mut states.amax),
+        Panel::Histogram => histogram::histogram_ui(ui, store, &mut states.histogram),
+        Panel::Throughput => throughput::throughput_ui(ui, store, &mut states.throughput),
+        Panel::Program => program::program_ui(ui, store, &mut states.program),
+        Panel::Race => race::race_ui(ui, store, &mut states.race),
+        Panel::Health => health::health_ui(ui, store, &mut states.health),
+        Panel::Samples => samples::samples_ui(ui, store, &mut states.samples),
+    }
+}
+
+/// The numbers of a panel as CSV.
+pub fn panel_csv(panel: Panel, store: &Store, states: &States) -> String {
+    match panel {
+        Panel::Loss => loss::loss_csv(store),
+        Panel::LossScale => loss_scale::loss_scale_csv(store),
+        Panel::Amax => amax::amax_csv(store),
+        Panel::Histogram => histogram::histogram_csv(store, &states.histogram),
+        Panel::Throughput => throughput::throughput_csv(store),
+        Panel::Program => program::program_csv(store),
+        Panel::Race => race::race_csv(store),
+        Panel::Health => health::health_csv(store),
+        Panel::Samples => samples::samples_csv(store),
+    }
+}
+
+/// What a panel says while it has nothing to show: what it will show, and how to get there.
+pub(crate) fn empty(ui: &mut Ui, title: &str, body: &str) {
+    ui.with_layout(Layout::top_down(Align::Center), |ui| {
+        ui.add_space((ui.available_height() * 0.3).max(8.0));
+        ui.label(RichText::new(title).strong());
+        ui.set_max_width(360.0);
+        ui.label(RichText::new(body).weak());
+    });
+}
+
+/// Rows of text as CSV: fields with commas, quotes or line breaks are quoted.
+pub(crate) fn csv<'a>(header: &str, rows: impl Iterator<Item = Vec<std::borrow::Cow<'a, str>>>) -> String {
+    let mut out = format!("{header}\n");
+    for row in rows {
+        let fields: Vec<String> = row.iter().map(|f| quoted(f)).collect();
+        out.push_str(&fields.join(","));
+        out.push('\n');
+    }
+    out
+}
+
+fn quoted(field: &str) -> String {
+    if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_string() }
+}
+
+/// A number of a table as a field: empty if there is none.
+pub(crate) fn field(x: Option<f32>) -> std::borrow::Cow<'static, str> {
+    x.map_or(String::new(), |x| x.to_string()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_quoted_where_they_must() {
+        let rows = [vec!["a".into(), "b,c".into()], vec!["say \"x\"".into(), field(None)]];
+        assert_eq!(csv("h,i", rows.into_iter()), "h,i\na,\"b,c\"\n\"say \"\"x\"\"\",\n");
+        assert_eq!(field(Some(0.5)), "0.5");
+    }
+}

@@ -1,0 +1,152 @@
+//! Speed over time, where the time of a step goes, and what memory is for.
+
+use super::{csv, empty, field};
+use crate::chart::{Curve, Scale, describe, over_steps};
+use crate::palette;
+use crate::store::{Column, Run, Store};
+use egui::{RichText, ScrollArea, Sense, Ui, Vec2};
+use mantissa_core::show;
+use serde::{Deserialize, Serialize};
+
+/// What is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum View {
+    /// Throughput over steps.
+    #[default]
+    Speed,
+    /// Time of a step by operation.
+    Operations,
+    /// Planned memory by purpose.
+    Memory,
+}
+
+/// What the panel remembers.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct ThroughputState {
+    /// What is shown.
+    pub view: View,
+}
+
+/// Draws the panel.
+pub fn throughput_ui(ui: &mut Ui, store: &Store, state: &mut ThroughputState) {
+    let Some(run) = store.run() else {
+        return empty(
+            ui,
+            "No speed yet",
+            "Start a run to see its throughput, where the time of a step goes and what memory it plans.",
+        );
+    };
+    ui.horizontal_wrapped(|ui| {
+        for (view, name) in [(View::Speed, "Speed"), (View::Operations, "Operations"), (View::Memory, "Memory")] {
+            ui.selectable_value(&mut state.view, view, name);
+        }
+        ui.label(summary(run));
+    });
+    match state.view {
+        View::Speed => speed_ui(ui, store),
+        View::Operations => operations_ui(ui, run),
+        View::Memory => memory_ui(ui, run),
+    }
+}
+
+fn summary(run: &Run) -> String {
+    let (Some(ms), Some(rate)) = (run.last(Column::Ms), run.last(Column::Rate)) else { return String::new() };
+    let mut text = format!("{} {}/s   {ms:.1} ms a step", show::prefixed(rate.into()), run.unit());
+    if let Ok(step) = &run.step {
+        text += &format!("   {}FLOP/s", show::spaced(step.totals.flops as f64 / (f64::from(ms) / 1e3)));
+    }
+    if let Some(mfu) = run.last(Column::Mfu) {
+        text += &format!("   mfu {:.1}%", 100.0 * mfu);
+    }
+    text
+}
+
+fn speed_ui(ui: &mut Ui, store: &Store) {
+    let plot = over_steps("throughput", store, Scale::Linear).include_y(0.0).show(ui, |plot| {
+        for (i, run) in store.runs.iter().enumerate() {
+            let curve = Curve { store, run, table: &run.steps, column: Column::Rate as usize, scale: Scale::Linear };
+            curve.draw(plot, &format!("{} {}/s", run.name, run.unit()), palette::run(store, i), 1.5);
+        }
+    });
+    describe(ui, &plot.response, "throughput over steps");
+}
+
+fn operations_ui(ui: &mut Ui, run: &Run) {
+    let Some(profile) = &run.profile else {
+        return empty(
+            ui,
+            "No times yet",
+            "A run that is trained here times one step now and then, instruction by instruction.",
+        );
+    };
+    let total: f64 = profile.profile.iter().map(|r| r.ms).sum();
+    ui.label(
+        RichText::new(format!("step {}: {total:.1} ms in {} kernels", profile.step, profile.profile.len())).small().weak(),
+    );
+    let rows = profile.profile.iter().map(|r| {
+        let secs = (r.ms / 1e3).max(f64::MIN_POSITIVE);
+        let note = format!("{:.2} ms, {:.0}%, {} calls", r.ms, 100.0 * r.ms / total.max(f64::MIN_POSITIVE), r.calls);
+        let rates = format!("{}FLOP/s, {}B/s", show::spaced(r.flops as f64 / secs), show::spaced(r.bytes as f64 / secs));
+        (r.family.as_str(), r.ms, note, rates)
+    });
+    bars_ui(ui, rows.collect());
+}
+
+fn memory_ui(ui: &mut Ui, run: &Run) {
+    let step = match &run.step {
+        Ok(step) => step,
+        Err(e) => return empty(ui, "The step cannot be recorded", e),
+    };
+    let text = format!("{} planned before the run and taken as planned", show::mebibytes(step.memory_bytes));
+    ui.label(RichText::new(text).small().weak());
+    let share = |bytes: usize| 100.0 * bytes as f64 / step.memory_bytes.max(1) as f64;
+    let rows = step.memory.iter().filter(|p| p.bytes > 0).map(|p| {
+        let what = match p.purpose {
+            "weights" => "f32 master weights",
+            "optimizer" => "moments and counters",
+            "precision" => "scales, trackers, amax histories",
+            "gradients" => "gradients of weights",
+            "activations" => "everything else inside a step, buffers shared in turn",
+            _ => "data from and for the host",
+        };
+        (p.purpose, p.bytes as f64, format!("{}, {:.0}%", show::mebibytes(p.bytes), share(p.bytes)), what.to_string())
+    });
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_by(|a, b| b.1.total_cmp(&a.1));
+    bars_ui(ui, rows);
+    ui.add_space(4.0);
+    for a in &step.activations {
+        let text = format!("{}: {} of activations at their peak", a.dtype, show::mebibytes(a.peak_bytes as usize));
+        ui.label(RichText::new(text).small().color(palette::dtype_named(a.dtype)));
+    }
+}
+
+/// Named bars, longest first: name, length, note beside it, more on hover.
+fn bars_ui(ui: &mut Ui, rows: Vec<(&str, f64, String, String)>) {
+    let longest = rows.iter().map(|r| r.1).fold(f64::MIN_POSITIVE, f64::max);
+    ScrollArea::vertical().auto_shrink([false, true]).show(ui, |ui| {
+        for (name, length, note, hover) in rows {
+            ui.horizontal(|ui| {
+                ui.add_sized(Vec2::new(110.0, 16.0), egui::Label::new(RichText::new(name).small()).truncate());
+                let room = (ui.available_width() - 190.0).max(40.0);
+                let (rect, response) = ui.allocate_exact_size(Vec2::new(room, 12.0), Sense::hover());
+                let bar = egui::Rect::from_min_size(rect.min, Vec2::new(room * (length / longest) as f32, rect.height()));
+                ui.painter().rect_filled(rect, 2.0, ui.visuals().faint_bg_color);
+                ui.painter().rect_filled(bar, 2.0, palette::ACCENT.gamma_multiply(0.8));
+                ui.label(RichText::new(note).small());
+                response.on_hover_text(hover);
+            });
+        }
+    });
+}
+
+/// Speed of every step as CSV.
+pub fn throughput_csv(store: &Store) -> String {
+    let rows = store.run().into_iter().flat_map(|run| {
+        run.steps.steps().iter().enumerate().map(move |(row, step)| {
+            let of = |c: Column| field(run.steps.over(c as usize, row..row + 1).map(|s| s.max));
+            vec![step.to_string().into(), of(Column::Ms), of(Column::Rate), of(Column::Mfu)]
+        })
+    });
+    csv("step,ms,items_per_s,mfu", rows)
+}

@@ -1,0 +1,110 @@
+//! Events in, columns out: what panels rely on.
+
+use super::*;
+use mantissa_core::model::ModelConfig;
+use mantissa_core::optim::OptimConfig;
+use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
+use mantissa_core::precision::Recipe;
+use mantissa_core::precision::recipe::RecipeName;
+use mantissa_core::telemetry::StepReport;
+use mantissa_core::telemetry::event::{EvalEvent, Event, SampleEvent, StepEvent, Timing};
+use mantissa_core::train::TrainConfig;
+
+fn run(recipe: RecipeName) -> Run {
+    let (model, batch) = ModelConfig::preset("mlp").unwrap();
+    let config = TrainConfig {
+        model,
+        recipe: Recipe::new(recipe),
+        optim: OptimConfig::adamw(),
+        schedule: Schedule { lr: 1e-3, min_lr: 0.0, warmup: 0, steps: 10, decay: Decay::Constant },
+        clip: None,
+        error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::default(),
+        batch,
+        grad_accum: 1,
+        seed: 1,
+    };
+    Run::new("runs/mlp-1/", "mlp", Origin::Live, config)
+}
+
+fn step(step: u64, loss: f32, scale: f32, skipped_total: u64) -> Event {
+    let report = StepReport {
+        step,
+        loss,
+        lr: 1e-3,
+        grad_norm: 1.0,
+        loss_scale: Some(scale),
+        found_inf: false,
+        skipped: false,
+        skipped_total,
+        growth_tracker: Some(0),
+        fp8: None,
+    };
+    Event::Step(StepEvent::new(&report, Timing { ms: 500.0, items_per_s: 100.0, mfu: 0.5 }, true))
+}
+
+#[test]
+fn a_run_knows_its_step_and_its_name() {
+    let run = run(RecipeName::F16);
+    assert_eq!(run.name, "mlp-1");
+    assert!(run.step.as_ref().unwrap().instructions.len() > 10);
+}
+
+#[test]
+fn the_life_of_a_loss_scale_is_marked() {
+    let mut r = run(RecipeName::F16);
+    let story = [(65536.0, 0), (65536.0, 1), (32768.0, 1), (65536.0, 1), (1e9, 2), (5e8, 3), (6e-5, 4)];
+    for (i, (scale, skipped)) in story.into_iter().enumerate() {
+        r.push(step(i as u64 + 1, 2.0, scale, skipped));
+    }
+    let marks: Vec<(u64, MarkKind)> = r.marks.iter().map(|m| (m.step, m.kind)).collect();
+    use MarkKind::{ByHand, Floor, Growth, Overflow};
+    assert_eq!(marks, [(2, Overflow), (4, Growth), (5, ByHand), (5, Overflow), (6, Overflow), (7, Floor)]);
+    assert_eq!(r.skipped, 4);
+}
+
+#[test]
+fn rows_smooth_time_and_refuse_the_past() {
+    let mut r = run(RecipeName::F32);
+    r.push(step(1, 4.0, 1.0, 0));
+    r.push(step(2, f32::NAN, 1.0, 0));
+    r.push(step(3, 2.0, 1.0, 0));
+    r.push(step(3, 9.0, 1.0, 0));
+    assert_eq!((r.taken(), r.refused, r.last(Column::Loss)), (3, 1, Some(2.0)));
+    let smooth = r.last(Column::Smooth).unwrap();
+    assert!(smooth > 2.0 && smooth < 4.0, "{smooth}");
+    let mut store = Store::default();
+    store.add(r);
+    let x = |axis, s: &mut Store| {
+        s.axis = axis;
+        s.x_of_step(&s.runs[0], 3)
+    };
+    assert_eq!(x(Axis::Step, &mut store), 3.0);
+    assert_eq!(x(Axis::Items, &mut store), 3.0 * store.runs[0].items_per_step() as f64);
+    assert!((x(Axis::Time, &mut store) - 1.5).abs() < 1e-9);
+}
+
+#[test]
+fn lists_are_bounded_and_keep_the_newest() {
+    let mut r = run(RecipeName::F32);
+    for i in 1..=500 {
+        r.push(Event::Sample(SampleEvent { step: i, sample: "x".into() }));
+        r.push(Event::Eval(EvalEvent::new(i, 2.0, None)));
+    }
+    assert!(r.samples.len() <= 64 && r.samples.back().unwrap().step == 500);
+    assert_eq!(r.val_loss(), Some(2.0));
+    r.clear();
+    assert!(r.samples.is_empty() && r.evals.is_empty());
+}
+
+#[test]
+fn a_long_run_stays_small() {
+    let mut r = run(RecipeName::F16);
+    for i in 1..=600_000 {
+        r.push(step(i, 2.0, 65536.0, i / 2));
+    }
+    // Eleven columns of 2^18 rows with their levels, where a vector may have twice the room it needs.
+    assert!(r.size_bytes() <= 2 * 11 * (1 << 18) * 11 + (1 << 24), "{}", r.size_bytes());
+    assert!(r.marks.len() <= 4096 && r.taken() == 600_000);
+}

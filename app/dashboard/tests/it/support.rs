@@ -1,0 +1,196 @@
+//! What the tests share: the application without a window, and a store of made-up events that is the same every time.
+
+use clap::Parser;
+use egui_kittest::{Harness, HarnessBuilder};
+use mantissa_core::DType;
+use mantissa_core::model::ModelConfig;
+use mantissa_core::model::gpt::GptConfig;
+use mantissa_core::optim::OptimConfig;
+use mantissa_core::optim::schedule::{Decay, Schedule};
+use mantissa_core::precision::OnNonFinite;
+use mantissa_core::precision::Recipe;
+use mantissa_core::precision::recipe::RecipeName;
+use mantissa_core::probe::health::{Ailment, Warning};
+use mantissa_core::telemetry::event::{
+    EvalEvent, Event, Prediction, Predictions, PredictionsEvent, ProfileEvent, ProfileRow, SampleEvent, StepEvent, TensorEvent,
+    Timing, WarningEvent,
+};
+use mantissa_core::telemetry::{Fp8Report, Histogram, StepReport, TensorReport, TensorStats};
+use mantissa_core::train::TrainConfig;
+use mantissa_dashboard::desktop::{App, Args};
+use mantissa_dashboard::palette;
+use mantissa_dashboard::store::{Origin, Run, Store};
+use std::path::Path;
+use std::sync::Once;
+
+/// Frames that a condition may take: far more than it ever does, so that a broken test ends.
+const FRAMES: usize = 50_000;
+
+/// Every run of these tests lies below one temporary folder.
+pub fn enter_temporary_folder() {
+    static ENTER: Once = Once::new();
+    ENTER.call_once(|| {
+        let folder = tempfile::tempdir().unwrap().keep();
+        std::env::set_current_dir(folder).unwrap();
+    });
+}
+
+pub fn builder<State>() -> HarnessBuilder<State> {
+    Harness::builder()
+        .with_size([1360.0, 860.0])
+        .with_theme(egui::Theme::Dark)
+        .with_max_steps(64)
+        .with_context_setup(palette::apply)
+}
+
+/// The application with the runs in `folders`.
+pub fn app(folders: &[&Path]) -> Harness<'static, App> {
+    enter_temporary_folder();
+    let words = std::iter::once("mantissa-gui".into()).chain(folders.iter().map(|f| f.as_os_str().to_owned()));
+    let app = App::new(&Args::try_parse_from(words).unwrap()).unwrap();
+    let draw = |ui: &mut egui::Ui, app: &mut App| {
+        app.update(ui.ctx());
+        app.draw(ui);
+    };
+    builder().build_ui_state(draw, app)
+}
+
+/// Draws frames until something holds.
+#[track_caller]
+pub fn until<S>(harness: &mut Harness<'_, S>, what: &str, holds: impl Fn(&Harness<'_, S>) -> bool) {
+    for _ in 0..FRAMES {
+        harness.step();
+        if holds(harness) {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("it never came: {what}");
+}
+
+pub fn config(recipe: RecipeName) -> TrainConfig {
+    let model = ModelConfig::Gpt(GptConfig { layers: 2, width: 64, heads: 4, context: 32, ..GptConfig::tiny() });
+    TrainConfig {
+        model,
+        recipe: Recipe::new(recipe),
+        optim: OptimConfig::adamw(),
+        schedule: Schedule { lr: 1e-3, min_lr: 1e-4, warmup: 0, steps: 400, decay: Decay::Constant },
+        clip: None,
+        error_if_nonfinite: false,
+        on_nonfinite: OnNonFinite::default(),
+        batch: 4,
+        grad_accum: 1,
+        seed: 1,
+    }
+}
+
+/// A run with 300 steps of everything.
+pub fn full_run(recipe: RecipeName) -> Run {
+    let mut run = Run::new(&format!("runs/gpt-tiny-{recipe}-1"), "gpt-tiny", Origin::Saved, config(recipe));
+    let scaled = run.config.recipe.scaler.is_some();
+    let names: Vec<String> = (0..2).flat_map(|h| ["attn.qkv", "mlp.up"].map(|l| format!("gpt.h{h}.{l}"))).collect();
+    let (mut scale, mut skipped) = (2f32.powi(24), 0);
+    for step in 1..=300u64 {
+        let t = step as f32;
+        let wave = ((step * 37) % 11) as f32 / 11.0;
+        let skip = scaled && (step < 8 || step == 200);
+        skipped += u64::from(skip);
+        let report = StepReport {
+            step,
+            loss: 5.5 / (1.0 + 0.01 * t) + 0.2 * wave,
+            lr: 1e-3,
+            grad_norm: 1.0 + wave,
+            loss_scale: scaled.then_some(scale),
+            found_inf: skip,
+            skipped: skip,
+            skipped_total: skipped,
+            growth_tracker: scaled.then_some(step as i32 % 100),
+            fp8: run.config.recipe.fp8.is_some().then(|| Fp8Report {
+                underflow: (0.01, names[0].clone()),
+                saturated: (0.0, names[1].clone()),
+                nonfinite: 0.0,
+            }),
+        };
+        let timing = Timing { ms: 40.0 + f64::from(wave), items_per_s: 48_000.0 + 900.0 * f64::from(wave), mfu: 0.3 };
+        run.push(Event::Step(StepEvent::new(&report, timing, false)));
+        if skip {
+            scale /= 2.0;
+        }
+        if step % 100 == 0 && scaled {
+            scale *= 2.0;
+        }
+        if step % 5 == 0 {
+            for (i, name) in names.iter().enumerate() {
+                for (role, dtype) in [("x", DType::E4m3), ("weight", DType::E4m3), ("dy", DType::E5m2)] {
+                    let amax = 2f32.powf(3.0 - i as f32 + (t / 40.0).sin());
+                    run.push(tensor(step, &format!("{name}.{role}"), dtype, amax, run.config.recipe.fp8.is_some()));
+                }
+            }
+        }
+        if step % 50 == 0 {
+            run.push(Event::Eval(EvalEvent::new(step, 5.6 / (1.0 + 0.01 * t), None)));
+            run.push(Event::Sample(SampleEvent { step, sample: format!("fn main() {{\n    step({step});\n}}\n") }));
+        }
+    }
+    run.push(Event::Profile(ProfileEvent { step: 253, profile: profile() }));
+    let warning = Warning {
+        ailment: Ailment::Fp8Underflow,
+        step: 120,
+        message: "more than 10% of the non-zero values become 0 in fp8: gpt.h0.attn.qkv.dy".into(),
+        remedy: "take a shorter --amax-history, or --recipe fp8-current".into(),
+    };
+    run.push(Event::Warning(WarningEvent { step: 120, warning }));
+    run
+}
+
+fn profile() -> Vec<ProfileRow> {
+    let row = |family: &str, ms| ProfileRow { family: family.into(), calls: 12, ms, flops: 4_000_000_000, bytes: 9_000_000 };
+    vec![row("matmul", 21.0), row("attention", 9.5), row("map", 4.0), row("optimizer", 2.5), row("norm", 1.0)]
+}
+
+fn tensor(step: u64, name: &str, dtype: DType, amax: f32, fp8: bool) -> Event {
+    let counts: Vec<u32> = (0..24u32).map(|i| 4000 - (12 - i as i32).pow(2) as u32 * 20).collect();
+    let stats = TensorStats {
+        stored: DType::Bf16,
+        len: counts.iter().map(|n| u64::from(*n)).sum(),
+        mean: 0.0,
+        l1: 1.0,
+        l2: 1.0,
+        zero: 0.0,
+        subnormal: Some(0.1),
+        sqnr_db: Some(31.0),
+        histogram: Histogram { first: 107, zeros: 0, counts },
+    };
+    let tensor = TensorReport {
+        name: name.into(),
+        dtype,
+        amax: Some(amax),
+        amax_nonfinite: None,
+        scale: fp8.then(|| dtype.max_f32() / amax),
+        underflow: Some(0.01),
+        saturated: Some(0.0),
+        nonfinite: Some(0.0),
+        stats: Some(stats),
+    };
+    Event::Tensor(TensorEvent { step, tensor })
+}
+
+/// Three full runs, the fp8 one looked at.
+pub fn full_store() -> Store {
+    let mut store = Store::default();
+    for recipe in [RecipeName::F32, RecipeName::F16, RecipeName::Fp8Delayed] {
+        store.add(full_run(recipe));
+    }
+    store
+}
+
+/// A classifier with answers to two images.
+pub fn classifier() -> Run {
+    let mut config = config(RecipeName::F32);
+    config.model = ModelConfig::preset("mlp").unwrap().0;
+    let mut run = Run::new("runs/mlp-f32-1", "mlp", Origin::Saved, config);
+    let image = |label, answer| Prediction { label, answer, confidence: 0.9, pixels: "00ff8000".into() };
+    let predictions = Predictions { size: [2, 2], images: vec![image(3, 3), image(4, 9)] };
+    run.push(Event::Predictions(PredictionsEvent { step: 10, predictions }));
+    run
+}

@@ -1,0 +1,162 @@
+//! A real trainer behind the dashboard: small models, few steps.
+
+use crate::support::{app, until};
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable;
+use mantissa_core::precision::recipe::RecipeName;
+use mantissa_dashboard::desktop::App;
+use mantissa_dashboard::form::{Form, Notice, Phase};
+use mantissa_dashboard::store::{MarkKind, Run};
+use std::path::{Path, PathBuf};
+
+/// A classifier that trains in milliseconds, on the drawn digits.
+fn small(recipe: RecipeName, steps: u64) -> Form {
+    Form { model: "mlp".into(), batch: 4, seq_len: 0, steps, recipe, stats_every: 2, ..Form::default() }
+}
+
+fn with(form: Form) -> Harness<'static, App> {
+    let mut h = app(&[]);
+    h.state_mut().dashboard.bar.form = form;
+    h.step();
+    h
+}
+
+fn phase(h: &Harness<'_, App>) -> Phase {
+    h.state().dashboard.bar.status.phase
+}
+
+fn run<'a>(h: &'a Harness<'_, App>) -> Option<&'a Run> {
+    h.state().dashboard.store.run()
+}
+
+fn taken(h: &Harness<'_, App>) -> u64 {
+    run(h).map_or(0, Run::taken)
+}
+
+#[test]
+fn a_run_is_started_paused_stepped_stopped_opened_and_resumed() {
+    let mut h = with(small(RecipeName::F32, 100_000));
+    h.get_by_label("Start").click();
+    until(&mut h, "three steps", |h| taken(h) >= 3);
+    h.get_by_label_contains("loss over steps");
+    h.key_press(egui::Key::Space);
+    until(&mut h, "the pause", |h| phase(h) == Phase::Paused);
+    h.step();
+    let before = taken(&h);
+    h.key_press(egui::Key::S);
+    until(&mut h, "one more step", |h| taken(h) > before);
+    h.run_steps(20);
+    assert_eq!(taken(&h), before + 1, "one step and no more");
+    h.get_by_label("Save").click();
+    until(&mut h, "the checkpoint", |h| h.state().dashboard.bar.status.notice == Some(Notice::Good("checkpoint saved".into())));
+    h.get_by_label("Continue").click();
+    until(&mut h, "more steps", |h| taken(h) > before + 1);
+    h.get_by_label("Stop").click();
+    until(&mut h, "the end", |h| phase(h) == Phase::Idle);
+    let (folder, steps) = (PathBuf::from(&run(&h).unwrap().folder), taken(&h));
+    assert!(folder.join("checkpoints").is_dir());
+
+    let mut saved = app(&[Path::new(&folder)]);
+    until(&mut saved, "the log", |h| taken(h) == steps);
+    saved.get_by_label_contains("loss over steps");
+    saved.get_by_label("Resume").click();
+    until(&mut saved, "steps beyond the saved ones", |h| taken(h) > steps);
+    assert_eq!(run(&saved).unwrap().refused, 0, "no event came twice");
+    saved.get_by_label("Stop").click();
+    until(&mut saved, "the end", |h| phase(h) == Phase::Idle);
+}
+
+#[test]
+fn another_recipe_is_chosen_and_said_to_be_recorded_anew() {
+    let mut h = with(small(RecipeName::Bf16, 100_000));
+    h.get_by_label("Start").click();
+    until(&mut h, "a step", |h| taken(h) >= 1);
+    h.get_by_role_and_label(egui::Role::ComboBox, "recipe").click();
+    h.step();
+    h.step();
+    h.get_by_role_and_label(egui::Role::Button, "mxfp8").click();
+    until(&mut h, "the choice", |h| h.state().dashboard.bar.form.recipe == RecipeName::Mxfp8);
+    h.step();
+    h.get_by_label_contains("records the step anew: recipe");
+    h.key_press(egui::Key::R);
+    until(&mut h, "the next run", |h| run(h).is_some_and(|r| r.config.recipe.name == RecipeName::Mxfp8 && r.taken() > 0));
+    assert_eq!(h.state().dashboard.store.runs.len(), 2);
+    h.get_by_label("Stop").click();
+    until(&mut h, "the end", |h| phase(h) == Phase::Idle);
+}
+
+#[test]
+fn an_injected_overflow_is_skipped_marked_and_recovered_from() {
+    let mut h = with(small(RecipeName::F16, 100_000));
+    h.get_by_label("Start").click();
+    until(&mut h, "steps", |h| taken(h) >= 3);
+    h.get_by_label("Inject an overflow").click();
+    let marked = |r: &Run, kind| r.marks.iter().any(|m| m.kind == kind);
+    until(&mut h, "the overflow", |h| run(h).is_some_and(|r| marked(r, MarkKind::ByHand) && marked(r, MarkKind::Overflow)));
+    until(&mut h, "a good step after it", |h| {
+        run(h).is_some_and(|r| r.marks.iter().rfind(|m| m.kind == MarkKind::Overflow).is_some_and(|m| r.taken() > m.step + 3))
+    });
+    assert!(run(&h).unwrap().skipped > 0);
+    h.step();
+    assert!(h.query_by_label_contains(" 0 overflow markers").is_none());
+    h.get_by_label_contains("overflow markers");
+    h.get_by_label("Stop").click();
+    until(&mut h, "the end", |h| phase(h) == Phase::Idle);
+}
+
+#[test]
+fn fp8_amaxes_and_histograms_arrive() {
+    let form = Form { batch: 32, ..small(RecipeName::Fp8Delayed, 12) };
+    let mut h = with(form);
+    h.get_by_label("Start").click();
+    until(&mut h, "the last step", |h| taken(h) == 12 && phase(h) == Phase::Idle);
+    let r = run(&h).unwrap();
+    assert!(r.tensors.iter().any(|t| t.is_scaled() && t.rows.len() == 6), "{:?}", r.tensors.len());
+    assert!(r.tensors.iter().any(|t| !t.reports.is_empty()));
+    assert!(r.profile.is_some() && r.predictions.is_some() && r.val_loss().is_some());
+    h.step();
+    h.get_by_label_contains("amax of ");
+}
+
+#[test]
+fn recipes_race_in_turn() {
+    let mut h = with(Form { race: vec![RecipeName::F32, RecipeName::Bf16], ..small(RecipeName::F32, 20) });
+    h.get_by_label("Precision race").click();
+    h.run_steps(20);
+    h.get_by_label("Start race").click();
+    until(&mut h, "both runs", |h| {
+        let runs = &h.state().dashboard.store.runs;
+        runs.len() == 2 && runs.iter().all(|r| r.taken() == 20) && phase(h) == Phase::Idle
+    });
+    h.get_by_label("Race").click();
+    h.run_steps(4);
+    h.get_by_label("losses of 2 recipes");
+}
+
+#[test]
+fn an_error_is_told_with_what_helps() {
+    let mut h = with(Form { data: "no-such-folder".into(), ..small(RecipeName::F32, 5) });
+    h.get_by_label("Start").click();
+    until(&mut h, "the error", |h| phase(h) == Phase::Idle && h.state().dashboard.bar.status.notice.is_some());
+    h.step();
+    h.get_by_label_contains("no-such-folder");
+    h.get_by_label_contains("Check the path");
+    h.get_by_label("Dismiss").click();
+    h.run();
+    assert!(h.query_by_label_contains("no-such-folder").is_none());
+}
+
+#[test]
+fn closing_while_training_saves_first() {
+    let mut h = with(small(RecipeName::F32, 100_000));
+    h.get_by_label("Start").click();
+    until(&mut h, "steps", |h| taken(h) >= 2);
+    let viewport = h.input_mut().viewports.entry(egui::ViewportId::ROOT).or_default();
+    viewport.events.push(egui::ViewportEvent::Close);
+    h.step();
+    let commands = |h: &Harness<'_, App>| h.output().viewport_output[&egui::ViewportId::ROOT].commands.clone();
+    assert!(commands(&h).contains(&egui::ViewportCommand::CancelClose));
+    h.input_mut().viewports.entry(egui::ViewportId::ROOT).or_default().events.clear();
+    until(&mut h, "the close", |h| commands(h).contains(&egui::ViewportCommand::Close));
+    assert!(Path::new(&run(&h).unwrap().folder).join("checkpoints").is_dir());
+}

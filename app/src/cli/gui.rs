@@ -1,0 +1,44 @@
+//! `mantissa gui`: starts the window, a program of its own beside this one, so that this one needs nothing of a desktop.
+
+use crate::Outcome;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Name of the program with the window.
+const PROGRAM: &str = "mantissa-gui";
+
+/// Flags of `gui`.
+#[derive(Clone, Debug, Args)]
+pub struct GuiArgs {
+    /// Folders of runs to open; one that is still written is followed
+    #[arg(value_name = "RUN_DIR")]
+    pub runs: Vec<PathBuf>,
+    /// Follow a run that another program writes; its folder may not have a run yet
+    #[arg(long, value_name = "RUN_DIR")]
+    pub attach: Option<PathBuf>,
+}
+
+/// `mantissa gui`.
+pub fn command(args: &GuiArgs) -> Result<Outcome> {
+    let here = std::env::current_exe().context("cannot find out where this program lies")?;
+    let program = here.with_file_name(format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX));
+    if !program.is_file() {
+        bail!(
+            "expected the window program beside this one, found none; build it with `cargo build --release --bin {PROGRAM}`: {}",
+            program.display()
+        );
+    }
+    let mut child = Command::new(&program);
+    child.args(&args.runs);
+    if let Some(run) = &args.attach {
+        child.arg("--attach").arg(run);
+    }
+    let status = child.status().with_context(|| format!("cannot start the window: {}", program.display()))?;
+    if !status.success() {
+        // It has said why on stderr.
+        bail!("the window ended with {status}");
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,64 @@
+//! `mantissa devices`: the CPU and every adapter, with what each can do.
+
+use super::{Device, available_memory_bytes};
+use crate::Outcome;
+use crate::show::spaced;
+use anyhow::Result;
+use mantissa_backend_wgpu::{AdapterChoice, AdapterFacts, adapters_blocking};
+use mantissa_core::DType;
+use mantissa_core::backend::Support;
+use std::io::Write;
+
+/// `mantissa devices`.
+pub fn command() -> Result<Outcome> {
+    let mut out = std::io::stdout().lock();
+    let cpu = Device::cpu("listed");
+    writeln!(out, "cpu: {}", cpu.backend.capabilities().device)?;
+    if let Some(bytes) = available_memory_bytes() {
+        writeln!(out, "  memory available: {:.1} GiB", bytes as f64 / (1u64 << 30) as f64)?;
+    }
+    rates(&mut out, &cpu)?;
+    let adapters = adapters_blocking();
+    if adapters.is_empty() {
+        writeln!(out, "wgpu: no adapter (on Linux, a Vulkan driver such as mesa-vulkan-drivers makes one)")?;
+    }
+    for (index, facts) in adapters.iter().enumerate() {
+        describe(&mut out, index, facts)?;
+        match Device::wgpu(&AdapterChoice::Index(index), "listed") {
+            Ok(device) => rates(&mut out, &device)?,
+            Err(e) => writeln!(out, "  cannot be opened: {e:#}")?,
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn describe(out: &mut impl Write, index: usize, a: &AdapterFacts) -> Result<()> {
+    let software = if a.software { ", software" } else { "" };
+    writeln!(out, "wgpu adapter {index}: {} ({}, {}{software})", a.name, a.api, a.driver)?;
+    writeln!(
+        out,
+        "  limits: buffers of {:.1} GiB, {} storage buffers a kernel, {} invocations and {} KiB a workgroup",
+        a.max_buffer_bytes as f64 / (1u64 << 30) as f64,
+        a.max_storage_buffers,
+        a.workgroup_invocations,
+        a.workgroup_bytes / 1024
+    )?;
+    let features = if a.features.is_empty() { "none".into() } else { a.features.join(", ") };
+    Ok(writeln!(out, "  features: {features}")?)
+}
+
+/// How a device multiplies every dtype, and how fast.
+fn rates(out: &mut impl Write, device: &Device) -> Result<()> {
+    for support in [Support::Native, Support::Emulated] {
+        let how = match support {
+            Support::Native => "native",
+            Support::Emulated => "emulated, stored at their width, multiplied and summed in f32",
+        };
+        let named = device.backend.capabilities().dtypes.iter().filter(|(_, s)| *s == support);
+        let names: Vec<&str> = named.map(|(d, _)| d.name()).collect();
+        writeln!(out, "  {how}: {}", names.join(" "))?;
+    }
+    let (peak, copy) = (device.peak(DType::F32)?, device.copy_rate()?);
+    writeln!(out, "  peak: {}FLOP/s ({}), copy {}B/s", spaced(peak.flops_per_s), peak.source, spaced(copy))?;
+    Ok(())
+}

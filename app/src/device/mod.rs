@@ -1,0 +1,112 @@
+//! Devices: which one a run uses, what each can do, and the rates that achieved ones are compared with.
+
+mod cpu_rates;
+mod list;
+
+pub use list::command;
+
+use crate::config::DeviceChoice;
+use anyhow::{Context, Result, bail};
+use mantissa_backend_wgpu::{AdapterChoice, WgpuBackend, adapters_blocking};
+use mantissa_core::DType;
+use mantissa_core::backend::{Backend, Support};
+use mantissa_core::cpu::CpuBackend;
+use mantissa_core::program::memory::{Layout, MemoryPlan};
+use mantissa_core::train::{TrainConfig, record};
+use std::sync::Arc;
+
+/// An open device.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// What runs Programs.
+    pub backend: Arc<dyn Backend>,
+    /// Why it is this one.
+    pub why: String,
+    /// The same once more, if it is a GPU: it can be asked for its rates.
+    gpu: Option<Arc<WgpuBackend>>,
+}
+
+impl Device {
+    fn cpu(why: impl Into<String>) -> Device {
+        Device { backend: Arc::new(CpuBackend::new()), why: why.into(), gpu: None }
+    }
+
+    fn wgpu(choice: &AdapterChoice, why: impl Into<String>) -> Result<Device> {
+        let gpu = Arc::new(WgpuBackend::open_blocking(choice).context("--device wgpu")?);
+        Ok(Device { backend: gpu.clone(), why: why.into(), gpu: Some(gpu) })
+    }
+
+    /// The peak of products in `dtype`. Where the device multiplies in f32 whatever operands are stored in, that of f32, measured now.
+    pub fn peak(&self, dtype: DType) -> Result<Peak> {
+        let emulated = self.backend.capabilities().dtypes.iter().any(|(d, s)| *d == dtype && *s == Support::Emulated);
+        let note = if emulated { format!("; {} is computed in f32 here", dtype.name()) } else { String::new() };
+        let (flops_per_s, how) = match &self.gpu {
+            None => (cpu_rates::flops(), cpu_rates::HOW),
+            Some(gpu) => (gpu.peaks()?.flops_per_s, "f32 multiply-adds"),
+        };
+        Ok(Peak { flops_per_s, source: format!("measured: {how}{note}") })
+    }
+
+    /// Bytes a second of a copy, read and written ones together, measured now.
+    pub fn copy_rate(&self) -> Result<f64> {
+        match &self.gpu {
+            None => Ok(cpu_rates::copy()),
+            Some(gpu) => Ok(gpu.peaks()?.bytes_per_s),
+        }
+    }
+}
+
+/// Opens the device of a choice. A GPU is taken by `auto` only if it is one: an adapter that software emulates is slower than the CPU backend.
+/// Errs if there is no such device.
+pub fn open(choice: DeviceChoice, adapter: Option<&str>) -> Result<Device> {
+    let wanted = adapter.map(|a| a.parse::<AdapterChoice>().unwrap_or_default());
+    match (choice, wanted) {
+        (DeviceChoice::Cpu, Some(_)) => bail!("--adapter: expected --device wgpu or auto beside it, got --device cpu"),
+        (DeviceChoice::Cpu, None) => Ok(Device::cpu("as asked")),
+        (DeviceChoice::Wgpu | DeviceChoice::Auto, Some(adapter)) => Device::wgpu(&adapter, "as asked"),
+        (DeviceChoice::Wgpu, None) => Device::wgpu(&AdapterChoice::Best, "as asked"),
+        (DeviceChoice::Auto, None) => {
+            let found = adapters_blocking();
+            match found.iter().find(|a| a.software) {
+                _ if found.iter().any(|a| !a.software) => Device::wgpu(&AdapterChoice::Best, "auto: the best GPU"),
+                Some(a) => Ok(Device::cpu(format!("auto: the one adapter, {}, is software; --device wgpu takes it", a.name))),
+                None => Ok(Device::cpu("auto: no GPU adapter")),
+            }
+        }
+    }
+}
+
+/// A peak rate of arithmetic, and where the number is from.
+#[derive(Clone, Debug)]
+pub struct Peak {
+    /// Floating-point operations a second.
+    pub flops_per_s: f64,
+    /// Where it is from.
+    pub source: String,
+}
+
+/// Bytes of memory that a program may still take, where the system says so.
+pub fn available_memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Refuses a run whose planned memory is not there, before any of it is taken.
+pub fn check_memory(config: &TrainConfig) -> Result<()> {
+    let program = record::train_step(config)?;
+    let layout = Arc::new(Layout::new(&program));
+    let planned = MemoryPlan::new(&program, &layout)?.total_bytes() as u64;
+    match available_memory_bytes() {
+        Some(available) if planned > available => {
+            let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
+            bail!(
+                "memory: expected a run of at most {}, which is available, got one of {} planned; try a smaller --batch-size or --seq-len",
+                gib(available),
+                gib(planned)
+            )
+        }
+        Some(_) | None => Ok(()),
+    }
+}

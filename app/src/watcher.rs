@@ -1,0 +1,43 @@
+//! Whoever watches a run: a terminal, a window. A run tells it what happens and never waits for it.
+
+use crate::config::RunConfig;
+use mantissa_core::telemetry::event::Event;
+use std::path::Path;
+
+/// What a run is, told once before its first step.
+#[derive(Clone, Copy, Debug)]
+pub struct Begin<'a> {
+    /// Every setting, resolved.
+    pub config: &'a RunConfig,
+    /// The run folder.
+    pub folder: &'a Path,
+    /// Steps taken by the run that it goes on with.
+    pub steps: u64,
+}
+
+/// Told what happens in a run.
+pub trait Watcher {
+    /// The run is about to take its first step.
+    fn begin(&self, _run: &Begin<'_>) {}
+
+    /// An event, also as the line of JSON that the run folder keeps.
+    fn event(&self, event: &Event, line: &str);
+
+    /// The step just taken, in words. `print` says that it is worth keeping, so that a long run leaves a short list.
+    fn progress(&self, text: &str, print: bool);
+
+    /// No more progress will come.
+    fn end_progress(&self) {}
+
+    /// A line for people.
+    fn line(&self, text: &str);
+
+    /// Something worth knowing.
+    fn note(&self, text: &str);
+
+    /// A warning.
+    fn warn(&self, text: &str);
+
+    /// The final result.
+    fn result(&self, text: &str);
+}

@@ -1,0 +1,135 @@
+//! `--init-from`: a run that starts from other weights, of a run, a checkpoint, or a folder of `transformers`.
+
+use super::{fixed_text, good, json_lines, output, stderr, stdout, train};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+/// Trains a little; the folder of the newest checkpoint.
+fn source(dir: &Path, steps: &str) -> std::path::PathBuf {
+    fixed_text(dir);
+    good(train(dir, &["--data", "text.txt", "--out", "first", "--steps", steps, "--recipe", "f32"]));
+    dir.join(format!("first/checkpoints/step-{steps:0>8}"))
+}
+
+/// A folder as `transformers` saves one: the weights in two files with an index.
+fn shard(checkpoint: &Path, to: &Path) {
+    let bytes = fs::read(checkpoint.join("model.safetensors")).expect("weights");
+    let whole = SafeTensors::deserialize(&bytes).expect("safetensors");
+    fs::create_dir(to).expect("a new folder");
+    fs::copy(checkpoint.join("config.json"), to.join("config.json")).expect("a config");
+    let mut map = serde_json::Map::new();
+    for part in 0..2 {
+        let name = format!("model-0000{}-of-00002.safetensors", part + 1);
+        let own: Vec<_> = whole.tensors().into_iter().enumerate().filter(|(i, _)| i % 2 == part).map(|(_, t)| t).collect();
+        map.extend(own.iter().map(|(tensor, _)| (tensor.clone(), Value::from(name.clone()))));
+        fs::write(to.join(name), safetensors::serialize(own, None).expect("serializes")).expect("a file");
+    }
+    let index = serde_json::json!({ "metadata": { "total_size": bytes.len() }, "weight_map": map });
+    fs::write(to.join("model.safetensors.index.json"), index.to_string()).expect("a file");
+}
+
+/// The losses of a few steps.
+fn losses(dir: &Path, args: &[&str]) -> Vec<f64> {
+    let flags = [
+        "train",
+        "--data",
+        "text.txt",
+        "--recipe",
+        "f32",
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+        "--json",
+        "--sample-tokens",
+        "0",
+    ];
+    let o = good(output(dir, &[&flags[..], &["--eval-batches", "1"], args].concat()));
+    json_lines(&stdout(&o)).iter().filter_map(|v| v["loss"].as_f64()).collect()
+}
+
+#[test]
+fn every_kind_of_source_gives_the_same_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = source(dir.path(), "30");
+    shard(&checkpoint, &dir.path().join("sharded"));
+    let from = |path: &str| losses(dir.path(), &["--init-from", path]);
+    let first = from("first");
+    assert_eq!(first.len(), 2);
+    assert_eq!(from("first/checkpoints/step-00000030"), first);
+    assert_eq!(from("sharded"), first);
+    let fresh = losses(dir.path(), &["--seq-len", "32", "--set", "train.model.layers=1"]);
+    assert!(first[0] < fresh[0] - 0.3, "{first:?} starts where the first run ended, {fresh:?} does not");
+    // The run that was made tells where it is from, and goes on without the source.
+    fs::remove_dir_all(dir.path().join("sharded")).unwrap();
+    let runs: Vec<String> =
+        super::listing(&dir.path().join("runs")).into_iter().filter(|r| r.starts_with("pretrained")).collect();
+    assert_eq!(runs.len(), 3);
+    let last = format!("runs/{}", runs[2]);
+    assert!(fs::read_to_string(dir.path().join(&last).join("config.toml")).unwrap().contains("init_from = \"sharded\""));
+    good(output(dir.path(), &["train", "--resume", &last, "--steps", "3", "--quiet"]));
+}
+
+#[test]
+fn a_shorter_context_is_cut_and_other_sizes_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    source(dir.path(), "2");
+    assert_eq!(losses(dir.path(), &["--init-from", "first", "--seq-len", "16"]).len(), 2);
+    let refused = |args: &[&str], parts: &[&str]| {
+        let o = output(dir.path(), &[&["train", "--data", "text.txt", "--init-from", "first", "--out", "new"], args].concat());
+        assert_eq!(o.status.code(), Some(2), "{}", stdout(&o));
+        assert!(parts.iter().all(|p| stderr(&o).contains(p)), "{args:?}: {}", stderr(&o));
+        assert!(!dir.path().join("new").exists());
+    };
+    refused(&["--seq-len", "64"], &["transformer.wpe.weight", "expected shape [64, 128], found [32, 128]"]);
+    refused(&["--vocab", "300"], &["transformer.wte.weight", "[300, 128]", "[256, 128]"]);
+    refused(&["--model", "gpt-mini"], &["expected shape"]);
+    let o = output(dir.path(), &["train", "--init-from", "nowhere"]);
+    assert!(o.status.code() == Some(2) && stderr(&o).contains("--init-from"), "{}", stderr(&o));
+    let o = output(dir.path(), &["train", "--model", "pretrained"]);
+    assert!(o.status.code() == Some(2) && stderr(&o).contains("--init-from DIR"), "{}", stderr(&o));
+}
+
+#[test]
+fn a_folder_of_transformers_brings_its_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    shard(&source(dir.path(), "2"), &dir.path().join("hf"));
+    let sample = ["sample", "--run", "hf", "--prompt", "a b", "--tokens", "3"];
+    let o = output(dir.path(), &sample);
+    assert!(o.status.code() == Some(2) && stderr(&o).contains("give a --tokenizer"), "{}", stderr(&o));
+    let words = (0..256).map(|i| (if i < 2 { ["a", "b"][i].to_string() } else { format!("w{i}") }, i.into()));
+    let vocab: serde_json::Map<String, Value> = words.collect();
+    let tokenizer = serde_json::json!({ "version": "1.0", "added_tokens": [], "pre_tokenizer": { "type": "Whitespace" },
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "w255" } });
+    fs::write(dir.path().join("hf/tokenizer.json"), tokenizer.to_string()).unwrap();
+    let text = stdout(&good(output(dir.path(), &sample)));
+    assert!(text.starts_with("a b"), "{text}");
+    good(train(dir.path(), &["--data", "text.txt", "--init-from", "hf", "--steps", "1", "--out", "r"]));
+    assert!(dir.path().join("r/tokenizer.json").is_file());
+}
+
+#[test]
+fn an_mlp_starts_from_a_run_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mlp = [
+        "train",
+        "--model",
+        "mlp",
+        "--set",
+        "train.model.hidden=[16]",
+        "--batch-size",
+        "8",
+        "--eval-batches",
+        "1",
+        "--recipe",
+        "f32",
+    ];
+    good(output(dir.path(), &[&mlp[..], &["--steps", "60", "--out", "a", "--quiet"]].concat()));
+    let on = ["train", "--init-from", "a", "--recipe", "f32", "--steps", "1", "--eval-batches", "1", "--json", "--out", "b"];
+    let o = good(output(dir.path(), &on));
+    let loss = json_lines(&stdout(&o))[0]["loss"].as_f64().unwrap();
+    assert!(loss < 2.0, "{loss}: guessing among ten gives 2.3");
+    good(output(dir.path(), &["train", "--resume", "b", "--steps", "2", "--quiet"]));
+}

@@ -1,0 +1,70 @@
+// Delayed fp8 scaling: rolls the amax histories and derives the next scales. CPU twin: core/src/cpu/fp8_scale.rs.
+//
+// Formula: scale = (fp8_max * 2^-margin) / max(window). Histories are [rows, tensors]; row 0 is staged, row 1 the oldest.
+// Layout: an invocation owns a tensor, a column; neighbours read neighbouring words. Rows are read eight at a time before eight are
+// written, since a store would make the next load wait. `ranges` holds fp8_max * 2^-margin of each tensor.
+// Source: Transformer Engine delayed_scaling.cu.
+//% import amax
+//% const MOST_RECENT: bool = false
+//% const IGNORE: bool = true
+//% const WG_SIZE: [64] = 64
+
+const ROWS_AHEAD: u32 = 8u;
+
+struct Params {
+    tensors: u32,
+    rows: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> ranges: array<u32>;
+@group(0) @binding(2) var<storage, read_write> history: array<u32>;
+@group(0) @binding(3) var<storage, read_write> scale: array<u32>;
+@group(0) @binding(4) var<storage, read_write> nonfinite: array<u32>;
+
+fn finite(bits: u32) -> bool {
+    return (bits & EXACT_MAGNITUDE) < EXACT_INF;
+}
+
+// What a recorded value adds to the window.
+fn in_window(bits: u32) -> u32 {
+    return select(ordered_bits(bits), 0u, IGNORE && !finite(bits));
+}
+
+@compute @workgroup_size(WG_SIZE)
+fn update_fp8_scales(@builtin(global_invocation_id) id: vec3<u32>) {
+    let t = id.x;
+    if (t >= params.tensors) {
+        return;
+    }
+    let staged = history[t];
+    if ((staged & EXACT_MAGNITUDE) == 0u) {
+        return;
+    }
+    history[t] = 0u;
+    if (IGNORE && !finite(staged)) {
+        nonfinite[t] += select(1u, 0u, nonfinite[t] == 0xffffffffu);
+        return;
+    }
+    var top = ordered_bits(staged);
+    if (params.rows > 1u) {
+        let last = params.rows - 1u;
+        top = max(top, in_window(history[params.tensors + t]));
+        for (var row = 1u; row < last; row += ROWS_AHEAD) {
+            var next: array<u32, ROWS_AHEAD>;
+            for (var k = 0u; k < ROWS_AHEAD; k++) {
+                next[k] = history[min(row + k + 1u, last) * params.tensors + t];
+            }
+            for (var k = 0u; k < ROWS_AHEAD; k++) {
+                top = max(top, in_window(next[k]));
+                if (row + k < last) {
+                    history[(row + k) * params.tensors + t] = next[k];
+                }
+            }
+        }
+        history[last * params.tensors + t] = staged;
+    }
+    let amax = select(top, staged, MOST_RECENT);
+    if (is_positive(amax)) {
+        scale[t] = scale_from_amax(amax, ranges[t]);
+    }
+}

@@ -1,0 +1,87 @@
+//! Attention.
+
+use mantissa_core::DType;
+use mantissa_core::op::attention::{Attention, AttentionDropout};
+use mantissa_core::op::{Op, Real};
+use mantissa_core::shape::Ty;
+use mantissa_tests::data::normal;
+use mantissa_tests::devices;
+use mantissa_tests::machine::bytes_of;
+use mantissa_tests::parity::{Bound, Case};
+use mantissa_tests::tolerance::ulps;
+
+const DTYPES: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::E4m3, DType::E5m2];
+
+/// B, T, H, KV, HS.
+type Sizes = [usize; 5];
+
+fn of([_, _, heads, kv_heads, hs]: Sizes, causal: bool, p: Option<f64>) -> Attention {
+    let dropout = p.map(|p| AttentionDropout { p: Real(p), stream: 9 });
+    Attention { heads, kv_heads, causal, scale: Real(1.0 / (hs as f64).sqrt()), dropout }
+}
+
+fn random_state() -> (Ty, Vec<u8>) {
+    (Ty::new(DType::U32, [2]), [77u32, 5].iter().flat_map(|w| w.to_ne_bytes()).collect())
+}
+
+fn operand(dtype: DType, shape: [usize; 3], stream: u32) -> (Ty, Vec<u8>) {
+    let ty = Ty::new(dtype, shape);
+    let bytes = bytes_of(&ty, &normal(shape.iter().product(), 1.0, stream));
+    (ty, bytes)
+}
+
+fn forward(dtype: DType, sizes: Sizes, o: Attention) -> Case {
+    let [b, t, heads, kv_heads, hs] = sizes;
+    let mut inputs = vec![operand(dtype, [b, t, (heads + 2 * kv_heads) * hs], 1)];
+    inputs.extend(o.dropout.map(|_| random_state()));
+    Case::of_bytes(format!("{o:?} {dtype} {sizes:?}"), Op::Attention(o), inputs)
+}
+
+/// The backward of a forward, whose outputs `y` and `lse` it takes.
+fn backward(forward: &Case, made: Vec<(Ty, Vec<u8>)>, dy: DType) -> Case {
+    let Op::Attention(o) = &forward.op else { panic!("{}: not attention", forward.name) };
+    let shape = [made[0].0.shape[0], made[0].0.shape[1], made[0].0.shape[2]];
+    let mut inputs = vec![forward.inputs[0].clone()];
+    inputs.extend(made);
+    inputs.push(operand(dy, shape, 2));
+    inputs.extend(forward.inputs.get(1).cloned());
+    Case::of_bytes(format!("{} backward", forward.name), Op::AttentionBackward(o.clone()), inputs)
+}
+
+fn check(dtype: DType, sizes: Sizes, causal: bool, p: Option<f64>) {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    let case = forward(dtype, sizes, of(sizes, causal, p));
+    case.check(&*cpu, &*gpu, &[Bound::Ulps(ulps(&case.op))]);
+    let made = case.run(&*cpu).expect("the specification runs");
+    let case = backward(&case, made, dtype);
+    case.check(&*cpu, &*gpu, &[Bound::Ulps(ulps(&case.op))]);
+}
+
+#[test]
+fn every_dtype_and_head_size() {
+    for dtype in DTYPES {
+        check(dtype, [2, 37, 2, 1, 3], false, None);
+        check(dtype, [2, 37, 2, 2, 16], true, None);
+    }
+    for (i, hs) in [1, 4, 7, 32, 65, 128].into_iter().enumerate() {
+        check(DType::F32, [1, 21, 2, 1 + i % 2, hs], true, None);
+    }
+}
+
+#[test]
+fn lengths_around_the_tiles() {
+    for t in [1, 3, 31, 32, 33, 65, 130, 257] {
+        for causal in [true, false] {
+            check(DType::F32, [1, t, 2, 2, 8], causal, None);
+        }
+    }
+}
+
+#[test]
+fn grouped_queries_and_dropout() {
+    for (heads, kv_heads) in [(6, 2), (4, 1), (3, 3)] {
+        for (t, dtype) in [(40, DType::F32), (45, DType::Bf16)] {
+            check(dtype, [2, t, heads, kv_heads, 8], true, Some(0.25));
+        }
+    }
+}
