@@ -312,7 +312,8 @@ fn every_kernel_stem_has_its_wgsl() {
     let exists = |stem: &str| ["wgsl", "wgsl.in"].iter().any(|end| root().join(format!("shaders/wgsl/{stem}.{end}")).is_file());
     let missing = table.iter().filter(|(_, stem)| stem != "reshape" && !exists(stem));
     clean("stems without shaders/wgsl/<stem>.wgsl", missing.map(|(op, stem)| format!("{op}: {stem}")).collect());
-    let stems: Vec<String> = files().iter().filter_map(|f| Some(f.path.strip_prefix("shaders/wgsl/")?.strip_suffix(".wgsl")?.to_string())).collect();
+    let stems: Vec<String> =
+        files().iter().filter_map(|f| Some(f.path.strip_prefix("shaders/wgsl/")?.strip_suffix(".wgsl")?.to_string())).collect();
     let known = |stem: &String| table.iter().any(|(_, s)| s == stem) || NO_OPERATION.iter().any(|(s, _)| s == stem);
     let strange = stems.iter().filter(|s| !s.starts_with("shared/") && !known(s));
     clean("kernels of no operation", strange.cloned().collect());
