@@ -18,9 +18,9 @@ const LANES: [usize; 2] = [2, 8];
 /// Rows and columns of y that a workgroup of `shared_tile` owns.
 const SHARED_TILE: [usize; 2] = [64, 64];
 
-/// Workgroups of `shared_tile` that keep a GPU busy, and the least part of a contraction worth a second pass.
+/// Workgroups of `shared_tile` that keep a GPU busy, and the least part of a contraction worth a second dispatch.
 const BUSY: usize = 128;
-const LEAST_PART: usize = 256;
+const LEAST_PART: usize = 4096;
 
 /// Terms that one pass adds up; lavapipe ends a loop after 65535 rounds.
 const LONGEST: usize = 1 << 15;
@@ -44,10 +44,9 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     // A word of y must not hold elements of two rows, which are those of two invocations.
     let partial = splits > 1 || !n.is_multiple_of(per_word(out));
     let scale_stride = |i: usize, t: &Ty, shared: bool| match m.scales[i] {
-        OperandScale::Block32Last | OperandScale::Block32First if !shared => {
-            scale_type(m.scales[i], t).shape.numel() / batch.max(1)
-        }
-        _ => 0,
+        OperandScale::None | OperandScale::Tensor => 0,
+        OperandScale::Block32Last | OperandScale::Block32First if shared => 0,
+        OperandScale::Block32Last | OperandScale::Block32First => scale_type(m.scales[i], t).shape.numel() / batch.max(1),
     };
     let optional = |i: Option<usize>| i.map_or(Arg::Absent, |i| f.x(i));
     let (scale_a, scale_b, bias) = (optional(m.scale_input(0)), optional(m.scale_input(1)), optional(m.bias_input()));
