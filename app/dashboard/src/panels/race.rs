@@ -35,7 +35,7 @@ pub fn race_ui(ui: &mut Ui, store: &Store, state: &mut RaceState) {
         return empty(ui, "No race yet", text);
     };
     let base_run = &store.runs[first];
-    Grid::new("race").num_columns(7).striped(true).spacing([16.0, 3.0]).show(ui, |ui| {
+    Grid::new("race table").num_columns(7).striped(true).spacing([16.0, 3.0]).show(ui, |ui| {
         for title in ["recipe", "step", "loss", "val_loss", "from first", "ms a step", "memory"] {
             ui.label(RichText::new(title).small().weak());
         }
@@ -78,7 +78,7 @@ fn difference(first: &Run, run: &Run, step: u64) -> Option<f32> {
 }
 
 fn losses_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
-    let plot = base("race", Scale::Linear).x_axis_label(store.axis_label()).show(ui, |plot| {
+    let plot = base("race losses", Scale::Linear).x_axis_label(store.axis_label()).show(ui, |plot| {
         for &i in runs {
             let run = &store.runs[i];
             let curve = Curve { store, run, table: &run.steps, column: Column::Smooth as usize, scale: Scale::Linear };

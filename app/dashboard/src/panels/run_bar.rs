@@ -3,7 +3,7 @@
 use crate::form::{Action, Form, Notice, Phase, Status};
 use crate::palette;
 use crate::store::{Axis, Column, Run, Store};
-use egui::{Button, Key, ProgressBar, RichText, Ui};
+use egui::{Button, Key, ProgressBar, RichText, Theme, Ui};
 use mantissa_core::show;
 
 /// What the run bar and the settings share.
@@ -62,7 +62,11 @@ pub fn run_bar_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
             }
         }
         ui.separator();
-        egui::widgets::global_theme_preference_buttons(ui);
+        for (theme, name) in [(Theme::Dark, "dark"), (Theme::Light, "light")] {
+            if ui.selectable_label(ui.ctx().theme() == theme, name).clicked() {
+                ui.ctx().set_theme(theme);
+            }
+        }
     });
     let live = state.status.run.and_then(|i| store.runs.get(i));
     ui.horizontal(|ui| {

@@ -27,15 +27,15 @@ use std::sync::Once;
 const FRAMES: usize = 50_000;
 
 /// Every run of these tests lies below one temporary folder.
-pub fn enter_temporary_folder() {
+pub(crate) fn enter_temporary_folder() {
     static ENTER: Once = Once::new();
     ENTER.call_once(|| {
-        let folder = tempfile::tempdir().unwrap().keep();
-        std::env::set_current_dir(folder).unwrap();
+        let folder = tempfile::tempdir().expect("a temporary folder").keep();
+        std::env::set_current_dir(folder).expect("it was just made");
     });
 }
 
-pub fn builder<State>() -> HarnessBuilder<State> {
+pub(crate) fn builder<State>() -> HarnessBuilder<State> {
     Harness::builder()
         .with_size([1360.0, 860.0])
         .with_theme(egui::Theme::Dark)
@@ -44,10 +44,10 @@ pub fn builder<State>() -> HarnessBuilder<State> {
 }
 
 /// The application with the runs in `folders`.
-pub fn app(folders: &[&Path]) -> Harness<'static, App> {
+pub(crate) fn app(folders: &[&Path]) -> Harness<'static, App> {
     enter_temporary_folder();
     let words = std::iter::once("mantissa-gui".into()).chain(folders.iter().map(|f| f.as_os_str().to_owned()));
-    let app = App::new(&Args::try_parse_from(words).unwrap()).unwrap();
+    let app = App::new(&Args::try_parse_from(words).expect("flags of the window")).expect("runs that can be opened");
     let draw = |ui: &mut egui::Ui, app: &mut App| {
         app.update(ui.ctx());
         app.draw(ui);
@@ -57,7 +57,7 @@ pub fn app(folders: &[&Path]) -> Harness<'static, App> {
 
 /// Draws frames until something holds.
 #[track_caller]
-pub fn until<S>(harness: &mut Harness<'_, S>, what: &str, holds: impl Fn(&Harness<'_, S>) -> bool) {
+pub(crate) fn until<S>(harness: &mut Harness<'_, S>, what: &str, holds: impl Fn(&Harness<'_, S>) -> bool) {
     for _ in 0..FRAMES {
         harness.step();
         if holds(harness) {
@@ -68,7 +68,7 @@ pub fn until<S>(harness: &mut Harness<'_, S>, what: &str, holds: impl Fn(&Harnes
     panic!("it never came: {what}");
 }
 
-pub fn config(recipe: RecipeName) -> TrainConfig {
+pub(crate) fn config(recipe: RecipeName) -> TrainConfig {
     let model = ModelConfig::Gpt(GptConfig { layers: 2, width: 64, heads: 4, context: 32, ..GptConfig::tiny() });
     TrainConfig {
         model,
@@ -85,7 +85,7 @@ pub fn config(recipe: RecipeName) -> TrainConfig {
 }
 
 /// A run with 300 steps of everything.
-pub fn full_run(recipe: RecipeName) -> Run {
+pub(crate) fn full_run(recipe: RecipeName) -> Run {
     let mut run = Run::new(&format!("runs/gpt-tiny-{recipe}-1"), "gpt-tiny", Origin::Saved, config(recipe));
     let scaled = run.config.recipe.scaler.is_some();
     let names: Vec<String> = (0..2).flat_map(|h| ["attn.qkv", "mlp.up"].map(|l| format!("gpt.h{h}.{l}"))).collect();
@@ -176,7 +176,7 @@ fn tensor(step: u64, name: &str, dtype: DType, amax: f32, fp8: bool) -> Event {
 }
 
 /// Three full runs, the fp8 one looked at.
-pub fn full_store() -> Store {
+pub(crate) fn full_store() -> Store {
     let mut store = Store::default();
     for recipe in [RecipeName::F32, RecipeName::F16, RecipeName::Fp8Delayed] {
         store.add(full_run(recipe));
@@ -185,9 +185,9 @@ pub fn full_store() -> Store {
 }
 
 /// A classifier with answers to two images.
-pub fn classifier() -> Run {
+pub(crate) fn classifier() -> Run {
     let mut config = config(RecipeName::F32);
-    config.model = ModelConfig::preset("mlp").unwrap().0;
+    config.model = ModelConfig::preset("mlp").expect("a preset").0;
     let mut run = Run::new("runs/mlp-f32-1", "mlp", Origin::Saved, config);
     let image = |label, answer| Prediction { label, answer, confidence: 0.9, pixels: "00ff8000".into() };
     let predictions = Predictions { size: [2, 2], images: vec![image(3, 3), image(4, 9)] };
