@@ -303,8 +303,11 @@ fn every_kernel_stem_has_its_file() {
 }
 
 /// Kernels that belong to no operation.
-const NO_OPERATION: [(&str, &str); 2] =
-    [("cast_list", "the casts of many parameters in one launch"), ("probe", "what a device does at most")];
+const NO_OPERATION: [(&str, &str); 3] = [
+    ("cast_list", "the casts of many parameters in one launch"),
+    ("matmul_shared", "the products of matmul for GPUs"),
+    ("probe", "what a device does at most"),
+];
 
 #[test]
 fn every_kernel_stem_has_its_wgsl() {
