@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 /// Runs a copy of the program that lies alone in `dir`.
 fn alone(dir: &Path, args: &[&str]) -> Output {
     let program = dir.join(format!("mantissa{}", std::env::consts::EXE_SUFFIX));
-    std::fs::copy(env!("CARGO_BIN_EXE_mantissa"), &program).unwrap();
-    Command::new(&program).args(args).output().unwrap()
+    std::fs::copy(env!("CARGO_BIN_EXE_mantissa"), &program).expect("a temporary folder is writable");
+    Command::new(&program).args(args).output().expect("the program starts")
 }
 
 #[test]
