@@ -180,11 +180,13 @@ fn layers(f: &File) -> Vec<String> {
 
 /// Crates that a member may depend on, among ours.
 fn crate_order(manifest: &str) -> Vec<String> {
-    const MAY: [(&str, &[&str]); 4] = [
+    const MAY: [(&str, &[&str]); 6] = [
         ("mantissa-core", &[]),
-        ("mantissa", &["mantissa-core"]),
+        ("mantissa-shaders", &["mantissa-core"]),
+        ("mantissa-backend-wgpu", &["mantissa-core", "mantissa-shaders"]),
+        ("mantissa", &["mantissa-core", "mantissa-backend-wgpu"]),
         ("mantissa-dashboard", &["mantissa-core", "mantissa"]),
-        ("mantissa-tests", &["mantissa-core", "mantissa"]),
+        ("mantissa-tests", &["mantissa-core", "mantissa-backend-wgpu", "mantissa"]),
     ];
     let table: toml::Table = toml::from_str(manifest).expect("a manifest is TOML");
     let name = table["package"]["name"].as_str().expect("a package has a name");
@@ -298,6 +300,23 @@ fn every_kernel_stem_has_its_file() {
     clean("stems without core/src/cpu/<stem>.rs", missing.map(|(op, stem)| format!("{op}: {stem}")).collect());
     let stale = NO_KERNEL.iter().filter(|(s, _)| exists(s) || !table.iter().any(|(_, stem)| stem == s));
     clean("exceptions that are none", stale.map(|(s, why)| format!("{s} ({why})")).collect());
+}
+
+/// Kernels that belong to no operation.
+const NO_OPERATION: [(&str, &str); 2] =
+    [("cast_list", "the casts of many parameters in one launch"), ("probe", "what a device does at most")];
+
+#[test]
+fn every_kernel_stem_has_its_wgsl() {
+    let table = op_table(&read("core/src/op/table.rs"));
+    let exists = |stem: &str| ["wgsl", "wgsl.in"].iter().any(|end| root().join(format!("shaders/wgsl/{stem}.{end}")).is_file());
+    let missing = table.iter().filter(|(_, stem)| stem != "reshape" && !exists(stem));
+    clean("stems without shaders/wgsl/<stem>.wgsl", missing.map(|(op, stem)| format!("{op}: {stem}")).collect());
+    let stems: Vec<String> =
+        files().iter().filter_map(|f| Some(f.path.strip_prefix("shaders/wgsl/")?.strip_suffix(".wgsl")?.to_string())).collect();
+    let known = |stem: &String| table.iter().any(|(_, s)| s == stem) || NO_OPERATION.iter().any(|(s, _)| s == stem);
+    let strange = stems.iter().filter(|s| !s.starts_with("shared/") && !known(s));
+    clean("kernels of no operation", strange.cloned().collect());
 }
 
 #[test]

@@ -29,6 +29,15 @@ impl std::str::FromStr for AdapterChoice {
     }
 }
 
+/// How the invocations of a matrix product share what they read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Products {
+    /// Not at all: each keeps a large tile in registers. Best where workgroup memory is emulated.
+    Registers,
+    /// A workgroup decodes its operands once into memory of its own. Best on GPUs.
+    WorkgroupMemory,
+}
+
 /// What is known of an adapter before it is opened.
 #[derive(Clone, Debug)]
 pub struct AdapterFacts {
@@ -140,12 +149,13 @@ pub(crate) struct Gpu {
     pub(crate) facts: AdapterFacts,
     pub(crate) limits: wgpu::Limits,
     pub(crate) pipelines: Pipelines,
+    pub(crate) products: Products,
     pub(crate) staging: Staging,
     faults: Arc<Faults>,
 }
 
 impl Gpu {
-    async fn open(adapter: &wgpu::Adapter) -> Result<Gpu> {
+    async fn open(adapter: &wgpu::Adapter, products: Option<Products>) -> Result<Gpu> {
         let facts = AdapterFacts::of(adapter);
         let limits = adapter.limits();
         let wanted = wgpu::Features::TIMESTAMP_QUERY;
@@ -177,7 +187,9 @@ impl Gpu {
                 sink.note(Fault::Lost(text));
             }
         });
-        Ok(Gpu { device, queue, facts, limits, pipelines: Pipelines::default(), staging: Staging::default(), faults })
+        let usual = if facts.software { Products::Registers } else { Products::WorkgroupMemory };
+        let products = products.unwrap_or(usual);
+        Ok(Gpu { device, queue, facts, limits, pipelines: Pipelines::default(), products, staging: Staging::default(), faults })
     }
 
     /// Errs if anything has gone wrong so far. `bytes` is what was just asked for, if memory was.
@@ -215,6 +227,11 @@ pub struct WgpuBackend {
 impl WgpuBackend {
     /// Opens an adapter. Errs if there is none such, naming those there are.
     pub async fn open(choice: &AdapterChoice) -> Result<WgpuBackend> {
+        WgpuBackend::open_with(choice, None).await
+    }
+
+    /// As [`WgpuBackend::open`], with the kind of matrix product chosen rather than what suits the kind of adapter.
+    pub async fn open_with(choice: &AdapterChoice, products: Option<Products>) -> Result<WgpuBackend> {
         let all = enumerate().await;
         let picked = match choice {
             AdapterChoice::Best => all.iter().rev().max_by_key(|a| AdapterFacts::rank(a)),
@@ -234,7 +251,7 @@ impl WgpuBackend {
             };
             return Err(Error::config("adapter", wanted, found));
         };
-        let gpu = Gpu::open(adapter).await?;
+        let gpu = Gpu::open(adapter, products).await?;
         let dtypes = DType::ALL
             .into_iter()
             .filter(|d| d.is_float())
@@ -249,6 +266,17 @@ impl WgpuBackend {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open_blocking(choice: &AdapterChoice) -> Result<WgpuBackend> {
         pollster::block_on(WgpuBackend::open(choice))
+    }
+
+    /// As [`WgpuBackend::open_with`], waiting for the answer. Not for browsers.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open_with_blocking(choice: &AdapterChoice, products: Option<Products>) -> Result<WgpuBackend> {
+        pollster::block_on(WgpuBackend::open_with(choice, products))
+    }
+
+    /// The kind of matrix product that Programs get.
+    pub fn products(&self) -> Products {
+        self.gpu.products
     }
 
     pub(crate) fn gpu(&self) -> &Arc<Gpu> {

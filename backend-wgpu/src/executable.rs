@@ -32,7 +32,8 @@ pub(crate) fn compile(gpu: &Arc<Gpu>, program: Arc<Program>, memory: &WgpuMemory
     program.validate()?;
     let plan = MemoryPlan::new(&program, mantissa_core::backend::Memory::layout(memory))?;
     let own = allocate(gpu, &plan.buffers)?;
-    let facts = Facts { max_storage_buffers: gpu.limits.max_storage_buffers_per_shader_stage as usize };
+    let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
+    let facts = Facts { max_storage_buffers, products: gpu.products };
     let mut all = Vec::with_capacity(program.instrs.len());
     let mut scratch_sizes: Vec<usize> = Vec::new();
     for (at, instr) in program.instrs.iter().enumerate() {

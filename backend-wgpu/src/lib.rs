@@ -29,7 +29,7 @@ mod readback;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::adapters_blocking;
-pub use adapter::{AdapterChoice, AdapterFacts, WgpuBackend, adapters};
+pub use adapter::{AdapterChoice, AdapterFacts, Products, WgpuBackend, adapters};
 pub use budget::dispatches;
 #[cfg(not(target_arch = "wasm32"))]
 pub use probe::Peaks;

@@ -8,8 +8,8 @@ use mantissa_core::DType;
 use mantissa_core::op::map::{BinaryFn, MapExpr, Node, NodeId};
 use std::fmt::Write as _;
 
-/// Invocations of a workgroup.
-pub const WG_SIZE: usize = 256;
+/// Elements of a workgroup: four for each of 256 invocations.
+pub const GROUP: usize = 4 * 256;
 
 /// How an input is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,16 +53,12 @@ pub struct MapKernel {
     pub args: Vec<(u32, Operand)>,
     /// Words of the uniform struct.
     pub uniform: Vec<u32>,
-    /// Consecutive elements that one invocation computes.
-    pub width: usize,
 }
 
 /// The kernel that evaluates `expr`, valid for these inputs, over `n` elements and stores each output as its dtype.
 pub fn generate(expr: &MapExpr, inputs: &[Input], outputs: &[DType], n: usize) -> MapKernel {
     let expr = expr.dedupe();
-    let random = expr.nodes.iter().any(|n| matches!(n, Node::Dropout { .. } | Node::Uniform { .. }));
-    let width = outputs.iter().map(|d| pack_size(*d)).fold(if random { 2 } else { 1 }, usize::max);
-    let mut p = Printer { inputs, width, params: vec![n as u32], ..Printer::default() };
+    let mut p = Printer { inputs, params: vec![n as u32], ..Printer::default() };
     p.bind(&expr, outputs);
     for (i, node) in expr.nodes.iter().enumerate() {
         let float = p.node(i, *node);
@@ -72,33 +68,38 @@ pub fn generate(expr: &MapExpr, inputs: &[Input], outputs: &[DType], n: usize) -
         p.store(k, dtype, node);
     }
     let fields: String = (1..p.params.len()).fold(String::new(), |s, i| s + &format!("p{i}: u32,\n"));
-    let parts = [
-        ("params", fields),
-        ("bindings", p.declarations),
-        ("width", format!("{width}u")),
-        ("words", p.words),
-        ("body", p.body),
-        ("stores", p.stores),
-    ];
+    let parts = [("params", fields), ("bindings", p.declarations), ("loads", p.loads), ("body", p.body), ("stores", p.stores)];
     let text = parts.iter().fold(crate::MAP_TEMPLATE.to_string(), |t, (name, part)| t.replace(&format!("${{{name}}}"), part));
-    MapKernel { text, bindings: p.bindings, args: p.args, uniform: p.params, width }
+    MapKernel { text, bindings: p.bindings, args: p.args, uniform: p.params }
 }
 
-/// Elements in a word.
-fn pack_size(dtype: DType) -> usize {
-    size_of::<u32>() / dtype.size_bytes()
+/// Type of four elements in memory.
+fn four(dtype: DType) -> &'static str {
+    match dtype.size_bytes() {
+        1 => "u32",
+        2 => "vec2<u32>",
+        _ => "vec4<u32>",
+    }
+}
+
+/// The word of element `k` among four in the variable `name`.
+fn word(dtype: DType, name: &str) -> String {
+    match dtype.size_bytes() {
+        1 => name.into(),
+        2 => format!("{name}[k >> 1u]"),
+        _ => format!("{name}[k]"),
+    }
 }
 
 /// The text under construction. A node is a variable `v<index>` that holds a value, or its bits where nothing was computed.
 #[derive(Default)]
 struct Printer<'a> {
     inputs: &'a [Input],
-    width: usize,
     params: Vec<u32>,
     bindings: Vec<(u32, BindingKind)>,
     args: Vec<(u32, Operand)>,
     declarations: String,
-    words: String,
+    loads: String,
     body: String,
     stores: String,
     /// Whether each node so far is a value rather than bits.
@@ -110,24 +111,29 @@ impl Printer<'_> {
     fn bind(&mut self, expr: &MapExpr, outputs: &[DType]) {
         self.bindings.push((0, BindingKind::Uniform));
         for (n, input) in self.inputs.iter().enumerate() {
-            let read = expr.nodes.iter().any(|node| node.input() == Some(n as u16));
-            if read && !matches!(input.access, Access::InPlace(_)) {
-                let kind = if input.beside_output { BindingKind::ReadWrite } else { BindingKind::Read };
-                self.declare(&format!("x{n}"), kind, Operand::Input(n));
+            let name = format!("x{n}");
+            let kind = if input.beside_output { BindingKind::ReadWrite } else { BindingKind::Read };
+            match &input.access {
+                _ if !expr.nodes.iter().any(|node| node.input() == Some(n as u16)) => {}
+                Access::InPlace(k) => self.loads += &format!("let {name}_four = y{k}[four];\n"),
+                Access::Axes(axes) if is_whole(axes) => {
+                    self.declare(&name, four(input.dtype), kind, Operand::Input(n));
+                    self.loads += &format!("let {name}_four = {name}[four];\n");
+                }
+                Access::Axes(_) | Access::Random => self.declare(&name, "u32", kind, Operand::Input(n)),
             }
         }
         for (k, dtype) in outputs.iter().enumerate() {
-            self.declare(&format!("y{k}"), BindingKind::ReadWrite, Operand::Output(k));
-            if pack_size(*dtype) > 1 {
-                let _ = writeln!(self.words, "var y{k}_word = 0u;");
-            }
+            self.declare(&format!("y{k}"), four(*dtype), BindingKind::ReadWrite, Operand::Output(k));
+            self.loads += &format!("var y{k}_four = {}();\n", four(*dtype));
+            self.stores += &format!("y{k}[four] = y{k}_four;\n");
         }
     }
 
-    fn declare(&mut self, name: &str, kind: BindingKind, operand: Operand) {
+    fn declare(&mut self, name: &str, element: &str, kind: BindingKind, operand: Operand) {
         let number = self.bindings.len() as u32;
         let access = if kind == BindingKind::Read { "read" } else { "read_write" };
-        let _ = writeln!(self.declarations, "@group(0) @binding({number}) var<storage, {access}> {name}: array<u32>;");
+        let _ = writeln!(self.declarations, "@group(0) @binding({number}) var<storage, {access}> {name}: array<{element}>;");
         self.bindings.push((number, kind));
         self.args.push((number, operand));
     }
@@ -179,23 +185,15 @@ impl Printer<'_> {
     /// f32 bits of element `i` of an input.
     fn load(&mut self, n: usize) -> String {
         let dtype = self.inputs[n].dtype;
-        let (name, at) = match self.inputs[n].access.clone() {
-            Access::Axes(axes) => (format!("x{n}"), self.index(n, &axes)),
-            Access::InPlace(k) => (format!("y{k}"), "i".to_string()),
-            Access::Random => (format!("x{n}"), "0u".to_string()),
+        let (word, at) = match self.inputs[n].access.clone() {
+            Access::Axes(axes) if !is_whole(&axes) => {
+                let at = self.index(n, &axes);
+                (format!("x{n}[word_of({}, {at})]", constant(dtype)), at)
+            }
+            Access::Axes(_) | Access::InPlace(_) => (word(dtype, &format!("x{n}_four")), "k".into()),
+            Access::Random => (format!("x{n}[0]"), "0u".into()),
         };
-        let name_of = constant(dtype);
-        if pack_size(dtype) == 1 {
-            return decode(dtype, &format!("{name}[{at}]"));
-        }
-        let word = if at == "i" && pack_size(dtype) >= self.width {
-            // All elements of the invocation are in one word: it is read once.
-            let _ = writeln!(self.words, "let x{n}_word = {name}[word_of({name_of}, first)];");
-            format!("x{n}_word")
-        } else {
-            format!("{name}[word_of({name_of}, {at})]")
-        };
-        decode(dtype, &format!("code_of({name_of}, {word}, {at})"))
+        decode(dtype, &code(dtype, &word, &at))
     }
 
     /// Index of element `i` in an input that is read by strides.
@@ -217,20 +215,17 @@ impl Printer<'_> {
             let _ = writeln!(self.body, "let x{n}_rest{a} = {rest} / {len};");
             rest = format!("x{n}_rest{a}");
         }
-        match &terms[..] {
-            [] => "0u".into(),
-            [whole] if whole == "i" => "i".into(),
-            _ => {
-                let _ = writeln!(self.body, "let x{n}_at = {};", terms.join(" + "));
-                format!("x{n}_at")
-            }
+        if terms.is_empty() {
+            return "0u".into();
         }
+        let _ = writeln!(self.body, "let x{n}_at = {};", terms.join(" + "));
+        format!("x{n}_at")
     }
 
     /// The random word of element `i` for node `node`. One call gives the words of an even element and the next.
     fn random_word(&mut self, node: usize, rng: u16, stream: u32) -> String {
         let stream = self.param(stream);
-        let _ = writeln!(self.words, "var v{node}_pair = vec2<u32>();");
+        let _ = writeln!(self.loads, "var v{node}_pair = vec2<u32>();");
         let key = format!("vec2<u32>(x{rng}[0], {stream})");
         let _ = writeln!(self.body, "if ((k & 1u) == 0u) {{");
         let _ = writeln!(self.body, "v{node}_pair = threefry2x32({key}, vec2<u32>(i >> 1u, x{rng}[1]));\n}}");
@@ -239,16 +234,24 @@ impl Printer<'_> {
 
     /// Stores a node as output `k`.
     fn store(&mut self, k: usize, dtype: DType, node: NodeId) {
-        let (code, name_of) = (encode(dtype, &self.bits(node)), constant(dtype));
-        let last = pack_size(dtype) - 1;
-        if last == 0 {
-            let _ = writeln!(self.body, "y{k}[i] = {code};");
-        } else {
-            let _ = writeln!(self.body, "y{k}_word |= place_code({name_of}, {code}, i);");
-            let whole = format!("(k & {last}u) == {last}u && i - {last}u < params.n");
-            let _ = writeln!(self.stores, "if ({whole}) {{");
-            let _ = writeln!(self.stores, "y{k}[word_of({name_of}, i)] = y{k}_word;\ny{k}_word = 0u;\n}}");
-        }
+        let (code, to) = (encode(dtype, &self.bits(node)), word(dtype, &format!("y{k}_four")));
+        let _ = match dtype.size_bytes() {
+            4 => writeln!(self.body, "{to} = {code};"),
+            _ => writeln!(self.body, "{to} |= place_code({}, {code}, k);", constant(dtype)),
+        };
+    }
+}
+
+/// Whether axes walk a whole operand in order.
+fn is_whole(axes: &[[usize; 2]]) -> bool {
+    matches!(axes, [[_, 1]])
+}
+
+/// The code of element `at` in its word.
+fn code(dtype: DType, word: &str, at: &str) -> String {
+    match dtype.size_bytes() {
+        4 => word.into(),
+        _ => format!("code_of({}, {word}, {at})", constant(dtype)),
     }
 }
 
@@ -377,13 +380,12 @@ mod tests {
         validate(&kernel);
         assert_eq!(kernel.args, [(1, Operand::Input(1)), (2, Operand::Output(0))]);
         assert_eq!(kernel.bindings[1..], [(1, BindingKind::ReadWrite), (2, BindingKind::ReadWrite)]);
-        assert_eq!(kernel.width, 4);
     }
 
     #[test]
     fn the_template_is_filled() {
         let kernel = generate(&Ex::input(0).finish(), &[input(DType::F32, &[[10, 1]])], &[DType::F16], 10);
         assert!(!kernel.text.contains('$'));
-        assert!(kernel.text.contains(&format!("const WG_SIZE: u32 = {WG_SIZE}u;")));
+        assert!(kernel.text.contains(&format!("const WG_SIZE: u32 = {}u;", GROUP / 4)));
     }
 }

@@ -3,336 +3,444 @@
 // Formula: y[z, i, j] = store(alpha * sum over k of a[z, i, k] * b[z, k, j] + bias[j]), alpha = scale_a[0] * scale_b[0] where operands have a
 // scale for the tensor; an E8M0 scale of a block of 32 multiplies its elements as they are decoded. f32 sums, k ascending.
 // Layout: a is [M, K] ([K, M] if TRANS_A), b is [K, N] ([N, K] if TRANS_B), y is [M, N], matrix after matrix; dense, packed at their width.
-// An invocation owns TM x TN elements of y: blocks of 4 x 4, each a mat4x4 whose columns are rows of y. In that form a block is
-// `b block * a block`, and the four layouts differ by a transposition of registers only.
-// Edges: loads are held inside the matrix, so the inner loop knows no edge; what lies outside is not stored. Where K is no multiple of 4
-// (TAIL) values beyond it are zero in both operands. QUAD_A, QUAD_B: stored rows are whole vectors of 16 bytes.
-//% import codec, grid
-//% const A: dtype = F32
-//% const B: dtype = F32
-//% const Y: dtype = F32
-//% const BIAS: dtype = F32
-//% const ROUND: dtype = F32
-//% const TRANS_A: bool = false
-//% const TRANS_B: bool = false
-//% const SCALE_A: [0, 1, 2, 3] = 0
-//% const SCALE_B: [0, 1, 2, 3] = 0
-//% const HAS_BIAS: bool = false
-//% const TF32_INPUTS: bool = false
-//% const QUAD_A: bool = true
-//% const QUAD_B: bool = true
+//
+// `tile`: an invocation owns 8 x 16 elements of y and takes four steps of k at a time. Of an operand stored along the contraction it reads
+// four neighbours of each row; of the other, 8 or 16 neighbours of each k, in vectors of 16 bytes. Stored rows must be whole vectors.
+// Nothing is shared and nothing waits. Reads beyond a matrix meet other values or the end of the buffer; what they yield is not stored.
+// `edge`: an invocation owns 4 x 4 elements, read one by one: for rows that are no whole vectors.
+// `finish`: the second pass where y could not be written at once: adds the sums of a split contraction, packs rows that share words.
+//
+// Seen on lavapipe (two AVX-512 cores, GFLOP/s of both by CPU time, 512^3), `tile` NN / NT / TN: f32 28 / 31 / 26, bf16 42 / 33 / 49,
+// e4m3 54 / 47 / 48: narrow operands are fewer reads, and lavapipe reads lane by lane. Tiles tried in f32: 4 x 4 16, 4 x 16 23, 8 x 8 28,
+// 16 x 8 31, 16 x 16 24, 8 x 32 21. No gain: eight steps of k at a time 20, single words instead of vectors 16, rows shared by a workgroup and
+// read at uniform addresses 16, workgroup memory (matmul_shared.wgsl) 5, other shapes of the workgroup 26 to 29. Blocks as mat4x4 in
+// functions were as fast, but drivers took 10 times longer to compile them than the flat text below.
+//% import product, grid
 //% const TAIL: bool = false
-//% const PARTIAL: bool = false
-//% const TM: [4, 8] = 8
-//% const TN: [4, 8, 16] = 16
 //% const LANES_M: [1, 2, 4, 8, 16] = 8
-//% const LANES_N: [8, 16, 32] = 8
+//% const LANES_N: [4, 8, 16, 32] = 8
 //% const WG_SIZE: [256] = 256
 
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    tiles_m: u32,
-    tiles_n: u32,
-    batch: u32,
-    splits: u32,
-    split_k: u32,
-    a_stride: u32,
-    b_stride: u32,
-    scale_a_stride: u32,
-    scale_b_stride: u32,
-}
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> a: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> b: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> scale_a: array<u32>;
-@group(0) @binding(4) var<storage, read> scale_b: array<u32>;
-@group(0) @binding(5) var<storage, read> bias: array<u32>;
-@group(0) @binding(6) var<storage, read> sums: array<u32>;
-@group(0) @binding(7) var<storage, read_write> y: array<u32>;
-
-const NO_SCALE: u32 = 0u;
-const TENSOR: u32 = 1u;
-const BLOCK32_LAST: u32 = 2u;
-const BLOCK32_FIRST: u32 = 3u;
-
-// Where an operand of the product at hand starts, elements, and its scales.
-var<private> a_base: u32;
-var<private> b_base: u32;
-var<private> scale_a_base: u32;
-var<private> scale_b_base: u32;
-
-// Element i of a stored operand, from the vector that holds it.
-fn element(dtype: u32, v: vec4<u32>, i: u32) -> f32 {
-    let word = v[word_of(dtype, i) & 3u];
-    let x = decode(dtype, word, i);
-    if (TF32_INPUTS) {
-        return round_to(TF32, x);
-    }
-    return x;
+// Rows and columns of y that an invocation owns start here; k runs over first..end. Those beyond y do nothing.
+struct Share {
+    z: u32,
+    i: u32,
+    j: u32,
+    first: u32,
+    end: u32,
+    works: bool,
 }
 
-// Elements i to i + 3, i a multiple of 4, from the vector that holds them.
-fn quad(dtype: u32, v: vec4<u32>, i: u32) -> vec4<f32> {
-    let s = pack_shift(dtype);
-    if (s == 0u) {
-        if (TF32_INPUTS) {
-            return vec4<f32>(round_to(TF32, bitcast<f32>(v.x)), round_to(TF32, bitcast<f32>(v.y)),
-                round_to(TF32, bitcast<f32>(v.z)), round_to(TF32, bitcast<f32>(v.w)));
-        }
-        return bitcast<vec4<f32>>(v);
-    }
-    if (s == 1u) {
-        let w = select(v.xy, v.zw, (i & 4u) != 0u);
-        return vec4<f32>(decode(dtype, w.x, 0u), decode(dtype, w.x, 1u), decode(dtype, w.y, 0u), decode(dtype, w.y, 1u));
-    }
-    let w = v[(i >> 2u) & 3u];
-    return vec4<f32>(decode(dtype, w, 0u), decode(dtype, w, 1u), decode(dtype, w, 2u), decode(dtype, w, 3u));
-}
-
-// Vector that holds element i.
-fn vector_of(dtype: u32, i: u32) -> u32 {
-    return i >> (2u + pack_shift(dtype));
-}
-
-fn e8m0(word: u32, i: u32) -> f32 {
-    return decode(E8M0, word, i);
-}
-
-fn a_element(r: u32, c: u32, columns: u32) -> f32 {
-    let i = a_base + r * columns + min(c, columns - 1u);
-    return element(A, a[vector_of(A, i)], i);
-}
-
-fn b_element(r: u32, c: u32, columns: u32) -> f32 {
-    let i = b_base + r * columns + min(c, columns - 1u);
-    return element(B, b[vector_of(B, i)], i);
-}
-
-// Scale of element (r, c) of the stored a.
-fn a_scale(r: u32, c: u32, columns: u32) -> f32 {
-    let along = min(c, columns - 1u);
-    let i = scale_a_base + select((r >> 5u) * columns + along, r * ((columns + 31u) >> 5u) + (along >> 5u), SCALE_A == BLOCK32_LAST);
-    return e8m0(scale_a[i >> 2u], i);
-}
-
-fn b_scale(r: u32, c: u32, columns: u32) -> f32 {
-    let along = min(c, columns - 1u);
-    let i = scale_b_base + select((r >> 5u) * columns + along, r * ((columns + 31u) >> 5u) + (along >> 5u), SCALE_B == BLOCK32_LAST);
-    return e8m0(scale_b[i >> 2u], i);
-}
-
-// Elements (row, c) to (row, c + 3) of a stored a of `rows` x `columns`.
-fn a_quad(row: u32, c: u32, rows: u32, columns: u32) -> vec4<f32> {
-    let r = min(row, rows - 1u);
-    var v: vec4<f32>;
-    if (QUAD_A) {
-        let i = a_base + r * columns + min(c, columns - 4u);
-        v = quad(A, a[vector_of(A, i)], i);
-    } else {
-        v = vec4<f32>(a_element(r, c, columns), a_element(r, c + 1u, columns), a_element(r, c + 2u, columns), a_element(r, c + 3u, columns));
-    }
-    if (SCALE_A >= BLOCK32_LAST) {
-        v *= vec4<f32>(a_scale(r, c, columns), a_scale(r, c + 1u, columns), a_scale(r, c + 2u, columns), a_scale(r, c + 3u, columns));
-    }
-    if (TAIL) {
-        let at = select(vec4<u32>(c, c + 1u, c + 2u, c + 3u), vec4<u32>(row), TRANS_A);
-        v = select(vec4<f32>(), v, at < vec4<u32>(params.k));
-    }
-    return v;
-}
-
-fn b_quad(row: u32, c: u32, rows: u32, columns: u32) -> vec4<f32> {
-    let r = min(row, rows - 1u);
-    var v: vec4<f32>;
-    if (QUAD_B) {
-        let i = b_base + r * columns + min(c, columns - 4u);
-        v = quad(B, b[vector_of(B, i)], i);
-    } else {
-        v = vec4<f32>(b_element(r, c, columns), b_element(r, c + 1u, columns), b_element(r, c + 2u, columns), b_element(r, c + 3u, columns));
-    }
-    if (SCALE_B >= BLOCK32_LAST) {
-        v *= vec4<f32>(b_scale(r, c, columns), b_scale(r, c + 1u, columns), b_scale(r, c + 2u, columns), b_scale(r, c + 3u, columns));
-    }
-    if (TAIL) {
-        let at = select(vec4<u32>(row), vec4<u32>(c, c + 1u, c + 2u, c + 3u), TRANS_B);
-        v = select(vec4<f32>(), v, at < vec4<u32>(params.k));
-    }
-    return v;
-}
-
-// Rows i to i + 3 of the product's a, columns k to k + 3: one row a column.
-fn a_block(i: u32, k: u32) -> mat4x4<f32> {
-    let r = select(i, k, TRANS_A);
-    let c = select(k, i, TRANS_A);
-    let rows = select(params.m, params.k, TRANS_A);
-    let columns = select(params.k, params.m, TRANS_A);
-    let stored = mat4x4<f32>(a_quad(r, c, rows, columns), a_quad(r + 1u, c, rows, columns),
-        a_quad(r + 2u, c, rows, columns), a_quad(r + 3u, c, rows, columns));
-    if (TRANS_A) {
-        return transpose(stored);
-    }
-    return stored;
-}
-
-// Rows k to k + 3 of the product's b, columns j to j + 3: one row a column.
-fn b_block(k: u32, j: u32) -> mat4x4<f32> {
-    let r = select(k, j, TRANS_B);
-    let c = select(j, k, TRANS_B);
-    let rows = select(params.k, params.n, TRANS_B);
-    let columns = select(params.n, params.k, TRANS_B);
-    let stored = mat4x4<f32>(b_quad(r, c, rows, columns), b_quad(r + 1u, c, rows, columns),
-        b_quad(r + 2u, c, rows, columns), b_quad(r + 3u, c, rows, columns));
-    if (TRANS_B) {
-        return transpose(stored);
-    }
-    return stored;
-}
-
-// acc + one row of products: four values of a row of a against four rows of b.
-fn row_product(acc: vec4<f32>, a_row: vec4<f32>, b_rows: mat4x4<f32>) -> vec4<f32> {
-    return acc + a_row.x * b_rows[0] + a_row.y * b_rows[1] + a_row.z * b_rows[2] + a_row.w * b_rows[3];
-}
-
-fn block_product(acc: mat4x4<f32>, a_rows: mat4x4<f32>, b_rows: mat4x4<f32>) -> mat4x4<f32> {
-    return mat4x4<f32>(row_product(acc[0], a_rows[0], b_rows), row_product(acc[1], a_rows[1], b_rows),
-        row_product(acc[2], a_rows[2], b_rows), row_product(acc[3], a_rows[3], b_rows));
-}
-
-// What a finished sum becomes: element j of a row.
-fn finished(sum: f32, j: u32) -> f32 {
-    var x = sum;
-    if (SCALE_A == TENSOR && SCALE_B == TENSOR) {
-        x *= bitcast<f32>(scale_a[0]) * bitcast<f32>(scale_b[0]);
-    } else if (SCALE_A == TENSOR) {
-        x *= bitcast<f32>(scale_a[0]);
-    } else if (SCALE_B == TENSOR) {
-        x *= bitcast<f32>(scale_b[0]);
-    }
-    if (HAS_BIAS) {
-        x += decode(BIAS, bias[word_of(BIAS, j)], j);
-    }
-    return round_to(ROUND, x);
-}
-
-// Stores elements (i, j) to (i, j + 3); `base` is where the product's y starts.
-fn store(base: u32, i: u32, j: u32, sums: vec4<f32>) {
-    if (i >= params.m || j >= params.n) {
-        return;
-    }
-    let at = base + i * params.n + j;
-    if (PARTIAL) {
-        for (var e = 0u; e < min(4u, params.n - j); e++) {
-            y[at + e] = bitcast<u32>(sums[e]);
-        }
-        return;
-    }
-    // Rows are whole words here.
-    let v = vec4<f32>(finished(sums.x, j), finished(sums.y, min(j + 1u, params.n - 1u)), finished(sums.z, min(j + 2u, params.n - 1u)),
-        finished(sums.w, min(j + 3u, params.n - 1u)));
-    let code = vec4<u32>(encode(Y, v.x), encode(Y, v.y), encode(Y, v.z), encode(Y, v.w));
-    if (pack_shift(Y) == 2u) {
-        y[at >> 2u] = code.x | (code.y << 8u) | (code.z << 16u) | (code.w << 24u);
-    } else if (pack_shift(Y) == 1u) {
-        y[at >> 1u] = code.x | (code.y << 16u);
-        if (j + 2u < params.n) {
-            y[(at >> 1u) + 1u] = code.z | (code.w << 16u);
-        }
-    } else {
-        for (var e = 0u; e < min(4u, params.n - j); e++) {
-            y[at + e] = code[e];
-        }
-    }
-}
-
-fn store_block(base: u32, i: u32, j: u32, sums: mat4x4<f32>) {
-    store(base, i, j, sums[0]);
-    store(base, i + 1u, j, sums[1]);
-    store(base, i + 2u, j, sums[2]);
-    store(base, i + 3u, j, sums[3]);
+fn share(g: u32, lane: vec3<u32>, rows: u32, columns: u32) -> Share {
+    let per_product = params.tiles_m * params.tiles_n;
+    let z = g / per_product;
+    let t = g % per_product;
+    let i = ((t / params.tiles_n) * LANES_M + lane.y) * rows;
+    let j = ((t % params.tiles_n) * LANES_N + lane.x) * columns;
+    let first = (z % params.splits) * params.split_k;
+    let works = z < params.batch * params.splits && i < params.m && j < params.n;
+    return Share(z, i, j, first, min(first + params.split_k, params.k), works);
 }
 
 @compute @workgroup_size(LANES_N, LANES_M)
 fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>) {
-    let g = group_index(group, groups);
-    let per_product = params.tiles_m * params.tiles_n;
-    let z = g / per_product;
-    if (z >= params.batch * params.splits) {
+    let own = share(group_index(group, groups), lane, 8u, 16u);
+    if (!own.works) {
         return;
     }
-    let t = g % per_product;
-    let i = ((t / params.tiles_n) * LANES_M + lane.y) * TM;
-    let j = ((t % params.tiles_n) * LANES_N + lane.x) * TN;
-    if (i >= params.m || j >= params.n) {
-        return;
-    }
-    let product = z / params.splits;
-    a_base = product * params.a_stride;
-    b_base = product * params.b_stride;
-    scale_a_base = product * params.scale_a_stride;
-    scale_b_base = product * params.scale_b_stride;
-    let first = (z % params.splits) * params.split_k;
-    let end = min(first + params.split_k, params.k);
-    var c00: mat4x4<f32>;
-    var c01: mat4x4<f32>;
-    var c02: mat4x4<f32>;
-    var c03: mat4x4<f32>;
-    var c10: mat4x4<f32>;
-    var c11: mat4x4<f32>;
-    var c12: mat4x4<f32>;
-    var c13: mat4x4<f32>;
-    for (var k = first; k < end; k += 4u) {
-        let a0 = a_block(i, k);
-        let b0 = b_block(k, j);
-        c00 = block_product(c00, a0, b0);
-        var a1: mat4x4<f32>;
-        if (TM > 4u) {
-            a1 = a_block(i + 4u, k);
-            c10 = block_product(c10, a1, b0);
+    let base = bases(own.z);
+    let i = own.i;
+    let j = own.j;
+    // y<row>_<quad>: row i + row, columns j + 4 quad on.
+    var y0_0: vec4<f32>;
+    var y0_1: vec4<f32>;
+    var y0_2: vec4<f32>;
+    var y0_3: vec4<f32>;
+    var y1_0: vec4<f32>;
+    var y1_1: vec4<f32>;
+    var y1_2: vec4<f32>;
+    var y1_3: vec4<f32>;
+    var y2_0: vec4<f32>;
+    var y2_1: vec4<f32>;
+    var y2_2: vec4<f32>;
+    var y2_3: vec4<f32>;
+    var y3_0: vec4<f32>;
+    var y3_1: vec4<f32>;
+    var y3_2: vec4<f32>;
+    var y3_3: vec4<f32>;
+    var y4_0: vec4<f32>;
+    var y4_1: vec4<f32>;
+    var y4_2: vec4<f32>;
+    var y4_3: vec4<f32>;
+    var y5_0: vec4<f32>;
+    var y5_1: vec4<f32>;
+    var y5_2: vec4<f32>;
+    var y5_3: vec4<f32>;
+    var y6_0: vec4<f32>;
+    var y6_1: vec4<f32>;
+    var y6_2: vec4<f32>;
+    var y6_3: vec4<f32>;
+    var y7_0: vec4<f32>;
+    var y7_1: vec4<f32>;
+    var y7_2: vec4<f32>;
+    var y7_3: vec4<f32>;
+    var sa0: vec4<f32>;
+    var sa1: vec4<f32>;
+    var sb0: vec4<f32>;
+    var sb1: vec4<f32>;
+    var sb2: vec4<f32>;
+    var sb3: vec4<f32>;
+    for (var k = own.first; k < own.end; k += 4u) {
+        // a<row>: four values along k.
+        var a0: vec4<f32>;
+        var a1: vec4<f32>;
+        var a2: vec4<f32>;
+        var a3: vec4<f32>;
+        var a4: vec4<f32>;
+        var a5: vec4<f32>;
+        var a6: vec4<f32>;
+        var a7: vec4<f32>;
+        if (TRANS_A) {
+            let at = base.a + k * params.m + i;
+            var v0 = a[(at) >> SHIFT];
+            var v1 = a[(at + 1u * params.m) >> SHIFT];
+            var v2 = a[(at + 2u * params.m) >> SHIFT];
+            var v3 = a[(at + 3u * params.m) >> SHIFT];
+            var u0: vec4<u32>;
+            var u1: vec4<u32>;
+            var u2: vec4<u32>;
+            var u3: vec4<u32>;
+            if (QUADS == 1u) {
+                u0 = a[((at) >> SHIFT) + 1u];
+                u1 = a[((at + 1u * params.m) >> SHIFT) + 1u];
+                u2 = a[((at + 2u * params.m) >> SHIFT) + 1u];
+                u3 = a[((at + 3u * params.m) >> SHIFT) + 1u];
+            } else if (QUADS == 2u) {
+                u0 = v0.zwxy;
+                u1 = v1.zwxy;
+                u2 = v2.zwxy;
+                u3 = v3.zwxy;
+            } else {
+                // Rows are whole vectors, so all four are cut alike.
+                let high = (at & 8u) != 0u;
+                v0 = select(v0, v0.zwxy, high);
+                u0 = v0.yzwx;
+                v1 = select(v1, v1.zwxy, high);
+                u1 = v1.yzwx;
+                v2 = select(v2, v2.zwxy, high);
+                u2 = v2.yzwx;
+                v3 = select(v3, v3.zwxy, high);
+                u3 = v3.yzwx;
+            }
+            let l0 = quad(A, TF32_INPUTS, v0);
+            let h0 = quad(A, TF32_INPUTS, u0);
+            let l1 = quad(A, TF32_INPUTS, v1);
+            let h1 = quad(A, TF32_INPUTS, u1);
+            let l2 = quad(A, TF32_INPUTS, v2);
+            let h2 = quad(A, TF32_INPUTS, u2);
+            let l3 = quad(A, TF32_INPUTS, v3);
+            let h3 = quad(A, TF32_INPUTS, u3);
+            a0 = vec4<f32>(l0.x, l1.x, l2.x, l3.x);
+            a1 = vec4<f32>(l0.y, l1.y, l2.y, l3.y);
+            a2 = vec4<f32>(l0.z, l1.z, l2.z, l3.z);
+            a3 = vec4<f32>(l0.w, l1.w, l2.w, l3.w);
+            a4 = vec4<f32>(h0.x, h1.x, h2.x, h3.x);
+            a5 = vec4<f32>(h0.y, h1.y, h2.y, h3.y);
+            a6 = vec4<f32>(h0.z, h1.z, h2.z, h3.z);
+            a7 = vec4<f32>(h0.w, h1.w, h2.w, h3.w);
+            if (TAIL) {
+                let inside = vec4<u32>(k, k + 1u, k + 2u, k + 3u) < vec4<u32>(params.k);
+                a0 = select(vec4<f32>(), a0, inside);
+                a1 = select(vec4<f32>(), a1, inside);
+                a2 = select(vec4<f32>(), a2, inside);
+                a3 = select(vec4<f32>(), a3, inside);
+                a4 = select(vec4<f32>(), a4, inside);
+                a5 = select(vec4<f32>(), a5, inside);
+                a6 = select(vec4<f32>(), a6, inside);
+                a7 = select(vec4<f32>(), a7, inside);
+            }
+        } else {
+            let at = base.a + i * params.k + k;
+            a0 = a_quad(at);
+            a1 = a_quad(at + 1u * params.k);
+            a2 = a_quad(at + 2u * params.k);
+            a3 = a_quad(at + 3u * params.k);
+            a4 = a_quad(at + 4u * params.k);
+            a5 = a_quad(at + 5u * params.k);
+            a6 = a_quad(at + 6u * params.k);
+            a7 = a_quad(at + 7u * params.k);
         }
-        if (TN > 4u) {
-            let b1 = b_block(k, j + 4u);
-            c01 = block_product(c01, a0, b1);
-            if (TM > 4u) {
-                c11 = block_product(c11, a1, b1);
+        if (SCALE_A >= BLOCK32_LAST) {
+            if ((k & 31u) == 0u || k == own.first) {
+                sa0 = a_scales(base.scale_a, i, k);
+                sa1 = a_scales(base.scale_a, i + 4u, k);
+            }
+            a0 *= sa0.x;
+            a1 *= sa0.y;
+            a2 *= sa0.z;
+            a3 *= sa0.w;
+            a4 *= sa1.x;
+            a5 *= sa1.y;
+            a6 *= sa1.z;
+            a7 *= sa1.w;
+        }
+        // b<k>_<quad>: row k + k of b, four columns.
+        var b0_0: vec4<f32>;
+        var b0_1: vec4<f32>;
+        var b0_2: vec4<f32>;
+        var b0_3: vec4<f32>;
+        var b1_0: vec4<f32>;
+        var b1_1: vec4<f32>;
+        var b1_2: vec4<f32>;
+        var b1_3: vec4<f32>;
+        var b2_0: vec4<f32>;
+        var b2_1: vec4<f32>;
+        var b2_2: vec4<f32>;
+        var b2_3: vec4<f32>;
+        var b3_0: vec4<f32>;
+        var b3_1: vec4<f32>;
+        var b3_2: vec4<f32>;
+        var b3_3: vec4<f32>;
+        if (TRANS_B) {
+            let at = base.b + j * params.k + k;
+            let c0 = b_quad(at);
+            let c1 = b_quad(at + 1u * params.k);
+            let c2 = b_quad(at + 2u * params.k);
+            let c3 = b_quad(at + 3u * params.k);
+            let c4 = b_quad(at + 4u * params.k);
+            let c5 = b_quad(at + 5u * params.k);
+            let c6 = b_quad(at + 6u * params.k);
+            let c7 = b_quad(at + 7u * params.k);
+            let c8 = b_quad(at + 8u * params.k);
+            let c9 = b_quad(at + 9u * params.k);
+            let c10 = b_quad(at + 10u * params.k);
+            let c11 = b_quad(at + 11u * params.k);
+            let c12 = b_quad(at + 12u * params.k);
+            let c13 = b_quad(at + 13u * params.k);
+            let c14 = b_quad(at + 14u * params.k);
+            let c15 = b_quad(at + 15u * params.k);
+            b0_0 = vec4<f32>(c0.x, c1.x, c2.x, c3.x);
+            b0_1 = vec4<f32>(c4.x, c5.x, c6.x, c7.x);
+            b0_2 = vec4<f32>(c8.x, c9.x, c10.x, c11.x);
+            b0_3 = vec4<f32>(c12.x, c13.x, c14.x, c15.x);
+            b1_0 = vec4<f32>(c0.y, c1.y, c2.y, c3.y);
+            b1_1 = vec4<f32>(c4.y, c5.y, c6.y, c7.y);
+            b1_2 = vec4<f32>(c8.y, c9.y, c10.y, c11.y);
+            b1_3 = vec4<f32>(c12.y, c13.y, c14.y, c15.y);
+            b2_0 = vec4<f32>(c0.z, c1.z, c2.z, c3.z);
+            b2_1 = vec4<f32>(c4.z, c5.z, c6.z, c7.z);
+            b2_2 = vec4<f32>(c8.z, c9.z, c10.z, c11.z);
+            b2_3 = vec4<f32>(c12.z, c13.z, c14.z, c15.z);
+            b3_0 = vec4<f32>(c0.w, c1.w, c2.w, c3.w);
+            b3_1 = vec4<f32>(c4.w, c5.w, c6.w, c7.w);
+            b3_2 = vec4<f32>(c8.w, c9.w, c10.w, c11.w);
+            b3_3 = vec4<f32>(c12.w, c13.w, c14.w, c15.w);
+        } else {
+            let at = base.b + k * params.n + j;
+            let at0 = (at) >> SHIFT;
+            let v0 = b[at0];
+            let at1 = (at + 1u * params.n) >> SHIFT;
+            let v1 = b[at1];
+            let at2 = (at + 2u * params.n) >> SHIFT;
+            let v2 = b[at2];
+            let at3 = (at + 3u * params.n) >> SHIFT;
+            let v3 = b[at3];
+            if (QUADS == 1u) {
+                b0_0 = quad(B, TF32_INPUTS, v0);
+                b0_1 = quad(B, TF32_INPUTS, b[at0 + 1u]);
+                b0_2 = quad(B, TF32_INPUTS, b[at0 + 2u]);
+                b0_3 = quad(B, TF32_INPUTS, b[at0 + 3u]);
+                b1_0 = quad(B, TF32_INPUTS, v1);
+                b1_1 = quad(B, TF32_INPUTS, b[at1 + 1u]);
+                b1_2 = quad(B, TF32_INPUTS, b[at1 + 2u]);
+                b1_3 = quad(B, TF32_INPUTS, b[at1 + 3u]);
+                b2_0 = quad(B, TF32_INPUTS, v2);
+                b2_1 = quad(B, TF32_INPUTS, b[at2 + 1u]);
+                b2_2 = quad(B, TF32_INPUTS, b[at2 + 2u]);
+                b2_3 = quad(B, TF32_INPUTS, b[at2 + 3u]);
+                b3_0 = quad(B, TF32_INPUTS, v3);
+                b3_1 = quad(B, TF32_INPUTS, b[at3 + 1u]);
+                b3_2 = quad(B, TF32_INPUTS, b[at3 + 2u]);
+                b3_3 = quad(B, TF32_INPUTS, b[at3 + 3u]);
+            } else if (QUADS == 2u) {
+                let u0 = b[at0 + 1u];
+                b0_0 = quad(B, TF32_INPUTS, v0);
+                b0_1 = quad(B, TF32_INPUTS, v0.zwxy);
+                b0_2 = quad(B, TF32_INPUTS, u0);
+                b0_3 = quad(B, TF32_INPUTS, u0.zwxy);
+                let u1 = b[at1 + 1u];
+                b1_0 = quad(B, TF32_INPUTS, v1);
+                b1_1 = quad(B, TF32_INPUTS, v1.zwxy);
+                b1_2 = quad(B, TF32_INPUTS, u1);
+                b1_3 = quad(B, TF32_INPUTS, u1.zwxy);
+                let u2 = b[at2 + 1u];
+                b2_0 = quad(B, TF32_INPUTS, v2);
+                b2_1 = quad(B, TF32_INPUTS, v2.zwxy);
+                b2_2 = quad(B, TF32_INPUTS, u2);
+                b2_3 = quad(B, TF32_INPUTS, u2.zwxy);
+                let u3 = b[at3 + 1u];
+                b3_0 = quad(B, TF32_INPUTS, v3);
+                b3_1 = quad(B, TF32_INPUTS, v3.zwxy);
+                b3_2 = quad(B, TF32_INPUTS, u3);
+                b3_3 = quad(B, TF32_INPUTS, u3.zwxy);
+            } else {
+                b0_0 = quad(B, TF32_INPUTS, v0);
+                b0_1 = quad(B, TF32_INPUTS, v0.yzwx);
+                b0_2 = quad(B, TF32_INPUTS, v0.zwxy);
+                b0_3 = quad(B, TF32_INPUTS, v0.wxyz);
+                b1_0 = quad(B, TF32_INPUTS, v1);
+                b1_1 = quad(B, TF32_INPUTS, v1.yzwx);
+                b1_2 = quad(B, TF32_INPUTS, v1.zwxy);
+                b1_3 = quad(B, TF32_INPUTS, v1.wxyz);
+                b2_0 = quad(B, TF32_INPUTS, v2);
+                b2_1 = quad(B, TF32_INPUTS, v2.yzwx);
+                b2_2 = quad(B, TF32_INPUTS, v2.zwxy);
+                b2_3 = quad(B, TF32_INPUTS, v2.wxyz);
+                b3_0 = quad(B, TF32_INPUTS, v3);
+                b3_1 = quad(B, TF32_INPUTS, v3.yzwx);
+                b3_2 = quad(B, TF32_INPUTS, v3.zwxy);
+                b3_3 = quad(B, TF32_INPUTS, v3.wxyz);
+            }
+            if (TAIL) {
+                b1_0 = select(vec4<f32>(), b1_0, k + 1u < params.k);
+                b1_1 = select(vec4<f32>(), b1_1, k + 1u < params.k);
+                b1_2 = select(vec4<f32>(), b1_2, k + 1u < params.k);
+                b1_3 = select(vec4<f32>(), b1_3, k + 1u < params.k);
+                b2_0 = select(vec4<f32>(), b2_0, k + 2u < params.k);
+                b2_1 = select(vec4<f32>(), b2_1, k + 2u < params.k);
+                b2_2 = select(vec4<f32>(), b2_2, k + 2u < params.k);
+                b2_3 = select(vec4<f32>(), b2_3, k + 2u < params.k);
+                b3_0 = select(vec4<f32>(), b3_0, k + 3u < params.k);
+                b3_1 = select(vec4<f32>(), b3_1, k + 3u < params.k);
+                b3_2 = select(vec4<f32>(), b3_2, k + 3u < params.k);
+                b3_3 = select(vec4<f32>(), b3_3, k + 3u < params.k);
             }
         }
-        if (TN > 8u) {
-            let b2 = b_block(k, j + 8u);
-            c02 = block_product(c02, a0, b2);
-            if (TM > 4u) {
-                c12 = block_product(c12, a1, b2);
+        if (SCALE_B >= BLOCK32_LAST) {
+            if ((k & 31u) == 0u || k == own.first) {
+                sb0 = b_scales(base.scale_b, j, k);
+                sb1 = b_scales(base.scale_b, j + 4u, k);
+                sb2 = b_scales(base.scale_b, j + 8u, k);
+                sb3 = b_scales(base.scale_b, j + 12u, k);
             }
-            let b3 = b_block(k, j + 12u);
-            c03 = block_product(c03, a0, b3);
-            if (TM > 4u) {
-                c13 = block_product(c13, a1, b3);
+            b0_0 *= sb0;
+            b0_1 *= sb1;
+            b0_2 *= sb2;
+            b0_3 *= sb3;
+            b1_0 *= sb0;
+            b1_1 *= sb1;
+            b1_2 *= sb2;
+            b1_3 *= sb3;
+            b2_0 *= sb0;
+            b2_1 *= sb1;
+            b2_2 *= sb2;
+            b2_3 *= sb3;
+            b3_0 *= sb0;
+            b3_1 *= sb1;
+            b3_2 *= sb2;
+            b3_3 *= sb3;
+        }
+        y0_0 += a0.x * b0_0 + a0.y * b1_0 + a0.z * b2_0 + a0.w * b3_0;
+        y0_1 += a0.x * b0_1 + a0.y * b1_1 + a0.z * b2_1 + a0.w * b3_1;
+        y0_2 += a0.x * b0_2 + a0.y * b1_2 + a0.z * b2_2 + a0.w * b3_2;
+        y0_3 += a0.x * b0_3 + a0.y * b1_3 + a0.z * b2_3 + a0.w * b3_3;
+        y1_0 += a1.x * b0_0 + a1.y * b1_0 + a1.z * b2_0 + a1.w * b3_0;
+        y1_1 += a1.x * b0_1 + a1.y * b1_1 + a1.z * b2_1 + a1.w * b3_1;
+        y1_2 += a1.x * b0_2 + a1.y * b1_2 + a1.z * b2_2 + a1.w * b3_2;
+        y1_3 += a1.x * b0_3 + a1.y * b1_3 + a1.z * b2_3 + a1.w * b3_3;
+        y2_0 += a2.x * b0_0 + a2.y * b1_0 + a2.z * b2_0 + a2.w * b3_0;
+        y2_1 += a2.x * b0_1 + a2.y * b1_1 + a2.z * b2_1 + a2.w * b3_1;
+        y2_2 += a2.x * b0_2 + a2.y * b1_2 + a2.z * b2_2 + a2.w * b3_2;
+        y2_3 += a2.x * b0_3 + a2.y * b1_3 + a2.z * b2_3 + a2.w * b3_3;
+        y3_0 += a3.x * b0_0 + a3.y * b1_0 + a3.z * b2_0 + a3.w * b3_0;
+        y3_1 += a3.x * b0_1 + a3.y * b1_1 + a3.z * b2_1 + a3.w * b3_1;
+        y3_2 += a3.x * b0_2 + a3.y * b1_2 + a3.z * b2_2 + a3.w * b3_2;
+        y3_3 += a3.x * b0_3 + a3.y * b1_3 + a3.z * b2_3 + a3.w * b3_3;
+        y4_0 += a4.x * b0_0 + a4.y * b1_0 + a4.z * b2_0 + a4.w * b3_0;
+        y4_1 += a4.x * b0_1 + a4.y * b1_1 + a4.z * b2_1 + a4.w * b3_1;
+        y4_2 += a4.x * b0_2 + a4.y * b1_2 + a4.z * b2_2 + a4.w * b3_2;
+        y4_3 += a4.x * b0_3 + a4.y * b1_3 + a4.z * b2_3 + a4.w * b3_3;
+        y5_0 += a5.x * b0_0 + a5.y * b1_0 + a5.z * b2_0 + a5.w * b3_0;
+        y5_1 += a5.x * b0_1 + a5.y * b1_1 + a5.z * b2_1 + a5.w * b3_1;
+        y5_2 += a5.x * b0_2 + a5.y * b1_2 + a5.z * b2_2 + a5.w * b3_2;
+        y5_3 += a5.x * b0_3 + a5.y * b1_3 + a5.z * b2_3 + a5.w * b3_3;
+        y6_0 += a6.x * b0_0 + a6.y * b1_0 + a6.z * b2_0 + a6.w * b3_0;
+        y6_1 += a6.x * b0_1 + a6.y * b1_1 + a6.z * b2_1 + a6.w * b3_1;
+        y6_2 += a6.x * b0_2 + a6.y * b1_2 + a6.z * b2_2 + a6.w * b3_2;
+        y6_3 += a6.x * b0_3 + a6.y * b1_3 + a6.z * b2_3 + a6.w * b3_3;
+        y7_0 += a7.x * b0_0 + a7.y * b1_0 + a7.z * b2_0 + a7.w * b3_0;
+        y7_1 += a7.x * b0_1 + a7.y * b1_1 + a7.z * b2_1 + a7.w * b3_1;
+        y7_2 += a7.x * b0_2 + a7.y * b1_2 + a7.z * b2_2 + a7.w * b3_2;
+        y7_3 += a7.x * b0_3 + a7.y * b1_3 + a7.z * b2_3 + a7.w * b3_3;
+    }
+    // The first row is stored quad by quad, then the others move up: the code of a store stands here once.
+    let rows = min(8u, params.m - i);
+    for (var r = 0u; r < rows; r++) {
+        for (var q = 0u; q < 4u; q++) {
+            if (j + 4u * q < params.n) {
+                store(own.z, i + r, j + 4u * q, y0_0);
             }
+            y0_0 = y0_1;
+            y0_1 = y0_2;
+            y0_2 = y0_3;
         }
-    }
-    let base = z * params.m * params.n;
-    store_block(base, i, j, c00);
-    if (TN > 4u) {
-        store_block(base, i, j + 4u, c01);
-    }
-    if (TN > 8u) {
-        store_block(base, i, j + 8u, c02);
-        store_block(base, i, j + 12u, c03);
-    }
-    if (TM > 4u) {
-        store_block(base, i + 4u, j, c10);
-        if (TN > 4u) {
-            store_block(base, i + 4u, j + 4u, c11);
-        }
-        if (TN > 8u) {
-            store_block(base, i + 4u, j + 8u, c12);
-            store_block(base, i + 4u, j + 12u, c13);
-        }
+        y0_0 = y1_0;
+        y0_1 = y1_1;
+        y0_2 = y1_2;
+        y0_3 = y1_3;
+        y1_0 = y2_0;
+        y1_1 = y2_1;
+        y1_2 = y2_2;
+        y1_3 = y2_3;
+        y2_0 = y3_0;
+        y2_1 = y3_1;
+        y2_2 = y3_2;
+        y2_3 = y3_3;
+        y3_0 = y4_0;
+        y3_1 = y4_1;
+        y3_2 = y4_2;
+        y3_3 = y4_3;
+        y4_0 = y5_0;
+        y4_1 = y5_1;
+        y4_2 = y5_2;
+        y4_3 = y5_3;
+        y5_0 = y6_0;
+        y5_1 = y6_1;
+        y5_2 = y6_2;
+        y5_3 = y6_3;
+        y6_0 = y7_0;
+        y6_1 = y7_1;
+        y6_2 = y7_2;
+        y6_3 = y7_3;
     }
 }
 
-// Second pass: adds the sums of all splits and stores. One word of y an invocation; the order of the splits is fixed.
+@compute @workgroup_size(LANES_N, LANES_M)
+fn edge(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_id) lane: vec3<u32>) {
+    let own = share(group_index(group, groups), lane, 4u, 4u);
+    if (!own.works) {
+        return;
+    }
+    let base = bases(own.z);
+    var c: mat4x4<f32>;
+    for (var k = own.first; k < own.end; k++) {
+        var x = vec4<f32>(a_element(base.a, own.i, k), a_element(base.a, own.i + 1u, k), a_element(base.a, own.i + 2u, k),
+            a_element(base.a, own.i + 3u, k));
+        var w = vec4<f32>(b_element(base.b, own.j, k), b_element(base.b, own.j + 1u, k), b_element(base.b, own.j + 2u, k),
+            b_element(base.b, own.j + 3u, k));
+        if (SCALE_A >= BLOCK32_LAST) {
+            x *= a_scales(base.scale_a, own.i, k);
+        }
+        if (SCALE_B >= BLOCK32_LAST) {
+            w *= b_scales(base.scale_b, own.j, k);
+        }
+        c = mat4x4<f32>(c[0] + x.x * w, c[1] + x.y * w, c[2] + x.z * w, c[3] + x.w * w);
+    }
+    for (var r = 0u; r < min(4u, params.m - own.i); r++) {
+        store(own.z, own.i + r, own.j, c[r]);
+    }
+}
+
 @compute @workgroup_size(WG_SIZE)
 fn finish(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = (group_index(group, groups) * WG_SIZE + lane) << pack_shift(Y);

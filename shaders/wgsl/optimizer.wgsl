@@ -3,20 +3,25 @@
 // Formula: that of the CPU, in its order. Where found_inf is set nothing is touched: not weights, not moments, not the step counter.
 // Bias corrections: 1 - beta^t by the bits of t, from a table of q(k) = 1 - beta^(2^k) that the host rounds from f64:
 // 1 - a b = p + (1 - p) q for p = 1 - a, q = 1 - b. All terms are positive, so nothing cancels; the result is within a few ulps.
-// Layout: `prepare`, one invocation, turns the scalars into coefficients; `step_all` updates one vector an invocation. Padding is zero in
-// all lists and stays so. `decays`: for each run of members with one weight decay the vector behind its last, and the decay.
+// Layout: `prepare`, one invocation, turns the scalars into coefficients; `step_all` updates the lists, whose padding is zero and stays so.
+// Members start at blocks of 256 bytes, and OWNERS invocations share a block, so that each looks up a weight decay once for several vectors.
+// `decays`: for each run of members with one weight decay the vector behind its last, and the decay.
 // Sources: Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101; PyTorch optim/{adam,adamw,sgd}.py.
 //% import exact, grid
 //% const RULE: [0, 1, 2, 3, 4] = 0
 //% const FOUND_INF: bool = false
 //% const CLIP_COEF: bool = false
-//% const WG_SIZE: [64] = 64
+//% const WG_SIZE: [256] = 256
 
 const ADAMW: u32 = 0u;
 const ADAM: u32 = 1u;
 const SGD: u32 = 2u;
 const MOMENTUM: u32 = 3u;
 const NESTEROV: u32 = 4u;
+
+// Vectors of a block, and the invocations that share it; the launch counts invocations by both.
+const BLOCK: u32 = 16u;
+const OWNERS: u32 = 4u;
 
 // What an update needs to know of this step.
 struct Step {
@@ -99,12 +104,19 @@ fn decay_of(i: u32) -> f32 {
 
 @compute @workgroup_size(WG_SIZE)
 fn step_all(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * WG_SIZE + lane;
+    let item = group_index(group, groups) * WG_SIZE + lane;
+    let first = item / OWNERS * BLOCK + item % OWNERS;
     let s = now[0];
-    if (i >= params.vectors || s.taken == 0u) {
+    if (first >= params.vectors || s.taken == 0u) {
         return;
     }
-    let weight_decay = decay_of(i);
+    let weight_decay = decay_of(first);
+    for (var i = first; i < first + BLOCK; i += OWNERS) {
+        step_one(i, s, weight_decay);
+    }
+}
+
+fn step_one(i: u32, s: Step, weight_decay: f32) {
     var g = grad[i] * s.clip_coef;
     var w = param[i];
     if (RULE == ADAMW || RULE == ADAM) {

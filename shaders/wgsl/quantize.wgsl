@@ -19,12 +19,12 @@ const STORED: u32 = 0u;
 const WARM_UP: u32 = 1u;
 const CURRENT: u32 = 2u;
 // Words of q an invocation of `convert` writes.
-const WORDS: u32 = 4u;
+const WORDS: u32 = 8u;
 
 struct Params {
     len: u32,
     words: u32,
-    // Vectors of `tops`.
+    // Workgroups of `amax`, a multiple of 4.
     tops: u32,
     slot: u32,
     // Shape of the history.
@@ -41,11 +41,13 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<u32>;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
 @group(0) @binding(3) var<storage, read_write> history: array<u32>;
-@group(0) @binding(4) var<storage, read_write> tops: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read_write> seen: array<atomic<u32>>;
-@group(0) @binding(6) var<storage, read_write> q: array<u32>;
-@group(0) @binding(7) var<storage, read_write> scale_inv: array<u32>;
-@group(0) @binding(8) var<storage, read_write> stats: array<u32>;
+@group(0) @binding(4) var<storage, read_write> tops: array<u32>;
+// The same, once they are there.
+@group(0) @binding(5) var<storage, read> tops_seen: array<vec4<u32>>;
+@group(0) @binding(6) var<storage, read_write> seen: array<atomic<u32>>;
+@group(0) @binding(7) var<storage, read_write> q: array<u32>;
+@group(0) @binding(8) var<storage, read_write> scale_inv: array<u32>;
+@group(0) @binding(9) var<storage, read_write> stats: array<u32>;
 
 // The history of this tensor is all zero. The newest row first: in a run that has begun, one look is enough.
 fn fresh() -> bool {
@@ -77,7 +79,7 @@ fn amax(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
     var own = 0u;
     if (wants_amax()) {
-        for (var i = group.x * WG_SIZE + lane; i < params.words; i += 4u * params.tops * WG_SIZE) {
+        for (var i = group.x * WG_SIZE + lane; i < params.words; i += params.tops * WG_SIZE) {
             for (var c = 4u * i; c < min(4u * i + 4u, params.len); c++) {
                 own = max(own, ordered_bits(element(c)));
             }
@@ -86,14 +88,14 @@ fn amax(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     atomicMax(&top, own);
     workgroupBarrier();
     if (lane == 0u) {
-        tops[group.x / 4u][group.x % 4u] = atomicLoad(&top);
+        tops[group.x] = atomicLoad(&top);
     }
 }
 
 fn amax_of_tops() -> u32 {
     var all = vec4<u32>();
-    for (var i = 0u; i < params.tops; i++) {
-        all = max(all, tops[i]);
+    for (var i = 0u; i < params.tops; i += 4u) {
+        all = max(all, tops_seen[i / 4u]);
     }
     return max(max(all.x, all.y), max(all.z, all.w));
 }

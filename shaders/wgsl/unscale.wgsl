@@ -5,7 +5,7 @@
 // Layout: `prepare`, one invocation, makes the reciprocal and clears the flag; `unscale` owns one vector of the packed list an invocation.
 // Source: PyTorch AmpKernels.cu, _amp_foreach_non_finite_check_and_unscale_.
 //% import exact, grid
-//% const WG_SIZE: [64] = 64
+//% const WG_SIZE: [256] = 256
 
 struct Params {
     vectors: u32,

@@ -6,6 +6,8 @@ use mantissa_core::backend::Backend;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::model::gpt::GptConfig;
 use mantissa_core::precision::{Recipe, RecipeName};
+use mantissa_core::probe::compare::{self, RowKind};
+use mantissa_core::program::memory::Purpose;
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::train::record::train_step;
@@ -76,15 +78,27 @@ fn run(session: &mut Session, batches: &mut Batches, steps: usize) -> Vec<StepRe
     (0..steps).map(step).collect()
 }
 
-/// Relative difference of two losses that a recipe may show after `steps`: sums differ by roundoff, and a value at the border of two
-/// stored ones may fall on either side, which a narrow format turns into its own unit.
-fn loss_tolerance(name: RecipeName) -> f32 {
-    match name {
-        RecipeName::F32 => 1e-4,
-        RecipeName::Tf32 => 1e-3,
-        RecipeName::Bf16 | RecipeName::F16 => 5e-3,
-        RecipeName::Fp8Delayed | RecipeName::Fp8Current | RecipeName::Mxfp8 => 2e-2,
-    }
+/// How far a recipe may lie from the CPU. Sums differ by roundoff; where such a difference lies at the border of two stored values, one
+/// element moves by a step of its format. The signal-to-noise ratio of the worst value of a step says how often: measured ratios are 120 dB
+/// in f32, 63 in f16, 46 in bf16, and 20 (delayed, current) or 33 (mx) in fp8.
+struct Limits {
+    /// Worst forward value, gradient inside the backward pass and gradient of a parameter in one step, dB.
+    sqnr_db: f64,
+    /// Relative difference of losses over 20 steps. Adam divides by the root of a small second moment, which turns the noise of gradients
+    /// near zero into whole steps; runs of narrow formats drift apart as runs of two seeds do.
+    loss: f32,
+}
+
+fn limits(name: RecipeName) -> Limits {
+    let (sqnr_db, loss) = match name {
+        RecipeName::F32 => (100.0, 1e-3),
+        RecipeName::Tf32 => (50.0, 1e-2),
+        RecipeName::F16 => (50.0, 2e-2),
+        RecipeName::Bf16 => (35.0, 3e-2),
+        RecipeName::Mxfp8 => (22.0, 4e-2),
+        RecipeName::Fp8Delayed | RecipeName::Fp8Current => (12.0, 5e-2),
+    };
+    Limits { sqnr_db, loss }
 }
 
 fn models(name: RecipeName) -> Vec<(&'static str, TrainConfig)> {
@@ -98,44 +112,45 @@ fn models(name: RecipeName) -> Vec<(&'static str, TrainConfig)> {
     ]
 }
 
-fn compare(what: &str, config: &TrainConfig, name: RecipeName, cpu: &Arc<dyn Backend>, gpu: &Arc<dyn Backend>) {
+/// The values of one step, all of them, from the same weights.
+fn compare_step(what: &str, config: &TrainConfig, name: RecipeName, cpu: &Arc<dyn Backend>, gpu: &Arc<dyn Backend>) {
+    let new = |backend: &Arc<dyn Backend>| Session::new(backend.clone(), config.clone()).expect("a valid run");
+    let (mut a, mut b) = (new(cpu), new(gpu));
+    let (x, targets) = Batches::new(config).next();
+    let all = compare::step(&mut a, &mut b, Batch { x: &x, targets: &targets }, usize::MAX).expect("a step of both");
+    let limit = limits(name).sqnr_db;
+    let judged = |r: &&compare::Row| matches!(r.kind, RowKind::Forward | RowKind::Backward | RowKind::Gradient);
+    let rows: Vec<&compare::Row> = all.rows.iter().filter(judged).collect();
+    assert!(rows.len() > 5, "{what}, {name}: {} values compared", rows.len());
+    for row in rows {
+        let sqnr = row.difference.sqnr_db();
+        let (scope, op) = (&row.scope, &row.what);
+        assert!(sqnr >= limit, "{what}, {name}, {scope}: {op}: SQNR {sqnr:.1} dB, at least {limit}");
+    }
+}
+
+/// The same run on both.
+fn compare_runs(what: &str, config: &TrainConfig, name: RecipeName, cpu: &Arc<dyn Backend>, gpu: &Arc<dyn Backend>) {
     const STEPS: usize = 20;
-    let mut a = Session::new(cpu.clone(), config.clone()).expect("a run on the CPU");
-    let mut b = Session::new(gpu.clone(), config.clone()).expect("a run on wgpu");
+    let new = |backend: &Arc<dyn Backend>| Session::new(backend.clone(), config.clone()).expect("a valid run");
+    let (mut a, mut b) = (new(cpu), new(gpu));
     let want = run(&mut a, &mut Batches::new(config), STEPS);
     let got = run(&mut b, &mut Batches::new(config), STEPS);
-    let tolerance = loss_tolerance(name);
+    let tolerance = limits(name).loss;
     for (w, g) in want.iter().zip(&got) {
-        let close = |w: f32, g: f32, tolerance: f32| (w - g).abs() <= tolerance * w.abs().max(1e-3);
-        assert!(
-            close(w.loss, g.loss, tolerance),
-            "{what}, {name}, step {}: loss {} on the CPU, {} on wgpu",
-            w.step,
-            w.loss,
-            g.loss
-        );
-        assert!(
-            close(w.grad_norm, g.grad_norm, 20.0 * tolerance),
-            "{what}, {name}, step {}: grad_norm {} and {}",
-            w.step,
-            w.grad_norm,
-            g.grad_norm
-        );
-        assert_eq!(
-            (w.loss_scale, w.skipped, w.growth_tracker),
-            (g.loss_scale, g.skipped, g.growth_tracker),
-            "{what}, {name}, step {}",
-            w.step
-        );
+        let close = (w.loss - g.loss).abs() <= tolerance * w.loss.abs().max(1e-3);
+        assert!(close, "{what}, {name}, step {}: loss {} on the CPU, {} on wgpu", w.step, w.loss, g.loss);
+        let [w_state, g_state] = [w, g].map(|r| (r.loss_scale, r.skipped, r.growth_tracker));
+        assert_eq!(w_state, g_state, "{what}, {name}, step {}", w.step);
     }
-    // Adam divides by the root of a small second moment: a weight moves by about lr a step whatever its gradient, so a bound in units of
-    // the way it may have gone says that nearly all gradients agree in sign and size.
+    // A weight moves by about lr a step, whatever its gradient.
     let way = STEPS as f64 * config.schedule.lr;
-    for entry in a.saved().filter(|e| e.purpose == mantissa_core::program::memory::Purpose::Weights) {
-        let (w, g) = (a.read_f32(&entry.name).expect("weights"), b.read_f32(&entry.name).expect("weights"));
+    for entry in a.saved().filter(|e| e.purpose == Purpose::Weights) {
+        let read = |s: &Session| s.read_f32(&entry.name).expect("weights");
+        let (w, g) = (read(&a), read(&b));
         let mean = w.iter().zip(&g).map(|(w, g)| f64::from((w - g).abs())).sum::<f64>() / w.len() as f64;
-        let allowed = way * f64::from(tolerance).sqrt() * 2.0;
-        assert!(mean <= allowed, "{what}, {name}, {}: weights differ by {mean:e} on average, at most {allowed:e}", entry.name);
+        let allowed = way * f64::from(tolerance).sqrt();
+        assert!(mean <= allowed, "{what}, {name}, {}: {mean:e} apart on average, at most {allowed:e}", entry.name);
     }
 }
 
@@ -144,7 +159,48 @@ fn every_recipe_trains_as_on_the_cpu() {
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
     for name in RecipeName::ALL {
         for (what, config) in models(name) {
-            compare(what, &config, name, &cpu, &gpu);
+            compare_step(what, &config, name, &cpu, &gpu);
+            compare_runs(what, &config, name, &cpu, &gpu);
         }
+    }
+}
+
+#[test]
+fn a_run_moves_from_the_cpu_to_wgpu_and_back() {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    for name in [RecipeName::F32, RecipeName::F16, RecipeName::Fp8Delayed] {
+        let (_, config) = models(name).remove(0);
+        let mut whole = Session::new(cpu.clone(), config.clone()).expect("a run on the CPU");
+        let want = run(&mut whole, &mut Batches::new(&config), 15);
+        let mut batches = Batches::new(&config);
+        let mut session = Session::new(cpu.clone(), config.clone()).expect("a run on the CPU");
+        let mut got = run(&mut session, &mut batches, 5);
+        for backend in [&gpu, &cpu] {
+            let names: Vec<String> = session.saved().map(|e| e.name.clone()).collect();
+            let values: Vec<Vec<u8>> = names.iter().map(|n| session.read(n).expect("a value")).collect();
+            let pairs: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(values.iter().map(Vec::as_slice)).collect();
+            let mut next = Session::new(backend.clone(), config.clone()).expect("the same run elsewhere");
+            next.restore(session.steps(), session.skipped(), &pairs).expect("the state of the run");
+            session = next;
+            got.extend(run(&mut session, &mut batches, 5));
+        }
+        for (w, g) in want.iter().zip(&got) {
+            let close = (w.loss - g.loss).abs() <= limits(name).loss * w.loss;
+            assert!(close && w.step == g.step, "{name}, step {}: loss {} and {}", w.step, w.loss, g.loss);
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_on_wgpu() {
+    let Some(gpu) = devices::wgpu() else { return };
+    for name in [RecipeName::Bf16, RecipeName::Fp8Current] {
+        let (_, config) = models(name).remove(1);
+        let weights = || {
+            let mut s = Session::new(gpu.clone(), config.clone()).expect("a run on wgpu");
+            run(&mut s, &mut Batches::new(&config), 3);
+            s.saved().map(|e| s.read(&e.name).expect("a value")).collect::<Vec<_>>()
+        };
+        assert!(weights() == weights(), "{name}");
     }
 }

@@ -1,6 +1,6 @@
 //! The devices of this machine, opened once. A missing one is a loud skip, or a failure where `MANTISSA_REQUIRE` names it.
 
-use mantissa_backend_wgpu::{AdapterChoice, WgpuBackend};
+use mantissa_backend_wgpu::{AdapterChoice, Products, WgpuBackend};
 use mantissa_core::backend::Backend;
 use mantissa_core::cpu::CpuBackend;
 use std::sync::{Arc, OnceLock};
@@ -19,7 +19,22 @@ pub fn cpu() -> Arc<dyn Backend> {
 /// If there is none though `MANTISSA_REQUIRE` names `wgpu`.
 pub fn wgpu() -> Option<Arc<dyn Backend>> {
     static OPEN: OnceLock<Option<Arc<WgpuBackend>>> = OnceLock::new();
-    let open = OPEN.get_or_init(|| match WgpuBackend::open_blocking(&AdapterChoice::Best) {
+    OPEN.get_or_init(|| open(None)).clone().map(|b| b as Arc<dyn Backend>)
+}
+
+/// As [`wgpu`], with the kind of matrix product that this adapter does not choose by itself.
+pub fn wgpu_with_other_products() -> Option<Arc<dyn Backend>> {
+    static OPEN: OnceLock<Option<Arc<WgpuBackend>>> = OnceLock::new();
+    let other = || {
+        let usual = open(None)?.products();
+        let kinds = [Products::Registers, Products::WorkgroupMemory];
+        kinds.into_iter().find(|p| *p != usual).and_then(|p| open(Some(p)))
+    };
+    OPEN.get_or_init(other).clone().map(|b| b as Arc<dyn Backend>)
+}
+
+fn open(products: Option<Products>) -> Option<Arc<WgpuBackend>> {
+    match WgpuBackend::open_with_blocking(&AdapterChoice::Best, products) {
         Ok(backend) => Some(Arc::new(backend)),
         Err(e) => {
             let required = std::env::var(REQUIRE).is_ok_and(|r| r.split(',').any(|d| d.trim() == "wgpu"));
@@ -27,6 +42,5 @@ pub fn wgpu() -> Option<Arc<dyn Backend>> {
             eprintln!("SKIPPED: no wgpu adapter: {e}");
             None
         }
-    });
-    open.clone().map(|b| b as Arc<dyn Backend>)
+    }
 }

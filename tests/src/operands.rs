@@ -1,6 +1,7 @@
 //! Programs of a single operation over values that stay in memory, so that a benchmark times the operation and no copy of its operands.
 
 use crate::machine::Machine;
+use mantissa_core::backend::Backend;
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::dtype::DType;
 use mantissa_core::op::Op;
@@ -18,6 +19,11 @@ pub fn operand(g: &Graph, name: &str, ty: &Ty) -> ValueId {
 
 /// `op` over operands of these types. Those from `updated` on are also its outputs, in order, behind `fresh` new ones.
 pub fn alone(op: Op, types: &[Ty], updated: usize, fresh: usize) -> Machine {
+    alone_on(&CpuBackend::new(), op, types, updated, fresh)
+}
+
+/// As [`alone`], on any backend.
+pub fn alone_on(backend: &dyn Backend, op: Op, types: &[Ty], updated: usize, fresh: usize) -> Machine {
     let g = Graph::new("alone", true);
     let inputs: Vec<ValueId> = types.iter().enumerate().map(|(i, ty)| operand(&g, &format!("x{i}"), ty)).collect();
     let outputs: Vec<Option<ValueId>> =
@@ -27,7 +33,7 @@ pub fn alone(op: Op, types: &[Ty], updated: usize, fresh: usize) -> Machine {
         g.output(&format!("y{i}"), *y);
     }
     let program = g.finish_raw().expect("the operands fit the operation");
-    Machine::new(&CpuBackend::new(), program).expect("the operation runs")
+    Machine::new(backend, program).expect("the operation runs")
 }
 
 /// An optimizer step over parameters of these types.

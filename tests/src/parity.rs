@@ -68,9 +68,10 @@ impl Case {
             p.values.push(Value { name: format!("in{i}"), ty, kind: state });
         }
         let inputs: Vec<ValueId> = (0..self.inputs.len() as u32).map(ValueId).collect();
-        let same: Vec<(usize, usize)> = match self.op {
-            Op::Reshape(_) => Vec::new(),
-            _ => [self.op.updates(inputs.len()), self.op.aliases(inputs.len()), self.in_place.clone()].concat(),
+        let same: Vec<(usize, usize)> = if let Op::Reshape(_) = self.op {
+            Vec::new()
+        } else {
+            [self.op.updates(inputs.len()), self.op.aliases(inputs.len()), self.in_place.clone()].concat()
         };
         let outputs: Vec<ValueId> = made
             .into_iter()

@@ -31,7 +31,7 @@ pub(super) fn map(m: &Map, f: &mut Frame<'_>) -> Result<()> {
         uniform: kernel.uniform.iter().flat_map(|w| w.to_le_bytes()).collect(),
         args,
         tables: Vec::new(),
-        grid: folded(n.div_ceil(kernel.width * map::WG_SIZE)),
+        grid: folded(n.div_ceil(map::GROUP)),
     });
     Ok(())
 }
@@ -52,6 +52,7 @@ fn input(m: &Map, f: &Frame<'_>, i: usize, t: &Ty) -> Input {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::Products;
     use crate::launch::{Facts, launches};
     use mantissa_core::op::expr::Ex;
     use mantissa_core::program::memory::Place;
@@ -70,8 +71,9 @@ mod tests {
             input_types: types,
             output_types: vec![Ty::new(DType::F32, [4])],
         };
-        assert!(launches(&op, &operands, Facts { max_storage_buffers: 9 }).is_ok());
-        let e = launches(&op, &operands, Facts { max_storage_buffers: 8 }).expect_err("nine operands");
+        assert!(launches(&op, &operands, Facts { max_storage_buffers: 9, products: Products::Registers }).is_ok());
+        let e = launches(&op, &operands, Facts { max_storage_buffers: 8, products: Products::Registers })
+            .expect_err("nine operands");
         assert!(e.to_string().contains("at most 8 operands") && e.to_string().contains('9'), "{e}");
     }
 }

@@ -4,6 +4,7 @@
 mod attention;
 mod axes;
 mod cast_list;
+mod conv2d;
 mod index;
 mod layout;
 mod loss;
@@ -20,6 +21,7 @@ mod update;
 
 pub(crate) use cast_list::cast_list;
 
+use crate::adapter::Products;
 use crate::pipeline::Kernel;
 use mantissa_core::DType;
 use mantissa_core::error::{Error, Result};
@@ -64,6 +66,8 @@ pub(crate) struct Launch {
 pub(crate) struct Facts {
     /// Storage buffers a kernel may bind.
     pub(crate) max_storage_buffers: usize,
+    /// How matrix products share what they read.
+    pub(crate) products: Products,
 }
 
 /// The operands of an instruction, and the launches it becomes.
@@ -242,6 +246,9 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
     match op {
         Op::Reshape(_) => {}
         Op::MatMul(m) => matmul::matmul(m, &mut f)?,
+        Op::Conv2d(o) => conv2d::forward(o, &mut f)?,
+        Op::Conv2dDgrad(o) => conv2d::dgrad(o, &mut f)?,
+        Op::Conv2dWgrad(o) => conv2d::wgrad(o, &mut f)?,
         Op::Zero => update::zero(&mut f)?,
         Op::Record(r) => update::record(r, &mut f)?,
         Op::Map(m) => map::map(m, &mut f)?,
@@ -275,9 +282,6 @@ pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Ve
         Op::SoftmaxBackward(o) => softmax::backward(o, &mut f)?,
         Op::Pool2d(o) => pool::forward(o, &mut f)?,
         Op::Pool2dBackward(o) => pool::backward(o, &mut f)?,
-        Op::Conv2d(_) | Op::Conv2dDgrad(_) | Op::Conv2dWgrad(_) => {
-            return Err(Error::operand(op.row().name, "a kernel of this backend", "none yet"));
-        }
     }
     Ok((f.launches, f.scratch))
 }

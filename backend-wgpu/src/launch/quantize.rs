@@ -17,8 +17,8 @@ const SEEN: usize = 4;
 /// The amax where the scale may come from it, the cast, the statistics.
 pub(super) fn quantize(q: &Quantize, f: &mut Frame<'_>) -> Result<()> {
     // Invocations of a workgroup times the words each writes.
-    const CONVERT: usize = 256 * 4;
-    const MAX_TOPS: usize = 16;
+    const CONVERT: usize = 256 * 8;
+    const MAX_TOPS: usize = 64;
     let x = &f.tx()[0];
     let (len, dtype) = (x.shape.numel(), x.dtype);
     let words = len.div_ceil(PACK);
@@ -29,9 +29,8 @@ pub(super) fn quantize(q: &Quantize, f: &mut Frame<'_>) -> Result<()> {
     let delayed = q.plain_inputs() == 2;
     let history = delayed && q.record;
     let [rows, tensors] = if history { [f.tx()[2].shape[0], f.tx()[2].shape[1]] } else { [0; 2] };
-    // Four workgroups leave a vector of amaxes.
-    let tops = if scaling == 0 { 1 } else { words.div_ceil(4 * CONVERT).clamp(1, MAX_TOPS) };
-    let (top_memory, seen) = (f.scratch(tops * 4 * WORD), f.scratch(SEEN * WORD));
+    let tops = if scaling == 0 { 1 } else { words.div_ceil(CONVERT).clamp(1, MAX_TOPS).next_multiple_of(4) };
+    let (top_memory, seen) = (f.scratch(tops * WORD), f.scratch(SEEN * WORD));
     let scales = if delayed { f.x(1) } else { Arg::Absent };
     let history = if history { f.y(2) } else { Arg::Absent };
     let launch = |entry| {
@@ -51,17 +50,17 @@ pub(super) fn quantize(q: &Quantize, f: &mut Frame<'_>) -> Result<()> {
             .uniform("power_of_two", usize::from(power_of_two))
             .uniform_f32("count", len.max(1) as f32)
             .bind("history", history)
-            .bind("tops", top_memory)
             .bind("seen", seen)
     };
     if scaling != 0 || q.record {
-        f.push(launch("amax").bind("x", f.x(0)).groups(4 * tops).done()?);
+        f.push(launch("amax").bind("x", f.x(0)).bind("tops", top_memory).groups(tops).done()?);
     }
-    let convert = launch("convert").bind("x", f.x(0)).bind("scales", scales).bind("q", f.y(0)).bind("scale_inv", f.y(1));
+    let convert = launch("convert").bind("x", f.x(0)).bind("scales", scales).bind("tops_seen", top_memory);
+    let convert = convert.bind("q", f.y(0)).bind("scale_inv", f.y(1));
     f.push(convert.groups(words.div_ceil(CONVERT)).done()?);
     if q.record {
         let stats = f.y(if delayed { 3 } else { 2 });
-        f.push(launch("finish").bind("scales", scales).bind("stats", stats).done()?);
+        f.push(launch("finish").bind("scales", scales).bind("tops_seen", top_memory).bind("stats", stats).done()?);
     }
     Ok(())
 }

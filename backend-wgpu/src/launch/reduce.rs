@@ -93,6 +93,7 @@ impl Plan {
         let (outputs, columns) = (self.outputs_at_once(), stride(&self.kept) < stride(&self.reduced));
         let mut launch = kernel("reduce", "reduce").dtype("X", x).dtype("Y", y).set("KIND", code);
         launch = launch.set("OUTPUTS", outputs as u32).set("COLUMNS", u32::from(columns));
+        launch = launch.set("FLAT", u32::from(self.reduced.len() <= 1));
         for (name, list) in [("kept", &self.kept), ("reduced", &self.reduced)] {
             for k in 0..MAX_AXES {
                 let (len, stride) = list.get(k).copied().unwrap_or((1, 0));

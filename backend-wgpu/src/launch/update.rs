@@ -131,6 +131,8 @@ pub(super) fn clip_value(limit: Real, f: &mut Frame<'_>) -> Result<()> {
 
 /// Coefficients of the step, then one pass over all lists.
 pub(super) fn optimizer(o: &Optimizer, f: &mut Frame<'_>) -> Result<()> {
+    // Vectors that an invocation of the kernel updates.
+    const VECTORS_EACH: usize = 4;
     let scalars = o.scalars();
     let moment = |k: usize| if k < o.rule.moments() { f.x(scalars + 2 + k) } else { Arg::Absent };
     let moments = [moment(0), moment(1)];
@@ -168,7 +170,7 @@ pub(super) fn optimizer(o: &Optimizer, f: &mut Frame<'_>) -> Result<()> {
     f.push(prepare.table("powers", powers(&o.rule)).bind("counter", f.y(0)).done()?);
     let step_all = launch("step_all").bind("param", f.x(scalars)).bind("grad", f.x(scalars + 1));
     let step_all = step_all.bind("moment1", moments[0]).bind("moment2", moments[1]).table("decays", decays);
-    f.push(step_all.items(vectors).done()?);
+    f.push(step_all.items(vectors / VECTORS_EACH).done()?);
     Ok(())
 }
 

@@ -60,9 +60,11 @@ fn check(dtype: DType, sizes: Sizes, causal: bool, p: Option<f64>) {
 #[test]
 fn every_dtype_and_head_size() {
     for dtype in DTYPES {
-        for (i, hs) in [1, 3, 4, 7, 16, 32, 65, 128].into_iter().enumerate() {
-            check(dtype, [2, 37, 2, 1 + i % 2, hs], i % 3 != 0, None);
-        }
+        check(dtype, [2, 37, 2, 1, 3], false, None);
+        check(dtype, [2, 37, 2, 2, 16], true, None);
+    }
+    for (i, hs) in [1, 4, 7, 32, 65, 128].into_iter().enumerate() {
+        check(DType::F32, [1, 21, 2, 1 + i % 2, hs], true, None);
     }
 }
 
@@ -78,11 +80,8 @@ fn lengths_around_the_tiles() {
 #[test]
 fn grouped_queries_and_dropout() {
     for (heads, kv_heads) in [(6, 2), (4, 1), (3, 3)] {
-        for t in [40, 45] {
-            for dtype in [DType::F32, DType::Bf16] {
-                check(dtype, [2, t, heads, kv_heads, 12], true, Some(0.25));
-                check(dtype, [2, t, heads, kv_heads, 12], false, None);
-            }
+        for (t, dtype) in [(40, DType::F32), (45, DType::Bf16)] {
+            check(dtype, [2, t, heads, kv_heads, 8], true, Some(0.25));
         }
     }
 }

@@ -5,10 +5,13 @@ use mantissa_core::DType;
 use mantissa_core::op::Op;
 use mantissa_core::op::expr::{Ex, Map};
 use mantissa_core::op::map::{BinaryFn, MapExpr, Node, NodeId, UnaryFn};
+use mantissa_core::program::{Init, Role};
 use mantissa_core::rng::Rng;
 use mantissa_core::shape::{Shape, Ty};
+use mantissa_core::trace::Graph;
 use mantissa_tests::data::normal;
 use mantissa_tests::devices;
+use mantissa_tests::machine::{Machine, bytes_of};
 use mantissa_tests::parity::{Bound, Case};
 
 const EXACT: &[Bound] = &[Bound::Exact];
@@ -250,7 +253,7 @@ fn random_numbers_are_those_of_the_cpu() {
         Case::of_bytes("uniform", op(Ex::node(Node::Uniform { rng: 0, stream: 5 }).finish(), &[n], &[DType::F32]), vec![rng()])
             .check(&*cpu, &*gpu, EXACT);
         for dtype in FLOATS {
-            let x = mantissa_tests::machine::bytes_of(&Ty::new(dtype, [n]), &normal(n, 1.0, 3));
+            let x = bytes_of(&Ty::new(dtype, [n]), &normal(n, 1.0, 3));
             let op = op(Ex::input(0).dropout(0.3, 1, 9).finish(), &[n], &[dtype]);
             Case::of_bytes(format!("dropout {dtype} {n}"), op, vec![(Ty::new(dtype, [n]), x), rng()])
                 .check(&*cpu, &*gpu, EXACT);
@@ -274,6 +277,25 @@ fn an_output_may_overwrite_an_input() {
             let both = op(both, &[n], &[dtype, DType::F16]);
             Case::of(format!("{dtype} and f16, {n}"), both, inputs()).over(0, 0).over(1, 1).check(&*cpu, &*gpu, EXACT);
         }
+    }
+}
+
+/// A dispatch may not bind a buffer for reading and, elsewhere in it, for writing.
+#[test]
+fn an_output_may_lie_beside_an_input() {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    for device in [cpu, gpu] {
+        let g = Graph::new("list", false);
+        let [a, b, c] =
+            ["a", "b", "c"].map(|name| g.state(name, Ty::new(DType::F32, [7]), Role::Telemetry, Init::Fill(0.5)).id());
+        // Operands of a list operation share a buffer.
+        g.push_into(Op::Zero, &[a, b], &[Some(a), Some(b)]);
+        let add = op((Ex::input(0) + Ex::input(1)).finish(), &[7], &[DType::F32]);
+        g.push_into(add.clone(), &[b, c], &[Some(a)]);
+        g.push_into(add, &[a, c], &[Some(b)]);
+        let mut m = Machine::new(&*device, g.finish().expect("valid")).expect("compiles");
+        m.step(&[]).expect("runs");
+        assert_eq!([m.f32s("a").expect("reads"), m.f32s("b").expect("reads")], [vec![0.5; 7], vec![1.0; 7]]);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every operation on every backend against the CPU, over dtypes and awkward shapes. One file a family.
 
 mod attention;
+mod conv2d;
 mod harness;
 mod index;
 mod layout;

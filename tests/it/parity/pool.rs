@@ -11,14 +11,14 @@ use mantissa_tests::tolerance::ulps;
 
 const DTYPES: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::E4m3, DType::E5m2];
 
-/// Image, window, stride, padding.
-const SHAPES: [([usize; 4], [usize; 2], [usize; 2], [usize; 2]); 6] = [
-    ([1, 1, 1, 1], [1, 1], [1, 1], [0, 0]),
-    ([2, 8, 8, 16], [2, 2], [2, 2], [0, 0]),
-    ([2, 7, 9, 3], [3, 3], [2, 2], [1, 1]),
-    ([1, 5, 6, 5], [3, 2], [1, 3], [1, 1]),
-    ([1, 9, 4, 1], [2, 4], [3, 1], [0, 2]),
-    ([3, 7, 7, 65], [7, 7], [1, 1], [0, 0]),
+/// An image with window, stride and padding.
+const SHAPES: [([usize; 4], [[usize; 2]; 3]); 6] = [
+    ([1, 1, 1, 1], [[1, 1], [1, 1], [0, 0]]),
+    ([2, 8, 8, 16], [[2, 2], [2, 2], [0, 0]]),
+    ([2, 7, 9, 3], [[3, 3], [2, 2], [1, 1]]),
+    ([1, 5, 6, 5], [[3, 2], [1, 3], [1, 1]]),
+    ([1, 9, 4, 1], [[2, 4], [3, 1], [0, 2]]),
+    ([3, 7, 7, 65], [[7, 7], [1, 1], [0, 0]]),
 ];
 
 fn check(op: Pool2d, dtype: DType, shape: [usize; 4], x: &[f32]) {
@@ -43,7 +43,7 @@ fn op_is_max(op: &Op) -> bool {
 #[test]
 fn every_dtype_window_and_kind() {
     for dtype in DTYPES {
-        for (shape, window, stride, padding) in SHAPES {
+        for (shape, [window, stride, padding]) in SHAPES {
             for kind in [PoolKind::Max, PoolKind::Average] {
                 // Few distinct values: ties must go to the first.
                 let x: Vec<f32> = normal(shape.iter().product(), 1.0, 1).iter().map(|v| (2.0 * v).round() / 2.0).collect();

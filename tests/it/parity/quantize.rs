@@ -153,7 +153,7 @@ const RULES: [NonFiniteAmax; 2] = [NonFiniteAmax::Ignore, NonFiniteAmax::Record]
 fn fp8_scales_of_amaxes_of_every_exponent() {
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
     let mut rng = Rng::new(14, 0);
-    let staged: Vec<f32> = (0..4 * 256u32).map(|i| f32::from_bits(i / 4 << 23 | rng.next_u32() >> 9)).collect();
+    let staged: Vec<f32> = (0..4 * 256u32).map(|i| f32::from_bits((i / 4) << 23 | rng.next_u32() >> 9)).collect();
     let formats: Vec<DType> = (0..staged.len()).map(|i| FP8[i % 2]).collect();
     for margin in [0, 1, -3, 50, -120] {
         for nonfinite in RULES {
@@ -246,7 +246,7 @@ fn mx_scales_of_amaxes_of_every_exponent() {
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
     let mut rng = Rng::new(15, 0);
     // A block for each: every exponent with random mantissas, and the neighbours of max * 2^k where the rules turn.
-    let mut amaxes: Vec<u32> = (0..4 * 255).map(|i| i / 4 << 23 | rng.next_u32() >> 9).collect();
+    let mut amaxes: Vec<u32> = (0..4 * 255).map(|i| (i / 4) << 23 | rng.next_u32() >> 9).collect();
     for max in FP8.map(DType::max_f32) {
         let edges = (-149..=120).map(|k| (f64::from(max) * 2f64.powi(k)) as f32);
         amaxes.extend(edges.flat_map(|v| [v.to_bits() - 1, v.to_bits(), v.to_bits() + 1, v.to_bits() + 2]));

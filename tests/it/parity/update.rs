@@ -232,7 +232,7 @@ fn inverse_of_every_exponent() {
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
     let mut rng = Rng::new(22, 0);
     for exponent in 0..255u32 {
-        for fraction in [0, 1, 0x7F_FFFF, rng.next_u32() >> 9] {
+        for fraction in [0x7F_FFFF * (exponent % 2), rng.next_u32() >> 9] {
             unscale(f32::from_bits(exponent << 23 | fraction), vec![vec![1.0]]).check(&*cpu, &*gpu, SAME);
         }
     }
@@ -259,18 +259,22 @@ fn update_loss_scale() {
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
     let floor = UpdateLossScale { min_scale: Real(2f64.powi(-14)), hysteresis: 3, growth_interval: 6, ..TORCH };
     let odd = UpdateLossScale { growth_factor: Real(1.7), backoff_factor: Real(0.3), growth_interval: 6, ..TORCH };
+    // A flag that is not 1, a NaN, more flags than a launch sees: none set, the first, the last.
+    let flags = |i: usize| match i {
+        0 => vec![2.0],
+        1 => vec![-0.0, f32::NAN],
+        2 => vec![0.0; 5],
+        3 => [vec![1.0], vec![0.0; 9]].concat(),
+        _ => [vec![0.0; 8], vec![f32::INFINITY]].concat(),
+    };
+    let mut case = 0;
     for rule in [TORCH, floor, odd, UpdateLossScale { growth_interval: 0, ..TORCH }] {
         for scale in [65536.0, 10.0, 1e-5, 1e-45, 1.5e-38, 2f32.powi(127), 0.0] {
             for (tracker, hysteresis) in [(5, 1), (0, 3), (5, 2), (i32::MAX, i32::MIN)] {
-                let zeros = vec![0.0; 9];
-                let flags = [vec![0.0], vec![2.0], vec![-0.0, f32::NAN], vec![0.0; 5], [vec![1.0], zeros.clone()].concat(), {
-                    let mut last = zeros;
-                    last[8] = f32::INFINITY;
-                    last
-                }];
-                for found_inf in &flags {
-                    loss_scale(rule, scale, tracker, hysteresis, found_inf).check(&*cpu, &*gpu, EXACT);
+                for found_inf in [vec![0.0], flags(case % 5)] {
+                    loss_scale(rule, scale, tracker, hysteresis, &found_inf).check(&*cpu, &*gpu, EXACT);
                 }
+                case += 1;
             }
         }
     }
@@ -280,7 +284,7 @@ fn update_loss_scale() {
 fn loss_scale_products_are_rounded_as_in_f64() {
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
     let mut rng = Rng::new(42, 0);
-    for i in 0..400 {
+    for i in 0..200 {
         let scale = f32::from_bits(if i % 4 == 0 { rng.next_u32() >> 9 } else { rng.next_u32() >> 1 });
         // A product near a tie of f32, or anywhere near 1.
         let tie = f64::from(f32::from_bits(0x3F80_0000 | rng.next_u32() >> 9)) + 2f64.powi(-24);

@@ -1,0 +1,282 @@
+// 2-D convolution and its gradients, as matrix products whose operands are read where they lie. CPU twin: core/src/cpu/conv2d.rs.
+//
+// Images [N, H, W, C], weights [KH, KW, Cin, Cout], all dense and packed at their width; f32 sums.
+// `rows`, forward: y[p, o] = sum over taps and c of x[source(p, tap), c] * w[tap, c, o]; the source of position p under a tap is
+// p * stride + tap * dilation - padding, zeros outside. Where DGRAD, x is dy, y is dx, w is read as w[tap, o, c], and the source is the
+// position whose window has p under that tap, if there is one. An invocation owns 4 positions x 8 channels.
+// `wgrad`: dw[tap, c, o] = sum over positions p of x[source(p, tap), c] * dy[p, o]: `x` is x, `w` is dy, y is dw. An invocation owns
+// 4 x 8 channels of a tap over a part of the positions; `finish` of matmul.wgsl adds the parts and packs.
+// QUAD_C, QUAD_O: the channels that are summed over or read along (c) and those of the result (o) are whole fours.
+//% import quads, grid
+//% const X: dtype = F32
+//% const Y: dtype = F32
+//% const DGRAD: bool = false
+//% const QUAD_C: bool = true
+//% const QUAD_O: bool = true
+//% const PARTIAL: bool = false
+//% const WG_SIZE: [64] = 64
+
+struct Params {
+    // Positions of the result of `rows`, those that `wgrad` sums over.
+    positions: u32,
+    height: u32,
+    width: u32,
+    source_height: u32,
+    source_width: u32,
+    c: u32,
+    o: u32,
+    kernel: vec2<u32>,
+    stride: vec2<u32>,
+    padding: vec2<u32>,
+    dilation: vec2<u32>,
+    // Positions of a part, and parts.
+    part: u32,
+    parts: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> w: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<u32>;
+
+// log2 of the elements in a vector of 16 bytes, and quads of one.
+const SHIFT: u32 = 2u + select(select(0u, 1u, X == F16 || X == BF16), 2u, X == E4M3 || X == E5M2);
+const QUADS: u32 = 1u << (SHIFT - 2u);
+// No source: outside the image.
+const NONE: u32 = 0xffffffffu;
+
+// Elements at to at + 3, of which `left` count; the others are zero.
+fn x_quad(at: u32, left: u32) -> vec4<f32> {
+    let i = at >> SHIFT;
+    if (QUAD_C) {
+        var v: vec4<u32>;
+        if (QUADS == 1u) {
+            v = x[i];
+        } else if (QUADS == 2u) {
+            v.x = x[i][(at >> 1u) & 2u];
+            v.y = x[i][((at >> 1u) & 2u) + 1u];
+        } else {
+            v.x = x[i][(at >> 2u) & 3u];
+        }
+        return quad(X, false, v);
+    }
+    let four = vec4<f32>(x_lone(at), x_lone(at + 1u), x_lone(at + 2u), x_lone(at + 3u));
+    return select(vec4<f32>(), four, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
+}
+
+fn x_lone(at: u32) -> f32 {
+    return lone(X, false, x[at >> SHIFT][word_of(X, at) & 3u], at);
+}
+
+// As x_quad, along the last axis of w (of dy in `wgrad`).
+fn w_quad(at: u32, left: u32) -> vec4<f32> {
+    let i = at >> SHIFT;
+    if (select(QUAD_O, QUAD_C, DGRAD)) {
+        var v: vec4<u32>;
+        if (QUADS == 1u) {
+            v = w[i];
+        } else if (QUADS == 2u) {
+            v.x = w[i][(at >> 1u) & 2u];
+            v.y = w[i][((at >> 1u) & 2u) + 1u];
+        } else {
+            v.x = w[i][(at >> 2u) & 3u];
+        }
+        return quad(X, false, v);
+    }
+    let four = vec4<f32>(w_lone(at), w_lone(at + 1u), w_lone(at + 2u), w_lone(at + 3u));
+    return select(vec4<f32>(), four, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
+}
+
+fn w_lone(at: u32) -> f32 {
+    return lone(X, false, w[at >> SHIFT][word_of(X, at) & 3u], at);
+}
+
+// Index of the source pixel of position p under tap (kh, kw), or NONE.
+fn source(p: u32, kh: u32, kw: u32) -> u32 {
+    let image = p / (params.height * params.width);
+    let at = vec2<i32>(vec2<u32>(p / params.width % params.height, p % params.width));
+    let shift = vec2<i32>(vec2<u32>(kh, kw) * params.dilation) - vec2<i32>(params.padding);
+    var s = at * vec2<i32>(params.stride) + shift;
+    var there = true;
+    if (DGRAD) {
+        s = at - shift;
+        there = all(s >= vec2<i32>()) && all(vec2<u32>(max(s, vec2<i32>())) % params.stride == vec2<u32>());
+        s /= vec2<i32>(params.stride);
+    }
+    there = there && all(s >= vec2<i32>()) && s.x < i32(params.source_height) && s.y < i32(params.source_width) && p < params.positions;
+    return select(NONE, (image * params.source_height + u32(max(s.x, 0))) * params.source_width + u32(max(s.y, 0)), there);
+}
+
+// Four channels from c on of a source pixel.
+fn pixel(s: u32, c: u32) -> vec4<f32> {
+    let at = select(s, 0u, s == NONE) * params.c + c;
+    return select(x_quad(at, params.c - c), vec4<f32>(), s == NONE);
+}
+
+// Stores elements (i, j) to (i, j + 3) of a result with rows of params.o elements: words that no other invocation writes.
+fn store(i: u32, j: u32, quad: vec4<f32>) {
+    var values = quad;
+    let at = i * params.o + j;
+    let shift = select(pack_shift(Y), 0u, PARTIAL);
+    let count = min(4u, params.o - min(j, params.o));
+    var word = 0u;
+    for (var e = 0u; e < count; e++) {
+        let code = encode(Y, values.x);
+        word |= select(place_code(Y, code, at + e), bitcast<u32>(values.x), PARTIAL);
+        if (((e + 1u) & ((1u << shift) - 1u)) == 0u) {
+            y[(at + e) >> shift] = word;
+            word = 0u;
+        }
+        values = values.yzwx;
+    }
+}
+
+@compute @workgroup_size(WG_SIZE)
+fn rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let id = group_index(group, groups) * WG_SIZE + lane;
+    let across = (params.o + 7u) / 8u;
+    let i = id / across * 4u;
+    let j = id % across * 8u;
+    if (i >= params.positions) {
+        return;
+    }
+    var y0_0: vec4<f32>;
+    var y0_1: vec4<f32>;
+    var y1_0: vec4<f32>;
+    var y1_1: vec4<f32>;
+    var y2_0: vec4<f32>;
+    var y2_1: vec4<f32>;
+    var y3_0: vec4<f32>;
+    var y3_1: vec4<f32>;
+    let taps = params.kernel.x * params.kernel.y;
+    for (var tap = 0u; tap < taps; tap++) {
+        let kh = tap / params.kernel.y;
+        let kw = tap % params.kernel.y;
+        let s0 = source(i, kh, kw);
+        let s1 = source(i + 1u, kh, kw);
+        let s2 = source(i + 2u, kh, kw);
+        let s3 = source(i + 3u, kh, kw);
+        for (var c = 0u; c < params.c; c += 4u) {
+            let a0 = pixel(s0, c);
+            let a1 = pixel(s1, c);
+            let a2 = pixel(s2, c);
+            let a3 = pixel(s3, c);
+            // b<k>_<quad>: channel c + k, four channels of the result.
+            var b0_0: vec4<f32>;
+            var b0_1: vec4<f32>;
+            var b1_0: vec4<f32>;
+            var b1_1: vec4<f32>;
+            var b2_0: vec4<f32>;
+            var b2_1: vec4<f32>;
+            var b3_0: vec4<f32>;
+            var b3_1: vec4<f32>;
+            if (DGRAD) {
+                let at = (tap * params.o + j) * params.c + c;
+                let left = params.c - c;
+                let c0 = w_quad(at, left);
+                let c1 = w_quad(at + params.c, left);
+                let c2 = w_quad(at + 2u * params.c, left);
+                let c3 = w_quad(at + 3u * params.c, left);
+                let c4 = w_quad(at + 4u * params.c, left);
+                let c5 = w_quad(at + 5u * params.c, left);
+                let c6 = w_quad(at + 6u * params.c, left);
+                let c7 = w_quad(at + 7u * params.c, left);
+                b0_0 = vec4<f32>(c0.x, c1.x, c2.x, c3.x);
+                b0_1 = vec4<f32>(c4.x, c5.x, c6.x, c7.x);
+                b1_0 = vec4<f32>(c0.y, c1.y, c2.y, c3.y);
+                b1_1 = vec4<f32>(c4.y, c5.y, c6.y, c7.y);
+                b2_0 = vec4<f32>(c0.z, c1.z, c2.z, c3.z);
+                b2_1 = vec4<f32>(c4.z, c5.z, c6.z, c7.z);
+                b3_0 = vec4<f32>(c0.w, c1.w, c2.w, c3.w);
+                b3_1 = vec4<f32>(c4.w, c5.w, c6.w, c7.w);
+            } else {
+                let at = (tap * params.c + c) * params.o + j;
+                b0_0 = w_quad(at, 4u);
+                b0_1 = w_quad(at + 4u, 4u);
+                b1_0 = w_quad(at + params.o, 4u);
+                b1_1 = w_quad(at + params.o + 4u, 4u);
+                b2_0 = w_quad(at + 2u * params.o, 4u);
+                b2_1 = w_quad(at + 2u * params.o + 4u, 4u);
+                b3_0 = w_quad(at + 3u * params.o, 4u);
+                b3_1 = w_quad(at + 3u * params.o + 4u, 4u);
+                if (!QUAD_C) {
+                    // Weights beyond the last channel are zero too: what lies there may be no number.
+                    let inside = vec4<u32>(c, c + 1u, c + 2u, c + 3u) < vec4<u32>(params.c);
+                    b1_0 = select(vec4<f32>(), b1_0, inside.y);
+                    b1_1 = select(vec4<f32>(), b1_1, inside.y);
+                    b2_0 = select(vec4<f32>(), b2_0, inside.z);
+                    b2_1 = select(vec4<f32>(), b2_1, inside.z);
+                    b3_0 = select(vec4<f32>(), b3_0, inside.w);
+                    b3_1 = select(vec4<f32>(), b3_1, inside.w);
+                }
+            }
+            y0_0 += a0.x * b0_0 + a0.y * b1_0 + a0.z * b2_0 + a0.w * b3_0;
+            y0_1 += a0.x * b0_1 + a0.y * b1_1 + a0.z * b2_1 + a0.w * b3_1;
+            y1_0 += a1.x * b0_0 + a1.y * b1_0 + a1.z * b2_0 + a1.w * b3_0;
+            y1_1 += a1.x * b0_1 + a1.y * b1_1 + a1.z * b2_1 + a1.w * b3_1;
+            y2_0 += a2.x * b0_0 + a2.y * b1_0 + a2.z * b2_0 + a2.w * b3_0;
+            y2_1 += a2.x * b0_1 + a2.y * b1_1 + a2.z * b2_1 + a2.w * b3_1;
+            y3_0 += a3.x * b0_0 + a3.y * b1_0 + a3.z * b2_0 + a3.w * b3_0;
+            y3_1 += a3.x * b0_1 + a3.y * b1_1 + a3.z * b2_1 + a3.w * b3_1;
+        }
+    }
+    for (var r = 0u; r < min(4u, params.positions - i); r++) {
+        store(i + r, j, y0_0);
+        store(i + r, j + 4u, y0_1);
+        y0_0 = y1_0;
+        y0_1 = y1_1;
+        y1_0 = y2_0;
+        y1_1 = y2_1;
+        y2_0 = y3_0;
+        y2_1 = y3_1;
+    }
+}
+
+@compute @workgroup_size(WG_SIZE)
+fn wgrad(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let id = group_index(group, groups) * WG_SIZE + lane;
+    let across = (params.o + 7u) / 8u;
+    let down = (params.c + 3u) / 4u;
+    let taps = params.kernel.x * params.kernel.y;
+    let j = id % across * 8u;
+    let c = id / across % down * 4u;
+    let tap = id / (across * down) % taps;
+    let part = id / (across * down * taps);
+    if (part >= params.parts) {
+        return;
+    }
+    let kh = tap / params.kernel.y;
+    let kw = tap % params.kernel.y;
+    var y0_0: vec4<f32>;
+    var y0_1: vec4<f32>;
+    var y1_0: vec4<f32>;
+    var y1_1: vec4<f32>;
+    var y2_0: vec4<f32>;
+    var y2_1: vec4<f32>;
+    var y3_0: vec4<f32>;
+    var y3_1: vec4<f32>;
+    let end = min((part + 1u) * params.part, params.positions);
+    for (var p = part * params.part; p < end; p++) {
+        let a = pixel(source(p, kh, kw), c);
+        let b0 = w_quad(p * params.o + j, 4u);
+        let b1 = w_quad(p * params.o + j + 4u, 4u);
+        y0_0 += a.x * b0;
+        y0_1 += a.x * b1;
+        y1_0 += a.y * b0;
+        y1_1 += a.y * b1;
+        y2_0 += a.z * b0;
+        y2_1 += a.z * b1;
+        y3_0 += a.w * b0;
+        y3_1 += a.w * b1;
+    }
+    let first = (part * taps + tap) * params.c + c;
+    for (var r = 0u; r < min(4u, params.c - c); r++) {
+        store(first + r, j, y0_0);
+        store(first + r, j + 4u, y0_1);
+        y0_0 = y1_0;
+        y0_1 = y1_1;
+        y1_0 = y2_0;
+        y1_1 = y2_1;
+        y2_0 = y3_0;
+        y2_1 = y3_1;
+    }
+}

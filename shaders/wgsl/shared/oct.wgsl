@@ -1,0 +1,70 @@
+// Eight neighbouring elements at a time, from buffers bound as array<vec4<u32>>: 16-bit formats take one load, f32 two. The first element is
+// a multiple of eight. A NaN keeps its class, not its bits.
+//% import codec
+
+// Index of the vector that holds element i.
+fn oct_at(dtype: u32, i: u32) -> u32 {
+    return word_of(dtype, i) >> 2u;
+}
+
+// Vectors from the one at `oct_at` to the one with the last element.
+fn oct_more(dtype: u32) -> u32 {
+    return select(0u, 1u, pack_shift(dtype) == 0u);
+}
+
+// Elements i to i + 7, from their vectors.
+fn oct(dtype: u32, a: vec4<u32>, b: vec4<u32>, i: u32) -> mat2x4<f32> {
+    if (pack_shift(dtype) == 1u) {
+        let low = vec4<u32>(a.x & 0xffffu, a.x >> 16u, a.y & 0xffffu, a.y >> 16u);
+        let high = vec4<u32>(a.z & 0xffffu, a.z >> 16u, a.w & 0xffffu, a.w >> 16u);
+        if (dtype == F16) {
+            return mat2x4<f32>(quad_f16(low), quad_f16(high));
+        }
+        return mat2x4<f32>(bitcast<vec4<f32>>(low << vec4<u32>(16u)), bitcast<vec4<f32>>(high << vec4<u32>(16u)));
+    }
+    if (pack_shift(dtype) == 2u) {
+        let words = select(a.xy, a.zw, (i & 8u) != 0u);
+        return mat2x4<f32>(quad_f8(dtype, words.x), quad_f8(dtype, words.y));
+    }
+    return mat2x4<f32>(bitcast<vec4<f32>>(a), bitcast<vec4<f32>>(b));
+}
+
+// f16 codes. A subnormal is the difference of two normal values, which is exact.
+fn quad_f16(code: vec4<u32>) -> vec4<f32> {
+    let magnitude = (code & vec4<u32>(0x7fffu)) << vec4<u32>(13u);
+    let sign = (code & vec4<u32>(0x8000u)) << vec4<u32>(16u);
+    let beyond = select(vec4<u32>(0u), vec4<u32>(0x38000000u), magnitude >= vec4<u32>(0x0f800000u));
+    let subnormal = bitcast<vec4<f32>>(magnitude + vec4<u32>(0x38800000u)) - vec4<f32>(6.103515625e-5);
+    let bits = select(magnitude + vec4<u32>(0x38000000u) + beyond, bitcast<vec4<u32>>(subnormal), magnitude < vec4<u32>(0x00800000u));
+    return bitcast<vec4<f32>>(bits | sign);
+}
+
+fn quad_f8(dtype: u32, word: u32) -> vec4<f32> {
+    return vec4<f32>(decode(dtype, word, 0u), decode(dtype, word, 1u), decode(dtype, word, 2u), decode(dtype, word, 3u));
+}
+
+// The words of eight elements: one to four vectors, from the first on.
+fn oct_words(dtype: u32, v: mat2x4<f32>) -> array<vec2<u32>, 4> {
+    let low = codes(dtype, v[0]);
+    let high = codes(dtype, v[1]);
+    var words: array<vec2<u32>, 4>;
+    if (pack_shift(dtype) == 2u) {
+        let shift = vec4<u32>(0u, 8u, 16u, 24u);
+        let a = low << shift;
+        let b = high << shift;
+        words[0] = vec2<u32>(a.x | a.y | a.z | a.w, b.x | b.y | b.z | b.w);
+    } else if (pack_shift(dtype) == 1u) {
+        words[0] = low.xz | (low.yw << vec2<u32>(16u));
+        words[1] = high.xz | (high.yw << vec2<u32>(16u));
+    } else {
+        words[0] = low.xy;
+        words[1] = low.zw;
+        words[2] = high.xy;
+        words[3] = high.zw;
+    }
+    return words;
+}
+
+fn codes(dtype: u32, v: vec4<f32>) -> vec4<u32> {
+    return vec4<u32>(encode(dtype, v.x), encode(dtype, v.y), encode(dtype, v.z), encode(dtype, v.w));
+}

@@ -1,0 +1,170 @@
+// What the kernels of matrix products have in common: operands, how their elements are read, what becomes of a finished sum.
+// CPU twin: core/src/cpu/matmul.rs. Formula and layout: matmul.wgsl.
+//% import quads
+//% const A: dtype = F32
+//% const B: dtype = F32
+//% const Y: dtype = F32
+//% const BIAS: dtype = F32
+//% const ROUND: dtype = F32
+//% const TRANS_A: bool = false
+//% const TRANS_B: bool = false
+//% const SCALE_A: [0, 1, 2, 3] = 0
+//% const SCALE_B: [0, 1, 2, 3] = 0
+//% const HAS_BIAS: bool = false
+//% const TF32_INPUTS: bool = false
+//% const PARTIAL: bool = false
+
+struct Params {
+    m: u32,
+    n: u32,
+    k: u32,
+    tiles_m: u32,
+    tiles_n: u32,
+    batch: u32,
+    splits: u32,
+    split_k: u32,
+    a_stride: u32,
+    b_stride: u32,
+    scale_a_stride: u32,
+    scale_b_stride: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> scale_a: array<u32>;
+@group(0) @binding(4) var<storage, read> scale_b: array<u32>;
+@group(0) @binding(5) var<storage, read> bias: array<u32>;
+@group(0) @binding(6) var<storage, read> sums: array<u32>;
+@group(0) @binding(7) var<storage, read_write> y: array<u32>;
+
+// Kinds of scales, as in OperandScale.
+const TENSOR: u32 = 1u;
+const BLOCK32_LAST: u32 = 2u;
+const BLOCK32_FIRST: u32 = 3u;
+
+// log2 of the elements in a vector of 16 bytes; both operands have dtypes of one width.
+const SHIFT: u32 = 2u + select(select(0u, 1u, A == F16 || A == BF16), 2u, A == E4M3 || A == E5M2);
+// Quads of a vector.
+const QUADS: u32 = 1u << (SHIFT - 2u);
+
+// Where the product at hand starts, elements of each operand and of its scales.
+struct Bases {
+    a: u32,
+    b: u32,
+    scale_a: u32,
+    scale_b: u32,
+}
+
+fn bases(z: u32) -> Bases {
+    let product = z / params.splits;
+    return Bases(product * params.a_stride, product * params.b_stride, product * params.scale_a_stride, product * params.scale_b_stride);
+}
+
+// Elements at to at + 3 of the stored a, a multiple of 4.
+fn a_quad(at: u32) -> vec4<f32> {
+    let i = at >> SHIFT;
+    var v: vec4<u32>;
+    if (QUADS == 1u) {
+        v = a[i];
+    } else if (QUADS == 2u) {
+        v.x = a[i][(at >> 1u) & 2u];
+        v.y = a[i][((at >> 1u) & 2u) + 1u];
+    } else {
+        v.x = a[i][(at >> 2u) & 3u];
+    }
+    return quad(A, TF32_INPUTS, v);
+}
+
+fn a_lone(at: u32) -> f32 {
+    return lone(A, TF32_INPUTS, a[at >> SHIFT][word_of(A, at) & 3u], at);
+}
+
+fn a_element(base: u32, i: u32, k: u32) -> f32 {
+    return a_lone(base + select(i * params.k + k, k * params.m + i, TRANS_A));
+}
+
+// Block scale of row i of the product at k.
+fn a_scale(base: u32, i: u32, k: u32) -> f32 {
+    let r = select(i, k, TRANS_A);
+    let c = select(k, i, TRANS_A);
+    let columns = select(params.k, params.m, TRANS_A);
+    let at = base + select((r >> 5u) * columns + c, r * ((columns + 31u) >> 5u) + (c >> 5u), SCALE_A == BLOCK32_LAST);
+    return decode(E8M0, scale_a[at >> 2u], at);
+}
+
+fn a_scales(base: u32, i: u32, k: u32) -> vec4<f32> {
+    return vec4<f32>(a_scale(base, i, k), a_scale(base, i + 1u, k), a_scale(base, i + 2u, k), a_scale(base, i + 3u, k));
+}
+
+// Elements at to at + 3 of the stored b, a multiple of 4.
+fn b_quad(at: u32) -> vec4<f32> {
+    let i = at >> SHIFT;
+    var v: vec4<u32>;
+    if (QUADS == 1u) {
+        v = b[i];
+    } else if (QUADS == 2u) {
+        v.x = b[i][(at >> 1u) & 2u];
+        v.y = b[i][((at >> 1u) & 2u) + 1u];
+    } else {
+        v.x = b[i][(at >> 2u) & 3u];
+    }
+    return quad(B, TF32_INPUTS, v);
+}
+
+fn b_lone(at: u32) -> f32 {
+    return lone(B, TF32_INPUTS, b[at >> SHIFT][word_of(B, at) & 3u], at);
+}
+
+fn b_element(base: u32, i: u32, k: u32) -> f32 {
+    return b_lone(base + select(i * params.k + k, k * params.n + i, !TRANS_B));
+}
+
+// Block scale of column i of the product at k.
+fn b_scale(base: u32, i: u32, k: u32) -> f32 {
+    let r = select(i, k, !TRANS_B);
+    let c = select(k, i, !TRANS_B);
+    let columns = select(params.k, params.n, !TRANS_B);
+    let at = base + select((r >> 5u) * columns + c, r * ((columns + 31u) >> 5u) + (c >> 5u), SCALE_B == BLOCK32_LAST);
+    return decode(E8M0, scale_b[at >> 2u], at);
+}
+
+fn b_scales(base: u32, i: u32, k: u32) -> vec4<f32> {
+    return vec4<f32>(b_scale(base, i, k), b_scale(base, i + 1u, k), b_scale(base, i + 2u, k), b_scale(base, i + 3u, k));
+}
+
+// What a finished sum becomes: element j of a row.
+fn finished(sum: f32, j: u32) -> f32 {
+    var x = sum;
+    if (SCALE_A == TENSOR && SCALE_B == TENSOR) {
+        x *= bitcast<f32>(scale_a[0]) * bitcast<f32>(scale_b[0]);
+    } else if (SCALE_A == TENSOR) {
+        x *= bitcast<f32>(scale_a[0]);
+    } else if (SCALE_B == TENSOR) {
+        x *= bitcast<f32>(scale_b[0]);
+    }
+    if (HAS_BIAS) {
+        x += decode(BIAS, bias[word_of(BIAS, j)], j);
+    }
+    return round_to(ROUND, x);
+}
+
+// Stores elements (i, j) to (i, j + 3) of product z, j a multiple of 4: words that no other invocation writes.
+fn store(z: u32, i: u32, j: u32, quad: vec4<f32>) {
+    var values = quad;
+    let at = (z * params.m + i) * params.n + j;
+    let shift = select(pack_shift(Y), 0u, PARTIAL);
+    let count = min(4u, params.n - j);
+    var word = 0u;
+    for (var e = 0u; e < count; e++) {
+        if (PARTIAL) {
+            word = bitcast<u32>(values.x);
+        } else {
+            word |= place_code(Y, encode(Y, finished(values.x, j + e)), at + e);
+        }
+        if (((e + 1u) & ((1u << shift) - 1u)) == 0u) {
+            y[(at + e) >> shift] = word;
+            word = 0u;
+        }
+        values = values.yzwx;
+    }
+}
