@@ -73,6 +73,7 @@ pub fn base(name: &str, scale: Scale) -> Plot<'_> {
         .allow_scroll(false)
         .set_margin_fraction(egui::vec2(0.01, 0.08))
         .y_axis_min_width(38.0)
+        .grid_color(Color32::from_gray(128).gamma_multiply(0.3))
         .x_axis_formatter(|mark, _| number(mark.value))
         .y_axis_formatter(move |mark, _| scale.text(scale.to_value(mark.value)))
         .y_grid_spacer(move |input| grid(input, scale))

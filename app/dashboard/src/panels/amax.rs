@@ -48,17 +48,16 @@ pub fn amax_ui(ui: &mut Ui, store: &Store, state: &mut AmaxState) {
     let shown: Vec<&Tensor> = scaled.iter().copied().filter(|t| t.name.contains(&state.filter)).collect();
     let map_height = (0.5 * ui.available_height()).max(3.0 * ROW);
     let range = range_log2(&scaled);
-    ScrollArea::vertical().id_salt("amax map").max_height(map_height).auto_shrink([false, true]).show_rows(
-        ui,
-        ROW,
-        shown.len(),
-        |ui, rows| {
-            ui.spacing_mut().item_spacing.y = 0.0;
+    ui.scope(|ui| {
+        ui.spacing_mut().item_spacing.y = 0.0;
+        ui.spacing_mut().interact_size.y = ROW;
+        let map = ScrollArea::vertical().id_salt("amax map").max_height(map_height).auto_shrink([false, true]);
+        map.show_rows(ui, ROW, shown.len(), |ui, rows| {
             for tensor in &shown[rows] {
                 row_ui(ui, run, tensor, range, &mut state.selected);
             }
-        },
-    );
+        });
+    });
     legend_ui(ui, range);
     let selected = scaled.iter().find(|t| t.name == state.selected).or(shown.first()).or(scaled.first());
     if let Some(tensor) = selected {
@@ -158,7 +157,7 @@ fn legend_ui(ui: &mut Ui, [low, high]: [f32; 2]) {
 fn line_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
     let Some(format) = tensor.dtype.format() else { return };
     let color = palette::dtype(tensor.dtype);
-    ui.horizontal(|ui| {
+    ui.horizontal_wrapped(|ui| {
         ui.label(RichText::new(&tensor.name).strong());
         ui.label(RichText::new(tensor.dtype.name()).color(color));
         if let Some((_, v)) = tensor.rows.last() {

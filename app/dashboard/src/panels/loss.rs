@@ -51,8 +51,8 @@ pub fn loss_ui(ui: &mut Ui, store: &Store, state: &mut LossState) {
             curve(Column::Smooth).draw(plot, &run.name, color, 2.0);
             let val = Curve { store, run, table: &run.evals, column: 0, scale }.points(plot);
             if !val.is_empty() {
-                let name = format!("{} held out", run.name);
-                plot.points(Points::new(name, val).color(color).radius(3.5).shape(MarkerShape::Diamond).filled(true));
+                // Under the same name, so that one entry of the legend hides both.
+                plot.points(Points::new(&run.name, val).color(color).radius(3.5).shape(MarkerShape::Diamond).filled(true));
             }
         }
     });

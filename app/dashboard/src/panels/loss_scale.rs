@@ -55,7 +55,7 @@ pub fn loss_scale_ui(ui: &mut Ui, store: &Store) {
         let line = Curve { store, run, table: &run.steps, column, scale: Scale::Log2 };
         let points = stairs(line.points(plot));
         if !points.is_empty() {
-            plot.line(egui_plot::Line::new("loss_scale", points).color(color).width(2.0));
+            plot.line(egui_plot::Line::new("loss_scale", points).color(color).width(2.0).allow_band(false));
         }
         let floor = run.config.recipe.scaler.map_or(0.0, |s| s.min_scale).log2();
         if floor.is_finite() && run.last(Column::LossScale).is_some_and(|s| f64::from(s.log2()) < floor + 8.0) {

@@ -20,7 +20,7 @@ const MAX_MARKS: usize = 4096;
 const MAX_WARNINGS: usize = 256;
 const MAX_SAMPLES: usize = 64;
 /// Weight of the past in the smoothed loss.
-const SMOOTHING: f64 = 0.95;
+const SMOOTHING: f64 = 0.9;
 
 /// Columns of the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
