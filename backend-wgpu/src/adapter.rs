@@ -279,6 +279,7 @@ impl WgpuBackend {
         self.gpu.products
     }
 
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
     }

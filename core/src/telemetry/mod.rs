@@ -21,7 +21,7 @@ pub enum Slot {
     GradNorm,
     /// Loss scale that this step used.
     LossScale,
-    /// 1 if a gradient was non-finite.
+    /// 1 if a gradient was non-finite; written by recipes with a loss scale.
     FoundInf,
     /// Good steps since the last change of the loss scale, after this step.
     GrowthTracker,

@@ -99,7 +99,8 @@ fn record_step(g: &Graph, config: &TrainConfig, inputs: [Ty; 2], capture: bool) 
     if config.grad_accum > 1 {
         g.push_into(Op::Zero, &[step_loss.id], &[Some(step_loss.id)]);
     }
-    if let Some(found_inf) = scaler.found_inf(&optim) {
+    // Without a loss scale it follows from the loss and the norm, which are recorded.
+    if let Some(found_inf) = scaler.found_inf(&optim).filter(|_| recipe.scaler.is_some()) {
         record(g, Slot::FoundInf, found_inf);
     }
     scaler.step(&mut optim)?;

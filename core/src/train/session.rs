@@ -301,7 +301,10 @@ impl Session {
         let t = self.read_f32(TELEMETRY)?;
         let scaled = self.config.recipe.scaler.is_some();
         let (loss, grad_norm) = (t[Slot::Loss as usize], t[Slot::GradNorm as usize]);
-        let found = t[Slot::FoundInf as usize] != 0.0;
+        let found = match scaled {
+            true => t[Slot::FoundInf as usize] != 0.0,
+            false => !(loss.is_finite() && grad_norm.is_finite()),
+        };
         let skipped = found && (scaled || self.config.on_nonfinite.guards());
         self.skipped += u64::from(skipped);
         if self.config.error_if_nonfinite && !grad_norm.is_finite() {
