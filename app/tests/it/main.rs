@@ -33,7 +33,8 @@ fn fixed_text(dir: &Path) -> &'static str {
 /// The program, in `dir`.
 fn mantissa(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mantissa"));
-    command.current_dir(dir).args(args);
+    // A graphics driver may say on stderr that this is missing; it is no message of ours.
+    command.current_dir(dir).args(args).env("XDG_RUNTIME_DIR", dir);
     command
 }
 
