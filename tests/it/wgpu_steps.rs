@@ -157,7 +157,9 @@ fn compare_runs(what: &str, config: &TrainConfig, name: RecipeName, cpu: &Arc<dy
         let read = |s: &Session| s.read_f32(&entry.name).expect("weights");
         let (w, g) = (read(&a), read(&b));
         let mean = w.iter().zip(&g).map(|(w, g)| f64::from((w - g).abs())).sum::<f64>() / w.len() as f64;
-        let allowed = way * f64::from(tolerance).sqrt();
+        // Softmax does not see the bias of the keys, a third of this tensor: its gradient is roundoff, which Adam scales to whole steps.
+        let unseen = if entry.name.ends_with("attn.qkv.bias") { 1.0 / 3.0 } else { 0.0 };
+        let allowed = way * (f64::from(tolerance).sqrt() + unseen);
         assert!(mean <= allowed, "{what}, {name}, {}: {mean:e} apart on average, at most {allowed:e}", entry.name);
     }
 }
