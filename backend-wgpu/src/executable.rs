@@ -10,7 +10,7 @@ use mantissa_core::error::{Error, Result};
 use mantissa_core::probe::Observer;
 use mantissa_core::program::memory::{MemoryPlan, align};
 use mantissa_core::program::operands::Operands;
-use mantissa_core::program::{Kind, Program, Rate, ValueId};
+use mantissa_core::program::{Program, ValueId};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -88,20 +88,7 @@ impl WgpuExecutable {
     }
 
     pub(crate) fn load_inputs(&self, inputs: &[(ValueId, &[u8])]) -> Result<()> {
-        for (id, value) in self.program.values_where(|v| matches!(v.kind, Kind::Input(_))) {
-            let bytes = inputs.iter().find(|(i, _)| *i == id).map(|(_, b)| *b);
-            let copies = if value.kind == Kind::Input(Rate::MicroStep) { self.program.grad_accum } else { 1 };
-            let size = value.ty.size_bytes();
-            let bytes = bytes.filter(|b| b.len() == size * copies).ok_or_else(|| {
-                let found = bytes.map_or("nothing".to_string(), |b| format!("{} bytes", b.len()));
-                Error::operand(format!("input `{}`", value.name), format!("{} bytes", size * copies), found)
-            })?;
-            let Some(place) = self.plan.places[id.index()] else { continue };
-            for (m, part) in bytes.chunks(size.max(1)).enumerate() {
-                upload(&self.gpu, self.buffer(place.buffer), place.offset + m * align(size), part);
-            }
-        }
-        Ok(())
+        self.plan.place_inputs(&self.program, inputs, |buffer, from, part| upload(&self.gpu, self.buffer(buffer), from, part))
     }
 
     /// Encodes the dispatches of `range` in micro-step `micro`.

@@ -76,6 +76,7 @@ pub fn base(name: &str, scale: Scale) -> Plot<'_> {
         .grid_color(Color32::from_gray(128).gamma_multiply(0.3))
         .x_axis_formatter(|mark, _| number(mark.value))
         .y_axis_formatter(move |mark, _| scale.text(scale.to_value(mark.value)))
+        .x_grid_spacer(|input| grid(input, Scale::Linear))
         .y_grid_spacer(move |input| grid(input, scale))
         .label_formatter(move |at| match at {
             HoverPosition::NearDataPoint { plot_name, position, .. } => {

@@ -176,29 +176,13 @@ impl CpuExecutable {
         Ok(CpuExecutable { program, plan, steps, memory, workspace })
     }
 
-    fn load_inputs(&self, own: &mut [Buffer], inputs: &[(ValueId, &[u8])]) -> Result<()> {
-        let base = self.plan.layout.buffers.len();
-        for (id, value) in self.program.values_where(|v| matches!(v.kind, Kind::Input(_))) {
-            let bytes = inputs.iter().find(|(i, _)| *i == id).map(|(_, b)| *b);
-            let copies = if value.kind == Kind::Input(Rate::MicroStep) { self.program.grad_accum } else { 1 };
-            let size = value.ty.size_bytes();
-            let bytes = bytes.filter(|b| b.len() == size * copies).ok_or_else(|| {
-                let found = bytes.map_or("nothing".to_string(), |b| format!("{} bytes", b.len()));
-                Error::operand(format!("input `{}`", value.name), format!("{} bytes", size * copies), found)
-            })?;
-            let Some(place) = self.plan.places[id.index()] else { continue };
-            for (m, part) in bytes.chunks(size.max(1)).enumerate() {
-                let from = place.offset + m * align(size);
-                own[place.buffer - base].bytes_mut()[from..from + size].copy_from_slice(part);
-            }
-        }
-        Ok(())
-    }
-
     fn run(&mut self, inputs: &[(ValueId, &[u8])], mut observer: Option<&mut dyn Observer>) -> Result<()> {
         let mut workspace = lock(&self.workspace);
         let Workspace { own, work } = &mut *workspace;
-        self.load_inputs(own, inputs)?;
+        let base = self.plan.layout.buffers.len();
+        self.plan.place_inputs(&self.program, inputs, |buffer, from, part| {
+            own[buffer - base].bytes_mut()[from..from + part.len()].copy_from_slice(part);
+        })?;
         let CpuExecutable { program, plan, steps, memory, .. } = self;
         let program: &Program = program;
         let mut guard = lock(memory);

@@ -17,7 +17,7 @@
 //! | [`Word::Sum`], [`Word::L1`], [`Word::Squares`] | f32 | of `x * unit(amax)`, finite elements |
 //! | [`Word::Signal`], [`Word::Noise`] | f32 | squares of `y * g` and of `(rounded(y) - y) * g`, `g = unit(amax * scale)`, where `y` and `rounded(y)` are finite |
 //!
-//! Counts, amax and scale are the same bits on every backend. Sums are f32 over terms of magnitude below 4, since [`unit`] is a power of two: nothing overflows,
+//! Counts, amax and scale are the same bits on every backend. Sums are f32 over terms of magnitude below 4, since [`unit()`] is a power of two: nothing overflows,
 //! and what vanishes is below 2^-126 of the largest term. Their order is the backend's own, with blocks of fixed size; the bound is
 //! `(80 + log2(len)) * 2^-24` of the sum of magnitudes of the terms.
 

@@ -158,6 +158,30 @@ impl MemoryPlan {
         Planner::new(program, layout)?.run()
     }
 
+    /// Gives `put` the bytes of every `Input` of `program`, micro-step by micro-step: buffer, first byte, contents. Errs, naming the input, if one is
+    /// missing or has another size.
+    pub fn place_inputs(
+        &self,
+        program: &Program,
+        inputs: &[(ValueId, &[u8])],
+        mut put: impl FnMut(usize, usize, &[u8]),
+    ) -> Result<()> {
+        for (id, value) in program.values_where(|v| matches!(v.kind, Kind::Input(_))) {
+            let bytes = inputs.iter().find(|(i, _)| *i == id).map(|(_, b)| *b);
+            let copies = if value.kind == Kind::Input(Rate::MicroStep) { program.grad_accum } else { 1 };
+            let size = value.ty.size_bytes();
+            let bytes = bytes.filter(|b| b.len() == size * copies).ok_or_else(|| {
+                let found = bytes.map_or("nothing".to_string(), |b| format!("{} bytes", b.len()));
+                Error::operand(format!("input `{}`", value.name), format!("{} bytes", size * copies), found)
+            })?;
+            let Some(place) = self.places[id.index()] else { continue };
+            for (m, part) in bytes.chunks(size.max(1)).enumerate() {
+                put(place.buffer, place.offset + m * align(size), part);
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes by purpose, persistent part included, in the order of [`Purpose`].
     pub fn bytes_by_purpose(&self) -> Vec<(Purpose, usize)> {
         let mut totals: std::collections::BTreeMap<Purpose, usize> = std::collections::BTreeMap::new();
