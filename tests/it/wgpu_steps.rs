@@ -155,11 +155,15 @@ fn compare_runs(what: &str, config: &TrainConfig, name: RecipeName, cpu: &Arc<dy
     let way = STEPS as f64 * config.schedule.lr;
     for entry in a.saved().filter(|e| e.purpose == Purpose::Weights) {
         let read = |s: &Session| s.read_f32(&entry.name).expect("weights");
-        let (w, g) = (read(&a), read(&b));
+        let (mut w, mut g) = (read(&a), read(&b));
+        if entry.name.ends_with("attn.qkv.bias") {
+            // Softmax does not see the bias of the keys, the middle third: its gradient is roundoff, which Adam scales to whole steps.
+            let keys = w.len() / 3..2 * w.len() / 3;
+            w.drain(keys.clone());
+            g.drain(keys);
+        }
         let mean = w.iter().zip(&g).map(|(w, g)| f64::from((w - g).abs())).sum::<f64>() / w.len() as f64;
-        // Softmax does not see the bias of the keys, a third of this tensor: its gradient is roundoff, which Adam scales to whole steps.
-        let unseen = if entry.name.ends_with("attn.qkv.bias") { 1.0 / 3.0 } else { 0.0 };
-        let allowed = way * (f64::from(tolerance).sqrt() + unseen);
+        let allowed = way * f64::from(tolerance).sqrt();
         assert!(mean <= allowed, "{what}, {name}, {}: {mean:e} apart on average, at most {allowed:e}", entry.name);
     }
 }
