@@ -114,7 +114,7 @@ impl<'a> Binder<'a> {
             let label = &launch.kernel.label;
             return Err(self.gpu.error(format!("{label} binds {used} buffers; this adapter allows {most}")));
         }
-        let pipeline = self.gpu.pipelines.get(self.gpu, &launch.kernel);
+        let pipeline = self.gpu.pipelines.get(self.gpu, &launch.kernel)?;
         let tables = launch.tables.iter().map(|words| table(self.gpu, words)).collect::<Result<Vec<_>>>()?;
         let moves = |arg: &Arg| matches!(arg, Arg::Piece(p) if operands.strides[*p] != 0);
         let copies = if launch.args.iter().any(|(_, a)| moves(a)) { self.micro_steps } else { 1 };

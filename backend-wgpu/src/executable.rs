@@ -1,6 +1,6 @@
 //! A Program as dispatches over buffers: everything is made when compiling, so that a step is writes of its inputs, one pass, one submission.
 
-use crate::adapter::Gpu;
+use crate::adapter::{Gpu, Products};
 use crate::dispatch::{Binder, Dispatch};
 use crate::launch::{Facts, Step, Work};
 use crate::memory::{WgpuMemory, allocate, upload};
@@ -28,13 +28,18 @@ pub(crate) struct WgpuExecutable {
     records: Vec<Dispatch>,
 }
 
-/// Compiles `program` over `memory`.
-pub(crate) fn compile(gpu: &Arc<Gpu>, program: Arc<Program>, memory: &WgpuMemory) -> Result<Box<dyn Executable>> {
+/// Compiles `program` over `memory`, with this kind of matrix product.
+pub(crate) fn compile(
+    gpu: &Arc<Gpu>,
+    program: Arc<Program>,
+    memory: &WgpuMemory,
+    products: Products,
+) -> Result<Box<dyn Executable>> {
     program.validate()?;
     let plan = MemoryPlan::new(&program, mantissa_core::backend::Memory::layout(memory))?;
     let own = allocate(gpu, &plan.buffers)?;
     let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
-    let facts = Facts { max_storage_buffers, products: gpu.products };
+    let facts = Facts { max_storage_buffers, products };
     let step = Step::new(&program, &plan, facts)?;
     let binder = Binder::new(gpu, &memory.buffers, &own, &step.scratch, step.seen, step.launches(), program.grad_accum)?;
     let mut slot = 0;

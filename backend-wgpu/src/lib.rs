@@ -13,6 +13,7 @@
 //! | `dispatch` | kernels with their memory bound |
 //! | `executable` | a Program as dispatches; steps |
 //! | `probe` | the rates of the device |
+//! | `subgroups` | whether they work as kernels take them to |
 //! | `observe` | a step instruction by instruction, for tools |
 
 mod adapter;
@@ -26,6 +27,8 @@ mod pipeline;
 #[cfg(not(target_arch = "wasm32"))]
 mod probe;
 mod readback;
+#[cfg(not(target_arch = "wasm32"))]
+mod subgroups;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::adapters_blocking;

@@ -233,7 +233,7 @@ impl Builder {
         let text = self.stem.stitch(&self.consts)?;
         let bindings = entry.bindings.iter().map(|b: &Binding| (b.index, b.kind)).collect();
         let uniform = self.stem.uniform(&uniforms)?;
-        let kernel = Kernel { label, text, entry: self.entry, bindings };
+        let kernel = Kernel { label, text, entry: self.entry, bindings, needs: self.stem.needs };
         Ok(Launch { kernel, uniform, args, tables: self.tables, grid: self.grid })
     }
 }
