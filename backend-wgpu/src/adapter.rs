@@ -267,7 +267,11 @@ impl WgpuBackend {
         let kinds = kinds(&gpu)?;
         let chosen = products.unwrap_or(kinds[0]);
         if !kinds.contains(&chosen) {
-            return Err(Error::config("products", format!("one of {kinds:?}, which the adapter can do"), format!("{chosen:?}")));
+            return Err(Error::config(
+                "products",
+                format!("one of {kinds:?}, which the adapter can do"),
+                format!("{chosen:?}"),
+            ));
         }
         let others = kinds.into_iter().filter(|k| *k != chosen);
         let products = std::iter::once(chosen).chain(others).collect();

@@ -3,8 +3,8 @@
 use crate::adapter::Products;
 use crate::launch::{Facts, Step};
 use mantissa_core::error::Result;
-use mantissa_core::program::memory::{Layout, MemoryPlan};
 use mantissa_core::program::Program;
+use mantissa_core::program::memory::{Layout, MemoryPlan};
 use std::sync::Arc;
 
 /// Storage buffers that every WebGPU device lets a kernel bind.

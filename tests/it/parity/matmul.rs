@@ -259,7 +259,13 @@ fn every_kind_of_product_gives_the_same_bits() {
             let case = Product::new(layout, dtype, DType::F32, sizes).case();
             let results: Vec<_> = devices.iter().map(|d| case.run(&**d).expect("the product runs")).collect();
             for (result, device) in results.iter().zip(&devices) {
-                assert!(result == &results[0], "{}: {:?} is not as {:?}", case.name, device.products()[0], devices[0].products()[0]);
+                assert!(
+                    result == &results[0],
+                    "{}: {:?} is not as {:?}",
+                    case.name,
+                    device.products()[0],
+                    devices[0].products()[0]
+                );
             }
         }
     }
