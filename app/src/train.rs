@@ -22,11 +22,12 @@ use mantissa_core::model::ModelConfig;
 use mantissa_core::probe::doctor::Doctor;
 use mantissa_core::probe::health::Health;
 use mantissa_core::rng::Rng;
-use mantissa_core::telemetry::StepReport;
 use mantissa_core::telemetry::event::{
     EvalEvent, Event, PredictionsEvent, ProfileEvent, SampleEvent, StepEvent, TensorEvent, Timing, WarningEvent,
 };
-use mantissa_core::train::Session;
+use mantissa_core::telemetry::{StepReport, TensorReport};
+use mantissa_core::train::{LEAD, Landed, Session};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -154,6 +155,9 @@ pub struct Run<'a> {
     /// Model FLOPs of a step over peak FLOPs a millisecond: divided by milliseconds it is the MFU.
     ideal_ms: f64,
     start: Instant,
+    /// When the steps under way began, oldest first, and when the last one landed.
+    begun: VecDeque<Instant>,
+    last_landed: Instant,
     step_ms: Vec<f64>,
     skipped_in_a_row: u64,
     health: Health,
@@ -245,6 +249,8 @@ impl<'a> Run<'a> {
             images,
             ideal_ms,
             start: Instant::now(),
+            begun: VecDeque::new(),
+            last_landed: Instant::now(),
             step_ms: Vec::new(),
             skipped_in_a_row: 0,
             health,
@@ -256,26 +262,38 @@ impl<'a> Run<'a> {
         self.ended || self.session.steps() >= self.config.train.schedule.steps
     }
 
-    /// One step, and the evaluation, sample and checkpoint that are due after it.
+    /// One more step, and the evaluation, sample and checkpoint that are due after it. What it tells may be heard some calls later.
     pub fn advance(&mut self, observe: Observe) -> Result<()> {
-        let (run, steps) = (self.config.run.clone(), self.config.train.schedule.steps);
-        let report = self.step(observe)?;
-        if self.config.train.ends_at(&report) {
-            self.ended = true;
+        let steps = self.config.train.schedule.steps;
+        match observe {
+            Observe::Nothing => self.submit()?,
+            Observe::Times => self.step_timed()?,
+        }
+        let step = self.session.steps();
+        let run = &self.config.run;
+        let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
+        let (eval, sample, save) =
+            (due(run.eval_every), due(run.sample_every) && run.sample_tokens > 0, due(run.checkpoint_every));
+        let waits = eval || sample || save || step == steps || self.config.train.may_end_early();
+        self.land(if waits { 0 } else { LEAD })?;
+        if self.ended {
             return Ok(());
         }
-        let step = report.step;
-        let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
-        if due(run.eval_every) {
+        if eval {
             self.evaluate()?;
         }
-        if due(run.sample_every) && run.sample_tokens > 0 {
+        if sample {
             self.sample()?;
         }
-        if due(run.checkpoint_every) {
+        if save {
             self.save()?;
         }
         Ok(())
+    }
+
+    /// Waits for the steps under way, and tells what they tell.
+    pub fn settle(&mut self) -> Result<()> {
+        self.land(0)
     }
 
     /// Whether its recipe has a loss scale.
@@ -285,6 +303,7 @@ impl<'a> Run<'a> {
 
     /// Multiplies the loss scale, so that an overflow and what follows can be watched. An error without a loss scaler.
     pub fn scale_loss_scale(&mut self, factor: f32) -> Result<()> {
+        self.settle()?;
         let Some(mut state) = self.session.scaler_state()? else {
             bail!("expected a recipe with a loss scaler (f16), got {}", self.config.train.recipe.name);
         };
@@ -293,38 +312,62 @@ impl<'a> Run<'a> {
         Ok(self.session.load_scaler_state(&state)?)
     }
 
-    /// One step with its event and progress.
-    fn step(&mut self, observe: Observe) -> Result<StepReport> {
-        let begin = Instant::now();
-        let batch = self.prefetch.next(self.session.steps() + 1)?;
-        let every = self.config.run.stats_every;
-        let measure = observe == Observe::Nothing && every > 0 && (self.session.steps() + 1).is_multiple_of(every);
-        let mut timer = (observe == Observe::Times).then(Timer::new);
-        let report = match &mut timer {
-            Some(timer) => self.session.step_observed(batch.batch(), timer),
-            None if measure => self.session.step_measured(batch.batch()),
-            None => self.session.step(batch.batch()),
+    /// Starts a step.
+    fn submit(&mut self) -> Result<()> {
+        let step = self.session.steps() + 1;
+        self.begun.push_back(Instant::now());
+        let batch = self.prefetch.next(step)?;
+        match self.config.run.stats_every {
+            every if every > 0 && step.is_multiple_of(every) => self.session.submit_measured(batch.batch()),
+            _ => self.session.submit(batch.batch()),
         }?;
         self.prefetch.give_back(batch);
-        let ms = begin.elapsed().as_secs_f64() * 1e3;
+        Ok(())
+    }
+
+    /// One step with the time of every instruction.
+    fn step_timed(&mut self) -> Result<()> {
+        self.settle()?;
+        self.begun.push_back(Instant::now());
+        let batch = self.prefetch.next(self.session.steps() + 1)?;
+        let mut timer = Timer::new();
+        let landed = self.session.step_observed(batch.batch(), &mut timer)?;
+        self.prefetch.give_back(batch);
+        let (step, program) = (landed.report.step, self.session.program());
+        let profile = Profile::new(program, vec![timer]).rows(program);
+        self.tell(landed)?;
+        self.event(Event::Profile(ProfileEvent { step, profile }))
+    }
+
+    /// Tells what steps have told, waiting until at most `lead` steps are under way.
+    fn land(&mut self, lead: usize) -> Result<()> {
+        while let Some(landed) = self.session.landed(self.session.under_way() > lead)? {
+            self.tell(landed)?;
+        }
+        Ok(())
+    }
+
+    /// Events, logs and progress of a step that has landed.
+    fn tell(&mut self, landed: Landed) -> Result<()> {
+        let Landed { report, tensors, .. } = &landed;
+        let (now, begun) = (Instant::now(), self.begun.pop_front());
+        // Steps overlap: each is charged for the time that it alone has taken.
+        let since = begun.map_or(self.last_landed, |begun| begun.max(self.last_landed));
+        self.last_landed = now;
+        let ms = now.duration_since(since).as_secs_f64() * 1e3;
         self.step_ms.push(ms);
         let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
         let timing = Timing { ms, items_per_s, mfu: self.ideal_ms / ms };
-        self.event(Event::Step(StepEvent::new(&report, timing, self.images)))?;
-        self.logs.sinks.step(&report, timing)?;
-        if let Some(timer) = timer {
-            let profile = Profile::new(self.session.program(), vec![timer]).rows(self.session.program());
-            self.event(Event::Profile(ProfileEvent { step: report.step, profile }))?;
-        }
-        if measure {
-            self.tensors(report.step)?;
-        }
-        self.notices(&report)?;
+        self.event(Event::Step(StepEvent::new(report, timing, self.images)))?;
+        self.logs.sinks.step(report, timing)?;
+        self.tensors(report.step, tensors.as_deref().unwrap_or_default())?;
+        self.notices(&landed)?;
         let steps = self.config.train.schedule.steps;
         let every = steps.div_ceil(PRINTED_LINES);
         let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
-        self.watcher.progress(&self.progress(&report, timing), print);
-        Ok(report)
+        self.watcher.progress(&self.progress(report, timing), print);
+        self.ended |= self.config.train.ends_at(report);
+        Ok(())
     }
 
     /// Keeps an event and tells it.
@@ -334,11 +377,11 @@ impl<'a> Run<'a> {
         self.logs.folder.event(&line)
     }
 
-    /// The tensors that the step has measured.
-    fn tensors(&mut self, step: u64) -> Result<()> {
-        for report in self.session.tensor_reports()? {
-            self.logs.sinks.tensor(step, &report)?;
-            self.event(Event::Tensor(TensorEvent { step, tensor: report }))?;
+    /// The tensors that a step has measured.
+    fn tensors(&mut self, step: u64, reports: &[TensorReport]) -> Result<()> {
+        for report in reports {
+            self.logs.sinks.tensor(step, report)?;
+            self.event(Event::Tensor(TensorEvent { step, tensor: report.clone() }))?;
         }
         Ok(())
     }
@@ -372,11 +415,12 @@ impl<'a> Run<'a> {
     }
 
     /// What people should know about a step beside its numbers.
-    fn notices(&mut self, r: &StepReport) -> Result<()> {
+    fn notices(&mut self, landed: &Landed) -> Result<()> {
+        let r = &landed.report;
         if r.skipped {
             self.skipped_in_a_row += 1;
             // Without a loss scale the warning below says it, once.
-            if let (Some(before), Some(after)) = (r.loss_scale, self.session.scaler_state()?.map(|s| s.scale)) {
+            if let (Some(before), Some(after)) = (r.loss_scale, landed.next_loss_scale) {
                 let (before, after) = (show::loss_scale(before), show::loss_scale(after));
                 let what = "gradients overflowed, step skipped, loss_scale";
                 self.watcher.line(&format!("step {}: {what} {before} -> {after}", r.step));
@@ -390,7 +434,7 @@ impl<'a> Run<'a> {
             self.watcher.line(&format!("step {}: recovered{at} after {skipped}", r.step));
             self.skipped_in_a_row = 0;
         }
-        for warning in self.health.observe(r, &self.session.fp8_stats()?) {
+        for warning in self.health.observe(r, &landed.fp8) {
             self.watcher.warn(&warning.to_string());
             self.event(Event::Warning(WarningEvent { step: r.step, warning }))?;
         }
@@ -441,6 +485,7 @@ impl<'a> Run<'a> {
 
     /// Writes a checkpoint, unless the last one is of this step.
     pub fn save(&mut self) -> Result<()> {
+        self.settle()?;
         let step = self.session.steps();
         if self.saved != Some(step) {
             self.logs.folder.sync()?;

@@ -37,7 +37,7 @@ fn measured_steps_have_the_bits_of_plain_ones() {
         let (mut plain, mut other) = (measuring(&config, &["**"]), measuring(&config, &["**"]));
         for step in 0..6 {
             let want = plain.step(batch).unwrap();
-            let got = if step % 2 == 1 { other.step_measured(batch) } else { other.step(batch) }.unwrap();
+            let got = if step % 2 == 1 { other.step_measured(batch).map(|l| l.report) } else { other.step(batch) }.unwrap();
             assert_eq!(want, got, "{}", config.recipe.name);
         }
         for entry in plain.saved() {
@@ -134,8 +134,7 @@ fn rows_are_about_the_values_in_memory_and_the_formats_of_the_products() {
         let (x, y) = tokens(&config);
         let batch = Batch { x: bytemuck::cast_slice(&x), targets: bytemuck::cast_slice(&y) };
         session.step(batch).unwrap();
-        session.step_measured(batch).unwrap();
-        let reports = session.tensor_reports().unwrap();
+        let reports = session.step_measured(batch).unwrap().tensors.unwrap();
         let seen = observed(&config, &tensors, batch);
         assert!(reports.len() >= tensors.len() && seen.0.len() == tensors.len());
         let bytes = session.read(TENSOR_STATS).unwrap();
