@@ -9,7 +9,7 @@ use crate::config::RunConfig;
 use crate::console::Console;
 use crate::predictions::Answers;
 use crate::prefetch::Prefetch;
-use crate::profile::{Profile, Timer};
+use crate::profile::{Clock, Profile, timed_step};
 use crate::run_folder::{self, RunFolder};
 use crate::sample::{Sampler, generate};
 use crate::sinks::Sinks;
@@ -299,12 +299,16 @@ impl<'a> Run<'a> {
         let batch = self.prefetch.next(self.session.steps() + 1)?;
         let every = self.config.run.stats_every;
         let measure = observe == Observe::Nothing && every > 0 && (self.session.steps() + 1).is_multiple_of(every);
-        let mut timer = (observe == Observe::Times).then(Timer::new);
-        let report = match &mut timer {
-            Some(timer) => self.session.step_observed(batch.batch(), timer),
-            None if measure => self.session.step_measured(batch.batch()),
-            None => self.session.step(batch.batch()),
-        }?;
+        let mut spans = None;
+        let report = match observe {
+            Observe::Times => {
+                let (report, times) = timed_step(&mut self.session, batch.batch())?;
+                spans = Some(times);
+                report
+            }
+            Observe::Nothing if measure => self.session.step_measured(batch.batch())?,
+            Observe::Nothing => self.session.step(batch.batch())?,
+        };
         self.prefetch.give_back(batch);
         let ms = begin.elapsed().as_secs_f64() * 1e3;
         self.step_ms.push(ms);
@@ -312,9 +316,10 @@ impl<'a> Run<'a> {
         let timing = Timing { ms, items_per_s, mfu: self.ideal_ms / ms };
         self.event(Event::Step(StepEvent::new(&report, timing, self.images)))?;
         self.logs.sinks.step(&report, timing)?;
-        if let Some(timer) = timer {
-            let profile = Profile::new(self.session.program(), vec![timer]).rows(self.session.program());
-            self.event(Event::Profile(ProfileEvent { step: report.step, profile }))?;
+        if let Some(spans) = spans {
+            let profile = Profile::new(self.session.program(), vec![spans]).rows(self.session.program());
+            let clock = Clock::of(&self.session).name().into();
+            self.event(Event::Profile(ProfileEvent { step: report.step, profile, clock }))?;
         }
         if measure {
             self.tensors(report.step)?;
