@@ -9,7 +9,7 @@ use crate::config::RunConfig;
 use crate::console::Console;
 use crate::predictions::Answers;
 use crate::prefetch::Prefetch;
-use crate::profile::{Profile, Timer};
+use crate::profile::{Clock, Profile, timed_step};
 use crate::run_folder::{self, RunFolder};
 use crate::sample::{Sampler, generate};
 use crate::sinks::Sinks;
@@ -330,13 +330,13 @@ impl<'a> Run<'a> {
         self.settle()?;
         self.begun.push_back(Instant::now());
         let batch = self.prefetch.next(self.session.steps() + 1)?;
-        let mut timer = Timer::new();
-        let landed = self.session.step_observed(batch.batch(), &mut timer)?;
+        let (landed, spans) = timed_step(&mut self.session, batch.batch())?;
         self.prefetch.give_back(batch);
         let (step, program) = (landed.report.step, self.session.program());
-        let profile = Profile::new(program, vec![timer]).rows(program);
+        let profile = Profile::new(program, vec![spans]).rows(program);
+        let clock = Clock::of(&self.session).name().into();
         self.tell(landed)?;
-        self.event(Event::Profile(ProfileEvent { step, profile }))
+        self.event(Event::Profile(ProfileEvent { step, profile, clock }))
     }
 
     /// Tells what steps have told, waiting until at most `lead` steps are under way.

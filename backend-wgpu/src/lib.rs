@@ -14,6 +14,7 @@
 //! | `executable` | a Program as dispatches; steps |
 //! | `probe` | the rates of the device |
 //! | `observe` | a step instruction by instruction, for tools |
+//! | `timestamps` | a step timed by the device, instruction by instruction |
 
 mod adapter;
 mod budget;
@@ -26,6 +27,7 @@ mod pipeline;
 #[cfg(not(target_arch = "wasm32"))]
 mod probe;
 mod readback;
+mod timestamps;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::adapters_blocking;

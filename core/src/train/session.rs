@@ -10,7 +10,7 @@ use crate::backend::{Backend, Executable, Memory, wait};
 use crate::error::{Error, Result};
 use crate::precision::fp8;
 use crate::precision::scaler::{GROWTH_TRACKER, LOSS_SCALE, ScalerState};
-use crate::probe::Observer;
+use crate::probe::{Observer, Span};
 use crate::program::memory::{Entry, Layout, MemoryPlan, Purpose};
 use crate::program::{Init, Program, ValueId};
 use crate::rng::Rng;
@@ -41,13 +41,14 @@ impl Compiled {
         Ok(Compiled { executable: backend.compile(program.clone(), memory)?, program })
     }
 
-    fn submit(&mut self, inputs: &[(&str, &[u8])], observer: Option<&mut dyn Observer>) -> Result<()> {
-        let ids: Vec<(ValueId, &[u8])> =
-            inputs.iter().filter_map(|(name, bytes)| self.program.find(name).map(|id| (id, *bytes))).collect();
-        match observer {
-            None => self.executable.submit(&ids),
-            Some(observer) => self.executable.submit_observed(&ids, observer),
-        }
+    fn submit(&mut self, inputs: &[(&str, &[u8])]) -> Result<()> {
+        let ids = self.ids(inputs);
+        self.executable.submit(&ids)
+    }
+
+    /// Inputs by id. The Program may have no use for some.
+    fn ids<'b>(&self, inputs: &[(&str, &'b [u8])]) -> Vec<(ValueId, &'b [u8])> {
+        inputs.iter().filter_map(|(name, bytes)| self.program.find(name).map(|id| (id, *bytes))).collect()
     }
 
     fn output(&self, name: &str) -> Result<Vec<u8>> {
@@ -246,6 +247,18 @@ impl Session {
         self.run_step(batch, Variant::Observed(observer))
     }
 
+    /// Whether the device has a clock of its own, for [`Session::step_timed`].
+    pub fn has_clock(&self) -> bool {
+        self.train.executable.has_clock()
+    }
+
+    /// As [`Session::step`], with the time of every instruction by the clock of the device. Errs where it has none.
+    pub fn step_timed(&mut self, batch: Batch<'_>) -> Result<(Landed, Vec<Span>)> {
+        let mut spans = Vec::new();
+        let landed = self.run_step(batch, Variant::Timed(&mut spans))?;
+        Ok((landed, spans))
+    }
+
     /// As [`Session::submit_measured`], and waits for what it tells.
     pub fn step_measured(&mut self, batch: Batch<'_>) -> Result<Landed> {
         self.run_step(batch, Variant::Measured)
@@ -300,9 +313,10 @@ impl Session {
             (&lr_name, bytemuck::bytes_of(&lr_f32)),
         ];
         match variant {
-            Variant::Plain => self.train.submit(&inputs, None)?,
-            Variant::Observed(observer) => self.train.submit(&inputs, Some(observer))?,
-            Variant::Measured => self.measured_step()?.submit(&inputs, None)?,
+            Variant::Plain => self.train.submit(&inputs)?,
+            Variant::Observed(observer) => self.train.executable.submit_observed(&self.train.ids(&inputs), observer)?,
+            Variant::Timed(spans) => *spans = self.train.executable.submit_timed(&self.train.ids(&inputs))?,
+            Variant::Measured => self.measured_step()?.submit(&inputs)?,
         }
         self.step = step;
         let copy = |name: &str| Ok(Bytes::Coming(self.memory.read(name)?));
@@ -349,7 +363,7 @@ impl Session {
             self.eval = Some(Compiled::new(&*self.backend, &self.memory, record::eval_step(&self.config)?)?);
         }
         let eval = self.eval.as_mut().expect("compiled above");
-        eval.submit(&[("x", batch.x), ("targets", batch.targets)], None)?;
+        eval.submit(&[("x", batch.x), ("targets", batch.targets)])?;
         Ok(f32s(&eval.output(LOSS)?)[0])
     }
 
@@ -360,7 +374,7 @@ impl Session {
             self.logits = Some((batch, Compiled::new(&*self.backend, &self.memory, program)?));
         }
         let (_, logits) = self.logits.as_mut().expect("compiled above");
-        logits.submit(&[("x", x)], None)?;
+        logits.submit(&[("x", x)])?;
         Ok(f32s(&logits.output(LOGITS)?))
     }
 
@@ -403,6 +417,7 @@ impl Session {
 enum Variant<'a> {
     Plain,
     Observed(&'a mut dyn Observer),
+    Timed(&'a mut Vec<Span>),
     Measured,
 }
 
