@@ -4,7 +4,8 @@ use crate::banner::{self, Facts};
 use crate::checkpoint::resume::{self, Resume};
 use crate::checkpoint::state::{self, Surroundings};
 use crate::checkpoint::write;
-use crate::cli::{TrainArgs, resolve};
+use crate::cli::resolve::{self, RecipeWhy};
+use crate::cli::TrainArgs;
 use crate::config::RunConfig;
 use crate::console::Console;
 use crate::predictions::Answers;
@@ -24,7 +25,7 @@ use mantissa_core::probe::health::Health;
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::telemetry::event::{
-    EvalEvent, Event, PredictionsEvent, ProfileEvent, SampleEvent, StepEvent, TensorEvent, Timing, WarningEvent,
+    EvalEvent, Event, MemoryEvent, MemoryRow, PredictionsEvent, ProfileEvent, SampleEvent, StepEvent, TensorEvent, Timing, WarningEvent,
 };
 use mantissa_core::train::Session;
 use std::path::PathBuf;
@@ -66,7 +67,7 @@ pub struct Asked {
     /// Every setting.
     pub config: RunConfig,
     resume: Option<Resume>,
-    recipe_why: &'static str,
+    recipe_why: RecipeWhy,
     vocab_given: bool,
     out: Option<PathBuf>,
 }
@@ -79,7 +80,7 @@ impl Asked {
             None => None,
         };
         let (config, recipe_why, vocab_given) = match &resume {
-            Some(resume) => (resume.config.clone(), "as in the run", true),
+            Some(resume) => (resume.config.clone(), RecipeWhy::InRun, true),
             None => {
                 let resolved = resolve::resolve(args)?;
                 (resolved.config, resolved.recipe_why, resolved.vocab_given)
@@ -157,6 +158,8 @@ pub struct Run<'a> {
     step_ms: Vec<f64>,
     skipped_in_a_row: u64,
     health: Health,
+    /// The memory last told.
+    memory: Vec<(&'static str, usize)>,
 }
 
 impl<'a> Run<'a> {
@@ -203,18 +206,19 @@ impl<'a> Run<'a> {
                     watcher.result(&format!("done already: {step} steps; to go on, give a higher --steps | {path}"));
                     return Ok(None);
                 }
-                (resume.rewind()?, Some(step))
+                let seen = resume.health();
+                (resume.rewind()?, Some((step, seen)))
             }
         };
         let peak = device.peak(config.train.recipe.compute_dtype())?;
         loaded.vocabulary.save(folder.path())?;
         let images = matches!(loader.data(), Dataset::Images(_));
-        let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed)?;
+        let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed.as_ref().map(|r| r.0))?;
         let facts = Facts {
             config: &config,
             device: &around.device,
             device_why: &device.why,
-            recipe_why,
+            recipe_why: &recipe_why.words(backend.capabilities().kind),
             data: &loaded.about,
             peak: &peak,
             folder: folder.path(),
@@ -222,14 +226,17 @@ impl<'a> Run<'a> {
         for line in banner::lines(&session, &facts)? {
             watcher.line(&line);
         }
-        if let Some(step) = resumed {
+        if let Some((step, _)) = &resumed {
             watcher.line(&format!("{:<12} after step {step}", "resumed"));
         }
         watcher.line("");
         watcher.begin(&Begin { config: &config, folder: folder.path(), steps: session.steps() });
         let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
         let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
-        let health = Health::new(&config.train.recipe, session.program());
+        let mut health = Health::new(&config.train.recipe, session.program());
+        if let Some((_, seen)) = resumed {
+            health.restore(seen);
+        }
         Ok(Some(Run {
             config,
             watcher,
@@ -248,6 +255,7 @@ impl<'a> Run<'a> {
             step_ms: Vec::new(),
             skipped_in_a_row: 0,
             health,
+            memory: Vec::new(),
         }))
     }
 
@@ -320,6 +328,7 @@ impl<'a> Run<'a> {
             self.tensors(report.step)?;
         }
         self.notices(&report)?;
+        self.tell_memory()?;
         let steps = self.config.train.schedule.steps;
         let every = steps.div_ceil(PRINTED_LINES);
         let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
@@ -341,6 +350,18 @@ impl<'a> Run<'a> {
             self.event(Event::Tensor(TensorEvent { step, tensor: report }))?;
         }
         Ok(())
+    }
+
+    /// Tells what memory is taken, if it is not what was told last.
+    fn tell_memory(&mut self) -> Result<()> {
+        let taken = self.session.taken_bytes();
+        if taken == self.memory {
+            return Ok(());
+        }
+        let row = |(purpose, bytes): &(&str, usize)| MemoryRow { purpose: purpose.to_string(), bytes: *bytes as u64 };
+        let memory = taken.iter().map(row).collect();
+        self.memory = taken;
+        self.event(Event::Memory(MemoryEvent { step: self.session.steps(), memory }))
     }
 
     fn progress(&self, r: &StepReport, timing: Timing) -> String {
@@ -423,6 +444,7 @@ impl<'a> Run<'a> {
         self.event(Event::Eval(EvalEvent::new(step, eval.loss, eval.accuracy)))?;
         self.logs.sinks.eval(step, eval.loss, eval.accuracy)?;
         self.watcher.line(&format!("eval  step {step} | {}", eval.show()));
+        self.tell_memory()?;
         Ok(eval)
     }
 
@@ -445,7 +467,7 @@ impl<'a> Run<'a> {
         if self.saved != Some(step) {
             self.logs.folder.sync()?;
             self.logs.sinks.sync()?;
-            write::save(self.logs.folder.path(), &self.session, &self.around, self.config.run.keep)?;
+            write::save(self.logs.folder.path(), &self.session, self.health.state(), &self.around, self.config.run.keep)?;
             self.saved = Some(step);
         }
         Ok(())

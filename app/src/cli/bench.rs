@@ -59,6 +59,7 @@ struct Report<'a> {
     items_per_step: usize,
     unit: &'static str,
     peak_flops_per_s: f64,
+    peak_source: String,
     copy_bytes_per_s: f64,
     /// Peak of the whole process, all recipes together.
     process_peak_bytes: Option<u64>,
@@ -117,7 +118,8 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
     let device = device::open(first.device, first.adapter.as_deref())?;
     let backend = &device.backend;
     let capabilities = backend.capabilities();
-    let peaks = Peaks { flops_per_s: device.peak(DType::F32)?.flops_per_s, bytes_per_s: device.copy_rate()? };
+    let peak = device.peak(DType::F32)?;
+    let peaks = Peaks { flops_per_s: peak.flops_per_s, bytes_per_s: device.copy_rate()? };
     let mut contenders = Vec::new();
     for (run, &name) in runs.iter().zip(&args.recipes) {
         let before = memory_bytes("VmRSS:");
@@ -159,6 +161,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
         items_per_step: items,
         unit: contenders[0].run.unit(),
         peak_flops_per_s: peaks.flops_per_s,
+        peak_source: peak.source,
         copy_bytes_per_s: peaks.bytes_per_s,
         process_peak_bytes: memory_bytes("VmHWM:"),
         recipes: recipes(&mut contenders, items, &peaks, args.profile),
@@ -232,8 +235,9 @@ fn print(out: &mut impl Write, r: &Report<'_>, args: &BenchArgs) -> Result<()> {
     writeln!(out, "bench     {} on {}: {} timed steps of each recipe, in turn", r.model, r.device, r.steps)?;
     writeln!(
         out,
-        "machine   {}FLOP/s (measured: f32 product), {}B/s (measured: copy, read and written)",
+        "machine   {}FLOP/s ({}), {}B/s (measured: copy, read and written)",
         show::spaced(r.peak_flops_per_s),
+        r.peak_source,
         show::spaced(r.copy_bytes_per_s)
     )?;
     let per_s = format!("{}/s", r.unit);

@@ -12,10 +12,10 @@ use crate::precision::fp8;
 use crate::precision::scaler::{GROWTH_TRACKER, LOSS_SCALE, ScalerState};
 use crate::probe::Observer;
 use crate::program::memory::{Entry, Layout, MemoryPlan, Purpose};
-use crate::program::{Init, Program, ValueId};
+use crate::program::{Fp8Slot, Init, Program, ValueId};
 use crate::rng::Rng;
 use crate::shape::Ty;
-use crate::telemetry::{Fp8Report, Fp8Stats, Slot, StepReport, TELEMETRY, TensorReport};
+use crate::telemetry::{AmaxRing, Fp8Report, Fp8Stats, Slot, StepReport, TELEMETRY, TensorReport};
 use std::sync::Arc;
 
 /// One batch as bytes: inputs and targets of all micro-steps, one after the other.
@@ -62,6 +62,8 @@ struct Measured {
     program: Arc<Program>,
     /// Compiled when it is first needed.
     compiled: Option<Compiled>,
+    /// Whether it then took memory of its own, beside that of the plain step.
+    apart: bool,
 }
 
 /// A run in memory.
@@ -89,7 +91,7 @@ impl Session {
     pub fn measuring(backend: Arc<dyn Backend>, config: TrainConfig, globs: &[String]) -> Result<Session> {
         let program = record::train_step(&config)?;
         let tensors = measured::select(&program, globs)?;
-        let measured = Measured { program: Arc::new(measured::measured(&program, &tensors)?), tensors, compiled: None };
+        let measured = Measured { program: Arc::new(measured::measured(&program, &tensors)?), tensors, compiled: None, apart: false };
         Session::from_program(backend, config, program, Some(measured))
     }
 
@@ -131,6 +133,25 @@ impl Session {
     /// Bytes that the device takes for the training step on top of the plan.
     pub fn scratch_bytes(&self) -> usize {
         self.train.executable.scratch_bytes()
+    }
+
+    /// Bytes taken so far, by purpose: those of the plan in its order; then what statistics, evaluation and scores take beside the step, and
+    /// scratch of all of them.
+    pub fn taken_bytes(&self) -> Vec<(&'static str, usize)> {
+        let plan = self.plan();
+        let own = |c: Option<&Compiled>| c.map_or(0, |c| c.executable.own_bytes());
+        let measured = self.measured.as_ref().and_then(|m| m.compiled.as_ref().filter(|_| m.apart));
+        let scores = self.logits.as_ref().map(|(_, c)| c);
+        let planned = plan.buffers.iter().map(|b| b.size).sum::<usize>();
+        let grown = self.train.executable.own_bytes().saturating_sub(planned);
+        let apart = [Some(&self.train), measured, self.eval.as_ref(), scores];
+        let beside = [
+            ("statistics", grown + own(measured)),
+            ("evaluation", own(self.eval.as_ref())),
+            ("scores", own(scores)),
+            ("scratch", apart.iter().flatten().map(|c| c.executable.scratch_bytes()).sum()),
+        ];
+        plan.bytes_by_purpose().into_iter().map(|(p, bytes)| (p.name(), bytes)).chain(beside).filter(|r| r.1 > 0).collect()
     }
 
     /// Weights and states.
@@ -230,7 +251,9 @@ impl Session {
         let measured = self.measured.as_mut().ok_or_else(not_measuring)?;
         if measured.compiled.is_none() {
             let program = measured.program.clone();
-            let executable = match self.train.executable.compile_variant(program.clone())? {
+            let variant = self.train.executable.compile_variant(program.clone())?;
+            measured.apart = variant.is_none();
+            let executable = match variant {
                 Some(variant) => variant,
                 None => self.backend.compile(program.clone(), &self.memory)?,
             };
@@ -266,7 +289,15 @@ impl Session {
 
     fn fp8_reports(&self) -> Result<Vec<TensorReport>> {
         let slots = &self.train.program.fp8_slots;
-        Ok(slots.iter().zip(self.fp8_stats()?).map(|(s, stats)| TensorReport::of_fp8(&s.name, s.dtype, &stats)).collect())
+        let history = match self.memory.layout().find(fp8::HISTORY) {
+            None => Vec::new(),
+            Some(_) => self.read_f32(fp8::HISTORY)?,
+        };
+        let report = |(slot, (s, stats)): (usize, (&Fp8Slot, Fp8Stats))| TensorReport {
+            ring: (!history.is_empty()).then(|| AmaxRing::of_history(&history, slots.len(), slot)),
+            ..TensorReport::of_fp8(&s.name, s.dtype, &stats)
+        };
+        Ok(slots.iter().zip(self.fp8_stats()?).enumerate().map(report).collect())
     }
 
     fn run_step(&mut self, batch: Batch<'_>, variant: Variant<'_>) -> Result<StepReport> {
