@@ -1,44 +1,34 @@
 //! `mantissa train`: everything is checked, then the run folder is made, then steps, evaluations and samples until the end or Ctrl-C.
 
+mod look;
+mod tell;
+
 use crate::banner::{self, Facts};
 use crate::checkpoint::resume::{self, Resume};
 use crate::checkpoint::state::{self, Surroundings};
 use crate::checkpoint::write;
-use crate::cli::{TrainArgs, resolve};
+use crate::cli::TrainArgs;
+use crate::cli::resolve::{self, RecipeWhy};
 use crate::config::RunConfig;
 use crate::console::Console;
-use crate::predictions::Answers;
 use crate::prefetch::Prefetch;
 use crate::profile::{Clock, Profile, timed_step};
 use crate::run_folder::{self, RunFolder};
-use crate::sample::{Sampler, generate};
 use crate::sinks::Sinks;
 use crate::vocabulary::Vocabulary;
 use crate::watcher::{Begin, Watcher};
 use crate::{Outcome, data, device, findings, init_from, show};
 use anyhow::{Context, Result, bail};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
-use mantissa_core::model::ModelConfig;
 use mantissa_core::probe::doctor::Doctor;
 use mantissa_core::probe::health::Health;
-use mantissa_core::rng::Rng;
-use mantissa_core::telemetry::event::{
-    EvalEvent, Event, PredictionsEvent, ProfileEvent, SampleEvent, StepEvent, TensorEvent, Timing, WarningEvent,
-};
-use mantissa_core::telemetry::{StepReport, TensorReport};
-use mantissa_core::train::{LEAD, Landed, Session};
+use mantissa_core::telemetry::event::{Event, ProfileEvent};
+use mantissa_core::train::{LEAD, Session};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-/// Where progress is printed line by line, a run has about this many lines.
-const PRINTED_LINES: u64 = 20;
-/// Temperature of sample texts.
-const SAMPLE_TEMPERATURE: f32 = 0.8;
-/// What sample texts go on from.
-const SAMPLE_PROMPT: &str = "\n";
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
@@ -67,7 +57,7 @@ pub struct Asked {
     /// Every setting.
     pub config: RunConfig,
     resume: Option<Resume>,
-    recipe_why: &'static str,
+    recipe_why: RecipeWhy,
     vocab_given: bool,
     out: Option<PathBuf>,
 }
@@ -80,7 +70,7 @@ impl Asked {
             None => None,
         };
         let (config, recipe_why, vocab_given) = match &resume {
-            Some(resume) => (resume.config.clone(), "as in the run", true),
+            Some(resume) => (resume.config.clone(), RecipeWhy::InRun, true),
             None => {
                 let resolved = resolve::resolve(args)?;
                 (resolved.config, resolved.recipe_why, resolved.vocab_given)
@@ -101,22 +91,6 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(stop)
-}
-
-/// Loss on held-out data, and the share of right answers of a classifier.
-#[derive(Clone, Copy, Debug)]
-struct Eval {
-    loss: f32,
-    accuracy: Option<f32>,
-}
-
-impl Eval {
-    fn show(&self) -> String {
-        match self.accuracy {
-            Some(a) => format!("val_loss {:.4} | val_accuracy {:.2}%", self.loss, 100.0 * a),
-            None => format!("val_loss {:.4}", self.loss),
-        }
-    }
 }
 
 /// Where the numbers of a run are kept.
@@ -161,6 +135,8 @@ pub struct Run<'a> {
     step_ms: Vec<f64>,
     skipped_in_a_row: u64,
     health: Health,
+    /// The memory last told.
+    memory: Vec<(&'static str, usize)>,
 }
 
 impl<'a> Run<'a> {
@@ -207,18 +183,19 @@ impl<'a> Run<'a> {
                     watcher.result(&format!("done already: {step} steps; to go on, give a higher --steps | {path}"));
                     return Ok(None);
                 }
-                (resume.rewind()?, Some(step))
+                let seen = resume.health();
+                (resume.rewind()?, Some((step, seen)))
             }
         };
         let peak = device.peak(config.train.recipe.compute_dtype())?;
         loaded.vocabulary.save(folder.path())?;
         let images = matches!(loader.data(), Dataset::Images(_));
-        let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed)?;
+        let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed.as_ref().map(|r| r.0))?;
         let facts = Facts {
             config: &config,
             device: &around.device,
             device_why: &device.why,
-            recipe_why,
+            recipe_why: &recipe_why.words(backend.capabilities().kind),
             data: &loaded.about,
             peak: &peak,
             folder: folder.path(),
@@ -226,14 +203,17 @@ impl<'a> Run<'a> {
         for line in banner::lines(&session, &facts)? {
             watcher.line(&line);
         }
-        if let Some(step) = resumed {
+        if let Some((step, _)) = &resumed {
             watcher.line(&format!("{:<12} after step {step}", "resumed"));
         }
         watcher.line("");
         watcher.begin(&Begin { config: &config, folder: folder.path(), steps: session.steps() });
         let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
         let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
-        let health = Health::new(&config.train.recipe, session.program());
+        let mut health = Health::new(&config.train.recipe, session.program());
+        if let Some((_, seen)) = resumed {
+            health.restore(seen);
+        }
         Ok(Some(Run {
             config,
             watcher,
@@ -254,6 +234,7 @@ impl<'a> Run<'a> {
             step_ms: Vec::new(),
             skipped_in_a_row: 0,
             health,
+            memory: Vec::new(),
         }))
     }
 
@@ -347,100 +328,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Events, logs and progress of a step that has landed.
-    fn tell(&mut self, landed: Landed) -> Result<()> {
-        let Landed { report, tensors, .. } = &landed;
-        let (now, begun) = (Instant::now(), self.begun.pop_front());
-        // Steps overlap: each is charged for the time that it alone has taken.
-        let since = begun.map_or(self.last_landed, |begun| begun.max(self.last_landed));
-        self.last_landed = now;
-        let ms = now.duration_since(since).as_secs_f64() * 1e3;
-        self.step_ms.push(ms);
-        let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
-        let timing = Timing { ms, items_per_s, mfu: self.ideal_ms / ms };
-        self.event(Event::Step(StepEvent::new(report, timing, self.images)))?;
-        self.logs.sinks.step(report, timing)?;
-        self.tensors(report.step, tensors.as_deref().unwrap_or_default())?;
-        self.notices(&landed)?;
-        let steps = self.config.train.schedule.steps;
-        let every = steps.div_ceil(PRINTED_LINES);
-        let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
-        self.watcher.progress(&self.progress(report, timing), print);
-        self.ended |= self.config.train.ends_at(report);
-        Ok(())
-    }
-
-    /// Keeps an event and tells it.
-    fn event(&mut self, event: Event) -> Result<()> {
-        let line = event.to_line().context("cannot write an event as JSON")?;
-        self.watcher.event(&event, &line);
-        self.logs.folder.event(&line)
-    }
-
-    /// The tensors that a step has measured.
-    fn tensors(&mut self, step: u64, reports: &[TensorReport]) -> Result<()> {
-        for report in reports {
-            self.logs.sinks.tensor(step, report)?;
-            self.event(Event::Tensor(TensorEvent { step, tensor: report.clone() }))?;
-        }
-        Ok(())
-    }
-
-    fn progress(&self, r: &StepReport, timing: Timing) -> String {
-        let steps = self.config.train.schedule.steps;
-        let width = steps.to_string().len();
-        let mut parts = vec![
-            format!("step {:>width$}/{steps}", r.step),
-            format!("loss {:.4}", r.loss),
-            format!("lr {}", show::scientific(r.lr)),
-            format!("grad_norm {:.3}", r.grad_norm),
-        ];
-        if let Some(scale) = r.loss_scale {
-            parts.push(format!("loss_scale {}", show::loss_scale(scale)));
-        }
-        if r.loss_scale.is_some() || r.skipped_total > 0 {
-            parts.push(format!("skipped {}", r.skipped_total));
-        }
-        if let Some(fp8) = &r.fp8 {
-            parts.push(format!("underflow {:.1}%", 100.0 * fp8.underflow.0));
-            parts.push(format!("saturated {:.1}%", 100.0 * fp8.saturated.0));
-        }
-        parts.push(format!("{:.1} ms", timing.ms));
-        parts.push(format!("{} {}/s", show::prefixed(timing.items_per_s), self.loader.data().unit()));
-        parts.push(format!("mfu {:.1}%", 100.0 * timing.mfu));
-        let taken = self.step_ms.len().max(1) as f64;
-        let left = (steps - r.step) as f64 * self.start.elapsed().as_secs_f64() / taken;
-        parts.push(format!("eta {}", show::clock(left)));
-        parts.join(" | ")
-    }
-
-    /// What people should know about a step beside its numbers.
-    fn notices(&mut self, landed: &Landed) -> Result<()> {
-        let r = &landed.report;
-        if r.skipped {
-            self.skipped_in_a_row += 1;
-            // Without a loss scale the warning below says it, once.
-            if let (Some(before), Some(after)) = (r.loss_scale, landed.next_loss_scale) {
-                let (before, after) = (show::loss_scale(before), show::loss_scale(after));
-                let what = "gradients overflowed, step skipped, loss_scale";
-                self.watcher.line(&format!("step {}: {what} {before} -> {after}", r.step));
-            }
-        } else if self.skipped_in_a_row > 0 {
-            let at = r.loss_scale.map_or_else(String::new, |s| format!(" at loss_scale {}", show::loss_scale(s)));
-            let skipped = match self.skipped_in_a_row {
-                1 => "one skipped step".to_string(),
-                n => format!("{n} skipped steps"),
-            };
-            self.watcher.line(&format!("step {}: recovered{at} after {skipped}", r.step));
-            self.skipped_in_a_row = 0;
-        }
-        for warning in self.health.observe(r, &landed.fp8) {
-            self.watcher.warn(&warning.to_string());
-            self.event(Event::Warning(WarningEvent { step: r.step, warning }))?;
-        }
-        Ok(())
-    }
-
     /// Says where the last step, which was skipped, went wrong.
     fn explain(&mut self) -> Result<()> {
         let mut batch = BatchBytes::default();
@@ -454,35 +341,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn evaluate(&mut self) -> Result<Eval> {
-        let (count, step) = (self.config.run.eval_batches, self.session.steps());
-        let (mut loss, mut right) = (0.0f64, 0usize);
-        for i in 0..count {
-            self.loader.val(i, count, &mut self.batch);
-            loss += f64::from(self.session.eval(self.batch.batch())?);
-            right += self.right_answers(i == 0)?;
-        }
-        let accuracy = self.images.then(|| right as f32 / (count * self.config.train.batch) as f32);
-        let eval = Eval { loss: (loss / count as f64) as f32, accuracy };
-        self.event(Event::Eval(EvalEvent::new(step, eval.loss, eval.accuracy)))?;
-        self.logs.sinks.eval(step, eval.loss, eval.accuracy)?;
-        self.watcher.line(&format!("eval  step {step} | {}", eval.show()));
-        Ok(eval)
-    }
-
-    /// Images of the present evaluation batch whose highest score is that of their label; a few of them are told, if asked.
-    fn right_answers(&mut self, tell: bool) -> Result<usize> {
-        let ModelConfig::Mlp(mlp) = &self.config.train.model else { return Ok(0) };
-        let scores = self.session.logits(self.config.train.batch, &self.batch.x)?;
-        let answers = Answers { classes: mlp.classes, scores: &scores, targets: &self.batch.targets };
-        let right = answers.right();
-        if let (true, Dataset::Images(images)) = (tell, self.loader.data()) {
-            let predictions = answers.shown(images.size(), &self.batch.x);
-            self.event(Event::Predictions(PredictionsEvent { step: self.session.steps(), predictions }))?;
-        }
-        Ok(right)
-    }
-
     /// Writes a checkpoint, unless the last one is of this step.
     pub fn save(&mut self) -> Result<()> {
         self.settle()?;
@@ -490,41 +348,9 @@ impl<'a> Run<'a> {
         if self.saved != Some(step) {
             self.logs.folder.sync()?;
             self.logs.sinks.sync()?;
-            write::save(self.logs.folder.path(), &self.session, &self.around, self.config.run.keep)?;
+            write::save(self.logs.folder.path(), &self.session, self.health.state(), &self.around, self.config.run.keep)?;
             self.saved = Some(step);
         }
-        Ok(())
-    }
-
-    fn sample(&mut self) -> Result<()> {
-        let step = self.session.steps();
-        let mut sampler = Sampler {
-            temperature: SAMPLE_TEMPERATURE,
-            top_k: 0,
-            top_p: 1.0,
-            rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample"),
-        };
-        let mut tokens = Vec::new();
-        let (values, count) = (self.vocabulary.size(), self.config.run.sample_tokens);
-        // A vocabulary without a line break starts from its first token.
-        let prompt = self.vocabulary.prompt(SAMPLE_PROMPT).unwrap_or_else(|_| vec![0]);
-        let done = generate(&mut self.session, &prompt, values, count, &mut sampler, |token| {
-            tokens.push(token);
-            Ok(true)
-        });
-        let text = done.and_then(|()| self.vocabulary.decode(&tokens));
-        let text = match text {
-            Ok(text) => text,
-            Err(e) => {
-                // A failed sample is no reason to lose a run.
-                self.watcher.warn(&format!("no sample at step {step}: {e:#}"));
-                return Ok(());
-            }
-        };
-        let text = String::from_utf8_lossy(&text);
-        self.logs.folder.sample(step, &text)?;
-        self.event(Event::Sample(SampleEvent { step, sample: text.to_string() }))?;
-        self.watcher.line(&format!("sample at step {step}:\n{}\n", text.trim_end()));
         Ok(())
     }
 

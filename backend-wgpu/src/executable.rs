@@ -114,6 +114,10 @@ impl Executable for WgpuExecutable {
         &self.plan
     }
 
+    fn own_bytes(&self) -> usize {
+        self.own.iter().map(|b| b.size() as usize).sum()
+    }
+
     fn scratch_bytes(&self) -> usize {
         self.scratch_bytes
     }

@@ -64,6 +64,8 @@ struct Measured {
     program: Arc<Program>,
     /// Compiled when it is first needed.
     compiled: Option<Compiled>,
+    /// Whether it then took memory of its own, beside that of the plain step.
+    apart: bool,
 }
 
 /// A run in memory.
@@ -93,7 +95,8 @@ impl Session {
     pub fn measuring(backend: Arc<dyn Backend>, config: TrainConfig, globs: &[String]) -> Result<Session> {
         let program = record::train_step(&config)?;
         let tensors = measured::select(&program, globs)?;
-        let measured = Measured { program: Arc::new(measured::measured(&program, &tensors)?), tensors, compiled: None };
+        let measured =
+            Measured { program: Arc::new(measured::measured(&program, &tensors)?), tensors, compiled: None, apart: false };
         Session::from_program(backend, config, program, Some(measured))
     }
 
@@ -137,6 +140,25 @@ impl Session {
     /// Bytes that the device takes for the training step on top of the plan.
     pub fn scratch_bytes(&self) -> usize {
         self.train.executable.scratch_bytes()
+    }
+
+    /// Bytes taken so far, by purpose: those of the plan in its order; then what statistics, evaluation and scores take beside the step, and
+    /// scratch of all of them.
+    pub fn taken_bytes(&self) -> Vec<(&'static str, usize)> {
+        let plan = self.plan();
+        let own = |c: Option<&Compiled>| c.map_or(0, |c| c.executable.own_bytes());
+        let measured = self.measured.as_ref().and_then(|m| m.compiled.as_ref().filter(|_| m.apart));
+        let scores = self.logits.as_ref().map(|(_, c)| c);
+        let planned = plan.buffers.iter().map(|b| b.size).sum::<usize>();
+        let grown = self.train.executable.own_bytes().saturating_sub(planned);
+        let apart = [Some(&self.train), measured, self.eval.as_ref(), scores];
+        let beside = [
+            ("statistics", grown + own(measured)),
+            ("evaluation", own(self.eval.as_ref())),
+            ("scores", own(scores)),
+            ("scratch", apart.iter().flatten().map(|c| c.executable.scratch_bytes()).sum()),
+        ];
+        plan.bytes_by_purpose().into_iter().map(|(p, bytes)| (p.name(), bytes)).chain(beside).filter(|r| r.1 > 0).collect()
     }
 
     /// Weights and states.
@@ -284,7 +306,9 @@ impl Session {
         let measured = self.measured.as_mut().ok_or_else(not_measuring)?;
         if measured.compiled.is_none() {
             let program = measured.program.clone();
-            let executable = match self.train.executable.compile_variant(program.clone())? {
+            let variant = self.train.executable.compile_variant(program.clone())?;
+            measured.apart = variant.is_none();
+            let executable = match variant {
                 Some(variant) => variant,
                 None => self.backend.compile(program.clone(), &self.memory)?,
             };
@@ -328,6 +352,7 @@ impl Session {
             loss_scale: self.config.recipe.scaler.map(|_| copy(LOSS_SCALE)).transpose()?,
             fp8: has(fp8::STATISTICS).then(|| copy(fp8::STATISTICS)).transpose()?,
             tensors: measured.then(|| copy(TENSOR_STATS)).transpose()?,
+            history: (measured && has(fp8::HISTORY)).then(|| copy(fp8::HISTORY)).transpose()?,
         };
         self.under_way.push_back(flight);
         Ok(())
