@@ -7,8 +7,13 @@ use crate::memory::{WgpuMemory, allocate, reuse, upload};
 use crate::readback::Download;
 use mantissa_core::backend::{Executable, Readback};
 use mantissa_core::error::{Error, Result};
+<<<<<<< HEAD
 use mantissa_core::probe::Observer;
 use mantissa_core::program::memory::{Buffer, MemoryPlan, Purpose, align};
+=======
+use mantissa_core::probe::{Observer, Span};
+use mantissa_core::program::memory::{MemoryPlan, align};
+>>>>>>> f2ff517e31e04aaa4dd03abfbf0e4c86d2dcb93c
 use mantissa_core::program::{Program, ValueId};
 use std::ops::Range;
 use std::sync::Arc;
@@ -94,6 +99,11 @@ impl WgpuExecutable {
         self.plan.place_inputs(&self.program, inputs, |buffer, from, part| upload(&self.gpu, self.buffer(buffer), from, part))
     }
 
+    /// Whether instruction `index` launches anything.
+    pub(crate) fn launches(&self, index: usize) -> bool {
+        !self.steps[index].is_empty()
+    }
+
     /// Encodes the dispatches of `range` in micro-step `micro`.
     pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, range: Range<usize>, micro: usize) {
         self.steps[range].iter().flatten().for_each(|d| d.encode(pass, micro));
@@ -117,6 +127,10 @@ impl Executable for WgpuExecutable {
         &self.plan
     }
 
+    fn own_bytes(&self) -> usize {
+        self.own.iter().map(|b| b.size() as usize).sum()
+    }
+
     fn scratch_bytes(&self) -> usize {
         self.scratch_bytes
     }
@@ -136,6 +150,7 @@ impl Executable for WgpuExecutable {
         crate::observe::run(self, inputs, observer)
     }
 
+<<<<<<< HEAD
     fn compile_variant(&self, program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
         let plan = MemoryPlan::new(&program, &self.plan.layout)?;
         if !plan.fits_variant_of(&self.plan) {
@@ -145,6 +160,17 @@ impl Executable for WgpuExecutable {
         let own = reuse(gpu, &self.own, &plan.buffers)?;
         let variant = WgpuExecutable::new(gpu, program, plan, persistent, own, &self.scratch, self.products)?;
         Ok(Some(Box::new(variant)))
+=======
+    fn has_clock(&self) -> bool {
+        self.gpu.has_clock()
+    }
+
+    fn submit_timed(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<Vec<Span>> {
+        if !self.has_clock() {
+            return Err(self.gpu.error("it has no timestamps; observe the step"));
+        }
+        crate::timestamps::run(self, inputs)
+>>>>>>> f2ff517e31e04aaa4dd03abfbf0e4c86d2dcb93c
     }
 
     fn read(&self, output: ValueId) -> Result<Box<dyn Readback>> {
