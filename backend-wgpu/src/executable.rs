@@ -7,13 +7,8 @@ use crate::memory::{WgpuMemory, allocate, reuse, upload};
 use crate::readback::Download;
 use mantissa_core::backend::{Executable, Readback};
 use mantissa_core::error::{Error, Result};
-<<<<<<< HEAD
-use mantissa_core::probe::Observer;
-use mantissa_core::program::memory::{Buffer, MemoryPlan, Purpose, align};
-=======
 use mantissa_core::probe::{Observer, Span};
-use mantissa_core::program::memory::{MemoryPlan, align};
->>>>>>> f2ff517e31e04aaa4dd03abfbf0e4c86d2dcb93c
+use mantissa_core::program::memory::{Buffer, MemoryPlan, Purpose, align};
 use mantissa_core::program::{Program, ValueId};
 use std::ops::Range;
 use std::sync::Arc;
@@ -150,7 +145,6 @@ impl Executable for WgpuExecutable {
         crate::observe::run(self, inputs, observer)
     }
 
-<<<<<<< HEAD
     fn compile_variant(&self, program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
         let plan = MemoryPlan::new(&program, &self.plan.layout)?;
         if !plan.fits_variant_of(&self.plan) {
@@ -160,7 +154,8 @@ impl Executable for WgpuExecutable {
         let own = reuse(gpu, &self.own, &plan.buffers)?;
         let variant = WgpuExecutable::new(gpu, program, plan, persistent, own, &self.scratch, self.products)?;
         Ok(Some(Box::new(variant)))
-=======
+    }
+
     fn has_clock(&self) -> bool {
         self.gpu.has_clock()
     }
@@ -170,7 +165,6 @@ impl Executable for WgpuExecutable {
             return Err(self.gpu.error("it has no timestamps; observe the step"));
         }
         crate::timestamps::run(self, inputs)
->>>>>>> f2ff517e31e04aaa4dd03abfbf0e4c86d2dcb93c
     }
 
     fn read(&self, output: ValueId) -> Result<Box<dyn Readback>> {
