@@ -267,7 +267,7 @@ fn a_measured_step_on_wgpu_has_the_bits_and_the_memory_of_a_plain_one() {
         for step in 0..4 {
             let (x, targets) = same.next();
             let batch = Batch { x: &x, targets: &targets };
-            let got = if step % 2 == 1 { other.step_measured(batch) } else { other.step(batch) };
+            let got = if step % 2 == 1 { other.step_measured(batch).map(|l| l.report) } else { other.step(batch) };
             assert_eq!(run(&mut plain, &mut batches, 1)[0], got.expect("a step runs"), "{name}");
         }
         for entry in plain.saved() {
