@@ -4,8 +4,8 @@ use crate::banner::{self, Facts};
 use crate::checkpoint::resume::{self, Resume};
 use crate::checkpoint::state::{self, Surroundings};
 use crate::checkpoint::write;
-use crate::cli::resolve::{self, RecipeWhy};
 use crate::cli::TrainArgs;
+use crate::cli::resolve::{self, RecipeWhy};
 use crate::config::RunConfig;
 use crate::console::Console;
 use crate::predictions::Answers;
@@ -25,7 +25,8 @@ use mantissa_core::probe::health::Health;
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::telemetry::event::{
-    EvalEvent, Event, MemoryEvent, MemoryRow, PredictionsEvent, ProfileEvent, SampleEvent, StepEvent, TensorEvent, Timing, WarningEvent,
+    EvalEvent, Event, MemoryEvent, MemoryRow, PredictionsEvent, ProfileEvent, SampleEvent, StepEvent, TensorEvent, Timing,
+    WarningEvent,
 };
 use mantissa_core::train::Session;
 use std::path::PathBuf;

@@ -19,13 +19,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Writes the checkpoint of `session` and of what warnings go by into `run` and removes all but the newest `keep` (0 keeps all).
-pub fn save(
-    run: &Path,
-    session: &Session,
-    health: &HealthState,
-    around: &Surroundings,
-    keep: usize,
-) -> Result<PathBuf> {
+pub fn save(run: &Path, session: &Session, health: &HealthState, around: &Surroundings, keep: usize) -> Result<PathBuf> {
     let target = folder(run, session.steps());
     let parent = run.join(super::CHECKPOINTS);
     let context = || format!("cannot write the checkpoint: {}", target.display());

@@ -91,7 +91,8 @@ impl Session {
     pub fn measuring(backend: Arc<dyn Backend>, config: TrainConfig, globs: &[String]) -> Result<Session> {
         let program = record::train_step(&config)?;
         let tensors = measured::select(&program, globs)?;
-        let measured = Measured { program: Arc::new(measured::measured(&program, &tensors)?), tensors, compiled: None, apart: false };
+        let measured =
+            Measured { program: Arc::new(measured::measured(&program, &tensors)?), tensors, compiled: None, apart: false };
         Session::from_program(backend, config, program, Some(measured))
     }
 

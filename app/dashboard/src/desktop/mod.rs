@@ -113,4 +113,3 @@ fn cause(error: &eframe::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(".rs:").and_then(|(_, rest)| rest.split_once(": ")).map_or(text.as_str(), |(_, rest)| rest).to_string()
 }
-

@@ -12,8 +12,8 @@ use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::probe::health::{Ailment, Warning};
 use mantissa_core::telemetry::event::{
-    EvalEvent, Event, MemoryEvent, MemoryRow, Prediction, Predictions, PredictionsEvent, ProfileEvent, ProfileRow, SampleEvent, StepEvent, TensorEvent,
-    Timing, WarningEvent,
+    EvalEvent, Event, MemoryEvent, MemoryRow, Prediction, Predictions, PredictionsEvent, ProfileEvent, ProfileRow, SampleEvent,
+    StepEvent, TensorEvent, Timing, WarningEvent,
 };
 use mantissa_core::telemetry::{AmaxRing, Fp8Report, Histogram, StepReport, TensorReport, TensorStats};
 use mantissa_core::train::TrainConfig;

@@ -112,7 +112,7 @@ fn fp8_amaxes_and_histograms_arrive() {
     until(&mut h, "the last step", |h| taken(h) == 12 && phase(h) == Phase::Idle);
     let r = run(&h).unwrap();
     assert!(r.tensors.iter().any(|t| t.is_scaled() && t.rows.len() == 6), "{:?}", r.tensors.len());
-    assert!(r.tensors.iter().any(|t| !t.reports.is_empty()));
+    assert!(r.tensors.iter().any(|t| !t.reports.items().is_empty()));
     assert!(r.profile.is_some() && r.predictions.is_some() && r.val_loss().is_some());
     h.step();
     h.get_by_label_contains("amax of ");
