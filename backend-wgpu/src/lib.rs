@@ -13,7 +13,9 @@
 //! | `dispatch` | kernels with their memory bound |
 //! | `executable` | a Program as dispatches; steps |
 //! | `probe` | the rates of the device |
+//! | `subgroups` | whether they work as kernels take them to |
 //! | `observe` | a step instruction by instruction, for tools |
+//! | `timestamps` | a step timed by the device, instruction by instruction |
 
 mod adapter;
 mod budget;
@@ -26,6 +28,9 @@ mod pipeline;
 #[cfg(not(target_arch = "wasm32"))]
 mod probe;
 mod readback;
+#[cfg(not(target_arch = "wasm32"))]
+mod subgroups;
+mod timestamps;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::adapters_blocking;

@@ -97,7 +97,9 @@ fn tensor(i: i32, noise: f32) -> TensorReport {
 
 fn store() -> Store {
     let mut store = Store::default();
-    [RecipeName::F32, RecipeName::F16, RecipeName::Fp8Delayed].map(|recipe| store.add(run(recipe)));
+    for recipe in [RecipeName::F32, RecipeName::F16, RecipeName::Fp8Delayed] {
+        store.add(run(recipe));
+    }
     store
 }
 

@@ -184,6 +184,9 @@ pub struct ProfileEvent {
     pub step: u64,
     /// Kernel families, longest first.
     pub profile: Vec<ProfileRow>,
+    /// What the times were read from, in words; empty in older logs.
+    #[serde(default)]
+    pub clock: String,
 }
 
 /// Time of the instructions of one kernel family in a step.
@@ -394,7 +397,7 @@ mod tests {
             Event::Eval(EvalEvent::new(5, 2.5, Some(0.5))),
             Event::Warning(WarningEvent { step: 9, warning }),
             Event::Sample(SampleEvent { step: 7, sample: "loss\n\"x\"".into() }),
-            Event::Profile(ProfileEvent { step: 8, profile: vec![row] }),
+            Event::Profile(ProfileEvent { step: 8, profile: vec![row], clock: "host".into() }),
             Event::Predictions(PredictionsEvent { step: 8, predictions: Predictions { size: [1, 2], images: vec![image] } }),
             Event::Memory(MemoryEvent { step: 1, memory: vec![MemoryRow { purpose: "scratch".into(), bytes: 1 << 33 }] }),
         ];

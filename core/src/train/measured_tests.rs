@@ -38,7 +38,7 @@ fn measured_steps_have_the_bits_of_plain_ones() {
         let (mut plain, mut other) = (measuring(&config, &["**"]), measuring(&config, &["**"]));
         for step in 0..6 {
             let want = plain.step(batch).unwrap();
-            let got = if step % 2 == 1 { other.step_measured(batch) } else { other.step(batch) }.unwrap();
+            let got = if step % 2 == 1 { other.step_measured(batch).map(|l| l.report) } else { other.step(batch) }.unwrap();
             assert_eq!(want, got, "{}", config.recipe.name);
         }
         for entry in plain.saved() {
@@ -135,8 +135,7 @@ fn rows_are_about_the_values_in_memory_and_the_formats_of_the_products() {
         let (x, y) = tokens(&config);
         let batch = Batch { x: bytemuck::cast_slice(&x), targets: bytemuck::cast_slice(&y) };
         session.step(batch).unwrap();
-        session.step_measured(batch).unwrap();
-        let reports = session.tensor_reports().unwrap();
+        let reports = session.step_measured(batch).unwrap().tensors.unwrap();
         let seen = observed(&config, &tensors, batch);
         assert!(reports.len() >= tensors.len() && seen.0.len() == tensors.len());
         let bytes = session.read(TENSOR_STATS).unwrap();
@@ -190,9 +189,8 @@ fn rings_are_those_of_the_device_and_hold_the_amaxes_of_the_reports_before() {
     let slots = session.program().fp8_slots.clone();
     let mut told: HashMap<String, Vec<Option<f32>>> = HashMap::new();
     for step in 1..=8 {
-        session.step_measured(batch).unwrap();
+        let reports = session.step_measured(batch).unwrap().tensors.unwrap();
         let history = session.read_f32(fp8::HISTORY).unwrap();
-        let reports = session.tensor_reports().unwrap();
         for (slot, name) in slots.iter().map(|s| &s.name).enumerate() {
             let report = reports.iter().find(|r| r.name == *name).unwrap();
             let ring = report.ring.as_ref().unwrap();
@@ -207,8 +205,8 @@ fn rings_are_those_of_the_device_and_hold_the_amaxes_of_the_reports_before() {
         }
     }
     let mut current = measuring(&tiny(RecipeName::Fp8Current), &[]);
-    current.step_measured(batch).unwrap();
-    assert!(current.tensor_reports().unwrap().iter().all(|r| r.ring.is_none()), "no history, no ring");
+    let reports = current.step_measured(batch).unwrap().tensors.unwrap();
+    assert!(reports.iter().all(|r| r.ring.is_none()), "no history, no ring");
 }
 
 #[test]

@@ -66,16 +66,14 @@ fn run(args: &Args) -> Result<()> {
     let app = App::new(args)?;
     let renderer = args.renderer.unwrap_or(Renderer::Wgpu);
     let Err(error) = window(app, renderer, args.script.size()) else { return Ok(()) };
-    let error = match error {
-        eframe::Error::Winit(_) | eframe::Error::WinitEventLoop(_) => {
-            return Err(anyhow!(
-                "expected a display to open a window on, found none ({}); over ssh use X forwarding (ssh -X), or train without a window: \
-                 `mantissa train`",
-                cause(&error)
-            ));
-        }
-        error => cause(&error),
-    };
+    if matches!(error, eframe::Error::Winit(_) | eframe::Error::WinitEventLoop(_)) {
+        return Err(anyhow!(
+            "expected a display to open a window on, found none ({}); over ssh use X forwarding (ssh -X), or train without a window: \
+             `mantissa train`",
+            cause(&error)
+        ));
+    }
+    let error = cause(&error);
     if args.renderer.is_some() {
         return Err(anyhow!(
             "expected a graphics driver, found none that works ({error}); without a graphics card install a software driver (Debian, Ubuntu: \

@@ -132,7 +132,7 @@ pub(crate) fn full_run(recipe: RecipeName) -> Run {
             run.push(Event::Sample(SampleEvent { step, sample: format!("fn main() {{\n    step({step});\n}}\n") }));
         }
     }
-    run.push(Event::Profile(ProfileEvent { step: 253, profile: profile() }));
+    run.push(Event::Profile(ProfileEvent { step: 253, profile: profile(), clock: "host clock".into() }));
     run.push(Event::Memory(MemoryEvent { step: 1, memory: memory(&run) }));
     let warning = Warning {
         ailment: Ailment::Fp8Underflow,
