@@ -2,7 +2,7 @@
 //! format can hold under its scale.
 
 use super::{csv, empty, field, left};
-use crate::chart::{Curve, Scale, describe, number, over_steps};
+use crate::chart::{Curve, Scale, describe, grid, number, over_steps};
 use crate::palette;
 use crate::store::{Run, Store, Tensor, TensorColumn};
 use egui::{Color32, Mesh, RichText, ScrollArea, Sense, Ui, Vec2};
@@ -192,7 +192,10 @@ fn line_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
             ));
         }
     });
-    let plot = over_steps("amax", store, Scale::Log2).show(ui, |plot| {
+    // Labels closer than a line of text would be left out.
+    let lines = f64::from(ui.available_height() / 40.0).clamp(2.0, 5.0);
+    let plot = over_steps("amax", store, Scale::Log2).y_grid_spacer(move |input| grid(input, Scale::Log2, lines));
+    let plot = plot.show(ui, |plot| {
         let curve = |column: TensorColumn| {
             Curve { store, run, table: &tensor.rows, column: column as usize, scale: Scale::Log2 }.points(plot)
         };

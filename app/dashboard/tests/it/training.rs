@@ -187,7 +187,7 @@ fn what_is_dropped_or_typed_is_opened() {
         other.get_by_label("Open").click();
         other.run_steps(4);
         match opened {
-            false => drop(other.get_by_label_contains("expected the folder of a run")),
+            false => drop(other.get_by_label_contains("one of the folders under runs/")),
             true => until(&mut other, "the typed run", |h| taken(h) == 3),
         }
     }
