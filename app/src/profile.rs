@@ -2,8 +2,8 @@
 //! chrome://tracing open it).
 
 use crate::show;
-use mantissa_core::probe::phase::{self, Phase};
 use mantissa_core::error::Result;
+use mantissa_core::probe::phase::{self, Phase};
 use mantissa_core::probe::{Moment, Observer, Span};
 use mantissa_core::program::Program;
 use mantissa_core::program::cost::Cost;

@@ -233,7 +233,9 @@ fn write_trace(path: &std::path::Path, contenders: &[Contender]) -> Result<()> {
     let events: Vec<serde_json::Value> = contenders
         .iter()
         .enumerate()
-        .filter_map(|(i, c)| c.profile.as_ref().map(|p| p.trace(c.run.session.program(), i + 1, c.name.name(), Clock::of(&c.run.session))))
+        .filter_map(|(i, c)| {
+            c.profile.as_ref().map(|p| p.trace(c.run.session.program(), i + 1, c.name.name(), Clock::of(&c.run.session)))
+        })
         .flatten()
         .collect();
     let document = json!({"displayTimeUnit": "ms", "traceEvents": events});

@@ -48,7 +48,7 @@ const MAX_EVAL_BATCHES: usize = 1_000_000;
 /// Every key that `train` must hold to count as complete.
 const TRAIN_KEYS: [&str; 7] = ["model", "recipe", "optim", "schedule", "batch", "grad_accum", "seed"];
 
-/// Why [`DEFAULT_RECIPE`] is what it is, on every device that multiplies in f32.
+/// Why [`DEFAULT_RECIPE`] is what it is.
 const DEFAULT_RECIPE_WHY: &str = "default: the range of f32, so no loss scaling, and smaller activations";
 
 /// A config and what was left to its defaults.

@@ -145,10 +145,8 @@ fn a_profile_times_the_same_operations_on_every_device() {
         let clock = report["clock"].as_str().unwrap();
         assert!(["host clock around each instruction", "timestamps of the device"].contains(&clock), "{clock}");
         // The trace is of the same step: microseconds there, milliseconds here. Views are in the trace only.
-        let (total_us, step_us) = (
-            1e3 * ops.iter().map(|(_, _, ms)| ms).sum::<f64>(),
-            1e3 * report["recipes"][0]["profiled_ms"].as_f64().unwrap(),
-        );
+        let (total_us, step_us) =
+            (1e3 * ops.iter().map(|(_, _, ms)| ms).sum::<f64>(), 1e3 * report["recipes"][0]["profiled_ms"].as_f64().unwrap());
         let label = events.iter().find(|e| e["name"] == "process_labels").unwrap();
         assert_eq!(label["args"]["labels"].as_str(), Some(clock));
         let spans: Vec<&Value> = events.iter().filter(|e| e["ph"] == "X").collect();

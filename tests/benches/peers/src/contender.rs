@@ -79,7 +79,9 @@ pub(crate) fn take_turns(contenders: &mut [Contender], case: &str, rate: impl Fn
             times.push(time);
         }
     }
-    println!("\n| {case} | wall, ms | processor, ms | rate by processor time | over the first: wall | processor | first turn, s | its processor, s |");
+    println!(
+        "\n| {case} | wall, ms | processor, ms | rate by processor time | over the first: wall | processor | first turn, s | its processor, s |"
+    );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     let median = |times: &[Time], of: fn(&Time) -> Duration| {
         let mut all: Vec<f64> = times.iter().map(|t| of(t).as_secs_f64() * 1e3).collect();

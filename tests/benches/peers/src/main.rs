@@ -11,10 +11,10 @@ mod ours;
 mod theirs;
 
 use anyhow::{Context, Result, bail};
+use burn_models::Attention;
 use mantissa_core::model::ModelConfig;
 use std::env;
 use std::process::Command;
-use burn_models::Attention;
 
 /// With burn, `gpt-tiny` has its attention as a function, `gpt-tiny-module` as a module.
 const CASES: [&str; 6] = ["gemm-256", "gemm-512", "gemm-1024", "mlp", "gpt-tiny", "gpt-tiny-module"];
