@@ -109,7 +109,7 @@ fn bench_times_every_recipe_and_writes_a_trace() {
 
 /// One timed step of gpt-tiny in bf16 on `device`, and the events of its trace; nothing where the machine lacks the device.
 fn profile(device: &str) -> Option<(Value, Vec<Value>)> {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a temporary folder");
     let args = ["--device", device, "--recipes", "bf16", "--steps", "1", "--profile", "--trace", "t.json", "--json"];
     let o = look(dir.path(), "bench", &args);
     let required = std::env::var("MANTISSA_REQUIRE").is_ok_and(|r| r.split(',').any(|d| d.trim() == device));
@@ -118,15 +118,21 @@ fn profile(device: &str) -> Option<(Value, Vec<Value>)> {
         return None;
     }
     let report = json(o);
-    let trace: Value = serde_json::from_slice(&std::fs::read(dir.path().join("t.json")).unwrap()).unwrap();
-    Some((report, trace["traceEvents"].as_array().unwrap().clone()))
+    let trace: Value = serde_json::from_slice(&std::fs::read(dir.path().join("t.json")).expect("a trace")).expect("JSON");
+    Some((report, trace["traceEvents"].as_array().expect("a list").clone()))
 }
 
 /// Name, runs and milliseconds of every operation, by name.
 fn operations(report: &Value) -> Vec<(String, u64, f64)> {
-    let ops = report["recipes"][0]["ops"].as_array().unwrap().iter();
+    let ops = report["recipes"][0]["ops"].as_array().expect("a list").iter();
     let mut ops: Vec<_> = ops
-        .map(|l| (l["name"].as_str().unwrap().to_string(), l["calls"].as_u64().unwrap(), l["ms"].as_f64().unwrap()))
+        .map(|l| {
+            (
+                l["name"].as_str().unwrap_or_default().to_string(),
+                l["calls"].as_u64().unwrap_or(0),
+                l["ms"].as_f64().unwrap_or(0.0),
+            )
+        })
         .collect();
     ops.sort_by(|a, b| a.0.cmp(&b.0));
     ops
