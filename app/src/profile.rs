@@ -1,37 +1,61 @@
-//! Times every instruction of observed steps, groups them, and writes a Chrome trace (Perfetto and chrome://tracing open it).
+//! Times every instruction of a step, by the clock of the device where it has one, groups them, and writes a Chrome trace (Perfetto and
+//! chrome://tracing open it).
 
 use crate::show;
+use mantissa_core::error::Result;
 use mantissa_core::probe::phase::{self, Phase};
-use mantissa_core::probe::{Moment, Observer};
+use mantissa_core::probe::{Moment, Observer, Span};
 use mantissa_core::program::Program;
 use mantissa_core::program::cost::Cost;
 use mantissa_core::telemetry::event::ProfileRow;
+use mantissa_core::train::session::Batch;
+use mantissa_core::train::{Landed, Session};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// One run of one instruction.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    instr: usize,
-    micro: usize,
-    start: Duration,
-    length: Duration,
+/// What the times of a step were read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// Timestamps that the device writes around each instruction.
+    Device,
+    /// The clock of this machine, read around each instruction. A device that works on its own is waited for each time.
+    Host,
+}
+
+impl Clock {
+    /// That of the steps of `session`.
+    pub(crate) fn of(session: &Session) -> Clock {
+        if session.has_clock() { Clock::Device } else { Clock::Host }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Clock::Device => "timestamps of the device",
+            Clock::Host => "host clock around each instruction",
+        }
+    }
+}
+
+/// One timed step: what it told, and when every instruction ran by [`Clock::of`] the session.
+pub(crate) fn timed_step(session: &mut Session, batch: Batch<'_>) -> Result<(Landed, Vec<Span>)> {
+    match Clock::of(session) {
+        Clock::Device => session.step_timed(batch),
+        Clock::Host => {
+            let now = Instant::now();
+            let mut timer = Timer { origin: now, begin: now, spans: Vec::new() };
+            let landed = session.step_observed(batch, &mut timer)?;
+            Ok((landed, timer.spans))
+        }
+    }
 }
 
 /// Times the instructions of one step.
 #[derive(Debug)]
-pub(crate) struct Timer {
+struct Timer {
     origin: Instant,
     begin: Instant,
     spans: Vec<Span>,
-}
-
-impl Timer {
-    pub(crate) fn new() -> Timer {
-        let now = Instant::now();
-        Timer { origin: now, begin: now, spans: Vec::new() }
-    }
 }
 
 impl Observer for Timer {
@@ -41,7 +65,8 @@ impl Observer for Timer {
 
     fn after(&mut self, now: &Moment<'_>) {
         let (start, length) = (self.begin - self.origin, self.begin.elapsed());
-        self.spans.push(Span { instr: now.index, micro: now.micro, start, length });
+        let (start_secs, length_secs) = (start.as_secs_f64(), length.as_secs_f64());
+        self.spans.push(Span { instr: now.index, micro: now.micro, start_secs, length_secs });
     }
 }
 
@@ -77,15 +102,15 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    /// From the timers of several steps; needs at least one.
-    pub(crate) fn new(program: &Program, steps: Vec<Timer>) -> Profile {
+    /// From the times of several steps; needs at least one.
+    pub(crate) fn new(program: &Program, steps: Vec<Vec<Span>>) -> Profile {
         let mut seen: Vec<Vec<f64>> = vec![Vec::new(); program.instrs.len()];
         let count = steps.len().max(1);
-        for span in steps.iter().flat_map(|t| &t.spans) {
-            seen[span.instr].push(span.length.as_secs_f64());
+        for span in steps.iter().flatten() {
+            seen[span.instr].push(span.length_secs);
         }
         let times = seen.into_iter().map(|mut s| (show::median(&mut s), s.len() / count)).collect();
-        Profile { times, last: steps.into_iter().next_back().map(|t| t.spans).unwrap_or_default() }
+        Profile { times, last: steps.into_iter().next_back().unwrap_or_default() }
     }
 
     /// Time by kernel family, longest first. Views cost nothing and are left out.
@@ -139,15 +164,18 @@ impl Profile {
         lines
     }
 
-    /// Events of the last timed step: one row for each part of the step. `process` tells recipes apart.
-    pub(crate) fn trace(&self, program: &Program, process: usize, title: &str) -> Vec<Value> {
+    /// Events of the last timed step, in the order of time: one row for each part of the step. `process` tells recipes apart.
+    pub(crate) fn trace(&self, program: &Program, process: usize, title: &str, clock: Clock) -> Vec<Value> {
         let phases = phase::phases(program);
         let row = |p: Phase| match p {
             Phase::Forward => 1,
             Phase::Backward => 2,
             Phase::Update => 3,
         };
-        let mut events = vec![json!({"ph": "M", "name": "process_name", "pid": process, "tid": 0, "args": {"name": title}})];
+        let mut events = vec![
+            json!({"ph": "M", "name": "process_name", "pid": process, "tid": 0, "args": {"name": title}}),
+            json!({"ph": "M", "name": "process_labels", "pid": process, "tid": 0, "args": {"labels": clock.name()}}),
+        ];
         for p in [Phase::Forward, Phase::Backward, Phase::Update] {
             events.push(json!({"ph": "M", "name": "thread_name", "pid": process, "tid": row(p), "args": {"name": p.name()}}));
         }
@@ -161,8 +189,8 @@ impl Profile {
                 "cat": instr.op.row().stem,
                 "pid": process,
                 "tid": row(phases[s.instr]),
-                "ts": s.start.as_secs_f64() * 1e6,
-                "dur": s.length.as_secs_f64() * 1e6,
+                "ts": s.start_secs * 1e6,
+                "dur": s.length_secs * 1e6,
                 "args": {
                     "instr": s.instr,
                     "micro_step": s.micro,

@@ -216,6 +216,11 @@ impl Gpu {
         }
     }
 
+    /// Whether passes can be timed by the device.
+    pub(crate) fn has_clock(&self) -> bool {
+        self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) && self.queue.get_timestamp_period() > 0.0
+    }
+
     /// Largest buffer that kernels can bind.
     pub(crate) fn max_buffer_bytes(&self) -> u64 {
         self.limits.max_buffer_size.min(self.limits.max_storage_buffer_binding_size)

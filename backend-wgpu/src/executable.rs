@@ -7,7 +7,7 @@ use crate::memory::{WgpuMemory, allocate, upload};
 use crate::readback::Download;
 use mantissa_core::backend::{Executable, Readback};
 use mantissa_core::error::{Error, Result};
-use mantissa_core::probe::Observer;
+use mantissa_core::probe::{Observer, Span};
 use mantissa_core::program::memory::{MemoryPlan, align};
 use mantissa_core::program::operands::Operands;
 use mantissa_core::program::{Program, ValueId};
@@ -96,6 +96,11 @@ impl WgpuExecutable {
         self.plan.place_inputs(&self.program, inputs, |buffer, from, part| upload(&self.gpu, self.buffer(buffer), from, part))
     }
 
+    /// Whether instruction `index` launches anything.
+    pub(crate) fn launches(&self, index: usize) -> bool {
+        !self.steps[index].is_empty()
+    }
+
     /// Encodes the dispatches of `range` in micro-step `micro`.
     pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, range: Range<usize>, micro: usize) {
         self.steps[range].iter().flatten().for_each(|d| d.encode(pass, micro));
@@ -112,6 +117,10 @@ impl WgpuExecutable {
 impl Executable for WgpuExecutable {
     fn plan(&self) -> &MemoryPlan {
         &self.plan
+    }
+
+    fn own_bytes(&self) -> usize {
+        self.own.iter().map(|b| b.size() as usize).sum()
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -131,6 +140,17 @@ impl Executable for WgpuExecutable {
 
     fn submit_observed(&mut self, inputs: &[(ValueId, &[u8])], observer: &mut dyn Observer) -> Result<()> {
         crate::observe::run(self, inputs, observer)
+    }
+
+    fn has_clock(&self) -> bool {
+        self.gpu.has_clock()
+    }
+
+    fn submit_timed(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<Vec<Span>> {
+        if !self.has_clock() {
+            return Err(self.gpu.error("it has no timestamps; observe the step"));
+        }
+        crate::timestamps::run(self, inputs)
     }
 
     fn read(&self, output: ValueId) -> Result<Box<dyn Readback>> {

@@ -15,6 +15,7 @@
 //! | `probe` | the rates of the device |
 //! | `subgroups` | whether they work as kernels take them to |
 //! | `observe` | a step instruction by instruction, for tools |
+//! | `timestamps` | a step timed by the device, instruction by instruction |
 
 mod adapter;
 mod budget;
@@ -29,6 +30,7 @@ mod probe;
 mod readback;
 #[cfg(not(target_arch = "wasm32"))]
 mod subgroups;
+mod timestamps;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::adapters_blocking;

@@ -5,7 +5,7 @@
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::probe::Observer;
+use crate::probe::{Observer, Span};
 use crate::program::memory::{Layout, MemoryPlan};
 use crate::program::{Program, ValueId};
 use std::any::Any;
@@ -68,6 +68,9 @@ pub trait Executable: Send + Debug {
     /// Where everything lies.
     fn plan(&self) -> &MemoryPlan;
 
+    /// Bytes of the buffers in which its temporaries lie, as they are allocated now: those of the plan, and what variants have added.
+    fn own_bytes(&self) -> usize;
+
     /// Bytes this machine takes for scratch space on top of the plan.
     fn scratch_bytes(&self) -> usize;
 
@@ -80,6 +83,17 @@ pub trait Executable: Send + Debug {
             device: "this backend".into(),
             problem: "observing a step is not supported; use the cpu device".into(),
         })
+    }
+
+    /// Whether the device has a clock of its own, which [`Executable::submit_timed`] reads.
+    fn has_clock(&self) -> bool {
+        false
+    }
+
+    /// As [`Executable::submit`], then waits for the step; when every instruction ran by the clock of the device, in the order in which they ran.
+    /// Nothing waits between them. For tools.
+    fn submit_timed(&mut self, _inputs: &[(ValueId, &[u8])]) -> Result<Vec<Span>> {
+        Err(Error::Device { device: "this device".into(), problem: "it has no clock of its own; observe the step".into() })
     }
 
     /// Compiles `program` over the same persistent values and over the temporaries of this executable, which never runs at the same time: a variant of its step. Outputs

@@ -2,7 +2,7 @@
 
 use super::TrainArgs;
 use super::several::{Bench, Run, refuse_unused, resolve_for, take_steps};
-use crate::profile::{Line, Profile, Timer};
+use crate::profile::{Clock, Line, Profile, timed_step};
 use crate::show::median;
 use crate::{Outcome, device, show};
 use anyhow::{Context, Result, bail};
@@ -19,8 +19,8 @@ use std::time::Instant;
 const DEFAULT_STEPS: u64 = 20;
 /// Steps of each recipe before timing starts.
 const WARM_UP: usize = 2;
-/// Most observed steps for the shares by operation.
-const OBSERVED: u64 = 5;
+/// Most timed steps for the shares by operation.
+const TIMED: u64 = 5;
 /// Families shown for each recipe, and operations in a profile.
 const FAMILIES: usize = 4;
 const OPS: usize = 30;
@@ -49,6 +49,8 @@ struct Contender {
     ms: Vec<f64>,
     resident_bytes: Option<u64>,
     profile: Option<Profile>,
+    /// Wall time of each profiled step.
+    profiled_ms: Vec<f64>,
 }
 
 #[derive(Serialize)]
@@ -59,7 +61,10 @@ struct Report<'a> {
     items_per_step: usize,
     unit: &'static str,
     peak_flops_per_s: f64,
+    peak_source: String,
     copy_bytes_per_s: f64,
+    /// What the times of operations were read from.
+    clock: &'static str,
     /// Peak of the whole process, all recipes together.
     process_peak_bytes: Option<u64>,
     recipes: Vec<RecipeJson>,
@@ -76,6 +81,8 @@ struct RecipeJson {
     planned_bytes: usize,
     /// What resident memory grew by as this recipe was made and warmed up.
     resident_bytes: Option<u64>,
+    /// A step whose operations were timed, median.
+    profiled_ms: f64,
     families: Vec<LineJson>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ops: Vec<LineJson>,
@@ -117,7 +124,8 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
     let device = device::open(first.device, first.adapter.as_deref())?;
     let backend = &device.backend;
     let capabilities = backend.capabilities();
-    let peaks = Peaks { flops_per_s: device.peak(DType::F32)?.flops_per_s, bytes_per_s: device.copy_rate()? };
+    let peak = device.peak(DType::F32)?;
+    let peaks = Peaks { flops_per_s: peak.flops_per_s, bytes_per_s: device.copy_rate()? };
     let mut contenders = Vec::new();
     for (run, &name) in runs.iter().zip(&args.recipes) {
         let before = memory_bytes("VmRSS:");
@@ -127,7 +135,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
             session.step(batch.batch())?;
         }
         let grown = memory_bytes("VmRSS:").zip(before).map(|(now, before)| now.saturating_sub(before));
-        contenders.push(Contender { name, run, ms: Vec::new(), resident_bytes: grown, profile: None });
+        contenders.push(Contender { name, run, ms: Vec::new(), resident_bytes: grown, profile: None, profiled_ms: Vec::new() });
     }
     for _ in 0..steps {
         for c in &mut contenders {
@@ -138,14 +146,15 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
         }
     }
     for c in &mut contenders {
-        let mut timers = Vec::new();
-        for _ in 0..steps.min(OBSERVED) {
+        let mut times = Vec::new();
+        for _ in 0..steps.min(TIMED) {
             let (session, batch) = c.run.next_batch();
-            let mut timer = Timer::new();
-            session.step_observed(batch.batch(), &mut timer)?;
-            timers.push(timer);
+            let start = Instant::now();
+            let (_, spans) = timed_step(session, batch.batch())?;
+            c.profiled_ms.push(start.elapsed().as_secs_f64() * 1e3);
+            times.push(spans);
         }
-        c.profile = Some(Profile::new(c.run.session.program(), timers));
+        c.profile = Some(Profile::new(c.run.session.program(), times));
     }
     if let Some(path) = &args.trace {
         write_trace(path, &contenders)?;
@@ -159,7 +168,9 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
         items_per_step: items,
         unit: contenders[0].run.unit(),
         peak_flops_per_s: peaks.flops_per_s,
+        peak_source: peak.source,
         copy_bytes_per_s: peaks.bytes_per_s,
+        clock: Clock::of(&contenders[0].run.session).name(),
         process_peak_bytes: memory_bytes("VmHWM:"),
         recipes: recipes(&mut contenders, items, &peaks, args.profile),
     };
@@ -190,6 +201,7 @@ fn recipes(contenders: &mut [Contender], items: usize, peaks: &Peaks, ops: bool)
             speed_up: base / ms,
             planned_bytes: c.run.session.plan().total_bytes(),
             resident_bytes: c.resident_bytes,
+            profiled_ms: median(&mut c.profiled_ms.clone()),
             families: lines(Profile::by_family),
             ops: if ops { lines(Profile::by_op) } else { Vec::new() },
         }
@@ -221,7 +233,9 @@ fn write_trace(path: &std::path::Path, contenders: &[Contender]) -> Result<()> {
     let events: Vec<serde_json::Value> = contenders
         .iter()
         .enumerate()
-        .filter_map(|(i, c)| c.profile.as_ref().map(|p| p.trace(c.run.session.program(), i + 1, c.name.name())))
+        .filter_map(|(i, c)| {
+            c.profile.as_ref().map(|p| p.trace(c.run.session.program(), i + 1, c.name.name(), Clock::of(&c.run.session)))
+        })
         .flatten()
         .collect();
     let document = json!({"displayTimeUnit": "ms", "traceEvents": events});
@@ -232,8 +246,9 @@ fn print(out: &mut impl Write, r: &Report<'_>, args: &BenchArgs) -> Result<()> {
     writeln!(out, "bench     {} on {}: {} timed steps of each recipe, in turn", r.model, r.device, r.steps)?;
     writeln!(
         out,
-        "machine   {}FLOP/s (measured: f32 product), {}B/s (measured: copy, read and written)",
+        "machine   {}FLOP/s ({}), {}B/s (measured: copy, read and written)",
         show::spaced(r.peak_flops_per_s),
+        r.peak_source,
         show::spaced(r.copy_bytes_per_s)
     )?;
     let per_s = format!("{}/s", r.unit);
@@ -265,6 +280,7 @@ fn print(out: &mut impl Write, r: &Report<'_>, args: &BenchArgs) -> Result<()> {
         "speed-up over {base}; resident: growth of the process as the recipe was set up{}",
         peak.unwrap_or_default()
     )?;
+    writeln!(out, "times by operation: {}, median of {} further steps", r.clock, r.steps.min(TIMED))?;
     if args.profile {
         for c in &r.recipes {
             profile_table(out, c)?;
@@ -278,7 +294,15 @@ fn print(out: &mut impl Write, r: &Report<'_>, args: &BenchArgs) -> Result<()> {
 
 fn profile_table(out: &mut impl Write, c: &RecipeJson) -> Result<()> {
     let total: f64 = c.ops.iter().map(|l| l.ms).sum();
-    writeln!(out, "\n{}: {:.2} ms in instructions, {} of {} operations", c.recipe, total, c.ops.len().min(OPS), c.ops.len())?;
+    writeln!(
+        out,
+        "\n{}: {:.2} ms in instructions of a step of {:.2} ms, {} of {} operations",
+        c.recipe,
+        total,
+        c.profiled_ms,
+        c.ops.len().min(OPS),
+        c.ops.len()
+    )?;
     writeln!(
         out,
         "{:>8} {:>6} {:>6} {:>9} {:>6} {:>8} {:>6}  operation",

@@ -22,6 +22,9 @@ const LIVE_FRAME: Duration = Duration::from_millis(50);
 const FOLLOW_FRAME: Duration = Duration::from_millis(250);
 /// Frames that a window draws before a picture of it is taken: layouts settle and plots find their bounds.
 const SETTLE_FRAMES: u32 = 8;
+/// What is said when a dialog has brought nothing.
+const NO_CHOICE: &str = "Nothing was chosen. If no dialog came up, type the path instead, or drop the file here; dialogs need xdg-desktop-portal or \
+                         zenity on Linux.";
 /// Key under which settings are remembered.
 const SETTINGS: &str = "dashboard";
 
@@ -100,6 +103,7 @@ impl App {
             match chosen {
                 Chosen::Data(path) => self.dashboard.bar.form.data = path.to_string_lossy().into_owned(),
                 Chosen::Run(path) => self.try_to(|app| app.open(&path)),
+                Chosen::Nothing => self.dashboard.bar.status.notice = Some(Notice::Good(NO_CHOICE.into())),
             }
         }
         for file in ctx.input_mut(|i| std::mem::take(&mut i.raw.dropped_files)) {

@@ -46,7 +46,7 @@ pub fn histogram_ui(ui: &mut Ui, store: &Store, state: &mut HistogramState) {
                 ui.selectable_value(&mut state.selected, t.name.clone(), &t.name);
             }
         });
-        let last = tensor.reports.len() - 1;
+        let last = tensor.reports.items().len() - 1;
         state.age = state.age.min(last);
         let mut at = last - state.age;
         let slider = egui::Slider::new(&mut at, 0..=last).show_value(false).text("time");
@@ -57,7 +57,7 @@ pub fn histogram_ui(ui: &mut Ui, store: &Store, state: &mut HistogramState) {
             .on_hover_text("Give fp8 formats the scale that takes the amax to their largest value.");
     });
     let tensor = chosen(&tensors, state).unwrap_or(tensor);
-    let Some((step, report)) = tensor.reports.iter().rev().nth(state.age).or(tensor.reports.back()) else { return };
+    let Some((step, report)) = nth_newest(tensor, state.age) else { return };
     ui.label(summary(*step, report));
     shares_ui(ui, report, state.scaled);
     bars_ui(ui, run, report, state.scaled);
@@ -68,11 +68,16 @@ fn shown(store: &Store) -> Option<&Run> {
 }
 
 fn measured(run: &Run) -> Vec<&Tensor> {
-    run.tensors.iter().filter(|t| !t.reports.is_empty()).collect()
+    run.tensors.iter().filter(|t| !t.reports.items().is_empty()).collect()
 }
 
 fn chosen<'a>(tensors: &[&'a Tensor], state: &HistogramState) -> Option<&'a Tensor> {
     tensors.iter().find(|t| t.name == state.selected).or(tensors.first()).copied()
+}
+
+fn nth_newest(tensor: &Tensor, age: usize) -> Option<&(u64, TensorReport)> {
+    let reports = tensor.reports.items();
+    reports.iter().rev().nth(age).or(reports.back())
 }
 
 fn summary(step: u64, report: &TensorReport) -> String {
@@ -169,7 +174,7 @@ fn bars_ui(ui: &mut Ui, run: &Run, report: &TensorReport, scaled: bool) {
 /// The histogram that is shown as CSV.
 pub fn histogram_csv(store: &Store, state: &HistogramState) -> String {
     let tensors = shown(store).map(measured).unwrap_or_default();
-    let report = chosen(&tensors, state).and_then(|t| t.reports.iter().rev().nth(state.age).or(t.reports.back()));
+    let report = chosen(&tensors, state).and_then(|t| nth_newest(t, state.age));
     let rows = report.into_iter().flat_map(|(step, report)| {
         let magnitudes = report.stats.iter().flat_map(|s| s.histogram.magnitudes());
         magnitudes.map(move |(k, n)| {

@@ -63,7 +63,7 @@ pub fn panel_csv(panel: Panel, store: &Store, states: &States) -> String {
         Panel::LossScale => loss_scale::loss_scale_csv(store),
         Panel::Amax => amax::amax_csv(store),
         Panel::Histogram => histogram::histogram_csv(store, &states.histogram),
-        Panel::Throughput => throughput::throughput_csv(store),
+        Panel::Throughput => throughput::throughput_csv(store, &states.throughput),
         Panel::Program => program::program_csv(store),
         Panel::Race => race::race_csv(store),
         Panel::Health => health::health_csv(store),

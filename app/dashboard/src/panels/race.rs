@@ -49,7 +49,7 @@ pub fn race_ui(ui: &mut Ui, store: &Store, state: &mut RaceState) {
             ui.label(run.val_loss().map_or("-".into(), |x| format!("{x:.4}")));
             ui.label(difference_now(base_run, run).filter(|_| i != first).map_or("-".into(), |d| format!("{d:+.4}")));
             ui.label(times(base_run, run));
-            ui.label(run.step.as_ref().map_or("-".into(), |s| show::mebibytes(s.memory_bytes)));
+            ui.label(run.memory_bytes().map_or("-".into(), show::mebibytes));
             ui.end_row();
         }
     });

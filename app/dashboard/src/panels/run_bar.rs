@@ -17,6 +17,8 @@ pub struct RunBarState {
     pub actions: Vec<Action>,
     /// Horizontal axis that the user chose; whoever owns the store takes it.
     pub axis: Option<Axis>,
+    /// Folder of the run to open, as it is typed.
+    pub folder: String,
     /// Run that the user chose to look at; whoever owns the store takes it.
     pub selected: Option<usize>,
 }
@@ -55,9 +57,9 @@ pub fn run_bar_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
         ui.label(RichText::new("Mantissa").heading().strong());
         buttons_ui(ui, store, state);
         ui.separator();
-        ui.label(RichText::new("x").weak());
+        ui.label(RichText::new("axis").weak());
         for axis in Axis::ALL {
-            if ui.selectable_label(store.axis == axis, axis.name()).clicked() {
+            if ui.selectable_label(store.axis == axis, store.axis_name(axis)).clicked() {
                 state.axis = Some(axis);
             }
         }

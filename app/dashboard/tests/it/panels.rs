@@ -7,7 +7,7 @@ use mantissa_core::precision::recipe::RecipeName;
 use mantissa_dashboard::form::{Action, Panel};
 use mantissa_dashboard::panels::{States, panel_csv, panel_ui};
 use mantissa_dashboard::shell::{Dashboard, Settings};
-use mantissa_dashboard::store::Store;
+use mantissa_dashboard::store::{Axis, Store};
 
 /// One panel over a store.
 fn panel(panel: Panel, store: Store) -> Harness<'static, (Store, States)> {
@@ -172,7 +172,7 @@ fn keys_buttons_and_menus_ask_for_actions() {
     assert_eq!(h.state().1.last(), Some(&Action::Start(form)));
     h.get_by_label("time").click();
     h.run();
-    assert_eq!(h.state().0.store.axis.name(), "time");
+    assert_eq!(h.state().0.store.axis, Axis::Time);
     h.query_all_by_label("Export").next().unwrap().click();
     h.run();
     h.query_all_by_label_contains("as CSV").next().unwrap().click();
