@@ -1,10 +1,11 @@
 //! A Program as dispatches over buffers: everything is made when compiling, so that a step is writes of its inputs, one pass, one submission.
 
-use crate::adapter::{Gpu, Products};
+use crate::adapter::Gpu;
 use crate::dispatch::{Binder, Dispatch};
 use crate::launch::{Facts, cast_list, launches};
 use crate::memory::{WgpuMemory, allocate, upload};
 use crate::readback::Download;
+use crate::tune::Tuner;
 use mantissa_core::backend::{Executable, Readback};
 use mantissa_core::error::{Error, Result};
 use mantissa_core::probe::{Observer, Span};
@@ -27,18 +28,17 @@ pub(crate) struct WgpuExecutable {
     steps: Vec<Vec<Dispatch>>,
 }
 
-/// Compiles `program` over `memory`, with this kind of matrix product.
+/// Compiles `program` over `memory`, with the kinds of matrix product that `tuner` chooses.
 pub(crate) fn compile(
     gpu: &Arc<Gpu>,
     program: Arc<Program>,
     memory: &WgpuMemory,
-    products: Products,
+    tuner: &Tuner,
 ) -> Result<Box<dyn Executable>> {
     program.validate()?;
     let plan = MemoryPlan::new(&program, mantissa_core::backend::Memory::layout(memory))?;
     let own = allocate(gpu, &plan.buffers)?;
     let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
-    let facts = Facts { max_storage_buffers, products };
     let mut all = Vec::with_capacity(program.instrs.len());
     let mut scratch_sizes: Vec<usize> = Vec::new();
     for (at, instr) in program.instrs.iter().enumerate() {
@@ -49,7 +49,8 @@ pub(crate) fn compile(
             continue;
         }
         let operands = Operands::new(&program, &plan, instr)?;
-        let (launches, scratch) = launches(&instr.op, &operands, facts)?;
+        let products = tuner.choose(gpu, &instr.op, &operands)?;
+        let (launches, scratch) = launches(&instr.op, &operands, Facts { max_storage_buffers, products })?;
         for (k, bytes) in scratch.into_iter().enumerate() {
             match scratch_sizes.get_mut(k) {
                 Some(have) => *have = (*have).max(bytes),

@@ -105,7 +105,11 @@ impl Parsed {
                     }
                     Some(("const", rest)) => self.consts.push(Const::parse(rest)?),
                     Some(("needs", "subgroups")) => self.needs.push("Subgroups"),
-                    _ => return Err(format!("unknown directive `//% {directive}`: expected `import`, `const` or `needs subgroups`")),
+                    _ => {
+                        return Err(format!(
+                            "unknown directive `//% {directive}`: expected `import`, `const` or `needs subgroups`"
+                        ));
+                    }
                 },
             }
         }

@@ -145,14 +145,10 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     let tail = u32::from(!k.is_multiple_of(4));
     let product = match form {
         Form::Shared => product.set("QUAD_A", whole_fours(a)).set("QUAD_B", whole_fours(b)),
-        Form::Tile | Form::Edge => {
-            product.set("TAIL", tail).set("LANES_M", LANES[0] as u32).set("LANES_N", LANES[1] as u32)
+        Form::Tile | Form::Edge => product.set("TAIL", tail).set("LANES_M", LANES[0] as u32).set("LANES_N", LANES[1] as u32),
+        Form::Subgroup { lanes, quads } => {
+            product.set("TAIL", tail).set("SUBGROUP", lanes).set("SUBGROUPS", subgroups_of(lanes)).set("QUADS_N", quads)
         }
-        Form::Subgroup { lanes, quads } => product
-            .set("TAIL", tail)
-            .set("SUBGROUP", lanes)
-            .set("SUBGROUPS", subgroups_of(lanes))
-            .set("QUADS_N", quads),
     };
     f.push(product.done()?);
     if partial {
