@@ -7,12 +7,13 @@
 // Sums run over k ascending, one product after the other: the bits of every other kernel of products.
 // Rows must be whole vectors of 16 bytes. An operand stored along k gives 2 or 4 quads of a narrow dtype for one read.
 //
-// Seen on lavapipe (two AVX-512 cores, 8 lanes, GFLOP/s of both by CPU time on a busy machine, f32, 1024^3, NN / NT / TN): 4 columns a lane
-// 62 / 69 / 61, 8 columns 71 / 67 / 71, beside 28 / 31 / 26 of `tile`. What it costs there is loads: one of 16 bytes in each of 8 lanes is
-// a loop of 290 instructions, as much as 100 multiply-adds. Fewer rows read more: 8 x 4 columns 32, 16 x 4 46, 16 x 8 53 / 58 / 53;
-// 64 x 4 51 / 74 / 61, since rows of 4 KiB meet in one set of a cache. No gain: the order of the tiles (by columns, in bands of 4 rows),
-// subgroups in one workgroup, subgroupShuffle for subgroupBroadcast, `fma` (lavapipe splits it). Compiling takes 0.2 s of CPU time
-// with 4 columns a lane, 0.3 s with 8. Not tried on a GPU.
+// Seen on lavapipe (two AVX-512 cores, 8 lanes, GFLOP/s of both by CPU time, f32, 1024^3, NN / NT / TN): 4 columns a lane 62 / 69 / 61,
+// 8 columns 71 / 67 / 71, beside 28 / 31 / 26 of `tile`. What costs there is loads: one of 16 bytes in each of 8 lanes is a loop of 290
+// instructions, as much as 100 multiply-adds. Fewer rows read more often: 8 rows of 4 columns 32, 16 of 4 46, 16 of 8 53 / 58 / 53. More,
+// 64 of 4 51 / 74 / 61: rows of 4 KiB meet in one set of a cache. Tiles along the rows of y first are as fast alone, but while other
+// programs used the caches NN fell to 27 where it now had 49. No gain: bands of 4 rows of tiles, several subgroups in a workgroup,
+// subgroupShuffle for subgroupBroadcast, `fma` (lavapipe splits it). Compiling takes 0.2 s of CPU time with 4 columns a lane, 0.3 s with 8.
+// Not tried on a GPU.
 //% needs subgroups
 //% import product, grid
 //% const TAIL: bool = false
@@ -87,8 +88,9 @@ fn subgroup_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     }
     let base = bases(z);
     let lane = index % SUBGROUP;
-    let i = g % per_product / params.tiles_n * ROWS;
-    let j = (g % per_product % params.tiles_n * SUBGROUPS * SUBGROUP + index) * 4u * QUADS_N;
+    // Down the columns of y, so that what tiles share of b stays in a cache.
+    let i = g % per_product % params.tiles_m * ROWS;
+    let j = (g % per_product / params.tiles_m * SUBGROUPS * SUBGROUP + index) * 4u * QUADS_N;
     let first = z % params.splits * params.split_k;
     let end = min(first + params.split_k, params.k);
     // Numbers of this lane's quads of a.
