@@ -5,7 +5,6 @@ use crate::dispatch::Binder;
 use crate::launch::{Arg, kernel};
 use crate::memory::allocate;
 use crate::readback::Download;
-use mantissa_core::DType;
 use mantissa_core::backend::Readback;
 use mantissa_core::error::Result;
 use mantissa_core::program::memory::{Buffer, Place, Purpose};
@@ -27,15 +26,8 @@ pub(crate) fn work(gpu: &Arc<Gpu>, size: u32) -> Result<bool> {
         .bind("y", Arg::Piece(0))
         .done()?;
     let buffers = allocate(gpu, &[Buffer { size: bytes, purpose: Purpose::Activations }])?;
-    let operands = Operands {
-        places: vec![Place { buffer: 0, offset: 0, size: bytes }],
-        strides: vec![0],
-        inputs: Vec::new(),
-        outputs: vec![(0, DType::F32)],
-        input_types: Vec::new(),
-        output_types: Vec::new(),
-    };
-    let dispatch = Binder::new(gpu, &buffers, &[], &[], [&launch], 1)?.dispatch(&launch, &operands, 0)?;
+    let operands = Operands::at(vec![Place { buffer: 0, offset: 0, size: bytes }]);
+    let dispatch = Binder::new(gpu, &buffers, &[], &[], 0, [&launch], 1)?.dispatch(&launch, &operands, 0)?;
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("subgroups") });
     dispatch.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), 0);
     gpu.queue.submit([encoder.finish()]);

@@ -48,7 +48,7 @@ pub(super) fn fastest(gpu: &Arc<Gpu>, kinds: &[Products], m: &MatMul, operands: 
 fn time(gpu: &Arc<Gpu>, products: Products, op: &Op, operands: &Operands, memory: &[wgpu::Buffer]) -> Result<Duration> {
     let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
     let (launches, scratch) = launches(op, operands, Facts { max_storage_buffers, products })?;
-    let binder = Binder::new(gpu, memory, &[], &scratch, &launches, 1)?;
+    let binder = Binder::new(gpu, memory, &[], &scratch, 0, &launches, 1)?;
     let dispatches: Vec<Dispatch> =
         launches.iter().enumerate().map(|(slot, l)| binder.dispatch(l, operands, slot)).collect::<Result<_>>()?;
     // The first run warms up.

@@ -54,6 +54,7 @@ pub(crate) struct Tuner {
     pub(crate) kinds: Vec<Products>,
     measures: bool,
     /// Where choices are kept.
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "browsers measure nothing"))]
     folder: Option<PathBuf>,
     known: Mutex<Known>,
 }
@@ -62,6 +63,7 @@ pub(crate) struct Tuner {
 #[derive(Debug, Default)]
 struct Known {
     choices: BTreeMap<String, Products>,
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "browsers measure nothing"))]
     read: bool,
 }
 

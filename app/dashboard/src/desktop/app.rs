@@ -20,6 +20,8 @@ use std::time::Duration;
 const LIVE_FRAME: Duration = Duration::from_millis(50);
 /// How often the logs of opened runs are looked at.
 const FOLLOW_FRAME: Duration = Duration::from_millis(250);
+/// The same for runs that have taken all their steps: one may be resumed with more.
+const REST_FRAME: Duration = Duration::from_secs(3);
 /// Frames that a window draws before a picture of it is taken: layouts settle and plots find their bounds.
 const SETTLE_FRAMES: u32 = 8;
 /// What is said when a dialog has brought nothing.
@@ -121,8 +123,10 @@ impl App {
             ctx.request_repaint();
         } else if live || self.script.picture.is_some() {
             ctx.request_repaint_after(LIVE_FRAME);
-        } else if !self.followers.is_empty() || self.attach.is_some() {
+        } else if self.attach.is_some() || self.followed().any(|run| run.taken() < run.config.schedule.steps) {
             ctx.request_repaint_after(FOLLOW_FRAME);
+        } else if !self.followers.is_empty() {
+            ctx.request_repaint_after(REST_FRAME);
         }
     }
 
@@ -215,6 +219,12 @@ impl App {
             self.fail(&e);
         }
         more
+    }
+
+    /// The runs whose logs are looked at.
+    fn followed(&self) -> impl Iterator<Item = &Run> {
+        let runs = &self.dashboard.store.runs;
+        self.followers.iter().filter_map(|(folder, _)| runs.iter().find(|r| r.folder == *folder))
     }
 
     /// Opens the run to follow as soon as its folder has one.

@@ -1,7 +1,7 @@
 //! Amax of every fp8 tensor over time as a heat map (a row a tensor, colour = log2), and the chosen one as a line between the edges of what its
 //! format can hold under its scale.
 
-use super::{csv, empty, field};
+use super::{csv, empty, field, left};
 use crate::chart::{Curve, Scale, describe, number, over_steps};
 use crate::palette;
 use crate::store::{Run, Store, Tensor, TensorColumn};
@@ -81,9 +81,8 @@ fn row_ui(ui: &mut Ui, tensor: &Tensor, range: [f32; 2], selected: &mut String) 
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 4.0;
         let is_selected = *selected == tensor.name;
-        let text = RichText::new(&tensor.name).small();
-        let name = egui::Button::selectable(is_selected, text).truncate().min_size(Vec2::new(NAMES, ROW - 1.0));
-        if ui.add_sized(Vec2::new(NAMES, ROW - 1.0), name).clicked() {
+        let name = egui::Button::selectable(is_selected, RichText::new(&tensor.name).small()).truncate();
+        if left(ui, Vec2::new(NAMES, ROW - 1.0), |ui| ui.add(name)).clicked() {
             selected.clone_from(&tensor.name);
         }
         let (rect, response) = ui.allocate_exact_size(Vec2::new(ui.available_width() - 8.0, ROW - 1.0), Sense::click());
@@ -173,6 +172,10 @@ fn line_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
     ui.horizontal_wrapped(|ui| {
         ui.label(RichText::new(&tensor.name).strong());
         ui.label(RichText::new(tensor.dtype.name()).color(color));
+        // In the place of a legend, for which a low plot has no room.
+        ui.label(RichText::new(format!("largest {}", tensor.dtype)).small().color(palette::BAD));
+        ui.label(RichText::new("- - smallest normal").small().color(palette::WARN));
+        ui.label(RichText::new(".... smallest").small().color(palette::WARN.gamma_multiply(0.6)));
         if let Some((_, v)) = tensor.rows.last() {
             let share = |c: TensorColumn| 100.0 * v[c as usize];
             let (amax, scale) = (v[TensorColumn::Amax as usize], v[TensorColumn::Scale as usize]);

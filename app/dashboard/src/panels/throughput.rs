@@ -1,13 +1,18 @@
 //! Speed over time, where the time of a step goes, and what memory is for.
 
-use super::{csv, empty, field};
-use crate::chart::{Curve, Scale, describe, over_steps};
+use super::{csv, empty, field, left};
+use crate::chart::{Curve, Scale, describe, legend, over_steps};
 use crate::palette;
 use crate::store::{Column, Run, Store};
 use egui::{RichText, ScrollArea, Sense, Ui, Vec2};
 use mantissa_core::plan::explain::Explanation;
 use mantissa_core::show;
 use serde::{Deserialize, Serialize};
+
+/// Width of the names of bars.
+const NAMES: f32 = 90.0;
+/// Width of the notes beside them.
+const NOTES: f32 = 150.0;
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +46,7 @@ pub fn throughput_ui(ui: &mut Ui, store: &Store, state: &mut ThroughputState) {
         for (view, name) in [(View::Speed, "Speed"), (View::Operations, "Operations"), (View::Memory, "Memory")] {
             ui.selectable_value(&mut state.view, view, name);
         }
-        ui.label(summary(run));
+        summary(run).into_iter().for_each(|part| drop(ui.add(egui::Label::new(part).extend())));
     });
     match state.view {
         View::Speed => speed_ui(ui, store),
@@ -50,20 +55,21 @@ pub fn throughput_ui(ui: &mut Ui, store: &Store, state: &mut ThroughputState) {
     }
 }
 
-fn summary(run: &Run) -> String {
-    let (Some(ms), Some(rate)) = (run.last(Column::Ms), run.last(Column::Rate)) else { return String::new() };
-    let mut text = format!("{} {}/s   {ms:.1} ms a step", show::prefixed(rate.into()), run.unit());
+/// The last step in numbers.
+fn summary(run: &Run) -> Vec<String> {
+    let (Some(ms), Some(rate)) = (run.last(Column::Ms), run.last(Column::Rate)) else { return Vec::new() };
+    let mut parts = vec![format!("{} {}/s", show::prefixed(rate.into()), run.unit()), format!("{ms:.1} ms a step")];
     if let Ok(step) = &run.step {
-        text += &format!("   {}FLOP/s", show::spaced(step.totals.flops as f64 / (f64::from(ms) / 1e3)));
+        parts.push(format!("{}FLOP/s", show::spaced(step.totals.flops as f64 / (f64::from(ms) / 1e3))));
     }
     if let Some(mfu) = run.last(Column::Mfu) {
-        text += &format!("   mfu {:.1}%", 100.0 * mfu);
+        parts.push(format!("mfu {:.1}%", 100.0 * mfu));
     }
-    text
+    parts
 }
 
 fn speed_ui(ui: &mut Ui, store: &Store) {
-    let plot = over_steps("throughput", store, Scale::Linear).include_y(0.0).show(ui, |plot| {
+    let plot = over_steps("throughput", store, Scale::Linear).legend(legend()).include_y(0.0).show(ui, |plot| {
         for (i, run) in store.runs.iter().enumerate() {
             let curve = Curve { store, run, table: &run.steps, column: Column::Rate as usize, scale: Scale::Linear };
             curve.draw(plot, &format!("{} {}/s", run.name, run.unit()), palette::run(store, i), 1.5);
@@ -154,8 +160,9 @@ fn bars_ui(ui: &mut Ui, rows: Vec<(&str, f64, String, String)>) {
     ScrollArea::vertical().auto_shrink([false, true]).show(ui, |ui| {
         for (name, length, note, hover) in rows {
             ui.horizontal(|ui| {
-                ui.add_sized(Vec2::new(110.0, 16.0), egui::Label::new(RichText::new(name).small()).truncate());
-                let room = (ui.available_width() - 190.0).max(40.0);
+                let name = egui::Label::new(RichText::new(name).small()).truncate();
+                left(ui, Vec2::new(NAMES, 16.0), |ui| ui.add(name));
+                let room = (ui.available_width() - NOTES).max(40.0);
                 let (rect, response) = ui.allocate_exact_size(Vec2::new(room, 12.0), Sense::hover());
                 let bar = egui::Rect::from_min_size(rect.min, Vec2::new(room * (length / longest) as f32, rect.height()));
                 ui.painter().rect_filled(rect, 2.0, ui.visuals().faint_bg_color);
