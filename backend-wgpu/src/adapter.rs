@@ -277,7 +277,7 @@ impl Gpu {
 pub struct WgpuBackend {
     gpu: Arc<Gpu>,
     capabilities: Capabilities,
-    tuner: Tuner,
+    tuner: Arc<Tuner>,
 }
 
 impl WgpuBackend {
@@ -330,7 +330,7 @@ impl WgpuBackend {
             .collect();
         let device = format!("{} ({}, {})", gpu.facts.name, gpu.facts.api, gpu.facts.driver);
         let capabilities = Capabilities { kind: "wgpu", device, units: 1, memory_bytes: None, dtypes };
-        Ok(WgpuBackend { gpu, capabilities, tuner })
+        Ok(WgpuBackend { gpu, capabilities, tuner: Arc::new(tuner) })
     }
 
     /// As [`WgpuBackend::open`], tuned as `MANTISSA_TUNE` asks, waiting for the answer. Not for browsers.

@@ -3,14 +3,14 @@
 use crate::adapter::Gpu;
 use crate::dispatch::{Binder, Dispatch};
 use crate::launch::{Facts, Step, Work};
-use crate::memory::{WgpuMemory, allocate, upload};
+use crate::memory::{WgpuMemory, allocate, reuse, upload};
 use crate::readback::Download;
 use crate::tune::Tuner;
 use mantissa_core::backend::{Executable, Readback};
 use mantissa_core::error::{Error, Result};
 use mantissa_core::op::Op;
 use mantissa_core::probe::{Observer, Span};
-use mantissa_core::program::memory::{MemoryPlan, align};
+use mantissa_core::program::memory::{Buffer, MemoryPlan, Purpose, align};
 use mantissa_core::program::operands::Operands;
 use mantissa_core::program::{Program, ValueId};
 use std::ops::Range;
@@ -24,6 +24,8 @@ pub(crate) struct WgpuExecutable {
     pub(crate) plan: MemoryPlan,
     persistent: Arc<Vec<wgpu::Buffer>>,
     own: Vec<wgpu::Buffer>,
+    scratch: Vec<wgpu::Buffer>,
+    tuner: Arc<Tuner>,
     scratch_bytes: usize,
     /// Dispatches of each instruction.
     steps: Vec<Vec<Dispatch>>,
@@ -36,47 +38,56 @@ pub(crate) fn compile(
     gpu: &Arc<Gpu>,
     program: Arc<Program>,
     memory: &WgpuMemory,
-    tuner: &Tuner,
+    tuner: &Arc<Tuner>,
 ) -> Result<Box<dyn Executable>> {
-    program.validate()?;
     let plan = MemoryPlan::new(&program, mantissa_core::backend::Memory::layout(memory))?;
     let own = allocate(gpu, &plan.buffers)?;
-    let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
-    let facts = |op: &Op, operands: &Operands| Ok(Facts { max_storage_buffers, products: tuner.choose(gpu, op, operands)? });
-    let step = Step::new(&program, &plan, facts)?;
-    let binder = Binder::new(gpu, &memory.buffers, &own, &step.scratch, step.seen, step.launches(), program.grad_accum)?;
-    let mut slot = 0;
-    let mut bind = |work: &[Work]| -> Result<Vec<Vec<Dispatch>>> {
-        let of = |(operands, launches): &Work| {
-            let dispatches = launches.iter().map(|launch| {
-                slot += 1;
-                binder.dispatch(launch, operands, slot - 1)
-            });
-            dispatches.collect()
-        };
-        work.iter().map(of).collect()
-    };
-    let (mut steps, records) = (bind(&step.instrs)?, bind(&step.records)?);
-    for (dispatches, after) in steps.iter_mut().zip(&step.after) {
-        after.iter().for_each(|&k| dispatches.extend_from_slice(&records[k]));
-    }
-    gpu.check(None)?;
-    let tables = step.launches().flat_map(|l| &l.tables);
-    let table_bytes = tables.map(|words| align(size_of_val(words.as_slice()))).sum::<usize>();
-    let scratch_bytes = binder.bytes() + table_bytes;
-    Ok(Box::new(WgpuExecutable {
-        gpu: gpu.clone(),
-        program,
-        plan,
-        persistent: memory.buffers.clone(),
-        own,
-        scratch_bytes,
-        steps,
-        records: records.concat(),
-    }))
+    Ok(Box::new(WgpuExecutable::new(gpu, program, plan, &memory.buffers, own, &[], tuner)?))
 }
 
 impl WgpuExecutable {
+    /// Binds `program` to the buffers of its plan, and to scratch buffers that are there already where those are large enough.
+    fn new(
+        gpu: &Arc<Gpu>,
+        program: Arc<Program>,
+        plan: MemoryPlan,
+        persistent: &Arc<Vec<wgpu::Buffer>>,
+        own: Vec<wgpu::Buffer>,
+        scratch: &[wgpu::Buffer],
+        tuner: &Arc<Tuner>,
+    ) -> Result<WgpuExecutable> {
+        program.validate()?;
+        let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
+        let facts =
+            |op: &Op, operands: &Operands| Ok(Facts { max_storage_buffers, products: tuner.choose(gpu, op, operands)? });
+        let step = Step::new(&program, &plan, facts)?;
+        let wanted: Vec<Buffer> =
+            step.scratch.iter().map(|&bytes| Buffer { size: align(bytes), purpose: Purpose::Activations }).collect();
+        let scratch = reuse(gpu, scratch, &wanted)?;
+        let binder = Binder::new(gpu, persistent, &own, &scratch, step.seen, step.launches(), program.grad_accum)?;
+        let mut slot = 0;
+        let mut bind = |work: &[Work]| -> Result<Vec<Vec<Dispatch>>> {
+            let of = |(operands, launches): &Work| {
+                let dispatches = launches.iter().map(|launch| {
+                    slot += 1;
+                    binder.dispatch(launch, operands, slot - 1)
+                });
+                dispatches.collect()
+            };
+            work.iter().map(of).collect()
+        };
+        let (mut steps, records) = (bind(&step.instrs)?, bind(&step.records)?);
+        for (dispatches, after) in steps.iter_mut().zip(&step.after) {
+            after.iter().for_each(|&k| dispatches.extend_from_slice(&records[k]));
+        }
+        gpu.check(None)?;
+        let tables = step.launches().flat_map(|l| &l.tables);
+        let table_bytes = tables.map(|words| align(size_of_val(words.as_slice()))).sum::<usize>();
+        let scratch_bytes = binder.bytes() + table_bytes;
+        let (gpu, persistent, records, tuner) = (gpu.clone(), persistent.clone(), records.concat(), tuner.clone());
+        Ok(WgpuExecutable { gpu, program, plan, persistent, own, scratch, tuner, scratch_bytes, steps, records })
+    }
+
     pub(crate) fn buffer(&self, index: usize) -> &wgpu::Buffer {
         match index.checked_sub(self.persistent.len()) {
             None => &self.persistent[index],
@@ -137,6 +148,17 @@ impl Executable for WgpuExecutable {
 
     fn submit_observed(&mut self, inputs: &[(ValueId, &[u8])], observer: &mut dyn Observer) -> Result<()> {
         crate::observe::run(self, inputs, observer)
+    }
+
+    fn compile_variant(&self, program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
+        let plan = MemoryPlan::new(&program, &self.plan.layout)?;
+        if !plan.fits_variant_of(&self.plan) {
+            return Ok(None);
+        }
+        let (gpu, persistent) = (&self.gpu, &self.persistent);
+        let own = reuse(gpu, &self.own, &plan.buffers)?;
+        let variant = WgpuExecutable::new(gpu, program, plan, persistent, own, &self.scratch, &self.tuner)?;
+        Ok(Some(Box::new(variant)))
     }
 
     fn has_clock(&self) -> bool {

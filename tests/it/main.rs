@@ -1,6 +1,7 @@
 //! Integration tests, one binary: the proof that recorded Programs compute what they say, in every precision.
 
 mod convergence;
+mod device_clock;
 mod fp8;
 mod gradients;
 mod nonfinite;

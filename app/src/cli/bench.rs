@@ -31,7 +31,7 @@ pub struct BenchArgs {
     /// Recipes, separated by commas
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "f32,bf16,f16,fp8-delayed")]
     pub recipes: Vec<RecipeName>,
-    /// Also print a table of operations for each recipe
+    /// Also print a table of operations for each recipe, on a GPU by its own timestamps where it has them
     #[arg(long)]
     pub profile: bool,
     /// Write one step of each recipe as a Chrome trace, which Perfetto opens

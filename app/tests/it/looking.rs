@@ -107,6 +107,64 @@ fn bench_times_every_recipe_and_writes_a_trace() {
     assert!(text.contains("speed-up over f32") && text.contains("GFLOP/s") && text.contains("1.00x"), "{text}");
 }
 
+/// One timed step of gpt-tiny in bf16 on `device`, and the events of its trace; nothing where the machine lacks the device.
+fn profile(device: &str) -> Option<(Value, Vec<Value>)> {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let args = ["--device", device, "--recipes", "bf16", "--steps", "1", "--profile", "--trace", "t.json", "--json"];
+    let o = look(dir.path(), "bench", &args);
+    let required = std::env::var("MANTISSA_REQUIRE").is_ok_and(|r| r.split(',').any(|d| d.trim() == device));
+    if !required && o.status.code() == Some(2) && stderr(&o).contains("no adapter at all") {
+        eprintln!("SKIPPED: no {device} adapter");
+        return None;
+    }
+    let report = json(o);
+    let trace: Value = serde_json::from_slice(&std::fs::read(dir.path().join("t.json")).expect("a trace")).expect("JSON");
+    Some((report, trace["traceEvents"].as_array().expect("a list").clone()))
+}
+
+/// Name, runs and milliseconds of every operation, by name.
+fn operations(report: &Value) -> Vec<(String, u64, f64)> {
+    let ops = report["recipes"][0]["ops"].as_array().expect("a list").iter();
+    let mut ops: Vec<_> = ops
+        .map(|l| {
+            (
+                l["name"].as_str().unwrap_or_default().to_string(),
+                l["calls"].as_u64().unwrap_or(0),
+                l["ms"].as_f64().unwrap_or(0.0),
+            )
+        })
+        .collect();
+    ops.sort_by(|a, b| a.0.cmp(&b.0));
+    ops
+}
+
+#[test]
+fn a_profile_times_the_same_operations_on_every_device() {
+    let (cpu, _) = profile("cpu").unwrap();
+    let wanted: Vec<(String, u64)> = operations(&cpu).into_iter().map(|(name, calls, _)| (name, calls)).collect();
+    assert!(wanted.len() > 20 && wanted.windows(2).all(|w| w[0].0 != w[1].0), "each once: {wanted:?}");
+    for device in ["cpu", "wgpu"] {
+        let Some((report, events)) = profile(device) else { continue };
+        let ops = operations(&report);
+        assert_eq!(ops.iter().map(|(name, calls, _)| (name.clone(), *calls)).collect::<Vec<_>>(), wanted, "{device}");
+        assert!(ops.iter().all(|(_, _, ms)| *ms > 0.0), "{device}: {ops:?}");
+        let clock = report["clock"].as_str().unwrap();
+        assert!(["host clock around each instruction", "timestamps of the device"].contains(&clock), "{clock}");
+        // The trace is of the same step: microseconds there, milliseconds here. Views are in the trace only.
+        let (total_us, step_us) =
+            (1e3 * ops.iter().map(|(_, _, ms)| ms).sum::<f64>(), 1e3 * report["recipes"][0]["profiled_ms"].as_f64().unwrap());
+        let label = events.iter().find(|e| e["name"] == "process_labels").unwrap();
+        assert_eq!(label["args"]["labels"].as_str(), Some(clock));
+        let spans: Vec<&Value> = events.iter().filter(|e| e["ph"] == "X").collect();
+        assert!(spans.iter().all(|s| s["name"].as_str().is_some_and(|n| n.len() > 1) && s["tid"].as_u64().is_some()));
+        let times: Vec<(f64, f64)> = spans.iter().map(|s| (s["ts"].as_f64().unwrap(), s["dur"].as_f64().unwrap())).collect();
+        // In the order of time, one after the other; a thousandth of a microsecond for rounding.
+        assert!(times.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0 + 1e-3), "{device}");
+        let traced_us: f64 = times.iter().map(|(_, dur)| dur).sum();
+        assert!(total_us <= traced_us + 1e-3 && traced_us <= step_us, "{device}: {total_us} {traced_us} {step_us}");
+    }
+}
+
 #[test]
 fn flags_that_mean_nothing_are_refused() {
     let dir = tempfile::tempdir().unwrap();

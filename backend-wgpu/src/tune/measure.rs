@@ -7,7 +7,7 @@ use crate::memory::allocate;
 use mantissa_core::error::Result;
 use mantissa_core::op::Op;
 use mantissa_core::op::matmul::{Dims, MatMul};
-use mantissa_core::program::memory::{Buffer, Place, Purpose};
+use mantissa_core::program::memory::{Buffer, Place, Purpose, align};
 use mantissa_core::program::operands::Operands;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,6 +48,9 @@ pub(super) fn fastest(gpu: &Arc<Gpu>, kinds: &[Products], m: &MatMul, operands: 
 fn time(gpu: &Arc<Gpu>, products: Products, op: &Op, operands: &Operands, memory: &[wgpu::Buffer]) -> Result<Duration> {
     let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
     let (launches, scratch) = launches(op, operands, Facts { max_storage_buffers, products })?;
+    let wanted: Vec<Buffer> =
+        scratch.iter().map(|&bytes| Buffer { size: align(bytes), purpose: Purpose::Activations }).collect();
+    let scratch = allocate(gpu, &wanted)?;
     let binder = Binder::new(gpu, memory, &[], &scratch, 0, &launches, 1)?;
     let dispatches: Vec<Dispatch> =
         launches.iter().enumerate().map(|(slot, l)| binder.dispatch(l, operands, slot)).collect::<Result<_>>()?;
