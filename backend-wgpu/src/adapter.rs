@@ -3,11 +3,13 @@
 use crate::memory::WgpuMemory;
 use crate::pipeline::Pipelines;
 use crate::readback::Staging;
+use crate::tune::{Tuner, Tuning};
 use mantissa_core::backend::{Backend, Capabilities, Executable, Memory, Support};
 use mantissa_core::dtype::DType;
 use mantissa_core::error::{Error, Result};
 use mantissa_core::program::Program;
 use mantissa_core::program::memory::Layout;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Which adapter a run asks for.
@@ -38,6 +40,44 @@ pub enum Products {
     WorkgroupMemory,
     /// A subgroup of this many lanes reads them once and broadcasts. Best where lanes are those of CPU vectors.
     Subgroups(u32),
+}
+
+impl std::fmt::Display for Products {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Products::Registers => f.write_str("registers"),
+            Products::WorkgroupMemory => f.write_str("workgroup memory"),
+            Products::Subgroups(lanes) => write!(f, "subgroups of {lanes}"),
+        }
+    }
+}
+
+/// Who chooses among the kinds of matrix product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The caller.
+    Fixed(Products),
+    /// The device's order, or measurements.
+    Tuned {
+        /// When to measure.
+        when: Tuning,
+        /// Folder in which choices are kept for later runs.
+        folder: Option<PathBuf>,
+    },
+}
+
+impl Default for Choice {
+    fn default() -> Choice {
+        Choice::Tuned { when: Tuning::Off, folder: None }
+    }
+}
+
+impl Choice {
+    /// As `MANTISSA_TUNE` and `MANTISSA_CACHE_DIR` ask.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn from_env() -> Result<Choice> {
+        Ok(Choice::Tuned { when: Tuning::from_env()?, folder: crate::tune::cache::folder() })
+    }
 }
 
 /// What is known of an adapter before it is opened.
@@ -237,18 +277,17 @@ impl Gpu {
 pub struct WgpuBackend {
     gpu: Arc<Gpu>,
     capabilities: Capabilities,
-    /// Kinds of matrix product that the device can do, the one in use first.
-    products: Vec<Products>,
+    tuner: Arc<Tuner>,
 }
 
 impl WgpuBackend {
-    /// Opens an adapter. Errs if there is none such, naming those there are.
+    /// Opens an adapter, never tuned. Errs if there is none such, naming those there are.
     pub async fn open(choice: &AdapterChoice) -> Result<WgpuBackend> {
-        WgpuBackend::open_with(choice, None).await
+        WgpuBackend::open_with(choice, Choice::default()).await
     }
 
-    /// As [`WgpuBackend::open`], with the kind of matrix product chosen rather than what suits the kind of adapter.
-    pub async fn open_with(choice: &AdapterChoice, products: Option<Products>) -> Result<WgpuBackend> {
+    /// As [`WgpuBackend::open`], with a say in the kinds of matrix product.
+    pub async fn open_with(choice: &AdapterChoice, products: Choice) -> Result<WgpuBackend> {
         let all = enumerate().await;
         let picked = match choice {
             AdapterChoice::Best => all.iter().rev().max_by_key(|a| AdapterFacts::rank(a)),
@@ -270,16 +309,20 @@ impl WgpuBackend {
         };
         let gpu = Arc::new(Gpu::open(adapter).await?);
         let kinds = kinds(&gpu)?;
-        let chosen = products.unwrap_or(kinds[0]);
-        if !kinds.contains(&chosen) {
-            return Err(Error::config(
-                "products",
-                format!("one of {kinds:?}, which the adapter can do"),
-                format!("{chosen:?}"),
-            ));
-        }
-        let others = kinds.into_iter().filter(|k| *k != chosen);
-        let products = std::iter::once(chosen).chain(others).collect();
+        let tuner = match products {
+            Choice::Fixed(one) if kinds.contains(&one) => Tuner::new(vec![one], false, None),
+            Choice::Fixed(one) => {
+                return Err(Error::config(
+                    "products",
+                    format!("one of {kinds:?}, which the adapter can do"),
+                    format!("{one:?}"),
+                ));
+            }
+            Choice::Tuned { when, folder } => {
+                let measures = when == Tuning::Always || (when == Tuning::Auto && !gpu.facts.software);
+                Tuner::new(kinds, measures, folder)
+            }
+        };
         let dtypes = DType::ALL
             .into_iter()
             .filter(|d| d.is_float())
@@ -287,24 +330,29 @@ impl WgpuBackend {
             .collect();
         let device = format!("{} ({}, {})", gpu.facts.name, gpu.facts.api, gpu.facts.driver);
         let capabilities = Capabilities { kind: "wgpu", device, units: 1, memory_bytes: None, dtypes };
-        Ok(WgpuBackend { gpu, capabilities, products })
+        Ok(WgpuBackend { gpu, capabilities, tuner: Arc::new(tuner) })
     }
 
-    /// As [`WgpuBackend::open`], waiting for the answer. Not for browsers.
+    /// As [`WgpuBackend::open`], tuned as `MANTISSA_TUNE` asks, waiting for the answer. Not for browsers.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open_blocking(choice: &AdapterChoice) -> Result<WgpuBackend> {
-        pollster::block_on(WgpuBackend::open(choice))
+        WgpuBackend::open_with_blocking(choice, Choice::from_env()?)
     }
 
     /// As [`WgpuBackend::open_with`], waiting for the answer. Not for browsers.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn open_with_blocking(choice: &AdapterChoice, products: Option<Products>) -> Result<WgpuBackend> {
+    pub fn open_with_blocking(choice: &AdapterChoice, products: Choice) -> Result<WgpuBackend> {
         pollster::block_on(WgpuBackend::open_with(choice, products))
     }
 
-    /// Kinds of matrix product that the device can do, first the one that Programs get.
+    /// Kinds of matrix product that Programs may get, the usual one first.
     pub fn products(&self) -> &[Products] {
-        &self.products
+        &self.tuner.kinds
+    }
+
+    /// What was measured or remembered of this device so far: classes of products, and the kind that each gets.
+    pub fn tuned(&self) -> Vec<(String, Products)> {
+        self.tuner.choices()
     }
 
     #[cfg(not(target_arch = "wasm32"))]
@@ -355,6 +403,6 @@ impl Backend for WgpuBackend {
     fn compile(&self, program: Arc<Program>, memory: &Arc<dyn Memory>) -> Result<Box<dyn Executable>> {
         let own = memory.as_any().downcast_ref::<WgpuMemory>().filter(|m| Arc::ptr_eq(&m.gpu, &self.gpu));
         let memory = own.ok_or_else(|| self.gpu.error("the memory is of another backend"))?;
-        crate::executable::compile(&self.gpu, program, memory, self.products[0])
+        crate::executable::compile(&self.gpu, program, memory, &self.tuner)
     }
 }

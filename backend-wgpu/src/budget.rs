@@ -14,6 +14,6 @@ const DEFAULT_STORAGE_BUFFERS: usize = 8;
 pub fn dispatches(program: &Program) -> Result<Vec<usize>> {
     let plan = MemoryPlan::new(program, &Arc::new(Layout::new(program)))?;
     let facts = Facts { max_storage_buffers: DEFAULT_STORAGE_BUFFERS, products: Products::WorkgroupMemory };
-    let step = Step::new(program, &plan, facts)?;
+    let step = Step::new(program, &plan, |_, _| Ok(facts))?;
     Ok(step.instrs.iter().zip(&step.after).map(|((_, launches), records)| launches.len() + records.len()).collect())
 }

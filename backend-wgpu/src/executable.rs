@@ -1,14 +1,17 @@
 //! A Program as dispatches over buffers: everything is made when compiling, so that a step is writes of its inputs, one pass, one submission.
 
-use crate::adapter::{Gpu, Products};
+use crate::adapter::Gpu;
 use crate::dispatch::{Binder, Dispatch};
 use crate::launch::{Facts, Step, Work};
 use crate::memory::{WgpuMemory, allocate, reuse, upload};
 use crate::readback::Download;
+use crate::tune::Tuner;
 use mantissa_core::backend::{Executable, Readback};
 use mantissa_core::error::{Error, Result};
+use mantissa_core::op::Op;
 use mantissa_core::probe::{Observer, Span};
 use mantissa_core::program::memory::{Buffer, MemoryPlan, Purpose, align};
+use mantissa_core::program::operands::Operands;
 use mantissa_core::program::{Program, ValueId};
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,7 +25,7 @@ pub(crate) struct WgpuExecutable {
     persistent: Arc<Vec<wgpu::Buffer>>,
     own: Vec<wgpu::Buffer>,
     scratch: Vec<wgpu::Buffer>,
-    products: Products,
+    tuner: Arc<Tuner>,
     scratch_bytes: usize,
     /// Dispatches of each instruction.
     steps: Vec<Vec<Dispatch>>,
@@ -30,16 +33,16 @@ pub(crate) struct WgpuExecutable {
     records: Vec<Dispatch>,
 }
 
-/// Compiles `program` over `memory`, with this kind of matrix product.
+/// Compiles `program` over `memory`, with the kinds of matrix product that `tuner` chooses.
 pub(crate) fn compile(
     gpu: &Arc<Gpu>,
     program: Arc<Program>,
     memory: &WgpuMemory,
-    products: Products,
+    tuner: &Arc<Tuner>,
 ) -> Result<Box<dyn Executable>> {
     let plan = MemoryPlan::new(&program, mantissa_core::backend::Memory::layout(memory))?;
     let own = allocate(gpu, &plan.buffers)?;
-    Ok(Box::new(WgpuExecutable::new(gpu, program, plan, &memory.buffers, own, &[], products)?))
+    Ok(Box::new(WgpuExecutable::new(gpu, program, plan, &memory.buffers, own, &[], tuner)?))
 }
 
 impl WgpuExecutable {
@@ -51,11 +54,13 @@ impl WgpuExecutable {
         persistent: &Arc<Vec<wgpu::Buffer>>,
         own: Vec<wgpu::Buffer>,
         scratch: &[wgpu::Buffer],
-        products: Products,
+        tuner: &Arc<Tuner>,
     ) -> Result<WgpuExecutable> {
         program.validate()?;
         let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
-        let step = Step::new(&program, &plan, Facts { max_storage_buffers, products })?;
+        let facts =
+            |op: &Op, operands: &Operands| Ok(Facts { max_storage_buffers, products: tuner.choose(gpu, op, operands)? });
+        let step = Step::new(&program, &plan, facts)?;
         let wanted: Vec<Buffer> =
             step.scratch.iter().map(|&bytes| Buffer { size: align(bytes), purpose: Purpose::Activations }).collect();
         let scratch = reuse(gpu, scratch, &wanted)?;
@@ -79,8 +84,8 @@ impl WgpuExecutable {
         let tables = step.launches().flat_map(|l| &l.tables);
         let table_bytes = tables.map(|words| align(size_of_val(words.as_slice()))).sum::<usize>();
         let scratch_bytes = binder.bytes() + table_bytes;
-        let (gpu, persistent, records) = (gpu.clone(), persistent.clone(), records.concat());
-        Ok(WgpuExecutable { gpu, program, plan, persistent, own, scratch, products, scratch_bytes, steps, records })
+        let (gpu, persistent, records, tuner) = (gpu.clone(), persistent.clone(), records.concat(), tuner.clone());
+        Ok(WgpuExecutable { gpu, program, plan, persistent, own, scratch, tuner, scratch_bytes, steps, records })
     }
 
     pub(crate) fn buffer(&self, index: usize) -> &wgpu::Buffer {
@@ -152,7 +157,7 @@ impl Executable for WgpuExecutable {
         }
         let (gpu, persistent) = (&self.gpu, &self.persistent);
         let own = reuse(gpu, &self.own, &plan.buffers)?;
-        let variant = WgpuExecutable::new(gpu, program, plan, persistent, own, &self.scratch, self.products)?;
+        let variant = WgpuExecutable::new(gpu, program, plan, persistent, own, &self.scratch, &self.tuner)?;
         Ok(Some(Box::new(variant)))
     }
 

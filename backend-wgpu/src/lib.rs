@@ -15,6 +15,7 @@
 //! | `probe` | the rates of the device |
 //! | `subgroups` | whether they work as kernels take them to |
 //! | `observe` | a step instruction by instruction, for tools |
+//! | `tune` | which kind of matrix product suits a shape |
 //! | `timestamps` | a step timed by the device, instruction by instruction |
 
 mod adapter;
@@ -31,10 +32,12 @@ mod readback;
 #[cfg(not(target_arch = "wasm32"))]
 mod subgroups;
 mod timestamps;
+mod tune;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::adapters_blocking;
-pub use adapter::{AdapterChoice, AdapterFacts, Products, WgpuBackend, adapters};
+pub use adapter::{AdapterChoice, AdapterFacts, Choice, Products, WgpuBackend, adapters};
 pub use budget::dispatches;
 #[cfg(not(target_arch = "wasm32"))]
 pub use probe::Peaks;
+pub use tune::Tuning;

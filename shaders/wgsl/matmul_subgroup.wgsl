@@ -2,9 +2,18 @@
 //
 // A subgroup owns 32 rows of y and 4 or 8 columns for each of its lanes; a lane keeps the sums of its columns, 32 x 4 or 32 x 8 of them. For
 // every four steps of k a lane reads its own columns of b, but only its share of a (a quad of each row, or of each k where a is stored by
-// k), which then goes to all lanes by broadcast. What is read is used 8 to 64 times as often as in `tile`, and nothing waits.
+// k), which then goes to all lanes by broadcast. With 8 lanes a value of a serves 32 or 64 columns and one of b 32 rows, against 16 and 8 in
+// `tile`; nothing waits.
 // Sums run over k ascending, one product after the other: the bits of every other kernel of products.
 // Rows must be whole vectors of 16 bytes. An operand stored along k gives 2 or 4 quads of a narrow dtype for one read.
+//
+// Seen on lavapipe (two AVX-512 cores, 8 lanes, GFLOP/s of both by CPU time, 1024^3, NN / NT / TN) in versions for f32 alone, which in one
+// run were as fast as this one: 4 columns a lane 62 / 69 / 61, 8 columns 71 / 67 / 71 (`tile` at 512^3: 28 / 31 / 26). What costs there is
+// loads: one of 16 bytes in each of 8 lanes is a loop of 290 instructions, as much as 100 multiply-adds. Fewer rows read more often: 8 rows
+// of 4 columns 32 and 16 of 4 46 (NN, 512^3), 16 of 8 53 / 58 / 53. More, 64 of 4 51 / 74 / 61: rows of 4 KiB meet in one set of a cache.
+// Tiles along the rows of y first are as fast alone, but while other programs used the caches NN fell to 27 where it now had 49. No gain:
+// bands of 4 rows of tiles, several subgroups in a workgroup, subgroupShuffle for subgroupBroadcast, `fma` (lavapipe splits it). Compiling
+// takes 0.2 s of CPU time with 4 columns a lane, 0.3 s with 8. Not tried on a GPU.
 //% needs subgroups
 //% import product, grid
 //% const TAIL: bool = false
@@ -79,8 +88,9 @@ fn subgroup_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     }
     let base = bases(z);
     let lane = index % SUBGROUP;
-    let i = g % per_product / params.tiles_n * ROWS;
-    let j = (g % per_product % params.tiles_n * SUBGROUPS * SUBGROUP + index) * 4u * QUADS_N;
+    // Down the columns of y, so that what tiles share of b stays in a cache.
+    let i = g % per_product % params.tiles_m * ROWS;
+    let j = (g % per_product / params.tiles_m * SUBGROUPS * SUBGROUP + index) * 4u * QUADS_N;
     let first = z % params.splits * params.split_k;
     let end = min(first + params.split_k, params.k);
     // Numbers of this lane's quads of a.

@@ -1,6 +1,6 @@
 //! The devices of this machine, opened once. A missing one is a loud skip, or a failure where `MANTISSA_REQUIRE` names it.
 
-use mantissa_backend_wgpu::{AdapterChoice, Products, WgpuBackend};
+use mantissa_backend_wgpu::{AdapterChoice, Choice, WgpuBackend};
 use mantissa_core::backend::Backend;
 use mantissa_core::cpu::CpuBackend;
 use std::sync::{Arc, OnceLock};
@@ -19,20 +19,20 @@ pub fn cpu() -> Arc<dyn Backend> {
 /// If there is none though `MANTISSA_REQUIRE` names `wgpu`.
 pub fn wgpu() -> Option<Arc<dyn Backend>> {
     static OPEN: OnceLock<Option<Arc<WgpuBackend>>> = OnceLock::new();
-    OPEN.get_or_init(|| open(None)).clone().map(|b| b as Arc<dyn Backend>)
+    OPEN.get_or_init(|| open(Choice::default())).clone().map(|b| b as Arc<dyn Backend>)
 }
 
 /// As [`wgpu`], once for every kind of matrix product that the adapter can do, the one it gets by itself first.
 pub fn wgpu_with_every_product() -> Vec<Arc<WgpuBackend>> {
     static OPEN: OnceLock<Vec<Arc<WgpuBackend>>> = OnceLock::new();
     let every = || {
-        let kinds = open(None).map(|usual| usual.products().to_vec()).unwrap_or_default();
-        kinds.into_iter().filter_map(|kind| open(Some(kind))).collect()
+        let kinds = open(Choice::default()).map(|usual| usual.products().to_vec()).unwrap_or_default();
+        kinds.into_iter().filter_map(|kind| open(Choice::Fixed(kind))).collect()
     };
     OPEN.get_or_init(every).clone()
 }
 
-fn open(products: Option<Products>) -> Option<Arc<WgpuBackend>> {
+fn open(products: Choice) -> Option<Arc<WgpuBackend>> {
     match WgpuBackend::open_with_blocking(&AdapterChoice::Best, products) {
         Ok(backend) => Some(Arc::new(backend)),
         Err(e) => {

@@ -44,7 +44,8 @@ fn describe(out: &mut impl Write, index: usize, a: &AdapterFacts) -> Result<()> 
         a.workgroup_bytes / 1024
     )?;
     let features = if a.features.is_empty() { "none".into() } else { a.features.join(", ") };
-    Ok(writeln!(out, "  features: {features}")?)
+    let lanes = a.subgroup.map(|lanes| format!(" of {lanes} lanes")).unwrap_or_default();
+    Ok(writeln!(out, "  features: {}", features.replace("subgroups", &format!("subgroups{lanes}")))?)
 }
 
 /// How a device multiplies every dtype, and how fast.

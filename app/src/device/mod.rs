@@ -33,7 +33,8 @@ impl Device {
 
     fn wgpu(choice: &AdapterChoice, why: impl Into<String>) -> Result<Device> {
         let gpu = Arc::new(WgpuBackend::open_blocking(choice).context("--device wgpu")?);
-        Ok(Device { backend: gpu.clone(), why: why.into(), gpu: Some(gpu) })
+        let why = format!("{}; products by {}", why.into(), gpu.products()[0]);
+        Ok(Device { backend: gpu.clone(), why, gpu: Some(gpu) })
     }
 
     /// The peak of products in `dtype`. Where the device multiplies in f32 whatever operands are stored in, that of f32, measured now.

@@ -20,6 +20,8 @@ mod step;
 mod tensor_stats;
 mod update;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use step::launches;
 pub(crate) use step::{Step, Work};
 
 use crate::adapter::Products;

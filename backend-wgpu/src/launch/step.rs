@@ -36,7 +36,8 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    pub(crate) fn new(program: &Program, plan: &MemoryPlan, facts: Facts) -> Result<Step> {
+    /// What `program` launches; `facts` are those for an instruction.
+    pub(crate) fn new(program: &Program, plan: &MemoryPlan, facts: impl Fn(&Op, &Operands) -> Result<Facts>) -> Result<Step> {
         let (recorders, rows) = recorders(program);
         let mut instrs = Vec::with_capacity(program.instrs.len());
         let mut scratch: Vec<usize> = Vec::new();
@@ -49,9 +50,7 @@ impl Step {
             }
             let operands = Operands::new(program, plan, instr)?;
             let seen = recorded(instr).map_or(0, |(slot, states)| slot + recorders[of(&recorders, &states)].first);
-            let mut f = Frame::new(&operands, facts, seen);
-            instruction(&instr.op, &mut f)?;
-            let Frame { launches, scratch: wanted, .. } = f;
+            let (launches, wanted) = collecting(&instr.op, &operands, facts(&instr.op, &operands)?, seen)?;
             scratch.resize(scratch.len().max(wanted.len()), 0);
             scratch.iter_mut().zip(wanted).for_each(|(have, bytes)| *have = (*have).max(bytes));
             instrs.push((operands, launches));
@@ -64,6 +63,19 @@ impl Step {
     pub(crate) fn launches(&self) -> impl Iterator<Item = &Launch> {
         self.instrs.iter().chain(&self.records).flat_map(|(_, launches)| launches)
     }
+}
+
+/// Launches of an instruction by itself, and bytes of each scratch buffer that they take.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Vec<Launch>, Vec<usize>)> {
+    collecting(op, operands, facts, 0)
+}
+
+/// The same for an instruction of a step, which collects in row `seen`.
+fn collecting(op: &Op, operands: &Operands, facts: Facts, seen: usize) -> Result<(Vec<Launch>, Vec<usize>)> {
+    let mut f = Frame::new(operands, facts, seen);
+    instruction(op, &mut f)?;
+    Ok((f.launches, f.scratch))
 }
 
 impl Recorder {

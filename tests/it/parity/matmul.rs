@@ -1,5 +1,6 @@
 //! Matrix products: layouts, dtypes, scales, edges.
 
+use mantissa_backend_wgpu::{AdapterChoice, Choice, Tuning, WgpuBackend};
 use mantissa_core::DType;
 use mantissa_core::float::slices;
 use mantissa_core::op::matmul::{MatMul, OperandScale, scale_type};
@@ -269,4 +270,33 @@ fn every_kind_of_product_gives_the_same_bits() {
             }
         }
     }
+}
+
+#[test]
+fn what_was_measured_is_remembered() {
+    let Some(usual) = devices::wgpu_with_every_product().into_iter().next() else { return };
+    let name = usual.facts().name.clone();
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let open = || {
+        let choice = Choice::Tuned { when: Tuning::Always, folder: Some(folder.path().into()) };
+        WgpuBackend::open_with_blocking(&AdapterChoice::Name(name.clone()), choice).expect("the adapter opens once more")
+    };
+    let case = Product::new((false, true), DType::F32, DType::F32, [128, 128, 128]).case();
+    let first = open();
+    case.check(&*devices::cpu(), &first, &[Bound::Absolute(vec![1e-3])]);
+    let chosen = first.tuned();
+    assert!(chosen.len() == 1 && first.products().contains(&chosen[0].1), "{chosen:?}");
+    let files = || std::fs::read_dir(folder.path()).expect("readable").map(|f| f.expect("a file").path()).collect::<Vec<_>>();
+    assert_eq!(files().len(), 1, "one file, under its final name");
+    // A choice that no measurement makes, to see that it is read and not measured again.
+    let kept = std::fs::read_to_string(&files()[0]).expect("readable");
+    let other = first.products().iter().find(|k| **k != chosen[0].1).expect("every adapter has two kinds");
+    std::fs::write(&files()[0], kept.replace(&chosen[0].1.to_string(), &other.to_string())).expect("writable");
+    let second = open();
+    case.check(&*devices::cpu(), &second, &[Bound::Absolute(vec![1e-3])]);
+    assert_eq!(second.tuned(), [(chosen[0].0.clone(), *other)]);
+    std::fs::write(&files()[0], "{").expect("writable");
+    let third = open();
+    case.check(&*devices::cpu(), &third, &[Bound::Absolute(vec![1e-3])]);
+    assert_eq!(third.tuned().len(), 1, "a damaged file is no file");
 }
