@@ -59,7 +59,7 @@ fn input(m: &Map, f: &Frame<'_>, i: usize, t: &Ty) -> Input {
 mod tests {
     use super::*;
     use crate::adapter::Products;
-    use crate::launch::{Facts, launches};
+    use crate::launch::{Facts, instruction};
     use mantissa_core::op::expr::Ex;
     use mantissa_core::program::memory::Place;
     use mantissa_core::program::operands::Operands;
@@ -77,9 +77,12 @@ mod tests {
             input_types: types,
             output_types: vec![Ty::new(DType::F32, [4])],
         };
-        assert!(launches(&op, &operands, Facts { max_storage_buffers: 9, products: Products::Registers }).is_ok());
-        let e = launches(&op, &operands, Facts { max_storage_buffers: 8, products: Products::Registers })
-            .expect_err("nine operands");
+        let of = |max_storage_buffers| {
+            let facts = Facts { max_storage_buffers, products: Products::Registers };
+            instruction(&op, &mut Frame::new(&operands, facts, 0))
+        };
+        assert!(of(9).is_ok());
+        let e = of(8).expect_err("nine operands");
         assert!(e.to_string().contains("at most 8 operands") && e.to_string().contains('9'), "{e}");
     }
 }

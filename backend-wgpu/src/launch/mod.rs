@@ -85,6 +85,10 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
+    fn new(operands: &'a Operands, facts: Facts, seen: usize) -> Frame<'a> {
+        Frame { operands, facts, seen, launches: Vec::new(), scratch: Vec::new() }
+    }
+
     /// Memory of input `i`; a list is one input.
     pub(crate) fn x(&self, i: usize) -> Arg {
         Arg::Piece(self.operands.inputs[i].0)

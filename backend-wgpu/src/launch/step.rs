@@ -49,7 +49,7 @@ impl Step {
             }
             let operands = Operands::new(program, plan, instr)?;
             let seen = recorded(instr).map_or(0, |(slot, states)| slot + recorders[of(&recorders, &states)].first);
-            let mut f = Frame { operands: &operands, facts, seen, launches: Vec::new(), scratch: Vec::new() };
+            let mut f = Frame::new(&operands, facts, seen);
             instruction(&instr.op, &mut f)?;
             let Frame { launches, scratch: wanted, .. } = f;
             scratch.resize(scratch.len().max(wanted.len()), 0);
