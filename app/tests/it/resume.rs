@@ -125,7 +125,8 @@ fn the_newest_run_goes_on_and_the_end_can_be_moved() {
     assert!(stdout(&o).contains("done already: 5 steps") && stdout(&o).contains("gpt-tiny-f32-2"), "{}", stdout(&o));
     let o = good(output(dir.path(), &["train", "--resume", "--steps", "12", "--json"]));
     assert!(stderr(&o).contains("train.schedule.steps was 5, is 12"), "{}", stderr(&o));
-    assert_eq!(json_lines(&stdout(&o)).len(), 7 + 1);
+    let told = json_lines(&stdout(&o)).iter().filter(|line| line.get("memory").is_none()).count();
+    assert_eq!(told, 7 + 1);
     same_tensors(&checkpoint(&run, 12), &checkpoint(&dir.path().join("whole"), 12));
     let steps: Vec<u64> =
         events(&run).iter().filter(|e| e.get("loss").is_some()).map(|e| e["step"].as_u64().unwrap()).collect();

@@ -1,13 +1,18 @@
 //! Runs that succeed, and what they print and leave.
 
 use super::{fixed_text, good, json_lines, listing, output, stderr, stdout, train};
+use serde_json::Value;
 
 #[test]
 fn a_json_stream_has_every_field_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let o = good(train(dir.path(), &["--steps", "5", "--eval-every", "2", "--json"]));
     let lines = json_lines(&stdout(&o));
-    let (steps, evals): (Vec<_>, Vec<_>) = lines.iter().partition(|v| v.get("loss").is_some());
+    let (steps, rest): (Vec<_>, Vec<_>) = lines.iter().partition(|v| v.get("loss").is_some());
+    let (memory, evals): (Vec<_>, Vec<_>) = rest.into_iter().partition(|v| v.get("memory").is_some());
+    assert_eq!(memory.iter().map(|v| v["step"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)], "a step, then an evaluation");
+    let bytes = |v: &Value| v["memory"].as_array().unwrap().iter().map(|r| r["bytes"].as_u64().unwrap()).sum::<u64>();
+    assert!(bytes(memory[0]) > 0 && bytes(memory[1]) > bytes(memory[0]), "{memory:?}");
     assert_eq!(steps.iter().map(|v| v["step"].as_u64()).collect::<Vec<_>>(), (1..=5).map(Some).collect::<Vec<_>>());
     assert_eq!(evals.iter().map(|v| v["step"].as_u64()).collect::<Vec<_>>(), [Some(2), Some(4), Some(5)]);
     for v in &steps {
