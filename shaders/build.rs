@@ -3,7 +3,8 @@
 //! A stem is one file. Lines that start with `//%` speak to this script:
 //!
 //! - `//% import codec, rng` puts `wgsl/shared/<name>.wgsl` in front, each once, whatever imports it;
-//! - `//% const X: dtype = F32` declares a constant that a launch may set: `dtype`, `bool`, or a list such as `[1, 4, 8]`.
+//! - `//% const X: dtype = F32` declares a constant that a launch may set: `dtype`, `bool`, or a list such as `[1, 4, 8]`;
+//! - `//% needs subgroups` says what not every device can do; launches then look whether theirs can.
 //!
 //! A kernel is a stem, an entry point and values of the constants. Each stem is checked with its defaults and with every constant moved
 //! away from its default in turn.

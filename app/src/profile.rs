@@ -7,10 +7,9 @@ use mantissa_core::probe::phase::{self, Phase};
 use mantissa_core::probe::{Moment, Observer, Span};
 use mantissa_core::program::Program;
 use mantissa_core::program::cost::Cost;
-use mantissa_core::telemetry::StepReport;
 use mantissa_core::telemetry::event::ProfileRow;
-use mantissa_core::train::Session;
 use mantissa_core::train::session::Batch;
+use mantissa_core::train::{Landed, Session};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Instant;
@@ -38,15 +37,15 @@ impl Clock {
     }
 }
 
-/// One timed step: its report, and when every instruction ran by [`Clock::of`] the session.
-pub(crate) fn timed_step(session: &mut Session, batch: Batch<'_>) -> Result<(StepReport, Vec<Span>)> {
+/// One timed step: what it told, and when every instruction ran by [`Clock::of`] the session.
+pub(crate) fn timed_step(session: &mut Session, batch: Batch<'_>) -> Result<(Landed, Vec<Span>)> {
     match Clock::of(session) {
         Clock::Device => session.step_timed(batch),
         Clock::Host => {
             let now = Instant::now();
             let mut timer = Timer { origin: now, begin: now, spans: Vec::new() };
-            let report = session.step_observed(batch, &mut timer)?;
-            Ok((report, timer.spans))
+            let landed = session.step_observed(batch, &mut timer)?;
+            Ok((landed, timer.spans))
         }
     }
 }

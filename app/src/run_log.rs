@@ -48,7 +48,14 @@ pub fn read(run: &Path, mut each: impl FnMut(Logged)) -> Result<Counts> {
         match event {
             Some(Event::Step(step)) => each(Logged::Step(judged(step.report(), &mut skipped))),
             Some(Event::Tensor(event)) => each(Logged::Tensor(event)),
-            Some(Event::Eval(_) | Event::Warning(_) | Event::Sample(_) | Event::Profile(_) | Event::Predictions(_)) => {}
+            Some(
+                Event::Eval(_)
+                | Event::Warning(_)
+                | Event::Sample(_)
+                | Event::Profile(_)
+                | Event::Predictions(_)
+                | Event::Memory(_),
+            ) => {}
             None => {
                 counts.corrupt += 1;
                 counts.first_corrupt = if counts.corrupt == 1 { counts.lines } else { counts.first_corrupt };

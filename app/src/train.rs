@@ -1,43 +1,34 @@
 //! `mantissa train`: everything is checked, then the run folder is made, then steps, evaluations and samples until the end or Ctrl-C.
 
+mod look;
+mod tell;
+
 use crate::banner::{self, Facts};
 use crate::checkpoint::resume::{self, Resume};
 use crate::checkpoint::state::{self, Surroundings};
 use crate::checkpoint::write;
-use crate::cli::{TrainArgs, resolve};
+use crate::cli::TrainArgs;
+use crate::cli::resolve::{self, RecipeWhy};
 use crate::config::RunConfig;
 use crate::console::Console;
-use crate::predictions::Answers;
 use crate::prefetch::Prefetch;
 use crate::profile::{Clock, Profile, timed_step};
 use crate::run_folder::{self, RunFolder};
-use crate::sample::{Sampler, generate};
 use crate::sinks::Sinks;
 use crate::vocabulary::Vocabulary;
 use crate::watcher::{Begin, Watcher};
 use crate::{Outcome, data, device, findings, init_from, show};
 use anyhow::{Context, Result, bail};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
-use mantissa_core::model::ModelConfig;
 use mantissa_core::probe::doctor::Doctor;
 use mantissa_core::probe::health::Health;
-use mantissa_core::rng::Rng;
-use mantissa_core::telemetry::StepReport;
-use mantissa_core::telemetry::event::{
-    EvalEvent, Event, PredictionsEvent, ProfileEvent, SampleEvent, StepEvent, TensorEvent, Timing, WarningEvent,
-};
-use mantissa_core::train::Session;
+use mantissa_core::telemetry::event::{Event, ProfileEvent};
+use mantissa_core::train::{LEAD, Session};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-/// Where progress is printed line by line, a run has about this many lines.
-const PRINTED_LINES: u64 = 20;
-/// Temperature of sample texts.
-const SAMPLE_TEMPERATURE: f32 = 0.8;
-/// What sample texts go on from.
-const SAMPLE_PROMPT: &str = "\n";
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
@@ -66,7 +57,7 @@ pub struct Asked {
     /// Every setting.
     pub config: RunConfig,
     resume: Option<Resume>,
-    recipe_why: &'static str,
+    recipe_why: RecipeWhy,
     vocab_given: bool,
     out: Option<PathBuf>,
 }
@@ -79,7 +70,7 @@ impl Asked {
             None => None,
         };
         let (config, recipe_why, vocab_given) = match &resume {
-            Some(resume) => (resume.config.clone(), "as in the run", true),
+            Some(resume) => (resume.config.clone(), RecipeWhy::InRun, true),
             None => {
                 let resolved = resolve::resolve(args)?;
                 (resolved.config, resolved.recipe_why, resolved.vocab_given)
@@ -100,22 +91,6 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(stop)
-}
-
-/// Loss on held-out data, and the share of right answers of a classifier.
-#[derive(Clone, Copy, Debug)]
-struct Eval {
-    loss: f32,
-    accuracy: Option<f32>,
-}
-
-impl Eval {
-    fn show(&self) -> String {
-        match self.accuracy {
-            Some(a) => format!("val_loss {:.4} | val_accuracy {:.2}%", self.loss, 100.0 * a),
-            None => format!("val_loss {:.4}", self.loss),
-        }
-    }
 }
 
 /// Where the numbers of a run are kept.
@@ -154,9 +129,14 @@ pub struct Run<'a> {
     /// Model FLOPs of a step over peak FLOPs a millisecond: divided by milliseconds it is the MFU.
     ideal_ms: f64,
     start: Instant,
+    /// When the steps under way began, oldest first, and when the last one landed.
+    begun: VecDeque<Instant>,
+    last_landed: Instant,
     step_ms: Vec<f64>,
     skipped_in_a_row: u64,
     health: Health,
+    /// The memory last told.
+    memory: Vec<(&'static str, usize)>,
 }
 
 impl<'a> Run<'a> {
@@ -203,18 +183,19 @@ impl<'a> Run<'a> {
                     watcher.result(&format!("done already: {step} steps; to go on, give a higher --steps | {path}"));
                     return Ok(None);
                 }
-                (resume.rewind()?, Some(step))
+                let seen = resume.health();
+                (resume.rewind()?, Some((step, seen)))
             }
         };
         let peak = device.peak(config.train.recipe.compute_dtype())?;
         loaded.vocabulary.save(folder.path())?;
         let images = matches!(loader.data(), Dataset::Images(_));
-        let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed)?;
+        let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed.as_ref().map(|r| r.0))?;
         let facts = Facts {
             config: &config,
             device: &around.device,
             device_why: &device.why,
-            recipe_why,
+            recipe_why: &recipe_why.words(backend.capabilities().kind),
             data: &loaded.about,
             peak: &peak,
             folder: folder.path(),
@@ -222,14 +203,17 @@ impl<'a> Run<'a> {
         for line in banner::lines(&session, &facts)? {
             watcher.line(&line);
         }
-        if let Some(step) = resumed {
+        if let Some((step, _)) = &resumed {
             watcher.line(&format!("{:<12} after step {step}", "resumed"));
         }
         watcher.line("");
         watcher.begin(&Begin { config: &config, folder: folder.path(), steps: session.steps() });
         let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
         let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
-        let health = Health::new(&config.train.recipe, session.program());
+        let mut health = Health::new(&config.train.recipe, session.program());
+        if let Some((_, seen)) = resumed {
+            health.restore(seen);
+        }
         Ok(Some(Run {
             config,
             watcher,
@@ -245,9 +229,12 @@ impl<'a> Run<'a> {
             images,
             ideal_ms,
             start: Instant::now(),
+            begun: VecDeque::new(),
+            last_landed: Instant::now(),
             step_ms: Vec::new(),
             skipped_in_a_row: 0,
             health,
+            memory: Vec::new(),
         }))
     }
 
@@ -256,26 +243,38 @@ impl<'a> Run<'a> {
         self.ended || self.session.steps() >= self.config.train.schedule.steps
     }
 
-    /// One step, and the evaluation, sample and checkpoint that are due after it.
+    /// One more step, and the evaluation, sample and checkpoint that are due after it. What it tells may be heard some calls later.
     pub fn advance(&mut self, observe: Observe) -> Result<()> {
-        let (run, steps) = (self.config.run.clone(), self.config.train.schedule.steps);
-        let report = self.step(observe)?;
-        if self.config.train.ends_at(&report) {
-            self.ended = true;
+        let steps = self.config.train.schedule.steps;
+        match observe {
+            Observe::Nothing => self.submit()?,
+            Observe::Times => self.step_timed()?,
+        }
+        let step = self.session.steps();
+        let run = &self.config.run;
+        let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
+        let (eval, sample, save) =
+            (due(run.eval_every), due(run.sample_every) && run.sample_tokens > 0, due(run.checkpoint_every));
+        let waits = eval || sample || save || step == steps || self.config.train.may_end_early();
+        self.land(if waits { 0 } else { LEAD })?;
+        if self.ended {
             return Ok(());
         }
-        let step = report.step;
-        let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
-        if due(run.eval_every) {
+        if eval {
             self.evaluate()?;
         }
-        if due(run.sample_every) && run.sample_tokens > 0 {
+        if sample {
             self.sample()?;
         }
-        if due(run.checkpoint_every) {
+        if save {
             self.save()?;
         }
         Ok(())
+    }
+
+    /// Waits for the steps under way, and tells what they tell.
+    pub fn settle(&mut self) -> Result<()> {
+        self.land(0)
     }
 
     /// Whether its recipe has a loss scale.
@@ -285,6 +284,7 @@ impl<'a> Run<'a> {
 
     /// Multiplies the loss scale, so that an overflow and what follows can be watched. An error without a loss scaler.
     pub fn scale_loss_scale(&mut self, factor: f32) -> Result<()> {
+        self.settle()?;
         let Some(mut state) = self.session.scaler_state()? else {
             bail!("expected a recipe with a loss scaler (f16), got {}", self.config.train.recipe.name);
         };
@@ -293,111 +293,37 @@ impl<'a> Run<'a> {
         Ok(self.session.load_scaler_state(&state)?)
     }
 
-    /// One step with its event and progress.
-    fn step(&mut self, observe: Observe) -> Result<StepReport> {
-        let begin = Instant::now();
-        let batch = self.prefetch.next(self.session.steps() + 1)?;
-        let every = self.config.run.stats_every;
-        let measure = observe == Observe::Nothing && every > 0 && (self.session.steps() + 1).is_multiple_of(every);
-        let mut spans = None;
-        let report = match observe {
-            Observe::Times => {
-                let (report, times) = timed_step(&mut self.session, batch.batch())?;
-                spans = Some(times);
-                report
-            }
-            Observe::Nothing if measure => self.session.step_measured(batch.batch())?,
-            Observe::Nothing => self.session.step(batch.batch())?,
-        };
+    /// Starts a step.
+    fn submit(&mut self) -> Result<()> {
+        let step = self.session.steps() + 1;
+        self.begun.push_back(Instant::now());
+        let batch = self.prefetch.next(step)?;
+        match self.config.run.stats_every {
+            every if every > 0 && step.is_multiple_of(every) => self.session.submit_measured(batch.batch()),
+            _ => self.session.submit(batch.batch()),
+        }?;
         self.prefetch.give_back(batch);
-        let ms = begin.elapsed().as_secs_f64() * 1e3;
-        self.step_ms.push(ms);
-        let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
-        let timing = Timing { ms, items_per_s, mfu: self.ideal_ms / ms };
-        self.event(Event::Step(StepEvent::new(&report, timing, self.images)))?;
-        self.logs.sinks.step(&report, timing)?;
-        if let Some(spans) = spans {
-            let profile = Profile::new(self.session.program(), vec![spans]).rows(self.session.program());
-            let clock = Clock::of(&self.session).name().into();
-            self.event(Event::Profile(ProfileEvent { step: report.step, profile, clock }))?;
-        }
-        if measure {
-            self.tensors(report.step)?;
-        }
-        self.notices(&report)?;
-        let steps = self.config.train.schedule.steps;
-        let every = steps.div_ceil(PRINTED_LINES);
-        let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
-        self.watcher.progress(&self.progress(&report, timing), print);
-        Ok(report)
-    }
-
-    /// Keeps an event and tells it.
-    fn event(&mut self, event: Event) -> Result<()> {
-        let line = event.to_line().context("cannot write an event as JSON")?;
-        self.watcher.event(&event, &line);
-        self.logs.folder.event(&line)
-    }
-
-    /// The tensors that the step has measured.
-    fn tensors(&mut self, step: u64) -> Result<()> {
-        for report in self.session.tensor_reports()? {
-            self.logs.sinks.tensor(step, &report)?;
-            self.event(Event::Tensor(TensorEvent { step, tensor: report }))?;
-        }
         Ok(())
     }
 
-    fn progress(&self, r: &StepReport, timing: Timing) -> String {
-        let steps = self.config.train.schedule.steps;
-        let width = steps.to_string().len();
-        let mut parts = vec![
-            format!("step {:>width$}/{steps}", r.step),
-            format!("loss {:.4}", r.loss),
-            format!("lr {}", show::scientific(r.lr)),
-            format!("grad_norm {:.3}", r.grad_norm),
-        ];
-        if let Some(scale) = r.loss_scale {
-            parts.push(format!("loss_scale {}", show::loss_scale(scale)));
-        }
-        if r.loss_scale.is_some() || r.skipped_total > 0 {
-            parts.push(format!("skipped {}", r.skipped_total));
-        }
-        if let Some(fp8) = &r.fp8 {
-            parts.push(format!("underflow {:.1}%", 100.0 * fp8.underflow.0));
-            parts.push(format!("saturated {:.1}%", 100.0 * fp8.saturated.0));
-        }
-        parts.push(format!("{:.1} ms", timing.ms));
-        parts.push(format!("{} {}/s", show::prefixed(timing.items_per_s), self.loader.data().unit()));
-        parts.push(format!("mfu {:.1}%", 100.0 * timing.mfu));
-        let taken = self.step_ms.len().max(1) as f64;
-        let left = (steps - r.step) as f64 * self.start.elapsed().as_secs_f64() / taken;
-        parts.push(format!("eta {}", show::clock(left)));
-        parts.join(" | ")
+    /// One step with the time of every instruction.
+    fn step_timed(&mut self) -> Result<()> {
+        self.settle()?;
+        self.begun.push_back(Instant::now());
+        let batch = self.prefetch.next(self.session.steps() + 1)?;
+        let (landed, spans) = timed_step(&mut self.session, batch.batch())?;
+        self.prefetch.give_back(batch);
+        let (step, program) = (landed.report.step, self.session.program());
+        let profile = Profile::new(program, vec![spans]).rows(program);
+        let clock = Clock::of(&self.session).name().into();
+        self.tell(landed)?;
+        self.event(Event::Profile(ProfileEvent { step, profile, clock }))
     }
 
-    /// What people should know about a step beside its numbers.
-    fn notices(&mut self, r: &StepReport) -> Result<()> {
-        if r.skipped {
-            self.skipped_in_a_row += 1;
-            // Without a loss scale the warning below says it, once.
-            if let (Some(before), Some(after)) = (r.loss_scale, self.session.scaler_state()?.map(|s| s.scale)) {
-                let (before, after) = (show::loss_scale(before), show::loss_scale(after));
-                let what = "gradients overflowed, step skipped, loss_scale";
-                self.watcher.line(&format!("step {}: {what} {before} -> {after}", r.step));
-            }
-        } else if self.skipped_in_a_row > 0 {
-            let at = r.loss_scale.map_or_else(String::new, |s| format!(" at loss_scale {}", show::loss_scale(s)));
-            let skipped = match self.skipped_in_a_row {
-                1 => "one skipped step".to_string(),
-                n => format!("{n} skipped steps"),
-            };
-            self.watcher.line(&format!("step {}: recovered{at} after {skipped}", r.step));
-            self.skipped_in_a_row = 0;
-        }
-        for warning in self.health.observe(r, &self.session.fp8_stats()?) {
-            self.watcher.warn(&warning.to_string());
-            self.event(Event::Warning(WarningEvent { step: r.step, warning }))?;
+    /// Tells what steps have told, waiting until at most `lead` steps are under way.
+    fn land(&mut self, lead: usize) -> Result<()> {
+        while let Some(landed) = self.session.landed(self.session.under_way() > lead)? {
+            self.tell(landed)?;
         }
         Ok(())
     }
@@ -415,76 +341,16 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn evaluate(&mut self) -> Result<Eval> {
-        let (count, step) = (self.config.run.eval_batches, self.session.steps());
-        let (mut loss, mut right) = (0.0f64, 0usize);
-        for i in 0..count {
-            self.loader.val(i, count, &mut self.batch);
-            loss += f64::from(self.session.eval(self.batch.batch())?);
-            right += self.right_answers(i == 0)?;
-        }
-        let accuracy = self.images.then(|| right as f32 / (count * self.config.train.batch) as f32);
-        let eval = Eval { loss: (loss / count as f64) as f32, accuracy };
-        self.event(Event::Eval(EvalEvent::new(step, eval.loss, eval.accuracy)))?;
-        self.logs.sinks.eval(step, eval.loss, eval.accuracy)?;
-        self.watcher.line(&format!("eval  step {step} | {}", eval.show()));
-        Ok(eval)
-    }
-
-    /// Images of the present evaluation batch whose highest score is that of their label; a few of them are told, if asked.
-    fn right_answers(&mut self, tell: bool) -> Result<usize> {
-        let ModelConfig::Mlp(mlp) = &self.config.train.model else { return Ok(0) };
-        let scores = self.session.logits(self.config.train.batch, &self.batch.x)?;
-        let answers = Answers { classes: mlp.classes, scores: &scores, targets: &self.batch.targets };
-        let right = answers.right();
-        if let (true, Dataset::Images(images)) = (tell, self.loader.data()) {
-            let predictions = answers.shown(images.size(), &self.batch.x);
-            self.event(Event::Predictions(PredictionsEvent { step: self.session.steps(), predictions }))?;
-        }
-        Ok(right)
-    }
-
     /// Writes a checkpoint, unless the last one is of this step.
     pub fn save(&mut self) -> Result<()> {
+        self.settle()?;
         let step = self.session.steps();
         if self.saved != Some(step) {
             self.logs.folder.sync()?;
             self.logs.sinks.sync()?;
-            write::save(self.logs.folder.path(), &self.session, &self.around, self.config.run.keep)?;
+            write::save(self.logs.folder.path(), &self.session, self.health.state(), &self.around, self.config.run.keep)?;
             self.saved = Some(step);
         }
-        Ok(())
-    }
-
-    fn sample(&mut self) -> Result<()> {
-        let step = self.session.steps();
-        let mut sampler = Sampler {
-            temperature: SAMPLE_TEMPERATURE,
-            top_k: 0,
-            top_p: 1.0,
-            rng: Rng::named(self.config.train.seed.wrapping_add(step), "sample"),
-        };
-        let mut tokens = Vec::new();
-        let (values, count) = (self.vocabulary.size(), self.config.run.sample_tokens);
-        // A vocabulary without a line break starts from its first token.
-        let prompt = self.vocabulary.prompt(SAMPLE_PROMPT).unwrap_or_else(|_| vec![0]);
-        let done = generate(&mut self.session, &prompt, values, count, &mut sampler, |token| {
-            tokens.push(token);
-            Ok(true)
-        });
-        let text = done.and_then(|()| self.vocabulary.decode(&tokens));
-        let text = match text {
-            Ok(text) => text,
-            Err(e) => {
-                // A failed sample is no reason to lose a run.
-                self.watcher.warn(&format!("no sample at step {step}: {e:#}"));
-                return Ok(());
-            }
-        };
-        let text = String::from_utf8_lossy(&text);
-        self.logs.folder.sample(step, &text)?;
-        self.event(Event::Sample(SampleEvent { step, sample: text.to_string() }))?;
-        self.watcher.line(&format!("sample at step {step}:\n{}\n", text.trim_end()));
         Ok(())
     }
 

@@ -36,6 +36,8 @@ pub enum Products {
     Registers,
     /// A workgroup decodes its operands once into memory of its own. Best on GPUs.
     WorkgroupMemory,
+    /// A subgroup of this many lanes reads them once and broadcasts. Best where lanes are those of CPU vectors.
+    Subgroups(u32),
 }
 
 /// What is known of an adapter before it is opened.
@@ -57,9 +59,14 @@ pub struct AdapterFacts {
     pub workgroup_bytes: u32,
     /// Invocations of a workgroup.
     pub workgroup_invocations: u32,
+    /// Lanes of a subgroup, where the adapter has subgroups, all of one size.
+    pub subgroup: Option<u32>,
     /// Optional features of use here: `timestamps`, `shader-f16`, `subgroups`.
     pub features: Vec<&'static str>,
 }
+
+/// Sizes of subgroups that kernels are made for.
+const SUBGROUP_SIZES: [u32; 4] = [8, 16, 32, 64];
 
 impl AdapterFacts {
     fn of(adapter: &wgpu::Adapter) -> AdapterFacts {
@@ -69,7 +76,10 @@ impl AdapterFacts {
             ("shader-f16", wgpu::Features::SHADER_F16),
             ("subgroups", wgpu::Features::SUBGROUP),
         ];
+        let (lanes, most) = (info.subgroup_min_size, info.subgroup_max_size);
+        let usable = features.contains(wgpu::Features::SUBGROUP) && lanes == most && SUBGROUP_SIZES.contains(&lanes);
         AdapterFacts {
+            subgroup: usable.then_some(lanes),
             api: info.backend.to_str().to_string(),
             driver: [info.driver, info.driver_info].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" "),
             software: info.device_type == wgpu::DeviceType::Cpu,
@@ -149,16 +159,18 @@ pub(crate) struct Gpu {
     pub(crate) facts: AdapterFacts,
     pub(crate) limits: wgpu::Limits,
     pub(crate) pipelines: Pipelines,
-    pub(crate) products: Products,
     pub(crate) staging: Staging,
     faults: Arc<Faults>,
 }
 
 impl Gpu {
-    async fn open(adapter: &wgpu::Adapter, products: Option<Products>) -> Result<Gpu> {
+    async fn open(adapter: &wgpu::Adapter) -> Result<Gpu> {
         let facts = AdapterFacts::of(adapter);
         let limits = adapter.limits();
-        let wanted = wgpu::Features::TIMESTAMP_QUERY;
+        let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
+        if facts.subgroup.is_some() {
+            wanted |= wgpu::Features::SUBGROUP;
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("mantissa"),
             required_features: adapter.features() & wanted,
@@ -187,9 +199,7 @@ impl Gpu {
                 sink.note(Fault::Lost(text));
             }
         });
-        let usual = if facts.software { Products::Registers } else { Products::WorkgroupMemory };
-        let products = products.unwrap_or(usual);
-        Ok(Gpu { device, queue, facts, limits, pipelines: Pipelines::default(), products, staging: Staging::default(), faults })
+        Ok(Gpu { device, queue, facts, limits, pipelines: Pipelines::default(), staging: Staging::default(), faults })
     }
 
     /// Errs if anything has gone wrong so far. `bytes` is what was just asked for, if memory was.
@@ -227,6 +237,8 @@ impl Gpu {
 pub struct WgpuBackend {
     gpu: Arc<Gpu>,
     capabilities: Capabilities,
+    /// Kinds of matrix product that the device can do, the one in use first.
+    products: Vec<Products>,
 }
 
 impl WgpuBackend {
@@ -256,7 +268,18 @@ impl WgpuBackend {
             };
             return Err(Error::config("adapter", wanted, found));
         };
-        let gpu = Gpu::open(adapter, products).await?;
+        let gpu = Arc::new(Gpu::open(adapter).await?);
+        let kinds = kinds(&gpu)?;
+        let chosen = products.unwrap_or(kinds[0]);
+        if !kinds.contains(&chosen) {
+            return Err(Error::config(
+                "products",
+                format!("one of {kinds:?}, which the adapter can do"),
+                format!("{chosen:?}"),
+            ));
+        }
+        let others = kinds.into_iter().filter(|k| *k != chosen);
+        let products = std::iter::once(chosen).chain(others).collect();
         let dtypes = DType::ALL
             .into_iter()
             .filter(|d| d.is_float())
@@ -264,7 +287,7 @@ impl WgpuBackend {
             .collect();
         let device = format!("{} ({}, {})", gpu.facts.name, gpu.facts.api, gpu.facts.driver);
         let capabilities = Capabilities { kind: "wgpu", device, units: 1, memory_bytes: None, dtypes };
-        Ok(WgpuBackend { gpu: Arc::new(gpu), capabilities })
+        Ok(WgpuBackend { gpu, capabilities, products })
     }
 
     /// As [`WgpuBackend::open`], waiting for the answer. Not for browsers.
@@ -279,9 +302,9 @@ impl WgpuBackend {
         pollster::block_on(WgpuBackend::open_with(choice, products))
     }
 
-    /// The kind of matrix product that Programs get.
-    pub fn products(&self) -> Products {
-        self.gpu.products
+    /// Kinds of matrix product that the device can do, first the one that Programs get.
+    pub fn products(&self) -> &[Products] {
+        &self.products
     }
 
     #[cfg(not(target_arch = "wasm32"))]
@@ -293,6 +316,31 @@ impl WgpuBackend {
     pub fn facts(&self) -> &AdapterFacts {
         &self.gpu.facts
     }
+}
+
+/// Kinds of matrix product that a device can do, the best for its kind first.
+fn kinds(gpu: &Arc<Gpu>) -> Result<Vec<Products>> {
+    if !gpu.facts.software {
+        // Not measured on a GPU yet, so last.
+        let plain = vec![Products::WorkgroupMemory, Products::Registers];
+        return Ok(plain.into_iter().chain(subgroups(gpu)?).collect());
+    }
+    Ok(subgroups(gpu)?.into_iter().chain([Products::Registers, Products::WorkgroupMemory]).collect())
+}
+
+/// Products by subgroups, where they have been seen to work.
+#[cfg(not(target_arch = "wasm32"))]
+fn subgroups(gpu: &Arc<Gpu>) -> Result<Option<Products>> {
+    match gpu.facts.subgroup {
+        Some(size) if crate::subgroups::work(gpu, size)? => Ok(Some(Products::Subgroups(size))),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// A browser lets nobody wait for a look at them.
+#[cfg(target_arch = "wasm32")]
+fn subgroups(_: &Arc<Gpu>) -> Result<Option<Products>> {
+    Ok(None)
 }
 
 impl Backend for WgpuBackend {
@@ -307,6 +355,6 @@ impl Backend for WgpuBackend {
     fn compile(&self, program: Arc<Program>, memory: &Arc<dyn Memory>) -> Result<Box<dyn Executable>> {
         let own = memory.as_any().downcast_ref::<WgpuMemory>().filter(|m| Arc::ptr_eq(&m.gpu, &self.gpu));
         let memory = own.ok_or_else(|| self.gpu.error("the memory is of another backend"))?;
-        crate::executable::compile(&self.gpu, program, memory)
+        crate::executable::compile(&self.gpu, program, memory, self.products[0])
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 const MAX_BINDINGS: usize = 32;
 
 /// A kernel with its memory bound.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Dispatch {
     pipeline: Arc<Pipeline>,
     /// One for each micro-step, or one for all.
@@ -68,17 +68,21 @@ pub(crate) struct Binder<'a> {
     scratch: Vec<wgpu::Buffer>,
     /// Memory behind absent operands: that of reading ones, that of written ones.
     absent: Vec<wgpu::Buffer>,
+    /// Rows that quantizations collect in.
+    seen: wgpu::Buffer,
     uniforms: Uniforms,
     micro_steps: usize,
 }
 
 impl<'a> Binder<'a> {
-    /// Room for `launches`, which are bound in this order, over the buffers of a plan; scratch buffers of these sizes.
+    /// Room for `launches`, which are bound in this order, over the buffers of a plan; scratch buffers of these sizes, and what
+    /// quantizations collect in.
     pub(crate) fn new<'l>(
         gpu: &'a Gpu,
         persistent: &'a [wgpu::Buffer],
         own: &'a [wgpu::Buffer],
         scratch_bytes: &[usize],
+        seen_bytes: usize,
         launches: impl IntoIterator<Item = &'l Launch>,
         micro_steps: usize,
     ) -> Result<Binder<'a>> {
@@ -90,6 +94,7 @@ impl<'a> Binder<'a> {
             own,
             scratch: allocate(gpu, &scratch)?,
             absent: allocate(gpu, &[buffer(MAX_BINDINGS * ALIGN); 2])?,
+            seen: allocate(gpu, &[buffer(align(seen_bytes.max(1)))])?.remove(0),
             uniforms: Uniforms::new(gpu, launches.into_iter())?,
             micro_steps,
         })
@@ -97,7 +102,7 @@ impl<'a> Binder<'a> {
 
     /// Bytes of everything it made.
     pub(crate) fn bytes(&self) -> usize {
-        let buffers = self.scratch.iter().chain(&self.absent);
+        let buffers = self.scratch.iter().chain(&self.absent).chain([&self.seen]);
         buffers.map(|b| b.size() as usize).sum::<usize>() + self.uniforms.offsets.last().copied().unwrap_or(0)
     }
 
@@ -109,7 +114,7 @@ impl<'a> Binder<'a> {
             let label = &launch.kernel.label;
             return Err(self.gpu.error(format!("{label} binds {used} buffers; this adapter allows {most}")));
         }
-        let pipeline = self.gpu.pipelines.get(self.gpu, &launch.kernel);
+        let pipeline = self.gpu.pipelines.get(self.gpu, &launch.kernel)?;
         let tables = launch.tables.iter().map(|words| table(self.gpu, words)).collect::<Result<Vec<_>>>()?;
         let moves = |arg: &Arg| matches!(arg, Arg::Piece(p) if operands.strides[*p] != 0);
         let copies = if launch.args.iter().any(|(_, a)| moves(a)) { self.micro_steps } else { 1 };
@@ -125,6 +130,7 @@ impl<'a> Binder<'a> {
             for (binding, arg) in &launch.args {
                 entries.push(match arg {
                     Arg::Scratch(k) => entry(*binding, &self.scratch[*k], 0, self.scratch[*k].size() as usize),
+                    Arg::Seen => entry(*binding, &self.seen, 0, self.seen.size() as usize),
                     Arg::Table(k) => entry(*binding, &tables[*k], 0, tables[*k].size() as usize),
                     // Places of their own: a buffer may not be read and written by one dispatch, nor written through two bindings.
                     Arg::Absent => {

@@ -1,15 +1,14 @@
 //! A Program as dispatches over buffers: everything is made when compiling, so that a step is writes of its inputs, one pass, one submission.
 
-use crate::adapter::Gpu;
+use crate::adapter::{Gpu, Products};
 use crate::dispatch::{Binder, Dispatch};
-use crate::launch::{Facts, cast_list, launches};
+use crate::launch::{Facts, Step, Work};
 use crate::memory::{WgpuMemory, allocate, upload};
 use crate::readback::Download;
 use mantissa_core::backend::{Executable, Readback};
 use mantissa_core::error::{Error, Result};
 use mantissa_core::probe::{Observer, Span};
 use mantissa_core::program::memory::{MemoryPlan, align};
-use mantissa_core::program::operands::Operands;
 use mantissa_core::program::{Program, ValueId};
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,47 +24,41 @@ pub(crate) struct WgpuExecutable {
     scratch_bytes: usize,
     /// Dispatches of each instruction.
     steps: Vec<Vec<Dispatch>>,
+    /// What moves to the states what quantizations have collected; nothing happens where nothing waits.
+    records: Vec<Dispatch>,
 }
 
-/// Compiles `program` over `memory`.
-pub(crate) fn compile(gpu: &Arc<Gpu>, program: Arc<Program>, memory: &WgpuMemory) -> Result<Box<dyn Executable>> {
+/// Compiles `program` over `memory`, with this kind of matrix product.
+pub(crate) fn compile(
+    gpu: &Arc<Gpu>,
+    program: Arc<Program>,
+    memory: &WgpuMemory,
+    products: Products,
+) -> Result<Box<dyn Executable>> {
     program.validate()?;
     let plan = MemoryPlan::new(&program, mantissa_core::backend::Memory::layout(memory))?;
     let own = allocate(gpu, &plan.buffers)?;
     let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
-    let facts = Facts { max_storage_buffers, products: gpu.products };
-    let mut all = Vec::with_capacity(program.instrs.len());
-    let mut scratch_sizes: Vec<usize> = Vec::new();
-    for (at, instr) in program.instrs.iter().enumerate() {
-        if let Some(group) = plan.cast_groups.iter().find(|g| g.contains(&at)) {
-            // The first of a group does the work of all.
-            let (operands, launch) = cast_list(&program, &plan, group)?;
-            all.push((operands, if at == group[0] { vec![launch] } else { Vec::new() }));
-            continue;
-        }
-        let operands = Operands::new(&program, &plan, instr)?;
-        let (launches, scratch) = launches(&instr.op, &operands, facts)?;
-        for (k, bytes) in scratch.into_iter().enumerate() {
-            match scratch_sizes.get_mut(k) {
-                Some(have) => *have = (*have).max(bytes),
-                None => scratch_sizes.push(bytes),
-            }
-        }
-        all.push((operands, launches));
-    }
-    let launched = all.iter().flat_map(|(_, l)| l);
-    let binder = Binder::new(gpu, &memory.buffers, &own, &scratch_sizes, launched, program.grad_accum)?;
+    let facts = Facts { max_storage_buffers, products };
+    let step = Step::new(&program, &plan, facts)?;
+    let binder = Binder::new(gpu, &memory.buffers, &own, &step.scratch, step.seen, step.launches(), program.grad_accum)?;
     let mut slot = 0;
-    let mut steps = Vec::with_capacity(all.len());
-    for (operands, launches) in &all {
-        let dispatches = launches.iter().map(|launch| {
-            slot += 1;
-            binder.dispatch(launch, operands, slot - 1)
-        });
-        steps.push(dispatches.collect::<Result<Vec<_>>>()?);
+    let mut bind = |work: &[Work]| -> Result<Vec<Vec<Dispatch>>> {
+        let of = |(operands, launches): &Work| {
+            let dispatches = launches.iter().map(|launch| {
+                slot += 1;
+                binder.dispatch(launch, operands, slot - 1)
+            });
+            dispatches.collect()
+        };
+        work.iter().map(of).collect()
+    };
+    let (mut steps, records) = (bind(&step.instrs)?, bind(&step.records)?);
+    for (dispatches, after) in steps.iter_mut().zip(&step.after) {
+        after.iter().for_each(|&k| dispatches.extend_from_slice(&records[k]));
     }
     gpu.check(None)?;
-    let tables = all.iter().flat_map(|(_, l)| l).flat_map(|l| &l.tables);
+    let tables = step.launches().flat_map(|l| &l.tables);
     let table_bytes = tables.map(|words| align(size_of_val(words.as_slice()))).sum::<usize>();
     let scratch_bytes = binder.bytes() + table_bytes;
     Ok(Box::new(WgpuExecutable {
@@ -76,6 +69,7 @@ pub(crate) fn compile(gpu: &Arc<Gpu>, program: Arc<Program>, memory: &WgpuMemory
         own,
         scratch_bytes,
         steps,
+        records: records.concat(),
     }))
 }
 
@@ -101,6 +95,11 @@ impl WgpuExecutable {
         self.steps[range].iter().flatten().for_each(|d| d.encode(pass, micro));
     }
 
+    /// Encodes what moves to the states what quantizations have collected.
+    pub(crate) fn encode_records(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.records.iter().for_each(|d| d.encode(pass, 0));
+    }
+
     /// Encodes one pass with `fill` and submits it.
     pub(crate) fn pass(&self, fill: impl FnOnce(&mut wgpu::ComputePass<'_>)) {
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
@@ -112,6 +111,10 @@ impl WgpuExecutable {
 impl Executable for WgpuExecutable {
     fn plan(&self) -> &MemoryPlan {
         &self.plan
+    }
+
+    fn own_bytes(&self) -> usize {
+        self.own.iter().map(|b| b.size() as usize).sum()
     }
 
     fn scratch_bytes(&self) -> usize {

@@ -13,6 +13,7 @@
 //! | `dispatch` | kernels with their memory bound |
 //! | `executable` | a Program as dispatches; steps |
 //! | `probe` | the rates of the device |
+//! | `subgroups` | whether they work as kernels take them to |
 //! | `observe` | a step instruction by instruction, for tools |
 //! | `timestamps` | a step timed by the device, instruction by instruction |
 
@@ -28,6 +29,8 @@ mod pipeline;
 mod probe;
 mod readback;
 mod timestamps;
+#[cfg(not(target_arch = "wasm32"))]
+mod subgroups;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::adapters_blocking;

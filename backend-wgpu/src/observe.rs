@@ -16,7 +16,11 @@ pub(crate) fn run(exe: &WgpuExecutable, inputs: &[(ValueId, &[u8])], observer: &
     let program = &*exe.program;
     let mut instruction = |index: usize, micro: usize| -> Result<()> {
         observer.before(&Moment { program, index, micro, values: &Seen::new(exe, micro) });
-        exe.pass(|pass| exe.encode(pass, index..index + 1, micro));
+        // An observer sees in the states what the instruction recorded.
+        exe.pass(|pass| {
+            exe.encode(pass, index..index + 1, micro);
+            exe.encode_records(pass);
+        });
         exe.gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| exe.gpu.error(e.to_string()))?;
         exe.gpu.check(None)?;
         observer.after(&Moment { program, index, micro, values: &Seen::new(exe, micro) });

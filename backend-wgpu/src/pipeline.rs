@@ -1,7 +1,8 @@
 //! Compiled kernels, each compiled once for a device.
 
 use crate::adapter::Gpu;
-use mantissa_shaders::BindingKind;
+use mantissa_core::error::Result;
+use mantissa_shaders::{BindingKind, Need};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,6 +17,8 @@ pub(crate) struct Kernel {
     pub(crate) entry: &'static str,
     /// Number and use of each binding.
     pub(crate) bindings: Vec<(u32, BindingKind)>,
+    /// What the device must be able to do.
+    pub(crate) needs: &'static [Need],
 }
 
 /// A kernel ready to run.
@@ -30,15 +33,23 @@ pub(crate) struct Pipeline {
 pub(crate) struct Pipelines(Mutex<HashMap<Kernel, Arc<Pipeline>>>);
 
 impl Pipelines {
-    /// The pipeline of `kernel`, compiled if it is new.
-    pub(crate) fn get(&self, gpu: &Gpu, kernel: &Kernel) -> Arc<Pipeline> {
+    /// The pipeline of `kernel`, compiled if it is new. Errs where the device lacks what it needs.
+    pub(crate) fn get(&self, gpu: &Gpu, kernel: &Kernel) -> Result<Arc<Pipeline>> {
+        for need in kernel.needs {
+            let feature = match need {
+                Need::Subgroups => wgpu::Features::SUBGROUP,
+            };
+            if !gpu.device.features().contains(feature) {
+                return Err(gpu.error(format!("{} needs {need:?}, which this adapter lacks", kernel.label)));
+            }
+        }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(kernel) {
-            return found.clone();
+            return Ok(found.clone());
         }
         let made = Arc::new(compile(&gpu.device, kernel));
         known.insert(kernel.clone(), made.clone());
-        made
+        Ok(made)
     }
 }
 

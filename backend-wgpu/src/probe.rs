@@ -4,7 +4,6 @@ use crate::adapter::{Gpu, WgpuBackend};
 use crate::dispatch::{Binder, Dispatch};
 use crate::launch::{Arg, Builder, kernel};
 use crate::memory::allocate;
-use mantissa_core::DType;
 use mantissa_core::error::Result;
 use mantissa_core::program::memory::{Buffer, Place, Purpose};
 use mantissa_core::program::operands::Operands;
@@ -50,15 +49,8 @@ fn rate(gpu: &Arc<Gpu>, kernel: Builder, bytes: usize) -> Result<f64> {
     let launch = kernel.done()?;
     let buffers = allocate(gpu, &[Buffer { size: bytes, purpose: Purpose::Activations }; 2])?;
     let place = |buffer| Place { buffer, offset: 0, size: bytes };
-    let operands = Operands {
-        places: vec![place(0), place(1)],
-        strides: vec![0; 2],
-        inputs: vec![(0, DType::F32)],
-        outputs: vec![(1, DType::F32)],
-        input_types: Vec::new(),
-        output_types: Vec::new(),
-    };
-    let dispatch = Binder::new(gpu, &buffers, &[], &[], [&launch], 1)?.dispatch(&launch, &operands, 0)?;
+    let operands = Operands::at(vec![place(0), place(1)]);
+    let dispatch = Binder::new(gpu, &buffers, &[], &[], 0, [&launch], 1)?.dispatch(&launch, &operands, 0)?;
     let (start, mut best) = (Instant::now(), f64::INFINITY);
     let mut times = 1;
     // The first round compiles and warms up.

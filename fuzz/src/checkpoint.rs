@@ -9,6 +9,7 @@ use mantissa_core::cpu::CpuBackend;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::model::mlp::MlpConfig;
 use mantissa_core::precision::recipe::RecipeName;
+use mantissa_core::probe::health::HealthState;
 use mantissa_core::train::Session;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ impl Run {
         let session = session.expect("a valid run");
         let dir = tempfile::tempdir().expect("a temporary folder");
         let around = Surroundings { device: "none".into(), data: Digest { bytes: 0, crc32: 0 } };
-        let written = write::save(dir.path(), &session, &around, 0).expect("the folder is writable");
+        let written = write::save(dir.path(), &session, &HealthState::default(), &around, 0).expect("the folder is writable");
         let whole = FILES.map(|name| fs::read(written.join(name)).expect("a whole checkpoint"));
         let damaged = dir.path().join("damaged");
         fs::create_dir(&damaged).expect("the folder is writable");

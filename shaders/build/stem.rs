@@ -62,12 +62,14 @@ pub(crate) struct Parsed {
     name: String,
     text: String,
     consts: Vec<Const>,
+    /// What a device must be able to do, as variants of `Need`.
+    needs: Vec<&'static str>,
 }
 
 impl Parsed {
     pub(crate) fn read(path: &Path) -> Result<Parsed, String> {
         let name = path.file_stem().and_then(|s| s.to_str()).ok_or("a file name that is text")?.to_string();
-        let mut parsed = Parsed { name, text: String::new(), consts: Vec::new() };
+        let mut parsed = Parsed { name, text: String::new(), consts: Vec::new(), needs: Vec::new() };
         parsed.add(path, &mut Vec::new())?;
         Ok(parsed)
     }
@@ -102,7 +104,12 @@ impl Parsed {
                         }
                     }
                     Some(("const", rest)) => self.consts.push(Const::parse(rest)?),
-                    _ => return Err(format!("unknown directive `//% {directive}`: expected `import` or `const`")),
+                    Some(("needs", "subgroups")) => self.needs.push("Subgroups"),
+                    _ => {
+                        return Err(format!(
+                            "unknown directive `//% {directive}`: expected `import`, `const` or `needs subgroups`"
+                        ));
+                    }
                 },
             }
         }
@@ -124,10 +131,24 @@ impl Parsed {
     pub(crate) fn check(&self) -> Result<(Module, ModuleInfo), String> {
         for (i, c) in self.consts.iter().enumerate() {
             for value in c.domain().into_iter().filter(|v| *v != c.default) {
-                validate(&self.stitched(Some((i, value)))).map_err(|e| format!("with {} = {value}: {e}", c.name))?;
+                self.validate(&self.stitched(Some((i, value)))).map_err(|e| format!("with {} = {value}: {e}", c.name))?;
             }
         }
-        validate(&self.stitched(None))
+        self.validate(&self.stitched(None))
+    }
+
+    /// What naga makes of the text on a device that has what the stem needs and nothing else.
+    fn validate(&self, text: &str) -> Result<(Module, ModuleInfo), String> {
+        let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+        let (capabilities, stages, operations) = if self.needs.is_empty() {
+            (Capabilities::empty(), ShaderStages::empty(), SubgroupOperationSet::empty())
+        } else {
+            (Capabilities::SUBGROUP, ShaderStages::COMPUTE, SubgroupOperationSet::all())
+        };
+        let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+        validator.subgroup_stages(stages).subgroup_operations(operations);
+        let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
+        Ok((module, info))
     }
 
     /// The row of the table, as Rust.
@@ -135,7 +156,9 @@ impl Parsed {
         let mut out = String::new();
         let _ = writeln!(out, "    Stem {{ name: {:?}, hash: {:#x},", self.name, fnv(&self.stitched(None)));
         let _ = writeln!(out, "        source: r#\"{}\"#,", self.text);
-        out.push_str("        consts: &[");
+        out.push_str("        needs: &[");
+        self.needs.iter().for_each(|need| out.push_str(&format!("Need::{need}, ")));
+        out.push_str("],\n        consts: &[");
         for c in &self.consts {
             let kind = match c.kind {
                 Kind::Dtype => "Dtype",
@@ -177,14 +200,6 @@ impl Parsed {
         out.push_str("] },\n");
         out
     }
-}
-
-fn validate(text: &str) -> Result<(Module, ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
-    validator.subgroup_stages(ShaderStages::empty()).subgroup_operations(SubgroupOperationSet::empty());
-    let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
-    Ok((module, info))
 }
 
 /// Fields of the uniform struct, if the stem has one: name, offset, scalar type.

@@ -21,6 +21,8 @@ pub struct Stem {
     pub hash: u64,
     /// Text with its imports, without the constants.
     pub source: &'static str,
+    /// What a device must be able to do beyond what every device does.
+    pub needs: &'static [Need],
     /// Constants that a launch may set.
     pub consts: &'static [Const],
     /// Fields of the uniform struct.
@@ -29,6 +31,13 @@ pub struct Stem {
     pub params_size: u32,
     /// Entry points.
     pub entries: &'static [Entry],
+}
+
+/// What not every device can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// Subgroup operations.
+    Subgroups,
 }
 
 /// Values of a constant.

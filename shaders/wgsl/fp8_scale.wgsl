@@ -1,25 +1,66 @@
-// Delayed fp8 scaling: rolls the amax histories and derives the next scales. CPU twin: core/src/cpu/fp8_scale.rs.
+// The states of fp8 recipes: `record` brings in what quantizations collected, `update_fp8_scales` rolls the amax histories of delayed scaling
+// and derives the next scales. CPU twins: core/src/cpu/dispatch/quantize.rs, core/src/cpu/fp8_scale.rs.
 //
 // Formula: scale = (fp8_max * 2^-margin) / max(window). Histories are [rows, tensors]; row 0 is staged, row 1 the oldest.
 // Layout: an invocation owns a tensor, a column; neighbours read neighbouring words. Rows are read eight at a time before eight are
 // written, since a store would make the next load wait. `ranges` holds fp8_max * 2^-margin of each tensor.
 // Source: Transformer Engine delayed_scaling.cu.
-//% import amax
+//% import amax, seen
 //% const MOST_RECENT: bool = false
 //% const IGNORE: bool = true
+//% const DELAYED: bool = true
 //% const WG_SIZE: [64] = 64
 
 const ROWS_AHEAD: u32 = 8u;
+// Numbers in a row of statistics.
+const STATS: u32 = 5u;
 
 struct Params {
     tensors: u32,
     rows: u32,
+    // The first row of `seen`.
+    first: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> ranges: array<u32>;
 @group(0) @binding(2) var<storage, read_write> history: array<u32>;
 @group(0) @binding(3) var<storage, read_write> scale: array<u32>;
 @group(0) @binding(4) var<storage, read_write> nonfinite: array<u32>;
+@group(0) @binding(5) var<storage, read_write> seen: array<u32>;
+@group(0) @binding(6) var<storage, read_write> stats: array<u32>;
+
+fn share(n: u32, count: u32) -> u32 {
+    return div_exact(bitcast<u32>(f32(n)), count);
+}
+
+// Of every tensor met since the last time: the amax staged in row 0 of the history where DELAYED, its row of statistics, its row of `seen`
+// cleared. Where none was met nothing changes.
+@compute @workgroup_size(WG_SIZE)
+fn record(@builtin(global_invocation_id) id: vec3<u32>) {
+    let t = id.x;
+    if (t >= params.tensors) {
+        return;
+    }
+    let from_row = SEEN * (params.first + t);
+    let amax = seen[from_row];
+    let scale = seen[from_row + SEEN_SCALE];
+    let count = seen[from_row + SEEN_COUNT];
+    if (scale == 0u) {
+        return;
+    }
+    if (DELAYED) {
+        history[t] = max(history[t], amax);
+    }
+    let row = STATS * t;
+    stats[row] = amax;
+    stats[row + 1u] = scale;
+    stats[row + 2u] = share(seen[from_row + 1u], count);
+    stats[row + 3u] = share(seen[from_row + 2u], count);
+    stats[row + 4u] = bitcast<u32>(f32(seen[from_row + 3u]));
+    for (var k = 0u; k < SEEN; k++) {
+        seen[from_row + k] = 0u;
+    }
+}
 
 fn finite(bits: u32) -> bool {
     return (bits & EXACT_MAGNITUDE) < EXACT_INF;

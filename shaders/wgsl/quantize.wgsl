@@ -2,9 +2,9 @@
 //
 // Formula: q = satRNE(RN(x * scale)), scale_inv = RN(1 / scale), amax = max |x| without NaN. The scale is a stored one, or that of the amax:
 // always (current scaling), or while the tensor's history is all zero (warm-up of delayed scaling).
-// Layout: `amax` in up to 64 workgroups, each leaving the largest magnitude it saw in `tops`; skipped in effect where no one asks.
-// `convert`: an invocation owns WORDS words of q, a workgroup apart, so that neighbours read and write neighbouring words; where RECORD it
-// raises `seen` (amax and counts), which `amax` cleared. `finish`, one invocation, stages the amax and writes the row of statistics.
+// Layout: `amax`, where the scale may come from it, in up to 64 workgroups, each leaving the largest magnitude it saw in `tops`; skipped in
+// effect where no one asks. `convert`: an invocation owns WORDS words of q, a workgroup apart, so that neighbours read and write neighbouring
+// words; where RECORD it raises the tensor's row of `seen` (amax and counts), which `record` of fp8_scale.wgsl moves to the states.
 // Bits are those of the CPU: a product that may be subnormal is made of normal ones, quotients are integer divisions.
 // Source: Transformer Engine recipe_common.cuh, current_scaling.cu.
 //% import amax, codec, grid, quantize_stats
@@ -27,6 +27,8 @@ struct Params {
     // Workgroups of `amax`, a multiple of 4.
     tops: u32,
     slot: u32,
+    // Row of `seen`.
+    row: u32,
     // Shape of the history.
     rows: u32,
     tensors: u32,
@@ -38,16 +40,15 @@ struct Params {
     count: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
-@group(0) @binding(3) var<storage, read_write> history: array<u32>;
+@group(0) @binding(3) var<storage, read> history: array<u32>;
 @group(0) @binding(4) var<storage, read_write> tops: array<u32>;
 // The same, once they are there.
 @group(0) @binding(5) var<storage, read> tops_seen: array<vec4<u32>>;
 @group(0) @binding(6) var<storage, read_write> seen: array<atomic<u32>>;
 @group(0) @binding(7) var<storage, read_write> q: array<u32>;
 @group(0) @binding(8) var<storage, read_write> scale_inv: array<u32>;
-@group(0) @binding(9) var<storage, read_write> stats: array<u32>;
 
 // The history of this tensor is all zero. The newest row first: in a run that has begun, one look is enough.
 fn fresh() -> bool {
@@ -72,17 +73,13 @@ var<workgroup> top: atomic<u32>;
 fn amax(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     if (lane == 0u) {
         atomicStore(&top, 0u);
-        if (group.x == 0u) {
-            clear_seen();
-        }
     }
     workgroupBarrier();
     var own = 0u;
     if (wants_amax()) {
         for (var i = group.x * WG_SIZE + lane; i < params.words; i += params.tops * WG_SIZE) {
-            for (var c = 4u * i; c < min(4u * i + 4u, params.len); c++) {
-                own = max(own, ordered_bits(element(c)));
-            }
+            let m = magnitudes(i);
+            own = max(own, max(max(m.x, m.y), max(m.z, m.w)));
         }
     }
     atomicMax(&top, own);
@@ -135,15 +132,19 @@ fn convert(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     let scale75 = select(0u, scale - (75u << 23u), scale > (76u << 23u));
     if (first == 0u) {
         scale_inv[0] = div_exact(EXACT_ONE, scale);
+        if (RECORD) {
+            mark_seen(scale);
+        }
     }
     var own = vec4<u32>();
     for (var k = 0u; k < WORDS; k++) {
         let word = first + k * WG_SIZE;
         if (word < params.words) {
+            let values = elements(word);
             var codes = 0u;
             for (var c = 0u; c < 4u; c++) {
                 if (4u * word + c < params.len) {
-                    let v = element(4u * word + c);
+                    let v = values[c];
                     let y = product(v, scale, scale75);
                     let code = encode_bits(Q, y);
                     codes |= code << (8u * c);
@@ -158,14 +159,4 @@ fn convert(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     if (RECORD) {
         raise_seen(own);
     }
-}
-
-@compute @workgroup_size(1)
-fn finish() {
-    let scale = scale_now();
-    let amax = atomicLoad(&seen[0]);
-    if (SCALING != CURRENT) {
-        history[params.slot] = max(history[params.slot], amax);
-    }
-    write_stats(scale);
 }

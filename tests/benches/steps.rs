@@ -59,7 +59,8 @@ impl Run {
     fn time(mut self, bencher: Bencher<'_, '_>, measured: bool) {
         let batch = Batch { x: bytemuck::cast_slice(&self.x), targets: bytemuck::cast_slice(&self.targets) };
         let items = ItemsCount::new(self.session.config().items_per_step());
-        let step = if measured { Session::step_measured } else { Session::step };
+        let step =
+            |s: &mut Session, batch: Batch<'_>| if measured { s.step_measured(batch).map(|l| l.report) } else { s.step(batch) };
         bencher.counter(items).bench_local(|| step(&mut self.session, batch).expect("a step"));
     }
 }

@@ -22,15 +22,14 @@ pub fn wgpu() -> Option<Arc<dyn Backend>> {
     OPEN.get_or_init(|| open(None)).clone().map(|b| b as Arc<dyn Backend>)
 }
 
-/// As [`wgpu`], with the kind of matrix product that this adapter does not choose by itself.
-pub fn wgpu_with_other_products() -> Option<Arc<dyn Backend>> {
-    static OPEN: OnceLock<Option<Arc<WgpuBackend>>> = OnceLock::new();
-    let other = || {
-        let usual = open(None)?.products();
-        let kinds = [Products::Registers, Products::WorkgroupMemory];
-        kinds.into_iter().find(|p| *p != usual).and_then(|p| open(Some(p)))
+/// As [`wgpu`], once for every kind of matrix product that the adapter can do, the one it gets by itself first.
+pub fn wgpu_with_every_product() -> Vec<Arc<WgpuBackend>> {
+    static OPEN: OnceLock<Vec<Arc<WgpuBackend>>> = OnceLock::new();
+    let every = || {
+        let kinds = open(None).map(|usual| usual.products().to_vec()).unwrap_or_default();
+        kinds.into_iter().filter_map(|kind| open(Some(kind))).collect()
     };
-    OPEN.get_or_init(other).clone().map(|b| b as Arc<dyn Backend>)
+    OPEN.get_or_init(every).clone()
 }
 
 fn open(products: Option<Products>) -> Option<Arc<WgpuBackend>> {

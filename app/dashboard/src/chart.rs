@@ -69,7 +69,6 @@ pub fn over_steps<'a>(name: &'a str, store: &Store, scale: Scale) -> Plot<'a> {
 /// A plot with the common look.
 pub fn base(name: &str, scale: Scale) -> Plot<'_> {
     Plot::new(name)
-        .legend(Legend::default().background_alpha(0.6).text_style(egui::TextStyle::Small))
         .allow_scroll(false)
         .set_margin_fraction(egui::vec2(0.01, 0.08))
         .y_axis_min_width(38.0)
@@ -84,6 +83,11 @@ pub fn base(name: &str, scale: Scale) -> Plot<'_> {
             }
             HoverPosition::Elsewhere { .. } => None,
         })
+}
+
+/// The legend of a plot that has room for one.
+pub fn legend() -> Legend {
+    Legend::default().background_alpha(0.6).text_style(egui::TextStyle::Small)
 }
 
 /// Whole powers on logarithmic axes, round numbers on others.

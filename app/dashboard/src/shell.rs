@@ -69,7 +69,7 @@ impl Dashboard {
             run_bar_ui(ui, &self.store, &mut self.bar);
             ui.add_space(4.0);
         });
-        egui::Panel::left("settings").resizable(true).default_size(228.0).size_range(200.0..=340.0).show(ui, |ui| {
+        egui::Panel::left("settings").resizable(true).default_size(238.0).size_range(200.0..=340.0).show(ui, |ui| {
             ui.add_space(6.0);
             setup_ui(ui, &self.store, &mut self.bar);
         });

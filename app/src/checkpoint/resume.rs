@@ -10,6 +10,7 @@ use crate::config::RunConfig;
 use crate::run_folder::{CONFIG, RUNS, RunFolder, write_whole};
 use crate::weights::config_of;
 use anyhow::{Context, Result, bail};
+use mantissa_core::probe::health::HealthState;
 use mantissa_core::train::{Session, TrainConfig};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -92,6 +93,11 @@ impl Resume {
     /// Steps taken so far.
     pub fn step(&self) -> u64 {
         self.checkpoint.as_ref().map_or(0, |(_, state)| state.step)
+    }
+
+    /// What the warnings of the run go by.
+    pub fn health(&self) -> HealthState {
+        self.checkpoint.as_ref().map(|(_, state)| state.health.clone()).unwrap_or_default()
     }
 
     /// Puts a session made from the config where the checkpoint was, and says what differs from then.

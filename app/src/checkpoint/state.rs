@@ -8,6 +8,7 @@ use mantissa_core::cpu::KERNEL_SET;
 use mantissa_core::data::Dataset;
 use mantissa_core::data::tokens::Split;
 use mantissa_core::precision::ScalerState;
+use mantissa_core::probe::health::HealthState;
 use mantissa_core::train::{Session, TrainConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,6 +41,9 @@ pub struct State {
     /// State dict of the loss scaler, with the keys of PyTorch; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaler: Option<ScalerState>,
+    /// What the warnings of the run go by.
+    #[serde(default)]
+    pub health: HealthState,
     /// What the run trains.
     pub config: TrainConfig,
     /// Size and checksum of the other files.
@@ -77,7 +81,12 @@ pub struct Surroundings {
 
 impl State {
     /// Of a session between two steps.
-    pub fn new(session: &Session, around: &Surroundings, files: BTreeMap<String, Digest>) -> Result<State> {
+    pub fn new(
+        session: &Session,
+        health: &HealthState,
+        around: &Surroundings,
+        files: BTreeMap<String, Digest>,
+    ) -> Result<State> {
         let (config, step) = (session.config(), session.steps());
         Ok(State {
             version: VERSION,
@@ -90,6 +99,7 @@ impl State {
             data: DataState { position: position(config, step), digest: around.data },
             rng: RngState { seed: config.seed, micro_step: step * config.grad_accum as u64 },
             scaler: session.scaler_state()?,
+            health: health.clone(),
             config: config.clone(),
             files,
         })
@@ -196,6 +206,7 @@ mod tests {
             data: DataState { position: 7 * 3 * 2, digest: Digest { bytes: 9, crc32: 5 } },
             rng: RngState { seed: 5, micro_step: 14 },
             scaler,
+            health: HealthState::default(),
             config: TrainConfig {
                 model: ModelConfig::preset("gpt-tiny").unwrap().0,
                 recipe,

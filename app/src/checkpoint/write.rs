@@ -10,6 +10,7 @@ use super::state::{State, Surroundings};
 use super::tensors::{self, Digest, Source, file_dtype, swap_if_big_endian};
 use super::{DONE, OPTIM, REMOVED, STATE, UNFINISHED, clear, folder, model, remove};
 use anyhow::{Context, Result};
+use mantissa_core::probe::health::HealthState;
 use mantissa_core::program::memory::Purpose;
 use mantissa_core::train::Session;
 use std::collections::BTreeMap;
@@ -17,8 +18,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Writes the checkpoint of `session` into `run` and removes all but the newest `keep` (0 keeps all).
-pub fn save(run: &Path, session: &Session, around: &Surroundings, keep: usize) -> Result<PathBuf> {
+/// Writes the checkpoint of `session` and of what warnings go by into `run` and removes all but the newest `keep` (0 keeps all).
+pub fn save(run: &Path, session: &Session, health: &HealthState, around: &Surroundings, keep: usize) -> Result<PathBuf> {
     let target = folder(run, session.steps());
     let parent = run.join(super::CHECKPOINTS);
     let context = || format!("cannot write the checkpoint: {}", target.display());
@@ -27,7 +28,7 @@ pub fn save(run: &Path, session: &Session, around: &Surroundings, keep: usize) -
     let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let unfinished = parent.join(format!("{UNFINISHED}{name}"));
     std::fs::create_dir(&unfinished).with_context(context)?;
-    let written = fill(&unfinished, session, around);
+    let written = fill(&unfinished, session, health, around);
     if written.is_err() {
         // The first error is the one to report; what is left has a name that nobody looks for.
         let _ = std::fs::remove_dir_all(&unfinished);
@@ -42,7 +43,7 @@ pub fn save(run: &Path, session: &Session, around: &Surroundings, keep: usize) -
     Ok(target)
 }
 
-fn fill(dir: &Path, session: &Session, around: &Surroundings) -> Result<()> {
+fn fill(dir: &Path, session: &Session, health: &HealthState, around: &Surroundings) -> Result<()> {
     tensors::write(&dir.join(model::MODEL), &model::sources(session), Some(model::FORMAT))?;
     write_file(&dir.join(model::CONFIG), model::config_json(&session.config().model)?.as_bytes())?;
     tensors::write(&dir.join(OPTIM), &states(session), None)?;
@@ -50,7 +51,7 @@ fn fill(dir: &Path, session: &Session, around: &Surroundings) -> Result<()> {
     for name in [model::MODEL, model::CONFIG, OPTIM] {
         files.insert(name.to_string(), Digest::of_file(&dir.join(name))?);
     }
-    let state = State::new(session, around, files)?.to_json()?;
+    let state = State::new(session, health, around, files)?.to_json()?;
     write_file(&dir.join(STATE), state.as_bytes())?;
     let done = serde_json::to_string(&Digest::of(state.as_bytes())).context("cannot write a checksum as JSON")?;
     write_file(&dir.join(DONE), format!("{done}\n").as_bytes())?;

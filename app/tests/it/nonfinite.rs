@@ -31,6 +31,21 @@ fn skipping_keeps_the_weights_and_says_so() {
 }
 
 #[test]
+fn a_resumed_run_is_warned_as_if_it_had_never_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    good(lost(dir.path(), &["--steps", "8", "--checkpoint-every", "4", "--keep", "0", "--out", "r"]));
+    let told = || -> Vec<_> {
+        let log = std::fs::read_to_string(dir.path().join("r/events.jsonl")).unwrap();
+        json_lines(&log).into_iter().filter(|line| line.get("warning").is_some()).collect()
+    };
+    let whole = told();
+    assert_eq!(whole.iter().map(|w| w["step"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 6]);
+    let on = good(output(dir.path(), &["train", "--resume", "r/checkpoints/step-00000004"]));
+    assert_eq!(warnings(&on).len(), 1, "the first was said before the checkpoint: {:?}", warnings(&on));
+    assert_eq!(told(), whole);
+}
+
+#[test]
 fn stopping_explains_saves_and_exits_with_4() {
     let dir = tempfile::tempdir().unwrap();
     for recipe in ["f32", "f16", "fp8-delayed"] {

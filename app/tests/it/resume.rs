@@ -19,8 +19,8 @@ const NUMBERS: [&str; 8] = [
 /// The events of a run without what depends on the clock.
 fn events(run: &Path) -> Vec<Value> {
     let mut lines = json_lines(&std::fs::read_to_string(run.join("events.jsonl")).expect("events"));
-    // A process warns once of each thing: the one that goes on may say again what the first had said.
-    lines.retain(|line| line.get("warning").is_none());
+    // Each process tells what memory it has taken itself.
+    lines.retain(|line| line.get("memory").is_none());
     for line in &mut lines {
         let object = line.as_object_mut().expect("an object");
         for clock in ["ms", "tok_per_s", "img_per_s", "mfu"] {

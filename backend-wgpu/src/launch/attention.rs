@@ -1,13 +1,15 @@
 //! Launches of attention.
 
 use super::{Arg, Builder, Frame, kernel};
+use crate::adapter::Products;
 use mantissa_core::DType;
 use mantissa_core::error::{Error, Result};
 use mantissa_core::op::attention::Attention;
 use mantissa_core::op::expr::dropout_threshold;
 
-/// Queries or keys of a workgroup.
+/// Queries or keys of a workgroup; of one that is a subgroup.
 const WG_SIZE: usize = 32;
+const SUBGROUP: u32 = 8;
 
 /// Elements that a kernel handles at a time.
 const OCT: usize = 8;
@@ -47,6 +49,9 @@ struct Store {
     batch: usize,
     t: usize,
     head_size: usize,
+    stem: &'static str,
+    /// Queries or keys of a workgroup.
+    owned: usize,
 }
 
 impl Store {
@@ -68,7 +73,11 @@ impl Store {
             let heads = y.shape.numel() / head_size.max(1);
             (f.scratch(heads * head_size.next_multiple_of(OCT) * size_of::<f32>()), DType::F32)
         };
-        Ok(Store { arg, dtype, whole, batch, t, head_size })
+        let (stem, owned) = match f.facts.products {
+            Products::Subgroups(SUBGROUP) => ("attention_subgroup", SUBGROUP as usize),
+            Products::Subgroups(_) | Products::Registers | Products::WorkgroupMemory => ("attention", WG_SIZE),
+        };
+        Ok(Store { arg, dtype, whole, batch, t, head_size, stem, owned })
     }
 
     /// Octs of a head.
@@ -77,7 +86,7 @@ impl Store {
     }
 
     fn grid(&self, heads: usize) -> [usize; 3] {
-        [self.t.div_ceil(WG_SIZE), heads, self.batch]
+        [self.t.div_ceil(self.owned), heads, self.batch]
     }
 
     fn finish(&self, f: &mut Frame<'_>) -> Result<()> {
@@ -95,7 +104,7 @@ impl Store {
 
 /// What the kernels over heads share; the random state is input `rng`.
 fn common(o: &Attention, entry: &'static str, rng: usize, store: &Store, f: &Frame<'_>) -> Builder {
-    let launch = kernel("attention", entry).dtype("X", f.tx()[0].dtype).dtype("OUT", store.dtype).set("OCTS", store.octs());
+    let launch = kernel(store.stem, entry).dtype("X", f.tx()[0].dtype).dtype("OUT", store.dtype).set("OCTS", store.octs());
     let launch = launch.set("WHOLE", u32::from(store.whole)).set("CAUSAL", u32::from(o.causal)).bind("qkv", f.x(0));
     let launch = fields(launch, [store.t, o.heads, o.kv_heads, store.head_size], o.scale.f32(), 0);
     match o.dropout {

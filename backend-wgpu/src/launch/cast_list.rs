@@ -12,7 +12,7 @@ const WORD: usize = size_of::<u32>();
 const BLOCK: usize = 4 * 256;
 
 /// The launch, and the two pieces of memory it works on: from the first original to the last, and all copies.
-pub(crate) fn cast_list(program: &Program, plan: &MemoryPlan, group: &[usize]) -> Result<(Operands, Launch)> {
+pub(super) fn cast_list(program: &Program, plan: &MemoryPlan, group: &[usize]) -> Result<(Operands, Launch)> {
     let place = |id: ValueId| plan.places[id.index()];
     let pairs: Vec<(Place, Place, usize, DType)> = group
         .iter()
@@ -34,15 +34,7 @@ pub(crate) fn cast_list(program: &Program, plan: &MemoryPlan, group: &[usize]) -
     let groups = blocks.len() / 3;
     let launch = kernel("cast_list", "cast_list").dtype("Y", dtype).uniform("blocks", groups);
     let launch = launch.bind("x", Arg::Piece(0)).table("blocks", blocks).bind("y", Arg::Piece(1)).groups(groups).done()?;
-    let operands = Operands {
-        places: vec![from, to],
-        strides: vec![0; 2],
-        inputs: vec![(0, DType::F32)],
-        outputs: vec![(1, dtype)],
-        input_types: Vec::new(),
-        output_types: Vec::new(),
-    };
-    Ok((operands, launch))
+    Ok((Operands::at(vec![from, to]), launch))
 }
 
 /// The piece from the first byte of all to the last.

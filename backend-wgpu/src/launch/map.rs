@@ -27,7 +27,13 @@ pub(super) fn map(m: &Map, f: &mut Frame<'_>) -> Result<()> {
     };
     let args: Vec<(u32, Arg)> = kernel.args.iter().map(|&(number, operand)| (number, arg(operand))).collect();
     f.push(Launch {
-        kernel: Kernel { label: format!("map {}", m.expr), text: kernel.text, entry: "map", bindings: kernel.bindings },
+        kernel: Kernel {
+            label: format!("map {}", m.expr),
+            text: kernel.text,
+            entry: "map",
+            bindings: kernel.bindings,
+            needs: &[],
+        },
         uniform: kernel.uniform.iter().flat_map(|w| w.to_le_bytes()).collect(),
         args,
         tables: Vec::new(),

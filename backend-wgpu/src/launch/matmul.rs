@@ -18,6 +18,12 @@ const LANES: [usize; 2] = [2, 8];
 /// Rows and columns of y that a workgroup of `shared_tile` owns.
 const SHARED_TILE: [usize; 2] = [64, 64];
 
+/// Rows of y that a subgroup owns.
+const SUBGROUP_ROWS: usize = 32;
+
+/// Most lanes of a subgroup on a software adapter: those of the widest CPU vector.
+const SOFTWARE_LANES: u32 = 16;
+
 /// Workgroups of `shared_tile` that keep a GPU busy, and the least part of a contraction worth a second dispatch.
 const BUSY: usize = 128;
 const LEAST_PART: usize = 4096;
@@ -25,21 +31,70 @@ const LEAST_PART: usize = 4096;
 /// Terms that one pass adds up; lavapipe ends a loop after 65535 rounds.
 const LONGEST: usize = 1 << 15;
 
+/// The kernels of products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Tiles in registers; stored rows are whole vectors.
+    Tile,
+    /// As `Tile`, for rows that are not.
+    Edge,
+    /// Tiles in workgroup memory.
+    Shared,
+    /// Tiles of subgroups of so many lanes, each of which owns so many quads of columns; stored rows are whole vectors.
+    Subgroup { lanes: u32, quads: u32 },
+}
+
+impl Form {
+    fn of(products: Products, m: &MatMul, operands: [&Ty; 2]) -> Form {
+        match (products, operands.into_iter().all(whole_vectors)) {
+            (Products::WorkgroupMemory, _) => Form::Shared,
+            (Products::Registers | Products::Subgroups(_), false) => Form::Edge,
+            (Products::Registers, true) => Form::Tile,
+            // Columns stored along k are read one by one; more of them meet in the same sets of a cache. Elsewhere lanes are few on software
+            // adapters only, where registers that do not suffice are cheap.
+            (Products::Subgroups(lanes), true) => {
+                Form::Subgroup { lanes, quads: if m.trans_b || lanes > SOFTWARE_LANES { 1 } else { 2 } }
+            }
+        }
+    }
+
+    /// Stem and entry point.
+    fn kernel(self) -> (&'static str, &'static str) {
+        match self {
+            Form::Tile => ("matmul", "tile"),
+            Form::Edge => ("matmul", "edge"),
+            Form::Shared => ("matmul_shared", "shared_tile"),
+            Form::Subgroup { .. } => ("matmul_subgroup", "subgroup_tile"),
+        }
+    }
+
+    /// Rows and columns of y that a workgroup owns.
+    fn owned(self) -> [usize; 2] {
+        match self {
+            Form::Tile => [TILE[0] * LANES[0], TILE[1] * LANES[1]],
+            Form::Edge => [EDGE[0] * LANES[0], EDGE[1] * LANES[1]],
+            Form::Shared => SHARED_TILE,
+            Form::Subgroup { lanes, quads } => [SUBGROUP_ROWS, (lanes * subgroups_of(lanes) * quads * 4) as usize],
+        }
+    }
+}
+
+/// Subgroups of a workgroup: nothing is shared among them, but a GPU wants workgroups of some size.
+fn subgroups_of(lanes: u32) -> u32 {
+    if lanes > SOFTWARE_LANES { 4 } else { 1 }
+}
+
 /// `y = a b`, whatever the layouts and dtypes.
 pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     let (types, out) = (f.tx(), f.ty()[0].dtype);
     let (a, b) = (&types[0], &types[1]);
     let Dims { batch, m: rows, n, k, b_shared } = m.dims(a, b)?;
-    let shared = f.facts.products == Products::WorkgroupMemory;
-    let (stem, entry, owned) = match (shared, whole_vectors(a) && whole_vectors(b)) {
-        (true, _) => ("matmul_shared", "shared_tile", SHARED_TILE),
-        (false, true) => ("matmul", "tile", [TILE[0] * LANES[0], TILE[1] * LANES[1]]),
-        (false, false) => ("matmul", "edge", [EDGE[0] * LANES[0], EDGE[1] * LANES[1]]),
-    };
+    let form = Form::of(f.facts.products, m, [a, b]);
+    let owned = form.owned();
     let tiles = [rows.div_ceil(owned[0]), n.div_ceil(owned[1])];
     // Few tiles with long contractions, as those of weight gradients, leave a GPU idle; a software adapter has few threads to fill.
     let idle = BUSY / (tiles[0] * tiles[1] * batch).max(1);
-    let for_speed = if shared { idle.min(k / LEAST_PART) } else { 1 };
+    let for_speed = if form == Form::Shared { idle.min(k / LEAST_PART) } else { 1 };
     let splits = k.div_ceil(LONGEST).max(for_speed).max(1);
     // A word of y must not hold elements of two rows, which are those of two invocations.
     let partial = splits > 1 || !n.is_multiple_of(per_word(out));
@@ -51,7 +106,7 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     let optional = |i: Option<usize>| i.map_or(Arg::Absent, |i| f.x(i));
     let (scale_a, scale_b, bias) = (optional(m.scale_input(0)), optional(m.scale_input(1)), optional(m.bias_input()));
     let [x, w, y] = [f.x(0), f.x(1), f.y(0)];
-    let common = |stem, entry| {
+    let common = |(stem, entry)| {
         kernel(stem, entry)
             .dtype("A", a.dtype)
             .dtype("B", b.dtype)
@@ -78,7 +133,7 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
             .bind("bias", bias)
     };
     let sums = if partial { f.scratch(splits * batch * rows * n * size_of::<f32>()) } else { Arg::Absent };
-    let product = common(stem, entry)
+    let product = common(form.kernel())
         .set("TRANS_A", u32::from(m.trans_a))
         .set("TRANS_B", u32::from(m.trans_b))
         .set("TF32_INPUTS", u32::from(m.compute == DType::Tf32 && a.dtype == DType::F32))
@@ -87,15 +142,18 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
         .bind("b", w)
         .bind("y", if partial { sums } else { y })
         .groups(tiles[0] * tiles[1] * batch * splits);
-    let product = if shared {
-        product.set("QUAD_A", whole_fours(a)).set("QUAD_B", whole_fours(b))
-    } else {
-        product.set("TAIL", u32::from(!k.is_multiple_of(4))).set("LANES_M", LANES[0] as u32).set("LANES_N", LANES[1] as u32)
+    let tail = u32::from(!k.is_multiple_of(4));
+    let product = match form {
+        Form::Shared => product.set("QUAD_A", whole_fours(a)).set("QUAD_B", whole_fours(b)),
+        Form::Tile | Form::Edge => product.set("TAIL", tail).set("LANES_M", LANES[0] as u32).set("LANES_N", LANES[1] as u32),
+        Form::Subgroup { lanes, quads } => {
+            product.set("TAIL", tail).set("SUBGROUP", lanes).set("SUBGROUPS", subgroups_of(lanes)).set("QUADS_N", quads)
+        }
     };
     f.push(product.done()?);
     if partial {
         let words = (batch * rows * n).div_ceil(per_word(out));
-        f.push(common("matmul", "finish").bind("sums", sums).bind("y", y).items(words).done()?);
+        f.push(common(("matmul", "finish")).bind("sums", sums).bind("y", y).items(words).done()?);
     }
     Ok(())
 }

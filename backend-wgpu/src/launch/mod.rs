@@ -16,10 +16,11 @@ mod quantize;
 mod reduce;
 mod rows;
 mod softmax;
+mod step;
 mod tensor_stats;
 mod update;
 
-pub(crate) use cast_list::cast_list;
+pub(crate) use step::{Step, Work};
 
 use crate::adapter::Products;
 use crate::pipeline::Kernel;
@@ -43,6 +44,8 @@ pub(crate) enum Arg {
     Scratch(usize),
     /// Constant memory of the launch, by number.
     Table(usize),
+    /// The rows that quantizations collect in until they are recorded.
+    Seen,
     /// Nothing: an operand that the kernel declares and this launch lacks.
     Absent,
 }
@@ -74,6 +77,8 @@ pub(crate) struct Facts {
 pub(crate) struct Frame<'a> {
     operands: &'a Operands,
     pub(crate) facts: Facts,
+    /// Row that a quantization collects in.
+    seen: usize,
     launches: Vec<Launch>,
     /// Bytes of each scratch buffer.
     scratch: Vec<usize>,
@@ -228,7 +233,7 @@ impl Builder {
         let text = self.stem.stitch(&self.consts)?;
         let bindings = entry.bindings.iter().map(|b: &Binding| (b.index, b.kind)).collect();
         let uniform = self.stem.uniform(&uniforms)?;
-        let kernel = Kernel { label, text, entry: self.entry, bindings };
+        let kernel = Kernel { label, text, entry: self.entry, bindings, needs: self.stem.needs };
         Ok(Launch { kernel, uniform, args, tables: self.tables, grid: self.grid })
     }
 }
@@ -240,50 +245,48 @@ fn folded(n: usize) -> [u32; 3] {
     [n.div_ceil(rows) as u32, rows as u32, 1]
 }
 
-/// The launches of one instruction, and the bytes of each scratch buffer they share.
-pub(crate) fn launches(op: &Op, operands: &Operands, facts: Facts) -> Result<(Vec<Launch>, Vec<usize>)> {
-    let mut f = Frame { operands, facts, launches: Vec::new(), scratch: Vec::new() };
+/// The launches of one instruction.
+fn instruction(op: &Op, f: &mut Frame<'_>) -> Result<()> {
     match op {
-        Op::Reshape(_) => {}
-        Op::MatMul(m) => matmul::matmul(m, &mut f)?,
-        Op::Conv2d(o) => conv2d::forward(o, &mut f)?,
-        Op::Conv2dDgrad(o) => conv2d::dgrad(o, &mut f)?,
-        Op::Conv2dWgrad(o) => conv2d::wgrad(o, &mut f)?,
-        Op::Zero => update::zero(&mut f)?,
-        Op::Record(r) => update::record(r, &mut f)?,
-        Op::Map(m) => map::map(m, &mut f)?,
-        Op::Permute(order) => layout::permute(order, &mut f)?,
-        Op::Concat(axis) => layout::concat(*axis, &mut f)?,
-        Op::Slice(s) => layout::slice(s, false, &mut f)?,
-        Op::SliceBackward(s) => layout::slice(s, true, &mut f)?,
-        Op::Embedding => index::embedding(&mut f)?,
-        Op::EmbeddingBackward(_) => index::embedding_backward(&mut f)?,
-        Op::Gather => index::gather(&mut f)?,
-        Op::GatherBackward(_) => index::gather_backward(&mut f)?,
-        Op::TopK(k) => index::top_k(*k, &mut f)?,
-        Op::Norm(o) => norm::forward(o, &mut f)?,
-        Op::NormBackward(o) => norm::backward(o, &mut f)?,
-        Op::Reduce(o) => reduce::reduce(o, &mut f)?,
-        Op::UnscaleCheck(_) => update::unscale_check(&mut f)?,
-        Op::UpdateLossScale(u) => update::update_loss_scale(u, &mut f)?,
-        Op::Quantize(q) => quantize::quantize(q, &mut f)?,
-        Op::QuantizeMx(q) => quantize::quantize_mx(q, &mut f)?,
-        Op::TensorStats(s) => tensor_stats::tensor_stats(s, &mut f)?,
-        Op::UpdateFp8Scales(u) => quantize::update_fp8_scales(u, &mut f)?,
-        Op::GradNorm(n) => update::grad_norm(n.norm, &mut f)?,
-        Op::ClipCoef(c) => update::clip_coef(c, &mut f)?,
-        Op::ClipValue(c) => update::clip_value(c.limit, &mut f)?,
-        Op::CrossEntropy(o) => loss::cross_entropy(o, &mut f)?,
-        Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, &mut f)?,
-        Op::Optimizer(o) => update::optimizer(o, &mut f)?,
-        Op::Attention(o) => attention::forward(o, &mut f)?,
-        Op::AttentionBackward(o) => attention::backward(o, &mut f)?,
-        Op::Softmax(o) => softmax::forward(o, &mut f)?,
-        Op::SoftmaxBackward(o) => softmax::backward(o, &mut f)?,
-        Op::Pool2d(o) => pool::forward(o, &mut f)?,
-        Op::Pool2dBackward(o) => pool::backward(o, &mut f)?,
+        Op::Reshape(_) => Ok(()),
+        Op::MatMul(m) => matmul::matmul(m, f),
+        Op::Conv2d(o) => conv2d::forward(o, f),
+        Op::Conv2dDgrad(o) => conv2d::dgrad(o, f),
+        Op::Conv2dWgrad(o) => conv2d::wgrad(o, f),
+        Op::Zero => update::zero(f),
+        Op::Record(r) => update::record(r, f),
+        Op::Map(m) => map::map(m, f),
+        Op::Permute(order) => layout::permute(order, f),
+        Op::Concat(axis) => layout::concat(*axis, f),
+        Op::Slice(s) => layout::slice(s, false, f),
+        Op::SliceBackward(s) => layout::slice(s, true, f),
+        Op::Embedding => index::embedding(f),
+        Op::EmbeddingBackward(_) => index::embedding_backward(f),
+        Op::Gather => index::gather(f),
+        Op::GatherBackward(_) => index::gather_backward(f),
+        Op::TopK(k) => index::top_k(*k, f),
+        Op::Norm(o) => norm::forward(o, f),
+        Op::NormBackward(o) => norm::backward(o, f),
+        Op::Reduce(o) => reduce::reduce(o, f),
+        Op::UnscaleCheck(_) => update::unscale_check(f),
+        Op::UpdateLossScale(u) => update::update_loss_scale(u, f),
+        Op::Quantize(q) => quantize::quantize(q, f),
+        Op::QuantizeMx(q) => quantize::quantize_mx(q, f),
+        Op::TensorStats(s) => tensor_stats::tensor_stats(s, f),
+        Op::UpdateFp8Scales(u) => quantize::update_fp8_scales(u, f),
+        Op::GradNorm(n) => update::grad_norm(n.norm, f),
+        Op::ClipCoef(c) => update::clip_coef(c, f),
+        Op::ClipValue(c) => update::clip_value(c.limit, f),
+        Op::CrossEntropy(o) => loss::cross_entropy(o, f),
+        Op::CrossEntropyBackward(o) => loss::cross_entropy_backward(o, f),
+        Op::Optimizer(o) => update::optimizer(o, f),
+        Op::Attention(o) => attention::forward(o, f),
+        Op::AttentionBackward(o) => attention::backward(o, f),
+        Op::Softmax(o) => softmax::forward(o, f),
+        Op::SoftmaxBackward(o) => softmax::backward(o, f),
+        Op::Pool2d(o) => pool::forward(o, f),
+        Op::Pool2dBackward(o) => pool::backward(o, f),
     }
-    Ok((f.launches, f.scratch))
 }
 
 #[cfg(test)]

@@ -1,20 +1,24 @@
 //! Launches of fp8 quantization and its scales.
 
+use super::step::{Recorder, Work};
 use super::{Arg, Frame, kernel};
 use mantissa_core::DType;
 use mantissa_core::cpu::fp8_scale::range;
 use mantissa_core::cpu::quantize_mx::Scaler;
 use mantissa_core::error::Result;
 use mantissa_core::op::matmul::OperandScale;
-use mantissa_core::op::quantize::{AmaxAlgo, MxRule, NonFiniteAmax, Quantize, QuantizeMx, Scaling, UpdateFp8Scales};
+use mantissa_core::op::quantize::{AmaxAlgo, MX_BLOCK, MxRule, NonFiniteAmax, Quantize, QuantizeMx, Scaling, UpdateFp8Scales};
+use mantissa_core::program::Program;
+use mantissa_core::program::memory::{MemoryPlan, Place};
+use mantissa_core::program::operands::Operands;
 
 const WORD: usize = size_of::<u32>();
 /// Codes in a word.
 const PACK: usize = 4;
-/// Words of the counts and the amax that a cast collects.
-const SEEN: usize = 4;
+/// Bytes of a row that a quantization collects in.
+pub(super) const SEEN_BYTES: usize = 8 * WORD;
 
-/// The amax where the scale may come from it, the cast, the statistics.
+/// The amax where the scale may come from it, then the cast.
 pub(super) fn quantize(q: &Quantize, f: &mut Frame<'_>) -> Result<()> {
     // Invocations of a workgroup times the words each writes.
     const CONVERT: usize = 256 * 8;
@@ -30,9 +34,10 @@ pub(super) fn quantize(q: &Quantize, f: &mut Frame<'_>) -> Result<()> {
     let history = delayed && q.record;
     let [rows, tensors] = if history { [f.tx()[2].shape[0], f.tx()[2].shape[1]] } else { [0; 2] };
     let tops = if scaling == 0 { 1 } else { words.div_ceil(CONVERT).clamp(1, MAX_TOPS).next_multiple_of(4) };
-    let (top_memory, seen) = (f.scratch(tops * WORD), f.scratch(SEEN * WORD));
+    let top_memory = f.scratch(tops * WORD);
     let scales = if delayed { f.x(1) } else { Arg::Absent };
     let history = if history { f.y(2) } else { Arg::Absent };
+    let row = f.seen;
     let launch = |entry| {
         kernel("quantize", entry)
             .dtype("X", dtype)
@@ -43,6 +48,7 @@ pub(super) fn quantize(q: &Quantize, f: &mut Frame<'_>) -> Result<()> {
             .uniform("words", words)
             .uniform("tops", tops)
             .uniform("slot", q.slot)
+            .uniform("row", row)
             .uniform("rows", rows)
             .uniform("tensors", tensors)
             .uniform_f32("max", q.dtype.max_f32())
@@ -50,54 +56,79 @@ pub(super) fn quantize(q: &Quantize, f: &mut Frame<'_>) -> Result<()> {
             .uniform("power_of_two", usize::from(power_of_two))
             .uniform_f32("count", len.max(1) as f32)
             .bind("history", history)
-            .bind("seen", seen)
     };
-    if scaling != 0 || q.record {
+    if scaling != 0 {
         f.push(launch("amax").bind("x", f.x(0)).bind("tops", top_memory).groups(tops).done()?);
     }
     let convert = launch("convert").bind("x", f.x(0)).bind("scales", scales).bind("tops_seen", top_memory);
-    let convert = convert.bind("q", f.y(0)).bind("scale_inv", f.y(1));
+    let convert = convert.bind("q", f.y(0)).bind("scale_inv", f.y(1)).bind("seen", seen(q.record));
     f.push(convert.groups(words.div_ceil(CONVERT)).done()?);
-    if q.record {
-        let stats = f.y(if delayed { 3 } else { 2 });
-        f.push(launch("finish").bind("scales", scales).bind("tops_seen", top_memory).bind("stats", stats).done()?);
-    }
     Ok(())
 }
 
-/// The scales of all blocks, the cast, the statistics.
+fn seen(record: bool) -> Arg {
+    if record { Arg::Seen } else { Arg::Absent }
+}
+
+/// One launch where the blocks share no word with others, else the scales of all blocks, then the cast.
 pub(super) fn quantize_mx(q: &QuantizeMx, f: &mut Frame<'_>) -> Result<()> {
+    // Invocations of a workgroup times the words each writes.
+    const ROWS: usize = 64 * 8;
     let x = &f.tx()[0];
     let (len, columns, dtype) = (x.shape.numel(), x.shape.last(), x.dtype);
     let scales = &f.ty()[1].shape;
     let scaler = Scaler::new(q.dtype, q.rule);
-    let seen = f.scratch(SEEN * WORD);
+    let by_columns = q.blocks == OperandScale::Block32First;
     let launch = |entry| {
         kernel("quantize_mx", entry)
             .dtype("X", dtype)
             .dtype("Q", q.dtype)
-            .set("COLUMNS", u32::from(q.blocks == OperandScale::Block32First))
+            .set("COLUMNS", u32::from(by_columns))
             .set("CEIL", u32::from(q.rule == MxRule::Ceil))
             .set("RECORD", u32::from(q.record))
             .uniform("len", len)
             .uniform("columns", columns)
             .uniform("scale_rows", scales[0])
             .uniform("scale_columns", scales[1])
-            .uniform("slot", q.slot)
+            .uniform("row", f.seen)
             .uniform("max", scaler.max as usize)
             .uniform_f32("inv_max", scaler.inv_max)
             .uniform("emax", scaler.emax as usize)
             .uniform("normal_from", scaler.normal_from as usize)
             .uniform("zero_up_to", scaler.zero_up_to as usize)
             .uniform_f32("count", len.max(1) as f32)
-            .bind("seen", seen)
+            .bind("x", f.x(0))
+            .bind("scale", f.y(1))
     };
-    f.push(launch("scales").bind("x", f.x(0)).bind("scale", f.y(1)).items(scales.numel().div_ceil(PACK)).done()?);
-    f.push(launch("convert").bind("x", f.x(0)).bind("scale", f.y(1)).bind("q", f.y(0)).items(len.div_ceil(PACK)).done()?);
-    if q.record {
-        f.push(launch("finish").bind("stats", f.y(2)).done()?);
+    let cast = |entry| launch(entry).bind("q", f.y(0)).bind("seen", seen(q.record));
+    let launches = if by_columns && columns.is_multiple_of(PACK) {
+        vec![cast("columns").items(scales.numel() / PACK)]
+    } else if !by_columns && columns.is_multiple_of(MX_BLOCK) {
+        vec![cast("rows").groups(len.div_ceil(PACK).div_ceil(ROWS))]
+    } else {
+        vec![launch("scales").items(scales.numel().div_ceil(PACK)), cast("convert").items(len.div_ceil(PACK))]
+    };
+    for launch in launches {
+        f.push(launch.done()?);
     }
     Ok(())
+}
+
+/// What quantizations have collected, into the states of one recorder.
+pub(super) fn record(program: &Program, plan: &MemoryPlan, recorder: &Recorder) -> Result<Work> {
+    let (stats, history) = recorder.states();
+    let places: Vec<Place> = [Some(stats), history].into_iter().flatten().filter_map(|id| plan.places[id.index()]).collect();
+    let tensors = program.ty(stats).shape[0];
+    let launch = kernel("fp8_scale", "record")
+        .set("DELAYED", u32::from(history.is_some()))
+        .uniform("tensors", tensors)
+        .uniform("rows", 0)
+        .uniform("first", recorder.first())
+        .bind("stats", Arg::Piece(0))
+        .bind("history", history.map_or(Arg::Absent, |_| Arg::Piece(1)))
+        .bind("seen", Arg::Seen);
+    let launch = launch.items(tensors).done()?;
+    Ok((Operands::at(places), vec![launch]))
 }
 
 /// The next scales of a recipe.
@@ -112,6 +143,7 @@ pub(super) fn update_fp8_scales(u: &UpdateFp8Scales, f: &mut Frame<'_>) -> Resul
         .set("IGNORE", u32::from(u.nonfinite == NonFiniteAmax::Ignore))
         .uniform("tensors", tensors)
         .uniform("rows", f.tx()[0].shape[0])
+        .uniform("first", 0)
         .table("ranges", u.formats.iter().map(range).collect())
         .bind("history", f.y(0))
         .bind("scale", f.y(1))

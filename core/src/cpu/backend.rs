@@ -252,6 +252,10 @@ impl Executable for CpuExecutable {
         &self.plan
     }
 
+    fn own_bytes(&self) -> usize {
+        lock(&self.workspace).own.iter().map(|b| b.bytes().len()).sum()
+    }
+
     fn scratch_bytes(&self) -> usize {
         size_of_val(&lock(&self.workspace).work[..])
     }

@@ -119,7 +119,7 @@ pub fn step(a: &mut Session, b: &mut Session, batch: Batch<'_>, limit_bytes: usi
     for key in &mut keep.wanted {
         key.take_if(|k| !keys_b.contains(&Some(k.clone())));
     }
-    let report_a = a.step_observed(batch, &mut keep)?;
+    let report_a = a.step_observed(batch, &mut keep)?.report;
     let mut against = Against {
         keys: keys_b,
         inverse: inverse_b,
@@ -128,7 +128,7 @@ pub fn step(a: &mut Session, b: &mut Session, batch: Batch<'_>, limit_bytes: usi
         rows: Vec::new(),
         unmatched: 0,
     };
-    let report_b = b.step_observed(batch, &mut against)?;
+    let report_b = b.step_observed(batch, &mut against)?.report;
     let Against { mut rows, unmatched, params, .. } = against;
     rows.extend(params.rows(&keep.params));
     let order = |d: &Difference| if d.new_nonfinite() > 0 { f64::NEG_INFINITY } else { d.sqnr_db() };

@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::precision::Recipe;
 use crate::precision::overrides::ROOT;
 use crate::telemetry::StepReport;
-use crate::train::Session;
 use crate::train::session::Batch;
+use crate::train::{Landed, Session};
 use serde::{Deserialize, Serialize};
 
 /// Share of a narrow gradient below the normal range that costs precision. The gradient of a key bias is 0 but for rounding, a third of a
@@ -106,12 +106,12 @@ impl Doctor {
     fn examine(
         &mut self,
         session: &mut Session,
-        run: impl FnOnce(&mut Session, &mut Examiner) -> Result<StepReport>,
+        run: impl FnOnce(&mut Session, &mut Examiner) -> Result<Landed>,
     ) -> Result<(StepReport, bool)> {
         let mut examiner = Examiner::new(session.program());
-        let report = run(session, &mut examiner)?;
+        let Landed { report, fp8, .. } = run(session, &mut examiner)?;
         self.last_step = report.step;
-        self.warnings.extend(self.health.observe(&report, &session.fp8_stats()?));
+        self.warnings.extend(self.health.observe(&report, &fp8));
         let Examiner { first, conversions, gradients, .. } = examiner;
         match first {
             Some(first) => {

@@ -322,7 +322,7 @@ mod tests {
         let mut session = session(config);
         let mut examiner = Examiner::new(session.program());
         let batch = Batch { x: bytemuck::cast_slice(&x), targets: bytemuck::cast_slice(&t) };
-        let report = session.step_observed(batch, &mut examiner).unwrap();
+        let report = session.step_observed(batch, &mut examiner).unwrap().report;
         assert!(report.skipped);
         let first = examiner.first.unwrap();
         assert_eq!((first.phase, first.output.dtype), (Phase::Backward, DType::F16));
@@ -353,7 +353,7 @@ mod tests {
             let (mut a, mut b) = (session(config.clone()), session(config));
             for _ in 0..3 {
                 let mut examiner = Examiner::new(a.program());
-                assert_eq!(a.step_observed(batch, &mut examiner).unwrap(), b.step(batch).unwrap(), "{name}");
+                assert_eq!(a.step_observed(batch, &mut examiner).unwrap().report, b.step(batch).unwrap(), "{name}");
                 assert_eq!(examiner.first, None, "{name}");
             }
         }

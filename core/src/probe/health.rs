@@ -87,6 +87,13 @@ impl std::fmt::Display for Warning {
 pub struct Health {
     recipe: Recipe,
     slots: Vec<Fp8Slot>,
+    seen: HealthState,
+}
+
+/// What [`Health`] remembers of the steps so far: a run that goes on is warned as if it had never ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthState {
     raised: BTreeSet<Ailment>,
     recent_skips: VecDeque<bool>,
     skips_in_a_row: usize,
@@ -101,47 +108,57 @@ impl Health {
         Health {
             recipe: recipe.clone(),
             slots: program.fp8_slots.clone(),
-            raised: BTreeSet::new(),
-            recent_skips: VecDeque::with_capacity(WINDOW),
-            skips_in_a_row: 0,
-            zero_in_a_row: 0,
-            fp8_in_a_row: vec![[0; 3]; program.fp8_slots.len()],
+            seen: HealthState { fp8_in_a_row: vec![[0; 3]; program.fp8_slots.len()], ..HealthState::default() },
         }
     }
 
-    /// Takes the report of a step, with the statistics of `Session::fp8_stats` (empty without fp8), and says what is new.
+    /// What it remembers.
+    pub fn state(&self) -> &HealthState {
+        &self.seen
+    }
+
+    /// Goes on from what another of the same run remembered.
+    pub fn restore(&mut self, state: HealthState) {
+        self.seen = state;
+        // Whatever a file says, the lists have their lengths.
+        let surplus = self.seen.recent_skips.len().saturating_sub(WINDOW);
+        self.seen.recent_skips.drain(..surplus);
+        self.seen.fp8_in_a_row.resize(self.slots.len(), [0; 3]);
+    }
+
+    /// Takes the report of a step, with the statistics of [`crate::train::Landed`] (empty without fp8), and says what is new.
     pub fn observe(&mut self, report: &StepReport, fp8: &[Fp8Stats]) -> Vec<Warning> {
         let mut found = Vec::new();
         self.scale(report, &mut found);
         self.values(report, &mut found);
         self.fp8(report, fp8, &mut found);
-        let new = found.into_iter().filter(|(ailment, ..)| self.raised.insert(*ailment));
+        let new = found.into_iter().filter(|(ailment, ..)| self.seen.raised.insert(*ailment));
         new.map(|(ailment, message, remedy)| Warning { ailment, step: report.step, message, remedy }).collect()
     }
 
     fn scale(&mut self, r: &StepReport, found: &mut Vec<(Ailment, String, String)>) {
-        if self.recent_skips.len() == WINDOW {
-            self.recent_skips.pop_front();
+        if self.seen.recent_skips.len() == WINDOW {
+            self.seen.recent_skips.pop_front();
         }
-        self.recent_skips.push_back(r.skipped);
-        self.skips_in_a_row = if r.skipped { self.skips_in_a_row + 1 } else { 0 };
+        self.seen.recent_skips.push_back(r.skipped);
+        self.seen.skips_in_a_row = if r.skipped { self.seen.skips_in_a_row.saturating_add(1) } else { 0 };
         let (Some(scale), Some(config), true) = (r.loss_scale, self.recipe.scaler, r.skipped) else { return };
         let remedy = "scaling is not the cause: something is non-finite by itself. Lower --lr, clip (--grad-clip 1), use --recipe bf16, or find \
                       the layer with `mantissa doctor` and keep it in f32";
-        if self.skips_in_a_row >= SPIRAL && scale < DEEP {
-            let n = self.skips_in_a_row;
+        if self.seen.skips_in_a_row >= SPIRAL && scale < DEEP {
+            let n = self.seen.skips_in_a_row;
             let message = format!("loss scale spiral: {n} steps skipped in a row, loss_scale down to {scale}");
             found.push((Ailment::ScaleSpiral, message, remedy.into()));
         }
-        if f64::from(scale) <= config.min_scale && self.skips_in_a_row > 1 {
+        if f64::from(scale) <= config.min_scale && self.seen.skips_in_a_row > 1 {
             let message = format!("the loss scale is at its floor ({scale}) and steps are still skipped");
             found.push((Ailment::ScaleAtFloor, message, remedy.into()));
         }
-        let skips = self.recent_skips.iter().filter(|s| **s).count();
+        let skips = self.seen.recent_skips.iter().filter(|s| **s).count();
         // A run of skips that is still going on may be the search for the first scale.
-        let broken = self.recent_skips.len() > skips && skips >= STUCK && self.skips_in_a_row < skips;
+        let broken = self.seen.recent_skips.len() > skips && skips >= STUCK && self.seen.skips_in_a_row < skips;
         if broken {
-            let message = format!("{skips} of the last {} steps were skipped", self.recent_skips.len());
+            let message = format!("{skips} of the last {} steps were skipped", self.seen.recent_skips.len());
             let remedy = format!(
                 "the loss scale grows too often (--growth-interval is {}) or the gradients vary too much: lower --lr, raise \
                  --growth-interval, or use --recipe bf16",
@@ -168,15 +185,15 @@ impl Health {
                 format!("{seen}; the step was skipped, the weights are as before it"),
                 remedy.into(),
             ));
-            if self.skips_in_a_row >= PATIENCE as usize {
-                let message = format!("{} steps in a row were skipped, the run stands still: {seen}", self.skips_in_a_row);
+            if self.seen.skips_in_a_row >= PATIENCE as usize {
+                let message = format!("{} steps in a row were skipped, the run stands still: {seen}", self.seen.skips_in_a_row);
                 let remedy = "the weights lead nowhere: start again, or go back to an earlier checkpoint, with a lower --lr";
                 found.push((Ailment::Stuck, message, remedy.into()));
             }
         }
-        self.zero_in_a_row = if r.grad_norm == 0.0 { self.zero_in_a_row + 1 } else { 0 };
-        if self.zero_in_a_row >= PATIENCE {
-            let message = format!("every gradient has been exactly 0 for {} steps", self.zero_in_a_row);
+        self.seen.zero_in_a_row = if r.grad_norm == 0.0 { self.seen.zero_in_a_row.saturating_add(1) } else { 0 };
+        if self.seen.zero_in_a_row >= PATIENCE {
+            let message = format!("every gradient has been exactly 0 for {} steps", self.seen.zero_in_a_row);
             let remedy = match r.loss_scale {
                 Some(scale) => format!("they underflow: raise --init-scale (the loss scale is {scale}) or use --recipe bf16"),
                 None => "nothing reaches the weights: look for a dead layer or a constant loss".into(),
@@ -195,14 +212,14 @@ impl Health {
         if r.step <= SETTLE {
             return;
         }
-        for (counts, s) in self.fp8_in_a_row.iter_mut().zip(stats) {
+        for (counts, s) in self.seen.fp8_in_a_row.iter_mut().zip(stats) {
             let now = [s.amax == 0.0, s.underflow > UNDERFLOW, s.saturated > SATURATED];
             for (count, now) in counts.iter_mut().zip(now) {
-                *count = if now { *count + 1 } else { 0 };
+                *count = if now { count.saturating_add(1) } else { 0 };
             }
         }
         let worst = |of: usize| {
-            let slots = self.fp8_in_a_row.iter().zip(&self.slots).filter(|(c, _)| c[of] >= PATIENCE);
+            let slots = self.seen.fp8_in_a_row.iter().zip(&self.slots).filter(|(c, _)| c[of] >= PATIENCE);
             list(slots.map(|(_, s)| s.name.as_str()))
         };
         if let Some((names, count)) = worst(0) {
@@ -288,6 +305,33 @@ mod tests {
             let r = if step == 130 { skipped(step, 2048.0) } else { good(step, 1024.0) };
             assert_eq!(h.observe(&r, &[]), [], "step {step}");
         }
+    }
+
+    #[test]
+    fn one_that_goes_on_warns_as_if_it_had_never_ended() {
+        let story = |step: u64| match step {
+            1..30 => (StepReport { grad_norm: 0.0, ..good(step, 1024.0) }, stats(0.0, 0.0, 0.0)),
+            _ => (skipped(step, 2f32.powi(8 - step as i32 % 40)), stats(1.0, 0.5, 0.0)),
+        };
+        let observe = |h: &mut Health, steps: std::ops::Range<u64>| {
+            steps.flat_map(|s| h.observe(&story(s).0, &[story(s).1])).collect::<Vec<_>>()
+        };
+        let mut whole = health(RecipeName::F16, &["w"]);
+        let told = observe(&mut whole, 1..80);
+        assert!(told.len() > 3, "{told:?}");
+        for cut in 2..80 {
+            let mut first = health(RecipeName::F16, &["w"]);
+            let mut parts = observe(&mut first, 1..cut);
+            let state = serde_json::to_string(first.state()).unwrap();
+            let mut second = health(RecipeName::F16, &["w"]);
+            second.restore(serde_json::from_str(&state).unwrap());
+            parts.extend(observe(&mut second, cut..80));
+            assert_eq!((&parts, second.state()), (&told, whole.state()), "cut before step {cut}");
+        }
+        let hostile = HealthState { recent_skips: vec![true; 99].into(), skips_in_a_row: usize::MAX, ..HealthState::default() };
+        whole.restore(hostile);
+        observe(&mut whole, 30..40);
+        assert_eq!(whole.state().recent_skips.len(), WINDOW);
     }
 
     #[test]

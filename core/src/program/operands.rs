@@ -25,6 +25,13 @@ pub struct Operands {
 }
 
 impl Operands {
+    /// Pieces of memory that belong to no instruction.
+    pub fn at(places: Vec<Place>) -> Operands {
+        let strides = vec![0; places.len()];
+        let (inputs, outputs, input_types, output_types) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Operands { places, strides, inputs, outputs, input_types, output_types }
+    }
+
     /// Resolves the operands of `instr`. Errs if a value has no place, or pieces overlap: a plan that breaks its own rules.
     pub fn new(program: &Program, plan: &MemoryPlan, instr: &Instr) -> Result<Operands> {
         let broken = |expected: &str, found: String| Error::operand(instr.op.row().name, expected, found);

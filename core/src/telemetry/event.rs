@@ -36,6 +36,8 @@ pub enum Event {
     Profile(ProfileEvent),
     /// What a classifier says to held-out images.
     Predictions(PredictionsEvent),
+    /// What memory is taken for.
+    Memory(MemoryEvent),
 }
 
 impl Event {
@@ -56,6 +58,7 @@ impl Event {
             Some("sample") => Event::Sample(from_str(line)?),
             Some("profile") => Event::Profile(from_str(line)?),
             Some("predictions") => Event::Predictions(from_str(line)?),
+            Some("memory") => Event::Memory(from_str(line)?),
             Some(_) | None => {
                 from_str::<serde::de::IgnoredAny>(line)?;
                 return Ok(None);
@@ -73,6 +76,7 @@ impl Event {
             Event::Sample(e) => e.step,
             Event::Profile(e) => e.step,
             Event::Predictions(e) => e.step,
+            Event::Memory(e) => e.step,
         }
     }
 }
@@ -231,6 +235,24 @@ pub struct Prediction {
     pub pixels: String,
 }
 
+/// The memory that the process has taken for a run: after its first step, and when it has taken more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryEvent {
+    /// Steps taken.
+    pub step: u64,
+    /// Bytes by purpose.
+    pub memory: Vec<MemoryRow>,
+}
+
+/// Bytes taken for one purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryRow {
+    /// A purpose of the memory plan; or `statistics`, `evaluation`, `scores`: what these take beside the step; or `scratch`.
+    pub purpose: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
 /// A number, and the flag that stands beside it when JSON cannot write it.
 fn number(x: f32) -> (Option<f32>, Option<bool>) {
     if x.is_finite() { (Some(x), None) } else { (None, Some(true)) }
@@ -314,7 +336,7 @@ mod tests {
     use super::*;
     use crate::dtype::DType;
     use crate::probe::health::Ailment;
-    use crate::telemetry::{Fp8Stats, Histogram, TensorStats};
+    use crate::telemetry::{AmaxRing, Fp8Stats, Histogram, TensorStats};
 
     fn report() -> StepReport {
         StepReport {
@@ -355,6 +377,7 @@ mod tests {
         let row = ProfileRow { family: "matmul".into(), calls: 2, ms: 1.5, flops: 10, bytes: 20 };
         let image = Prediction { label: 3, answer: 3, confidence: 0.75, pixels: "00ff".into() };
         let fp8 = TensorReport::of_fp8("x", DType::E5m2, &stats);
+        let ring = AmaxRing { room: 3, held: 2, largest: None, largest_age: 1, newest: vec![Some(0.1), None] };
         let measured = TensorStats {
             stored: DType::Bf16,
             len: 7,
@@ -369,12 +392,14 @@ mod tests {
         let events = [
             Event::Step(StepEvent::new(&report, timing, true)),
             Event::Tensor(TensorEvent { step: 4, tensor: fp8.clone() }),
+            Event::Tensor(TensorEvent { step: 4, tensor: TensorReport { ring: Some(ring), ..fp8.clone() } }),
             Event::Tensor(TensorEvent { step: 4, tensor: TensorReport { stats: Some(measured), ..fp8 } }),
             Event::Eval(EvalEvent::new(5, 2.5, Some(0.5))),
             Event::Warning(WarningEvent { step: 9, warning }),
             Event::Sample(SampleEvent { step: 7, sample: "loss\n\"x\"".into() }),
             Event::Profile(ProfileEvent { step: 8, profile: vec![row], clock: "host".into() }),
             Event::Predictions(PredictionsEvent { step: 8, predictions: Predictions { size: [1, 2], images: vec![image] } }),
+            Event::Memory(MemoryEvent { step: 1, memory: vec![MemoryRow { purpose: "scratch".into(), bytes: 1 << 33 }] }),
         ];
         for event in events {
             let line = event.to_line().unwrap();

@@ -1,8 +1,10 @@
 //! What a step tells the host: a small fixed schema of scalars, written on the device by `Record` and read late. Hosts tell it on as [`event`]s.
 
 pub mod event;
+pub mod ring;
 pub mod tensor;
 
+pub use ring::AmaxRing;
 pub use tensor::{Histogram, Spoilt, TensorReport, TensorStats};
 
 use crate::op::quantize::STATS;

@@ -1,6 +1,6 @@
 //! What a run reports about one tensor: plain data, one JSON line each (`docs/events.md`), and what it tells about formats that were not used.
 
-use super::Fp8Stats;
+use super::{AmaxRing, Fp8Stats};
 use crate::dtype::DType;
 use crate::op::tensor_stats::{BUCKETS, WORDS, Word, unit};
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,9 @@ pub struct TensorReport {
     pub saturated: Option<f32>,
     /// Number of elements that are not finite.
     pub nonfinite: Option<f32>,
+    /// The amaxes from which its next scale comes; `None` without delayed scaling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<AmaxRing>,
     /// What `TensorStats` measured, if it was asked.
     #[serde(flatten)]
     pub stats: Option<TensorStats>,
@@ -117,6 +120,7 @@ impl TensorReport {
             underflow: finite(s.underflow),
             saturated: finite(s.saturated),
             nonfinite: finite(s.nonfinite),
+            ring: None,
             stats: None,
         }
     }
@@ -153,6 +157,7 @@ impl TensorReport {
             underflow: Some(share(Word::Underflow) as f32),
             saturated: Some(share(Word::Saturated) as f32),
             nonfinite: Some(word(Word::NonFinite) as f32),
+            ring: None,
             stats: Some(stats),
         }
     }

@@ -72,6 +72,11 @@ impl TrainConfig {
         self.on_nonfinite == OnNonFinite::Stop && report.found_inf && !searching
     }
 
+    /// Whether what a step tells may keep the next one from being taken, so that a host must wait for it.
+    pub fn may_end_early(&self) -> bool {
+        self.error_if_nonfinite || self.on_nonfinite == OnNonFinite::Stop
+    }
+
     /// Tokens or images of a step.
     pub fn items_per_step(&self) -> usize {
         self.model.items_per_batch(self.batch) * self.grad_accum

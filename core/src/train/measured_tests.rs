@@ -9,7 +9,8 @@ use crate::cpu::CpuBackend;
 use crate::op::Op;
 use crate::op::tensor_stats::{WORDS, Word};
 use crate::precision::clip::Clip;
-use crate::precision::recipe::RecipeName;
+use crate::precision::fp8;
+use crate::precision::recipe::{Fp8Scaling, RecipeName};
 use crate::probe::stats::Stats;
 use crate::probe::testing::{tiny, tokens};
 use crate::probe::{Moment, Observer};
@@ -37,7 +38,7 @@ fn measured_steps_have_the_bits_of_plain_ones() {
         let (mut plain, mut other) = (measuring(&config, &["**"]), measuring(&config, &["**"]));
         for step in 0..6 {
             let want = plain.step(batch).unwrap();
-            let got = if step % 2 == 1 { other.step_measured(batch) } else { other.step(batch) }.unwrap();
+            let got = if step % 2 == 1 { other.step_measured(batch).map(|l| l.report) } else { other.step(batch) }.unwrap();
             assert_eq!(want, got, "{}", config.recipe.name);
         }
         for entry in plain.saved() {
@@ -134,8 +135,7 @@ fn rows_are_about_the_values_in_memory_and_the_formats_of_the_products() {
         let (x, y) = tokens(&config);
         let batch = Batch { x: bytemuck::cast_slice(&x), targets: bytemuck::cast_slice(&y) };
         session.step(batch).unwrap();
-        session.step_measured(batch).unwrap();
-        let reports = session.tensor_reports().unwrap();
+        let reports = session.step_measured(batch).unwrap().tensors.unwrap();
         let seen = observed(&config, &tensors, batch);
         assert!(reports.len() >= tensors.len() && seen.0.len() == tensors.len());
         let bytes = session.read(TENSOR_STATS).unwrap();
@@ -175,4 +175,53 @@ fn rows_are_about_the_values_in_memory_and_the_formats_of_the_products() {
             assert_eq!(formats, expect, "{}", config.recipe.name);
         }
     }
+}
+
+#[test]
+fn rings_are_those_of_the_device_and_hold_the_amaxes_of_the_reports_before() {
+    let mut config = tiny(RecipeName::Fp8Delayed);
+    let scaling = config.recipe.fp8.as_mut().map(|f| &mut f.scaling);
+    let Some(Fp8Scaling::Delayed { amax_history_len, .. }) = scaling else { panic!("delayed scaling") };
+    *amax_history_len = 5;
+    let (x, y) = tokens(&config);
+    let batch = Batch { x: bytemuck::cast_slice(&x), targets: bytemuck::cast_slice(&y) };
+    let mut session = measuring(&config, &[]);
+    let slots = session.program().fp8_slots.clone();
+    let mut told: HashMap<String, Vec<Option<f32>>> = HashMap::new();
+    for step in 1..=8 {
+        let reports = session.step_measured(batch).unwrap().tensors.unwrap();
+        let history = session.read_f32(fp8::HISTORY).unwrap();
+        for (slot, name) in slots.iter().map(|s| &s.name).enumerate() {
+            let report = reports.iter().find(|r| r.name == *name).unwrap();
+            let ring = report.ring.as_ref().unwrap();
+            let amaxes = told.entry(name.clone()).or_default();
+            amaxes.insert(0, report.amax);
+            amaxes.truncate(4);
+            let column: Vec<Option<f32>> = (1..5).rev().map(|row| Some(history[row * slots.len() + slot])).collect();
+            assert_eq!((ring.room, ring.held, &ring.newest), (4, amaxes.len(), &*amaxes), "{name} after step {step}");
+            assert_eq!(ring.newest, column[..ring.held], "{name} after step {step}");
+            let largest = amaxes.iter().flatten().fold(0f32, |a, b| a.max(*b));
+            assert_eq!((ring.largest, amaxes[ring.largest_age]), (Some(largest), Some(largest)), "{name}");
+        }
+    }
+    let mut current = measuring(&tiny(RecipeName::Fp8Current), &[]);
+    let reports = current.step_measured(batch).unwrap().tensors.unwrap();
+    assert!(reports.iter().all(|r| r.ring.is_none()), "no history, no ring");
+}
+
+#[test]
+fn what_is_taken_is_what_is_planned_and_what_comes_beside_it() {
+    let config = tiny(RecipeName::Bf16);
+    let (x, y) = tokens(&config);
+    let batch = Batch { x: bytemuck::cast_slice(&x), targets: bytemuck::cast_slice(&y) };
+    let mut session = measuring(&config, &[]);
+    let sum = |s: &Session| s.taken_bytes().iter().map(|r| r.1).sum::<usize>();
+    let step = session.plan().total_bytes() + session.scratch_bytes();
+    assert_eq!(sum(&session), step);
+    session.step(batch).unwrap();
+    session.step_measured(batch).unwrap();
+    assert_eq!(sum(&session), step, "a measured step shares the memory of a plain one");
+    session.eval(batch).unwrap();
+    let taken = session.taken_bytes();
+    assert!(taken.iter().any(|(p, bytes)| *p == "evaluation" && *bytes > 0) && sum(&session) > step, "{taken:?}");
 }

@@ -1,6 +1,7 @@
-//! Training: what a run consists of ([`TrainConfig`]), its recorded Programs ([`record`]) and the loop over them ([`Session`]).
+//! Training: what a run consists of ([`TrainConfig`]), its recorded Programs ([`record`]) and the loop over them ([`Session`]). What a step tells lands later ([`flight`]).
 
 pub mod config;
+pub mod flight;
 pub mod measured;
 pub mod record;
 pub mod session;
@@ -11,4 +12,5 @@ mod measured_tests;
 mod resume_tests;
 
 pub use config::TrainConfig;
+pub use flight::{LEAD, Landed};
 pub use session::Session;

@@ -3,11 +3,11 @@
 //! The session knows no files and no clock; hosts feed it batches and read its reports.
 
 use super::config::TrainConfig;
+use super::flight::{Bytes, Flight, Landed};
 use super::measured::{self, TENSOR_STATS, Tensor};
 use super::record::{self, LOGITS, LOSS, OPTIM};
 use crate::backend::{Backend, Executable, Memory, wait};
 use crate::error::{Error, Result};
-use crate::op::tensor_stats::WORDS;
 use crate::precision::fp8;
 use crate::precision::scaler::{GROWTH_TRACKER, LOSS_SCALE, ScalerState};
 use crate::probe::{Observer, Span};
@@ -15,7 +15,8 @@ use crate::program::memory::{Entry, Layout, MemoryPlan, Purpose};
 use crate::program::{Init, Program, ValueId};
 use crate::rng::Rng;
 use crate::shape::Ty;
-use crate::telemetry::{Fp8Report, Fp8Stats, Slot, StepReport, TELEMETRY, TensorReport};
+use crate::telemetry::{Fp8Stats, StepReport, TELEMETRY};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// One batch as bytes: inputs and targets of all micro-steps, one after the other.
@@ -63,6 +64,8 @@ struct Measured {
     program: Arc<Program>,
     /// Compiled when it is first needed.
     compiled: Option<Compiled>,
+    /// Whether it then took memory of its own, beside that of the plain step.
+    apart: bool,
 }
 
 /// A run in memory.
@@ -75,6 +78,8 @@ pub struct Session {
     measured: Option<Measured>,
     eval: Option<Compiled>,
     logits: Option<(usize, Compiled)>,
+    /// Submitted, not landed; oldest first.
+    under_way: VecDeque<Flight>,
     step: u64,
     skipped: u64,
 }
@@ -90,7 +95,8 @@ impl Session {
     pub fn measuring(backend: Arc<dyn Backend>, config: TrainConfig, globs: &[String]) -> Result<Session> {
         let program = record::train_step(&config)?;
         let tensors = measured::select(&program, globs)?;
-        let measured = Measured { program: Arc::new(measured::measured(&program, &tensors)?), tensors, compiled: None };
+        let measured =
+            Measured { program: Arc::new(measured::measured(&program, &tensors)?), tensors, compiled: None, apart: false };
         Session::from_program(backend, config, program, Some(measured))
     }
 
@@ -109,7 +115,9 @@ impl Session {
         let layout = Layout::new(measured.as_ref().map_or(&program, |m| &*m.program));
         let memory = backend.alloc(Arc::new(layout))?;
         let train = Compiled::new(&*backend, &memory, program)?;
-        let session = Session { config, backend, memory, train, measured, eval: None, logits: None, step: 0, skipped: 0 };
+        let under_way = VecDeque::new();
+        let session =
+            Session { config, backend, memory, train, measured, eval: None, logits: None, under_way, step: 0, skipped: 0 };
         init_memory(&*session.memory, session.config.seed)?;
         Ok(session)
     }
@@ -134,17 +142,41 @@ impl Session {
         self.train.executable.scratch_bytes()
     }
 
+    /// Bytes taken so far, by purpose: those of the plan in its order; then what statistics, evaluation and scores take beside the step, and
+    /// scratch of all of them.
+    pub fn taken_bytes(&self) -> Vec<(&'static str, usize)> {
+        let plan = self.plan();
+        let own = |c: Option<&Compiled>| c.map_or(0, |c| c.executable.own_bytes());
+        let measured = self.measured.as_ref().and_then(|m| m.compiled.as_ref().filter(|_| m.apart));
+        let scores = self.logits.as_ref().map(|(_, c)| c);
+        let planned = plan.buffers.iter().map(|b| b.size).sum::<usize>();
+        let grown = self.train.executable.own_bytes().saturating_sub(planned);
+        let apart = [Some(&self.train), measured, self.eval.as_ref(), scores];
+        let beside = [
+            ("statistics", grown + own(measured)),
+            ("evaluation", own(self.eval.as_ref())),
+            ("scores", own(scores)),
+            ("scratch", apart.iter().flatten().map(|c| c.executable.scratch_bytes()).sum()),
+        ];
+        plan.bytes_by_purpose().into_iter().map(|(p, bytes)| (p.name(), bytes)).chain(beside).filter(|r| r.1 > 0).collect()
+    }
+
     /// Weights and states.
     pub fn memory(&self) -> &Arc<dyn Memory> {
         &self.memory
     }
 
-    /// Steps taken, skipped ones included.
+    /// Steps submitted, skipped ones included.
     pub fn steps(&self) -> u64 {
         self.step
     }
 
-    /// Steps skipped because something was not finite.
+    /// Steps submitted that have not landed.
+    pub fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Steps landed that were skipped because something was not finite.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -166,6 +198,7 @@ impl Session {
     /// Puts the run where another of the same config was after `step` steps. `values` must be those of [`Session::saved`], all of them and nothing
     /// else; nothing is written before that is checked. The next steps give the same bits as those of the other run.
     pub fn restore(&mut self, step: u64, skipped: u64, values: &[(&str, &[u8])]) -> Result<()> {
+        self.refuse_under_way("restore")?;
         if skipped > step {
             return Err(Error::data("skipped steps", format!("at most {step}, the steps taken"), skipped.to_string()));
         }
@@ -196,13 +229,43 @@ impl Session {
         Ok(f32s(&self.train.output(name)?))
     }
 
-    /// Runs one step on `batch` and reports it.
+    /// Starts a step on `batch`. What it tells comes from [`Session::landed`]; until then the host may submit more.
+    pub fn submit(&mut self, batch: Batch<'_>) -> Result<()> {
+        self.start(batch, Variant::Plain)
+    }
+
+    /// As [`Session::submit`], to the bit, with statistics of tensors. Only after [`Session::measuring`].
+    pub fn submit_measured(&mut self, batch: Batch<'_>) -> Result<()> {
+        self.start(batch, Variant::Measured)
+    }
+
+    /// What the oldest step under way has told, once it is here; `wait` says to sleep until then. `None` if none is under way or, without `wait`,
+    /// not here yet.
+    pub fn landed(&mut self, wait: bool) -> Result<Option<Landed>> {
+        let Some(oldest) = self.under_way.front_mut() else { return Ok(None) };
+        if !oldest.arrive(wait)? {
+            return Ok(None);
+        }
+        let measured = self.measured.as_ref().map_or(&[][..], |m| &m.tensors);
+        let (slots, guarded) = (&self.train.program.fp8_slots, self.config.on_nonfinite.guards());
+        let landed = self.under_way.pop_front().map(|flight| flight.land(slots, measured, self.skipped, guarded));
+        if let Some(Landed { report, .. }) = &landed {
+            self.skipped = report.skipped_total;
+            if self.config.error_if_nonfinite && !report.grad_norm.is_finite() {
+                let value = report.grad_norm.to_string();
+                return Err(Error::NonFinite { what: "grad_norm".into(), value, step: report.step });
+            }
+        }
+        Ok(landed)
+    }
+
+    /// Runs one step on `batch` and waits for its report. Only with no other step under way, as all that follow.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport> {
-        self.run_step(batch, Variant::Plain)
+        Ok(self.run_step(batch, Variant::Plain)?.report)
     }
 
     /// As [`Session::step`], with `observer` called around every instruction.
-    pub fn step_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<StepReport> {
+    pub fn step_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<Landed> {
         self.run_step(batch, Variant::Observed(observer))
     }
 
@@ -212,18 +275,24 @@ impl Session {
     }
 
     /// As [`Session::step`], with the time of every instruction by the clock of the device. Errs where it has none.
-    pub fn step_timed(&mut self, batch: Batch<'_>) -> Result<(StepReport, Vec<Span>)> {
+    pub fn step_timed(&mut self, batch: Batch<'_>) -> Result<(Landed, Vec<Span>)> {
         let mut spans = Vec::new();
-        let report = self.run_step(batch, Variant::Timed(&mut spans))?;
-        Ok((report, spans))
+        let landed = self.run_step(batch, Variant::Timed(&mut spans))?;
+        Ok((landed, spans))
+    }
+
+    /// As [`Session::submit_measured`], and waits for what it tells.
+    pub fn step_measured(&mut self, batch: Batch<'_>) -> Result<Landed> {
+        self.run_step(batch, Variant::Measured)
     }
 
     /// Runs the last step, which must have been skipped, once more under an observer: weights and inputs are those it had. Scales and histories
     /// move again.
-    pub fn repeat_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<StepReport> {
+    pub fn repeat_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<Landed> {
+        self.refuse_under_way("repeat_observed")?;
         if self.step == 0 || self.skipped == 0 {
             return Err(Error::Misuse {
-                call: "repeat",
+                call: "repeat_observed",
                 problem: "no step was skipped".into(),
                 remedy: "repeat a skipped step",
             });
@@ -232,18 +301,14 @@ impl Session {
         self.run_step(batch, Variant::Observed(observer))
     }
 
-    /// As [`Session::step`], to the bit, with statistics for [`Session::tensor_reports`]. Only after [`Session::measuring`].
-    pub fn step_measured(&mut self, batch: Batch<'_>) -> Result<StepReport> {
-        self.measured_step()?;
-        self.run_step(batch, Variant::Measured)
-    }
-
     /// The measuring variant, compiled.
     fn measured_step(&mut self) -> Result<&mut Compiled> {
         let measured = self.measured.as_mut().ok_or_else(not_measuring)?;
         if measured.compiled.is_none() {
             let program = measured.program.clone();
-            let executable = match self.train.executable.compile_variant(program.clone())? {
+            let variant = self.train.executable.compile_variant(program.clone())?;
+            measured.apart = variant.is_none();
+            let executable = match variant {
                 Some(variant) => variant,
                 None => self.backend.compile(program.clone(), &self.memory)?,
             };
@@ -252,41 +317,18 @@ impl Session {
         Ok(measured.compiled.as_mut().expect("compiled above"))
     }
 
-    /// The fp8 tensors of the last step and the tensors measured by it, which must have been [`Session::step_measured`]; in the order of the model.
-    pub fn tensor_reports(&self) -> Result<Vec<TensorReport>> {
-        let Measured { tensors, .. } = self.measured.as_ref().ok_or_else(not_measuring)?;
-        let bytes = self.read(TENSOR_STATS)?;
-        let words: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let fp8: Vec<TensorReport> = self.fp8_reports()?;
-        let mut left: Vec<bool> = vec![true; fp8.len()];
-        let mut reports: Vec<TensorReport> = tensors
-            .iter()
-            .zip(words.chunks_exact(WORDS))
-            .map(|(t, row)| {
-                let measured = TensorReport::of_row(&t.name, t.format, t.stored, row);
-                match t.fp8_slot {
-                    None => measured,
-                    Some(slot) => {
-                        left[slot] = false;
-                        fp8[slot].clone().with_stats(measured, t.judged)
-                    }
-                }
-            })
-            .collect();
-        reports.extend(fp8.into_iter().zip(left).filter(|(_, left)| *left).map(|(report, _)| report));
-        Ok(reports)
+    fn run_step(&mut self, batch: Batch<'_>, variant: Variant<'_>) -> Result<Landed> {
+        self.refuse_under_way("step")?;
+        self.start(batch, variant)?;
+        Ok(self.landed(true)?.expect("one step is under way"))
     }
 
-    fn fp8_reports(&self) -> Result<Vec<TensorReport>> {
-        let slots = &self.train.program.fp8_slots;
-        Ok(slots.iter().zip(self.fp8_stats()?).map(|(s, stats)| TensorReport::of_fp8(&s.name, s.dtype, &stats)).collect())
-    }
-
-    fn run_step(&mut self, batch: Batch<'_>, variant: Variant<'_>) -> Result<StepReport> {
-        self.step += 1;
-        let lr = self.config.schedule.lr(self.step);
+    fn start(&mut self, batch: Batch<'_>, variant: Variant<'_>) -> Result<()> {
+        let measured = matches!(variant, Variant::Measured);
+        let step = self.step + 1;
+        let lr = self.config.schedule.lr(step);
         let lr_f32 = lr as f32;
-        let rng = self.rng_words();
+        let rng = self.rng_words(step);
         let lr_name = format!("{OPTIM}.lr");
         let inputs: [(&str, &[u8]); 4] = [
             ("x", batch.x),
@@ -300,56 +342,36 @@ impl Session {
             Variant::Timed(spans) => *spans = self.train.executable.submit_timed(&self.train.ids(&inputs))?,
             Variant::Measured => self.measured_step()?.submit(&inputs)?,
         }
-        self.report(lr)
+        self.step = step;
+        let copy = |name: &str| Ok(Bytes::Coming(self.memory.read(name)?));
+        let has = |name: &str| self.memory.layout().find(name).is_some();
+        let flight = Flight {
+            step,
+            lr,
+            telemetry: copy(TELEMETRY)?,
+            loss_scale: self.config.recipe.scaler.map(|_| copy(LOSS_SCALE)).transpose()?,
+            fp8: has(fp8::STATISTICS).then(|| copy(fp8::STATISTICS)).transpose()?,
+            tensors: measured.then(|| copy(TENSOR_STATS)).transpose()?,
+            history: (measured && has(fp8::HISTORY)).then(|| copy(fp8::HISTORY)).transpose()?,
+        };
+        self.under_way.push_back(flight);
+        Ok(())
+    }
+
+    fn refuse_under_way(&self, call: &'static str) -> Result<()> {
+        match self.under_way.len() {
+            0 => Ok(()),
+            n => {
+                let problem = format!("{n} steps are under way");
+                Err(Error::Misuse { call, problem, remedy: "take what they tell from Session::landed first" })
+            }
+        }
     }
 
     /// `[seed, step]` for every micro-step: dropout draws new words each time and the same words after a resume.
-    fn rng_words(&self) -> Vec<u32> {
+    fn rng_words(&self, step: u64) -> Vec<u32> {
         let n = self.config.grad_accum as u64;
-        (0..n)
-            .flat_map(|m| [self.config.seed as u32 ^ (self.config.seed >> 32) as u32, ((self.step - 1) * n + m) as u32])
-            .collect()
-    }
-
-    fn report(&mut self, lr: f64) -> Result<StepReport> {
-        let t = self.read_f32(TELEMETRY)?;
-        let scaled = self.config.recipe.scaler.is_some();
-        let (loss, grad_norm) = (t[Slot::Loss as usize], t[Slot::GradNorm as usize]);
-        let found = match scaled {
-            true => t[Slot::FoundInf as usize] != 0.0,
-            false => !(loss.is_finite() && grad_norm.is_finite()),
-        };
-        let skipped = found && (scaled || self.config.on_nonfinite.guards());
-        self.skipped += u64::from(skipped);
-        if self.config.error_if_nonfinite && !grad_norm.is_finite() {
-            return Err(Error::NonFinite { what: "grad_norm".into(), value: grad_norm.to_string(), step: self.step });
-        }
-        Ok(StepReport {
-            step: self.step,
-            loss,
-            lr,
-            grad_norm,
-            loss_scale: scaled.then(|| t[Slot::LossScale as usize]),
-            found_inf: found || !grad_norm.is_finite(),
-            skipped,
-            skipped_total: self.skipped,
-            growth_tracker: scaled.then(|| t[Slot::GrowthTracker as usize] as i32),
-            fp8: self.fp8_report()?,
-        })
-    }
-
-    fn fp8_report(&self) -> Result<Option<Fp8Report>> {
-        let stats = self.fp8_stats()?;
-        let slots = &self.train.program.fp8_slots;
-        let worst = |of: fn(&Fp8Stats) -> f32| {
-            let best = stats.iter().map(of).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
-            best.map_or((0.0, String::new()), |(i, v)| (v, slots[i].name.clone()))
-        };
-        Ok((!stats.is_empty()).then(|| Fp8Report {
-            underflow: worst(|s| s.underflow),
-            saturated: worst(|s| s.saturated),
-            nonfinite: stats.iter().map(|s| s.nonfinite).sum(),
-        }))
+        (0..n).flat_map(|m| [self.config.seed as u32 ^ (self.config.seed >> 32) as u32, ((step - 1) * n + m) as u32]).collect()
     }
 
     /// Statistics of every fp8 tensor, in the order of `program().fp8_slots`.

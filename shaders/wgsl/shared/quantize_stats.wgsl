@@ -1,13 +1,34 @@
 // What quantizing did to the elements of a tensor: amax, underflows, saturated, non-finite elements. CPU twin: QuantizeStats in
-// core/src/cpu/quantize.rs. The stem declares `x`, the atomic words `seen`, `stats` [n, 5], and in `params`: `slot`, `max` (bits of the
+// core/src/cpu/quantize.rs. They are collected in a row of `seen`, from where `record` (fp8_scale.wgsl) moves them to the states of a run.
+// The stem declares `x`, as vectors of two words, the atomic words `seen`, and in `params`: `len`, `row` (of `seen`), `max` (bits of the
 // largest value of Q), `count` (number of elements, as a float, by its bits).
-//% import amax, codec
+//% import amax, codec, seen
 
-const STATS: u32 = 5u;
+// Bits of elements 4 w to 4 w + 3, which become word w of q; what lies beyond the end means nothing.
+fn elements(w: u32) -> vec4<u32> {
+    var codes: vec4<u32>;
+    if (pack_shift(X) == 0u) {
+        codes = vec4<u32>(x[2u * w], x[2u * w + 1u]);
+    } else if (pack_shift(X) == 1u) {
+        let v = x[w];
+        codes = vec4<u32>(v.x & 0xffffu, v.x >> 16u, v.y & 0xffffu, v.y >> 16u);
+    } else {
+        let word = select(x[w >> 1u].x, x[w >> 1u].y, (w & 1u) == 1u);
+        codes = (vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(0xffu);
+    }
+    return vec4<u32>(decode_bits(X, codes.x), decode_bits(X, codes.y), decode_bits(X, codes.z), decode_bits(X, codes.w));
+}
 
-// Bits of element i.
-fn element(i: u32) -> u32 {
-    return decode_bits(X, code_of(X, x[word_of(X, i)], i));
+// Which elements of word w exist.
+fn inside(w: u32) -> vec4<bool> {
+    return vec4<u32>(4u * w) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.len);
+}
+
+// The magnitudes of word w, 0 for NaN and for what does not exist.
+fn magnitudes(w: u32) -> vec4<u32> {
+    let v = elements(w);
+    let bits = vec4<u32>(ordered_bits(v.x), ordered_bits(v.y), ordered_bits(v.z), ordered_bits(v.w));
+    return select(vec4<u32>(), bits, inside(w));
 }
 
 // The numbers of one more element: x was multiplied to y and encoded to code.
@@ -20,33 +41,21 @@ fn counted(so_far: vec4<u32>, x: u32, y: u32, code: u32) -> vec4<u32> {
     return vec4<u32>(max(so_far.x, ordered_bits(x)), so_far.yzw + added);
 }
 
-fn clear_seen() {
-    for (var k = 0u; k < 4u; k++) {
-        atomicStore(&seen[k], 0u);
-    }
-}
-
 // Adds the numbers of an invocation; most have nothing to report.
 fn raise_seen(own: vec4<u32>) {
-    if (own.x > atomicLoad(&seen[0])) {
-        atomicMax(&seen[0], own.x);
+    let first = SEEN * params.row;
+    if (own.x > atomicLoad(&seen[first])) {
+        atomicMax(&seen[first], own.x);
     }
     for (var k = 1u; k < 4u; k++) {
         if (own[k] != 0u) {
-            atomicAdd(&seen[k], own[k]);
+            atomicAdd(&seen[first + k], own[k]);
         }
     }
 }
 
-fn share(n: u32) -> u32 {
-    return div_exact(bitcast<u32>(f32(n)), params.count);
-}
-
-fn write_stats(scale: u32) {
-    let row = STATS * params.slot;
-    stats[row] = atomicLoad(&seen[0]);
-    stats[row + 1u] = scale;
-    stats[row + 2u] = share(atomicLoad(&seen[1]));
-    stats[row + 3u] = share(atomicLoad(&seen[2]));
-    stats[row + 4u] = bitcast<u32>(f32(atomicLoad(&seen[3])));
+// Says that the tensor was met, with this scale. For one invocation.
+fn mark_seen(scale: u32) {
+    atomicStore(&seen[SEEN * params.row + SEEN_SCALE], scale);
+    atomicStore(&seen[SEEN * params.row + SEEN_COUNT], params.count);
 }

@@ -41,51 +41,61 @@ impl Product {
         ]
     }
 
-    /// Compares both kinds of product with the CPU's, each of which may be off by the forward bound `K u sum |a||b|` of a sum of products.
+    /// Compares every kind of product with the CPU's, each of which may be off by the forward bound `K u sum |a||b|` of a sum of products.
     #[track_caller]
     fn check(&self) {
-        let (cpu, Some(gpu), Some(other)) = (devices::cpu(), devices::wgpu(), devices::wgpu_with_other_products()) else {
-            return;
-        };
+        let case = self.case();
+        let [_, _, k] = self.sizes;
+        let largest_scale: f64 = self.op.scales.iter().zip(TENSOR_SCALES).map(|(s, tensor)| largest(*s, tensor)).product();
+        let terms = (k as f64 + 2.0) * DType::F32.unit_roundoff();
+        // On either side. The mean product of two standard normals is 2 / pi; 16 covers a lone large one, and the bias.
+        let bound = 1.5 * terms * (k as f64 + 16.0) * largest_scale;
+        let rounding = self.op.round.map_or(0.0, |d| 4.0 * d.unit_roundoff() * (k as f64).sqrt() * 4.0 * largest_scale);
+        for device in devices::wgpu_with_every_product() {
+            case.check(&*devices::cpu(), &*device, &[Bound::Absolute(vec![bound + rounding])]);
+        }
+    }
+
+    fn case(&self) -> Case {
         let types = self.types();
         let mut values: Vec<Vec<f32>> = (0..2).map(|i| normal(types[i].shape.numel(), 1.0, 7 + i as u32)).collect();
         for &(operand, at, x) in &self.planted {
             values[operand][at] = x;
         }
         let mut inputs: Vec<(Ty, Vec<u8>)> = types.iter().zip(&values).map(|(t, v)| (t.clone(), bytes_of(t, v))).collect();
-        let mut largest_scale = 1.0;
         for (i, t) in types.iter().enumerate() {
             let ty = scale_type(self.op.scales[i], t);
             match self.op.scales[i] {
                 OperandScale::None => {}
                 OperandScale::Tensor => {
-                    let scale_inv = [0.375, 3.0][i];
-                    largest_scale *= scale_inv;
-                    inputs.push((ty.clone(), bytes_of(&ty, &[scale_inv as f32])));
+                    inputs.push((ty.clone(), bytes_of(&ty, &[TENSOR_SCALES[i] as f32])));
                 }
                 OperandScale::Block32Last | OperandScale::Block32First => {
                     // Powers of two from 1/4 to 4.
                     let codes: Vec<u8> = (0..ty.shape.numel()).map(|j| 125 + (j * 7 % 5) as u8).collect();
-                    largest_scale *= 4.0;
                     inputs.push((ty, codes));
                 }
             }
         }
-        let [_, n, k] = self.sizes;
+        let [_, n, _] = self.sizes;
         if self.op.bias {
             let ty = Ty::new(self.bias, [n]);
             let values = normal(n, 1.0, 9);
             inputs.push((ty.clone(), bytes_of(&ty, &values)));
         }
-        let terms = (k as f64 + 2.0) * DType::F32.unit_roundoff();
-        // On either side. The mean product of two standard normals is 2 / pi; 16 covers a lone large one, and the bias.
-        let bound = 1.5 * terms * (k as f64 + 16.0) * largest_scale;
-        let rounding = self.op.round.map_or(0.0, |d| 4.0 * d.unit_roundoff() * (k as f64).sqrt() * 4.0 * largest_scale);
         let name = format!("{:?} {:?} {:?} batch {:?} shared {}", self.op, self.dtypes, self.sizes, self.batch, self.shared);
-        let case = Case::of_bytes(name, self.op.clone().op(), inputs);
-        for device in [gpu, other] {
-            case.check(&*cpu, &*device, &[Bound::Absolute(vec![bound + rounding])]);
-        }
+        Case::of_bytes(name, self.op.clone().op(), inputs)
+    }
+}
+
+/// Scales of whole tensors in these tests.
+const TENSOR_SCALES: [f64; 2] = [0.375, 3.0];
+
+fn largest(scale: OperandScale, tensor: f64) -> f64 {
+    match scale {
+        OperandScale::None => 1.0,
+        OperandScale::Tensor => tensor,
+        OperandScale::Block32Last | OperandScale::Block32First => 4.0,
     }
 }
 
@@ -224,11 +234,8 @@ fn subnormal_codes_are_values() {
         slices::decode(dtype, &codes, &mut decoded);
         let inputs = vec![(Ty::new(dtype, [256, 1]), codes), (one.clone(), bytes_of(&one, &[1.0]))];
         let case = Case::of_bytes(format!("codes of {dtype}"), MatMul::new(false, false, DType::F32).op(), inputs);
-        let (cpu, Some(gpu), Some(other)) = (devices::cpu(), devices::wgpu(), devices::wgpu_with_other_products()) else {
-            return;
-        };
-        for device in [gpu, other] {
-            case.check(&*cpu, &*device, &[Bound::Absolute(vec![0.0])]);
+        for device in devices::wgpu_with_every_product() {
+            case.check(&*devices::cpu(), &*device, &[Bound::Absolute(vec![0.0])]);
         }
         assert!(decoded.iter().any(|v| *v != 0.0 && v.abs() < 0.01));
     }
@@ -238,5 +245,28 @@ fn subnormal_codes_are_values() {
 fn long_sums_of_small_results() {
     for (layout, dtype) in [((true, false), DType::F32), ((true, false), DType::Bf16), ((false, true), DType::E4m3)] {
         Product::new(layout, dtype, DType::F32, [64, 48, 16384]).check();
+    }
+}
+
+/// Every kernel adds one product after the other, k ascending. A GPU's compiler may contract some of these sums and not others.
+#[test]
+fn every_kind_of_product_gives_the_same_bits() {
+    let devices: Vec<_> = devices::wgpu_with_every_product().into_iter().filter(|d| d.facts().software).collect();
+    for layout in LAYOUTS {
+        for (dtype, sizes) in
+            [(DType::F32, [70, 84, 300]), (DType::F32, [33, 68, 37]), (DType::Bf16, [40, 72, 96]), (DType::E4m3, [32, 48, 176])]
+        {
+            let case = Product::new(layout, dtype, DType::F32, sizes).case();
+            let results: Vec<_> = devices.iter().map(|d| case.run(&**d).expect("the product runs")).collect();
+            for (result, device) in results.iter().zip(&devices) {
+                assert!(
+                    result == &results[0],
+                    "{}: {:?} is not as {:?}",
+                    case.name,
+                    device.products()[0],
+                    devices[0].products()[0]
+                );
+            }
+        }
     }
 }

@@ -20,8 +20,13 @@ use std::time::Duration;
 const LIVE_FRAME: Duration = Duration::from_millis(50);
 /// How often the logs of opened runs are looked at.
 const FOLLOW_FRAME: Duration = Duration::from_millis(250);
+/// The same for runs that have taken all their steps: one may be resumed with more.
+const REST_FRAME: Duration = Duration::from_secs(3);
 /// Frames that a window draws before a picture of it is taken: layouts settle and plots find their bounds.
 const SETTLE_FRAMES: u32 = 8;
+/// What is said when a dialog has brought nothing.
+const NO_CHOICE: &str = "Nothing was chosen. If no dialog came up, type the path instead, or drop the file here; dialogs need xdg-desktop-portal or \
+                         zenity on Linux.";
 /// Key under which settings are remembered.
 const SETTINGS: &str = "dashboard";
 
@@ -100,6 +105,7 @@ impl App {
             match chosen {
                 Chosen::Data(path) => self.dashboard.bar.form.data = path.to_string_lossy().into_owned(),
                 Chosen::Run(path) => self.try_to(|app| app.open(&path)),
+                Chosen::Nothing => self.dashboard.bar.status.notice = Some(Notice::Good(NO_CHOICE.into())),
             }
         }
         for file in ctx.input_mut(|i| std::mem::take(&mut i.raw.dropped_files)) {
@@ -117,8 +123,10 @@ impl App {
             ctx.request_repaint();
         } else if live || self.script.picture.is_some() {
             ctx.request_repaint_after(LIVE_FRAME);
-        } else if !self.followers.is_empty() || self.attach.is_some() {
+        } else if self.attach.is_some() || self.followed().any(|run| run.taken() < run.config.schedule.steps) {
             ctx.request_repaint_after(FOLLOW_FRAME);
+        } else if !self.followers.is_empty() {
+            ctx.request_repaint_after(REST_FRAME);
         }
     }
 
@@ -211,6 +219,12 @@ impl App {
             self.fail(&e);
         }
         more
+    }
+
+    /// The runs whose logs are looked at.
+    fn followed(&self) -> impl Iterator<Item = &Run> {
+        let runs = &self.dashboard.store.runs;
+        self.followers.iter().filter_map(|(folder, _)| runs.iter().find(|r| r.folder == *folder))
     }
 
     /// Opens the run to follow as soon as its folder has one.

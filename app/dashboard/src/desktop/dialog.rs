@@ -12,6 +12,8 @@ pub(super) enum Chosen {
     Data(PathBuf),
     /// A run to open.
     Run(PathBuf),
+    /// Nothing: the dialog was closed, or there is none here. The two look alike.
+    Nothing,
 }
 
 /// Asks for a text, token or image file.
@@ -28,10 +30,8 @@ pub(super) fn run(to: Sender<Chosen>) -> Result<()> {
 
 fn wait(answer: impl Future<Output = Option<Chosen>> + Send + 'static, to: Sender<Chosen>) -> Result<()> {
     let work = move || {
-        if let Some(chosen) = pollster::block_on(answer) {
-            // The window may be gone by now.
-            let _ = to.send(chosen);
-        }
+        // The window may be gone by now.
+        let _ = to.send(pollster::block_on(answer).unwrap_or(Chosen::Nothing));
     };
     std::thread::Builder::new().name("mantissa-dialog".into()).spawn(work).context("cannot open the dialog")?;
     Ok(())

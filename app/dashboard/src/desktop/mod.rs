@@ -66,10 +66,18 @@ fn run(args: &Args) -> Result<()> {
     let app = App::new(args)?;
     let renderer = args.renderer.unwrap_or(Renderer::Wgpu);
     let Err(error) = window(app, renderer, args.script.size()) else { return Ok(()) };
+    if matches!(error, eframe::Error::Winit(_) | eframe::Error::WinitEventLoop(_)) {
+        return Err(anyhow!(
+            "expected a display to open a window on, found none ({}); over ssh use X forwarding (ssh -X), or train without a window: \
+             `mantissa train`",
+            cause(&error)
+        ));
+    }
+    let error = cause(&error);
     if args.renderer.is_some() {
         return Err(anyhow!(
-            "expected a display and a graphics driver, found none that works ({error}); over ssh use X forwarding or `mantissa train`; without a \
-             graphics card install a software driver (Debian, Ubuntu: mesa-vulkan-drivers libgl1-mesa-dri libegl1)"
+            "expected a graphics driver, found none that works ({error}); without a graphics card install a software driver (Debian, Ubuntu: \
+             mesa-vulkan-drivers libgl1-mesa-dri libegl1), or train without a window: `mantissa train`"
         ));
     }
     eprintln!("warning: wgpu cannot draw here ({error}); trying OpenGL");
@@ -81,7 +89,7 @@ fn run(args: &Args) -> Result<()> {
     std::process::exit(status.code().unwrap_or(1));
 }
 
-fn window(app: App, renderer: Renderer, size: Option<[f32; 2]>) -> Result<(), String> {
+fn window(app: App, renderer: Renderer, size: Option<[f32; 2]>) -> eframe::Result {
     let viewport = egui::ViewportBuilder::default()
         .with_title("Mantissa")
         .with_app_id(APP_ID)
@@ -95,5 +103,11 @@ fn window(app: App, renderer: Renderer, size: Option<[f32; 2]>) -> Result<(), St
     let persist_window = size.is_none();
     let options = eframe::NativeOptions { viewport, renderer, persist_window, ..eframe::NativeOptions::default() };
     let start = |cc: &eframe::CreationContext<'_>| Ok(Box::new(app.started(cc)) as Box<dyn eframe::App>);
-    eframe::run_native(APP_ID, options, Box::new(start)).map_err(|e| e.to_string())
+    eframe::run_native(APP_ID, options, Box::new(start))
+}
+
+/// An error without the place in somebody's sources that some begin with.
+fn cause(error: &eframe::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(".rs:").and_then(|(_, rest)| rest.split_once(": ")).map_or(text.as_str(), |(_, rest)| rest).to_string()
 }

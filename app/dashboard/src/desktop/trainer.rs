@@ -185,6 +185,9 @@ fn train(jobs: Vec<TrainArgs>, orders: &Receiver<Command>, link: &Link) -> Resul
             match command {
                 Command::Pause | Command::Continue | Command::StepOnce => {
                     pace.take(command);
+                    if pace.paused {
+                        runs.iter_mut().try_for_each(Run::settle)?;
+                    }
                     link.tell(Told::Paused(pace.paused));
                 }
                 Command::Save => {
@@ -208,6 +211,9 @@ fn train(jobs: Vec<TrainArgs>, orders: &Receiver<Command>, link: &Link) -> Resul
         let observe = if round % TIMED_EVERY == 3 { Observe::Times } else { Observe::Nothing };
         for run in &mut runs {
             run.advance(observe)?;
+            if pace.paused {
+                run.settle()?;
+            }
             if run.is_over() {
                 run.finish()?;
             }

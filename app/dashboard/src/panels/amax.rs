@@ -1,13 +1,13 @@
 //! Amax of every fp8 tensor over time as a heat map (a row a tensor, colour = log2), and the chosen one as a line between the edges of what its
 //! format can hold under its scale.
 
-use super::{csv, empty, field};
+use super::{csv, empty, field, left};
 use crate::chart::{Curve, Scale, describe, number, over_steps};
 use crate::palette;
 use crate::store::{Run, Store, Tensor, TensorColumn};
 use egui::{Color32, Mesh, RichText, ScrollArea, Sense, Ui, Vec2};
 use egui_plot::{Line, LineStyle};
-use mantissa_core::precision::recipe::Fp8Scaling;
+use mantissa_core::telemetry::AmaxRing;
 use serde::{Deserialize, Serialize};
 
 /// Height of a row of the map.
@@ -16,7 +16,7 @@ const ROW: f32 = 15.0;
 const NAMES: f32 = 170.0;
 /// Width of a cell of the map.
 const CELL: f32 = 4.0;
-/// Values of the history that are written out.
+/// Amaxes of a ring that are written on a line.
 const LISTED: usize = 8;
 
 /// What the panel remembers.
@@ -54,7 +54,7 @@ pub fn amax_ui(ui: &mut Ui, store: &Store, state: &mut AmaxState) {
         let map = ScrollArea::vertical().id_salt("amax map").max_height(map_height).auto_shrink([false, true]);
         map.show_rows(ui, ROW, shown.len(), |ui, rows| {
             for tensor in &shown[rows] {
-                row_ui(ui, run, tensor, range, &mut state.selected);
+                row_ui(ui, tensor, range, &mut state.selected);
             }
         });
     });
@@ -77,13 +77,12 @@ fn range_log2(tensors: &[&Tensor]) -> [f32; 2] {
     if low > high { [0.0, 1.0] } else { [low.floor(), high.ceil().max(low.floor() + 1.0)] }
 }
 
-fn row_ui(ui: &mut Ui, run: &Run, tensor: &Tensor, range: [f32; 2], selected: &mut String) {
+fn row_ui(ui: &mut Ui, tensor: &Tensor, range: [f32; 2], selected: &mut String) {
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 4.0;
         let is_selected = *selected == tensor.name;
-        let text = RichText::new(&tensor.name).small();
-        let name = egui::Button::selectable(is_selected, text).truncate().min_size(Vec2::new(NAMES, ROW - 1.0));
-        if ui.add_sized(Vec2::new(NAMES, ROW - 1.0), name).clicked() {
+        let name = egui::Button::selectable(is_selected, RichText::new(&tensor.name).small()).truncate();
+        if left(ui, Vec2::new(NAMES, ROW - 1.0), |ui| ui.add(name)).clicked() {
             selected.clone_from(&tensor.name);
         }
         let (rect, response) = ui.allocate_exact_size(Vec2::new(ui.available_width() - 8.0, ROW - 1.0), Sense::click());
@@ -98,12 +97,13 @@ fn row_ui(ui: &mut Ui, run: &Run, tensor: &Tensor, range: [f32; 2], selected: &m
             mesh.add_colored_rect(area, color(amax, range));
         }
         ui.painter().add(mesh);
+        describe(ui, &response, &format!("map of {}", tensor.name));
         if response.clicked() {
             selected.clone_from(&tensor.name);
         }
         if let Some(pos) = response.hover_pos() {
             let row = ((pos.x - rect.left()) / rect.width() * rows as f32) as usize;
-            response.on_hover_text(history(run, tensor, row.min(rows - 1)));
+            response.on_hover_text(moment(tensor, row.min(rows - 1)));
         }
     });
 }
@@ -116,22 +116,34 @@ fn color(amax: Option<f32>, [low, high]: [f32; 2]) -> Color32 {
     }
 }
 
-/// The ring of amaxes that the scale at a row comes from, as far as it was reported.
-fn history(run: &Run, tensor: &Tensor, row: usize) -> String {
-    let steps = tensor.rows.steps();
-    let step = steps[row];
-    let amax = |rows| tensor.rows.over(TensorColumn::Amax as usize, rows).map(|s| s.max);
-    let scale = tensor.rows.over(TensorColumn::Scale as usize, row..row + 1).map_or(f32::NAN, |s| s.max);
-    let mut text = format!("{} ({}), step {step}\n", tensor.name, tensor.dtype);
-    text += &format!("amax {}, scale {}", number(amax(row..row + 1).unwrap_or(f32::NAN).into()), number(scale.into()));
-    if let Some(Fp8Scaling::Delayed { amax_history_len, .. }) = run.config.recipe.fp8.map(|f| f.scaling) {
-        let first = steps.partition_point(|s| *s + amax_history_len as u64 <= step);
-        let ring = first..row + 1;
-        let values: Vec<String> =
-            ring.clone().rev().take(LISTED).filter_map(|r| amax(r..r + 1)).map(|a| number(a.into())).collect();
-        let more = if ring.len() > LISTED { ", .." } else { "" };
-        text += &format!("\nring of {amax_history_len}: largest {}", number(amax(ring).unwrap_or(f32::NAN).into()));
-        text += &format!("\nnewest reported: {}{more}", values.join(", "));
+/// What was reported of a tensor at a row of its table, with the ring of amaxes as it was then.
+fn moment(tensor: &Tensor, row: usize) -> String {
+    let step = tensor.rows.steps()[row];
+    let of = |c: TensorColumn| tensor.rows.over(c as usize, row..row + 1).map_or(f32::NAN, |s| s.max);
+    let (amax, scale) = (of(TensorColumn::Amax), of(TensorColumn::Scale));
+    let mut text = format!("{} ({}), step {step}", tensor.name, tensor.dtype);
+    text += &format!("\namax {}, scale {}", number(amax.into()), number(scale.into()));
+    if let Some((at, ring)) = tensor.rings.at(step) {
+        text += &ring_text(ring, if *at == step { String::new() } else { format!(" after step {at}") });
+    }
+    text
+}
+
+fn ring_text(ring: &AmaxRing, when: String) -> String {
+    let amax = |a: Option<f32>| a.map_or("not finite".into(), |a| number(a.into()));
+    let mut text = format!("\nring{when}: {} of {} amaxes", ring.held, ring.room);
+    if ring.held > 0 {
+        let age = match ring.largest_age {
+            0 => "the newest".to_string(),
+            n => format!("{n} before the newest"),
+        };
+        text += &format!("\nlargest {}, {age}", amax(ring.largest));
+        let newest: Vec<String> = ring.newest.iter().map(|a| amax(*a)).collect();
+        for (i, line) in newest.chunks(LISTED).enumerate() {
+            text += if i == 0 { "\nnewest first: " } else { ",\n" };
+            text += &line.join(", ");
+        }
+        text += if ring.held > newest.len() { ", .." } else { "" };
     }
     text
 }
@@ -160,12 +172,20 @@ fn line_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
     ui.horizontal_wrapped(|ui| {
         ui.label(RichText::new(&tensor.name).strong());
         ui.label(RichText::new(tensor.dtype.name()).color(color));
+        // In the place of a legend, for which a low plot has no room.
+        ui.label(RichText::new(format!("largest {}", tensor.dtype)).small().color(palette::BAD));
+        ui.label(RichText::new("- - smallest normal").small().color(palette::WARN));
+        ui.label(RichText::new(".... smallest").small().color(palette::WARN.gamma_multiply(0.6)));
         if let Some((_, v)) = tensor.rows.last() {
             let share = |c: TensorColumn| 100.0 * v[c as usize];
+            let (amax, scale) = (v[TensorColumn::Amax as usize], v[TensorColumn::Scale as usize]);
+            // How far the amax may still grow under this scale.
+            let room = (tensor.dtype.max_f32() / (amax * scale)).log2();
+            let margin = if room.is_finite() { format!("   margin {room:.1} bits") } else { String::new() };
             ui.label(format!(
-                "amax {}   scale {}   underflow {:.1}%   saturated {:.1}%",
-                number(v[TensorColumn::Amax as usize].into()),
-                number(v[TensorColumn::Scale as usize].into()),
+                "amax {}   scale {}{margin}   underflow {:.1}%   saturated {:.1}%",
+                number(amax.into()),
+                number(scale.into()),
                 share(TensorColumn::Underflow),
                 share(TensorColumn::Saturated)
             ));

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// The formats that a tensor is held against.
 const FORMATS: [DType; 5] = [DType::F32, DType::Bf16, DType::F16, DType::E5m2, DType::E4m3];
 
+/// Room for the names of formats at the left of their bands, octaves.
+const LABELS: f64 = 4.0;
+
 /// What the panel remembers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HistogramState {
@@ -41,12 +44,14 @@ pub fn histogram_ui(ui: &mut Ui, store: &Store, state: &mut HistogramState) {
     let tensors = measured(run);
     let Some(tensor) = chosen(&tensors, state) else { return };
     ui.horizontal(|ui| {
-        ComboBox::from_label("Tensor").selected_text(&tensor.name).width(190.0).show_ui(ui, |ui| {
+        let label = ui.label("Tensor");
+        let combo = ComboBox::from_id_salt("tensor").selected_text(&tensor.name).width(190.0).show_ui(ui, |ui| {
             for t in &tensors {
                 ui.selectable_value(&mut state.selected, t.name.clone(), &t.name);
             }
         });
-        let last = tensor.reports.len() - 1;
+        combo.response.labelled_by(label.id);
+        let last = tensor.reports.items().len() - 1;
         state.age = state.age.min(last);
         let mut at = last - state.age;
         let slider = egui::Slider::new(&mut at, 0..=last).show_value(false).text("time");
@@ -57,9 +62,9 @@ pub fn histogram_ui(ui: &mut Ui, store: &Store, state: &mut HistogramState) {
             .on_hover_text("Give fp8 formats the scale that takes the amax to their largest value.");
     });
     let tensor = chosen(&tensors, state).unwrap_or(tensor);
-    let Some((step, report)) = tensor.reports.iter().rev().nth(state.age).or(tensor.reports.back()) else { return };
+    let Some((step, report)) = nth_newest(tensor, state.age) else { return };
     ui.label(summary(*step, report));
-    shares_ui(ui, report, state.scaled);
+    ui.scope(|ui| shares_ui(ui, report, state.scaled));
     bars_ui(ui, run, report, state.scaled);
 }
 
@@ -68,11 +73,16 @@ fn shown(store: &Store) -> Option<&Run> {
 }
 
 fn measured(run: &Run) -> Vec<&Tensor> {
-    run.tensors.iter().filter(|t| !t.reports.is_empty()).collect()
+    run.tensors.iter().filter(|t| !t.reports.items().is_empty()).collect()
 }
 
 fn chosen<'a>(tensors: &[&'a Tensor], state: &HistogramState) -> Option<&'a Tensor> {
     tensors.iter().find(|t| t.name == state.selected).or(tensors.first()).copied()
+}
+
+fn nth_newest(tensor: &Tensor, age: usize) -> Option<&(u64, TensorReport)> {
+    let reports = tensor.reports.items();
+    reports.iter().rev().nth(age).or(reports.back())
 }
 
 fn summary(step: u64, report: &TensorReport) -> String {
@@ -99,7 +109,8 @@ fn scale_for(report: &TensorReport, dtype: DType, scaled: bool) -> f32 {
 
 /// "What would it be in ..?"
 fn shares_ui(ui: &mut Ui, report: &TensorReport, scaled: bool) {
-    Grid::new("what if").num_columns(5).spacing([14.0, 2.0]).show(ui, |ui| {
+    ui.spacing_mut().interact_size.y = 0.0;
+    Grid::new("what if").num_columns(5).spacing([14.0, 1.0]).show(ui, |ui| {
         for title in ["stored as", "scale", "becomes zero", "subnormal", "too large"] {
             ui.label(RichText::new(title).small().weak());
         }
@@ -139,7 +150,7 @@ fn bars_ui(ui: &mut Ui, run: &Run, report: &TensorReport, scaled: bool) {
         .x_axis_formatter(|mark, _| format!("2^{:.0}", mark.value))
         .y_axis_formatter(|mark, _| if mark.value < 0.0 { String::new() } else { format!("{}%", number(mark.value)) })
         .include_y(1.15 * top)
-        .include_x(low)
+        .include_x(low - LABELS)
         .include_x(high)
         .show(ui, |plot| {
             let bars = shares.iter().map(|(k, share)| Bar::new(k + 0.5, *share).width(0.92)).collect();
@@ -150,13 +161,13 @@ fn bars_ui(ui: &mut Ui, run: &Run, report: &TensorReport, scaled: bool) {
             )));
             for (i, dtype) in FORMATS.into_iter().enumerate() {
                 let Some(format) = dtype.format() else { continue };
-                let y = -0.075 * top * (i + 1) as f64;
+                let y = -0.11 * top * (i + 1) as f64;
                 let shift = f64::from(scale_for(report, dtype, scaled)).log2();
                 // Drawn as far as one looks: f32 goes on beyond.
                 let at = |value: f64| (value.log2() - shift).clamp(low - 1.0, high + 1.0);
                 let (zero, normal, max) = (at(format.min_subnormal), at(format.min_normal), at(format.max));
                 let color = palette::dtype(dtype);
-                let band = |from: f64, to: f64| Line::new("", vec![[from, y], [to, y]]).width(6.0).allow_hover(false);
+                let band = |from: f64, to: f64| Line::new("", vec![[from, y], [to, y]]).width(5.0).allow_hover(false);
                 plot.line(band(zero, normal).color(color.gamma_multiply(0.35)));
                 plot.line(band(normal, max).color(color));
                 let label = egui::RichText::new(dtype.name()).size(9.5).color(color);
@@ -169,7 +180,7 @@ fn bars_ui(ui: &mut Ui, run: &Run, report: &TensorReport, scaled: bool) {
 /// The histogram that is shown as CSV.
 pub fn histogram_csv(store: &Store, state: &HistogramState) -> String {
     let tensors = shown(store).map(measured).unwrap_or_default();
-    let report = chosen(&tensors, state).and_then(|t| t.reports.iter().rev().nth(state.age).or(t.reports.back()));
+    let report = chosen(&tensors, state).and_then(|t| nth_newest(t, state.age));
     let rows = report.into_iter().flat_map(|(step, report)| {
         let magnitudes = report.stats.iter().flat_map(|s| s.histogram.magnitudes());
         magnitudes.map(move |(k, n)| {

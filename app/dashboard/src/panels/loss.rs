@@ -1,7 +1,7 @@
 //! Loss curves of every run, one over the other: raw training loss faintly, smoothed on top, held-out loss as points.
 
 use super::{csv, empty, field};
-use crate::chart::{Curve, Scale, describe, over_steps};
+use crate::chart::{Curve, Scale, describe, legend, over_steps};
 use crate::palette;
 use crate::store::{Column, Store};
 use egui::Ui;
@@ -40,7 +40,7 @@ pub fn loss_ui(ui: &mut Ui, store: &Store, state: &mut LossState) {
         });
     });
     let scale = if state.log { Scale::Log10 } else { Scale::Linear };
-    let plot = over_steps("loss", store, scale).show(ui, |plot| {
+    let plot = over_steps("loss", store, scale).legend(legend()).show(ui, |plot| {
         for (i, run) in store.runs.iter().enumerate() {
             let color = palette::run(store, i);
             let curve = |column: Column| Curve { store, run, table: &run.steps, column: column as usize, scale };

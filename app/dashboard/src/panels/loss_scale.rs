@@ -1,7 +1,7 @@
 //! The loss scale of a run on an axis of powers of two, with what happened to it: overflows, growth, its floor.
 
 use super::{csv, empty, field};
-use crate::chart::{Curve, Scale, describe, over_steps};
+use crate::chart::{Curve, Scale, describe, legend, over_steps};
 use crate::palette;
 use crate::store::{Column, Mark, MarkKind, Run, Store};
 use egui::{Color32, RichText, Ui};
@@ -50,7 +50,7 @@ pub fn loss_scale_ui(ui: &mut Ui, store: &Store) {
     }
     ui.label(summary(run, growth_interval));
     let color = palette::run(store, shown);
-    let plot = over_steps("loss scale", store, Scale::Log2).show(ui, |plot| {
+    let plot = over_steps("loss scale", store, Scale::Log2).legend(legend()).show(ui, |plot| {
         let column = Column::LossScale as usize;
         let line = Curve { store, run, table: &run.steps, column, scale: Scale::Log2 };
         let points = stairs(line.points(plot));

@@ -63,7 +63,7 @@ pub fn panel_csv(panel: Panel, store: &Store, states: &States) -> String {
         Panel::LossScale => loss_scale::loss_scale_csv(store),
         Panel::Amax => amax::amax_csv(store),
         Panel::Histogram => histogram::histogram_csv(store, &states.histogram),
-        Panel::Throughput => throughput::throughput_csv(store),
+        Panel::Throughput => throughput::throughput_csv(store, &states.throughput),
         Panel::Program => program::program_csv(store),
         Panel::Race => race::race_csv(store),
         Panel::Health => health::health_csv(store),
@@ -76,9 +76,18 @@ pub(crate) fn empty(ui: &mut Ui, title: &str, body: &str) {
     ui.with_layout(Layout::top_down(Align::Center), |ui| {
         ui.add_space((ui.available_height() * 0.3).max(8.0));
         ui.label(RichText::new(title).strong());
-        ui.set_max_width(360.0);
+        ui.set_max_width(ui.available_width().min(360.0));
         ui.label(RichText::new(body).weak());
     });
+}
+
+/// A place of fixed size whose contents begin at its left edge.
+pub(crate) fn left<R>(ui: &mut Ui, size: egui::Vec2, add: impl FnOnce(&mut Ui) -> R) -> R {
+    ui.allocate_ui_with_layout(size, Layout::left_to_right(Align::Center).with_main_justify(true), |ui| {
+        ui.set_min_size(size);
+        add(ui)
+    })
+    .inner
 }
 
 /// Rows of text as CSV: fields with commas, quotes or line breaks are quoted.

@@ -1,10 +1,10 @@
 //! Recipes side by side on the same data and seed: curves, how far each is from the first, time and memory.
 
 use super::{csv, empty, field};
-use crate::chart::{Curve, Scale, base, describe};
+use crate::chart::{Curve, Scale, base, describe, legend};
 use crate::palette;
 use crate::store::{Column, Run, Store};
-use egui::{Grid, RichText, Ui};
+use egui::{Grid, RichText, ScrollArea, Ui};
 use egui_plot::{HLine, Line};
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::show;
@@ -35,30 +35,35 @@ pub fn race_ui(ui: &mut Ui, store: &Store, state: &mut RaceState) {
         return empty(ui, "No race yet", text);
     };
     let base_run = &store.runs[first];
-    Grid::new("race table").num_columns(7).striped(true).spacing([16.0, 3.0]).show(ui, |ui| {
-        for title in ["recipe", "step", "loss", "val_loss", "from first", "ms a step", "memory"] {
-            ui.label(RichText::new(title).small().weak());
-        }
-        ui.end_row();
-        for &i in &runs {
-            let run = &store.runs[i];
-            ui.label(RichText::new(run.config.recipe.name.name()).strong().color(palette::run(store, i)))
-                .on_hover_text(&run.name);
-            ui.label(run.taken().to_string());
-            ui.label(run.last(Column::Smooth).map_or("-".into(), |x| format!("{x:.4}")));
-            ui.label(run.val_loss().map_or("-".into(), |x| format!("{x:.4}")));
-            ui.label(difference_now(base_run, run).filter(|_| i != first).map_or("-".into(), |d| format!("{d:+.4}")));
-            ui.label(times(base_run, run));
-            ui.label(run.step.as_ref().map_or("-".into(), |s| show::mebibytes(s.memory_bytes)));
-            ui.end_row();
-        }
-    });
+    ScrollArea::horizontal().id_salt("race table").show(ui, |ui| table_ui(ui, store, &runs));
     ui.horizontal(|ui| {
         ui.selectable_value(&mut state.difference, false, "Loss");
         let name = format!("Difference from {}", base_run.config.recipe.name);
         ui.selectable_value(&mut state.difference, true, name);
     });
     if state.difference { difference_ui(ui, store, &runs) } else { losses_ui(ui, store, &runs) }
+}
+
+fn table_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
+    let first = &store.runs[runs[0]];
+    Grid::new("race table").num_columns(7).striped(true).spacing([12.0, 3.0]).show(ui, |ui| {
+        for title in ["recipe", "step", "loss", "val_loss", "from first", "ms a step", "memory"] {
+            ui.label(RichText::new(title).small().weak());
+        }
+        ui.end_row();
+        for &i in runs {
+            let run = &store.runs[i];
+            ui.label(RichText::new(run.config.recipe.name.name()).strong().color(palette::run(store, i)))
+                .on_hover_text(&run.name);
+            ui.label(run.taken().to_string());
+            ui.label(run.last(Column::Smooth).map_or("-".into(), |x| format!("{x:.4}")));
+            ui.label(run.val_loss().map_or("-".into(), |x| format!("{x:.4}")));
+            ui.label(difference_now(first, run).filter(|_| i != runs[0]).map_or("-".into(), |d| format!("{d:+.4}")));
+            ui.label(times(first, run));
+            ui.label(run.memory_bytes().map_or("-".into(), show::mebibytes));
+            ui.end_row();
+        }
+    });
 }
 
 /// Mean milliseconds of a step, and their ratio to those of the first.
@@ -78,7 +83,7 @@ fn difference(first: &Run, run: &Run, step: u64) -> Option<f32> {
 }
 
 fn losses_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
-    let plot = base("race losses", Scale::Linear).x_axis_label(store.axis_label()).show(ui, |plot| {
+    let plot = base("race losses", Scale::Linear).legend(legend()).x_axis_label(store.axis_label()).show(ui, |plot| {
         for &i in runs {
             let run = &store.runs[i];
             let curve = Curve { store, run, table: &run.steps, column: Column::Smooth as usize, scale: Scale::Linear };
@@ -90,7 +95,7 @@ fn losses_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
 
 fn difference_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
     let first = &store.runs[runs[0]];
-    let plot = base("race difference", Scale::Linear).x_axis_label("step").show(ui, |plot| {
+    let plot = base("race difference", Scale::Linear).legend(legend()).x_axis_label("step").show(ui, |plot| {
         let pixels = plot.response().rect.width() as usize;
         plot.hline(HLine::new("", 0.0).color(palette::run(store, runs[0])).width(1.0));
         for &i in &runs[1..] {

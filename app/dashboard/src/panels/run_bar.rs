@@ -2,7 +2,7 @@
 
 use crate::form::{Action, Form, Notice, Phase, Status};
 use crate::palette;
-use crate::store::{Axis, Column, Run, Store};
+use crate::store::{Axis, Column, Origin, Run, Store};
 use egui::{Button, Key, ProgressBar, RichText, Theme, Ui};
 use mantissa_core::show;
 
@@ -17,6 +17,8 @@ pub struct RunBarState {
     pub actions: Vec<Action>,
     /// Horizontal axis that the user chose; whoever owns the store takes it.
     pub axis: Option<Axis>,
+    /// Folder of the run to open, as it is typed.
+    pub folder: String,
     /// Run that the user chose to look at; whoever owns the store takes it.
     pub selected: Option<usize>,
 }
@@ -55,9 +57,9 @@ pub fn run_bar_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
         ui.label(RichText::new("Mantissa").heading().strong());
         buttons_ui(ui, store, state);
         ui.separator();
-        ui.label(RichText::new("x").weak());
+        ui.label(RichText::new("axis").weak());
         for axis in Axis::ALL {
-            if ui.selectable_label(store.axis == axis, axis.name()).clicked() {
+            if ui.selectable_label(store.axis == axis, store.axis_name(axis)).clicked() {
                 state.axis = Some(axis);
             }
         }
@@ -70,7 +72,13 @@ pub fn run_bar_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
     });
     let live = state.status.run.and_then(|i| store.runs.get(i));
     ui.horizontal(|ui| {
-        ui.label(RichText::new(state.status.phase.name()).strong().color(phase_color(state.status.phase)));
+        let followed = store.run().filter(|r| state.status.phase == Phase::Idle && r.origin == Origin::Saved);
+        let phase = match followed {
+            Some(run) if run.taken() < run.config.schedule.steps => "following",
+            Some(_) => "saved run",
+            None => state.status.phase.name(),
+        };
+        ui.label(RichText::new(phase).strong().color(phase_color(state.status.phase)));
         if let Some(run) = live.or(store.run()) {
             let (taken, of) = (run.taken(), run.config.schedule.steps);
             let share = taken as f32 / of.max(1) as f32;

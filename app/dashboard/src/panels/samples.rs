@@ -49,8 +49,14 @@ pub fn samples_ui(ui: &mut Ui, store: &Store, state: &mut SamplesState) {
         }
     });
     ScrollArea::both().auto_shrink(false).show(ui, |ui| {
-        ui.add(egui::Label::new(RichText::new(&sample.text).monospace()).selectable(true).extend());
+        ui.add(egui::Label::new(RichText::new(printable(&sample.text)).monospace()).selectable(true).extend());
     });
+}
+
+/// The text with a dot for each character that has no look: a model that has just begun writes many.
+fn printable(text: &str) -> String {
+    let has_look = |c: char| c == '\n' || c == '\t' || !(c.is_control() || c == char::REPLACEMENT_CHARACTER);
+    text.chars().map(|c| if has_look(c) { c } else { '\u{b7}' }).collect()
 }
 
 fn images_ui(ui: &mut Ui, of: (usize, u64), predictions: &Predictions, state: &mut SamplesState) {
@@ -99,6 +105,11 @@ pub fn samples_csv(store: &Store) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_no_look_is_a_dot() {
+        assert_eq!(printable("a\n\tb\u{1}\u{fffd}é"), "a\n\tb\u{b7}\u{b7}é");
+    }
 
     #[test]
     fn pictures_survive_damage() {

@@ -164,11 +164,14 @@ fn learn_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
 }
 
 fn runs_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
-    if store.runs.is_empty() {
+    if store.runs.is_empty() && !state.status.has_files {
         return;
     }
     ui.add_space(4.0);
     ui.label(RichText::new("Runs").strong());
+    if state.status.has_files {
+        open_ui(ui, state);
+    }
     for (i, run) in store.runs.iter().enumerate() {
         ui.horizontal(|ui| {
             let (dot, _) = ui.allocate_exact_size(egui::Vec2::splat(9.0), egui::Sense::hover());
@@ -182,6 +185,21 @@ fn runs_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
             }
         });
     }
+}
+
+/// A field for the folder of a run: for those who know it, and where there are no dialogs.
+fn open_ui(ui: &mut Ui, state: &mut RunBarState) {
+    ui.horizontal(|ui| {
+        let label = ui.label(RichText::new("folder").weak());
+        let field = egui::TextEdit::singleline(&mut state.folder).desired_width(110.0).hint_text("runs/gpt-tiny-f16-1");
+        let field = ui.add(field).labelled_by(label.id);
+        let field = field.on_hover_text("A folder with config.toml and events.jsonl, which can be dropped here as well");
+        let entered = field.lost_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter));
+        let pressed = ui.add_enabled(!state.folder.is_empty(), egui::Button::new("Open").small()).clicked();
+        if (entered || pressed) && !state.folder.is_empty() {
+            state.actions.push(Action::Open(std::mem::take(&mut state.folder)));
+        }
+    });
 }
 
 /// A name and what it names, in two cells of a grid.

@@ -1,12 +1,18 @@
 //! Speed over time, where the time of a step goes, and what memory is for.
 
-use super::{csv, empty, field};
-use crate::chart::{Curve, Scale, describe, over_steps};
+use super::{csv, empty, field, left};
+use crate::chart::{Curve, Scale, describe, legend, over_steps};
 use crate::palette;
 use crate::store::{Column, Run, Store};
 use egui::{RichText, ScrollArea, Sense, Ui, Vec2};
+use mantissa_core::plan::explain::Explanation;
 use mantissa_core::show;
 use serde::{Deserialize, Serialize};
+
+/// Width of the names of bars.
+const NAMES: f32 = 90.0;
+/// Width of the notes beside them.
+const NOTES: f32 = 150.0;
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +22,7 @@ pub enum View {
     Speed,
     /// Time of a step by operation.
     Operations,
-    /// Planned memory by purpose.
+    /// Planned and used memory by purpose.
     Memory,
 }
 
@@ -40,7 +46,7 @@ pub fn throughput_ui(ui: &mut Ui, store: &Store, state: &mut ThroughputState) {
         for (view, name) in [(View::Speed, "Speed"), (View::Operations, "Operations"), (View::Memory, "Memory")] {
             ui.selectable_value(&mut state.view, view, name);
         }
-        ui.label(summary(run));
+        summary(run).into_iter().for_each(|part| drop(ui.add(egui::Label::new(part).extend())));
     });
     match state.view {
         View::Speed => speed_ui(ui, store),
@@ -49,20 +55,21 @@ pub fn throughput_ui(ui: &mut Ui, store: &Store, state: &mut ThroughputState) {
     }
 }
 
-fn summary(run: &Run) -> String {
-    let (Some(ms), Some(rate)) = (run.last(Column::Ms), run.last(Column::Rate)) else { return String::new() };
-    let mut text = format!("{} {}/s   {ms:.1} ms a step", show::prefixed(rate.into()), run.unit());
+/// The last step in numbers.
+fn summary(run: &Run) -> Vec<String> {
+    let (Some(ms), Some(rate)) = (run.last(Column::Ms), run.last(Column::Rate)) else { return Vec::new() };
+    let mut parts = vec![format!("{} {}/s", show::prefixed(rate.into()), run.unit()), format!("{ms:.1} ms a step")];
     if let Ok(step) = &run.step {
-        text += &format!("   {}FLOP/s", show::spaced(step.totals.flops as f64 / (f64::from(ms) / 1e3)));
+        parts.push(format!("{}FLOP/s", show::spaced(step.totals.flops as f64 / (f64::from(ms) / 1e3))));
     }
     if let Some(mfu) = run.last(Column::Mfu) {
-        text += &format!("   mfu {:.1}%", 100.0 * mfu);
+        parts.push(format!("mfu {:.1}%", 100.0 * mfu));
     }
-    text
+    parts
 }
 
 fn speed_ui(ui: &mut Ui, store: &Store) {
-    let plot = over_steps("throughput", store, Scale::Linear).include_y(0.0).show(ui, |plot| {
+    let plot = over_steps("throughput", store, Scale::Linear).legend(legend()).include_y(0.0).show(ui, |plot| {
         for (i, run) in store.runs.iter().enumerate() {
             let curve = Curve { store, run, table: &run.steps, column: Column::Rate as usize, scale: Scale::Linear };
             curve.draw(plot, &format!("{} {}/s", run.name, run.unit()), palette::run(store, i), 1.5);
@@ -97,19 +104,34 @@ fn memory_ui(ui: &mut Ui, run: &Run) {
         Ok(step) => step,
         Err(e) => return empty(ui, "The step cannot be recorded", e),
     };
-    let text = format!("{} planned before the run and taken as planned", show::mebibytes(step.memory_bytes));
+    let planned: usize = step.memory_bytes;
+    let text = match run.memory_bytes() {
+        Some(taken) if !run.memory.is_empty() => {
+            format!("{} planned for the step, {} used for the run", show::mebibytes(planned), show::mebibytes(taken))
+        }
+        _ => format!("{} planned for the step; what is used is told after the first step", show::mebibytes(planned)),
+    };
     ui.label(RichText::new(text).small().weak());
-    let share = |bytes: usize| 100.0 * bytes as f64 / step.memory_bytes.max(1) as f64;
-    let rows = step.memory.iter().filter(|p| p.bytes > 0).map(|p| {
-        let what = match p.purpose {
+    let rows = purposes(run, step).into_iter().map(|(purpose, planned, used)| {
+        let what = match purpose {
             "weights" => "f32 master weights",
             "optimizer" => "moments and counters",
             "precision" => "scales, trackers, amax histories",
             "gradients" => "gradients of weights",
             "activations" => "everything else inside a step, buffers shared in turn",
+            "statistics" => "what a step that measures tensors takes beside a plain one",
+            "evaluation" => "activations of an evaluation",
+            "scores" => "activations of samples and predictions",
+            "scratch" => "workspace of kernels",
             _ => "data from and for the host",
         };
-        (p.purpose, p.bytes as f64, format!("{}, {:.0}%", show::mebibytes(p.bytes), share(p.bytes)), what.to_string())
+        let note = match (planned, used) {
+            (p, None) => format!("{} planned", show::mebibytes(p)),
+            (p, Some(u)) if p == u => format!("{} as planned", show::mebibytes(u)),
+            (0, Some(u)) => format!("{} beside the plan", show::mebibytes(u)),
+            (p, Some(u)) => format!("{} of {} planned", show::mebibytes(u), show::mebibytes(p)),
+        };
+        (purpose, used.unwrap_or(planned) as f64, note, what.to_string())
     });
     let mut rows: Vec<_> = rows.collect();
     rows.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -121,14 +143,26 @@ fn memory_ui(ui: &mut Ui, run: &Run) {
     }
 }
 
+/// Every purpose that memory is planned or used for, with planned bytes, and used ones if the run has told any.
+fn purposes<'a>(run: &'a Run, step: &'a Explanation) -> Vec<(&'a str, usize, Option<usize>)> {
+    let used = |purpose: &str| run.memory.iter().find(|r| r.purpose == purpose).map_or(0, |r| r.bytes as usize);
+    let told = |bytes: usize| (!run.memory.is_empty()).then_some(bytes);
+    let planned = step.memory.iter().map(|p| (p.purpose, p.bytes, told(used(p.purpose))));
+    let is_planned = |purpose: &str| step.memory.iter().any(|p| p.purpose == purpose);
+    let beside = run.memory.iter().filter(|r| !is_planned(&r.purpose));
+    let beside = beside.map(|r| (r.purpose.as_str(), 0, told(r.bytes as usize)));
+    planned.chain(beside).filter(|(_, planned, used)| *planned > 0 || used.is_some_and(|u| u > 0)).collect()
+}
+
 /// Named bars, longest first: name, length, note beside it, more on hover.
 fn bars_ui(ui: &mut Ui, rows: Vec<(&str, f64, String, String)>) {
     let longest = rows.iter().map(|r| r.1).fold(f64::MIN_POSITIVE, f64::max);
     ScrollArea::vertical().auto_shrink([false, true]).show(ui, |ui| {
         for (name, length, note, hover) in rows {
             ui.horizontal(|ui| {
-                ui.add_sized(Vec2::new(110.0, 16.0), egui::Label::new(RichText::new(name).small()).truncate());
-                let room = (ui.available_width() - 190.0).max(40.0);
+                let name = egui::Label::new(RichText::new(name).small()).truncate();
+                left(ui, Vec2::new(NAMES, 16.0), |ui| ui.add(name));
+                let room = (ui.available_width() - NOTES).max(40.0);
                 let (rect, response) = ui.allocate_exact_size(Vec2::new(room, 12.0), Sense::hover());
                 let bar = egui::Rect::from_min_size(rect.min, Vec2::new(room * (length / longest) as f32, rect.height()));
                 ui.painter().rect_filled(rect, 2.0, ui.visuals().faint_bg_color);
@@ -140,8 +174,16 @@ fn bars_ui(ui: &mut Ui, rows: Vec<(&str, f64, String, String)>) {
     });
 }
 
-/// Speed of every step as CSV.
-pub fn throughput_csv(store: &Store) -> String {
+/// The numbers of the view as CSV.
+pub fn throughput_csv(store: &Store, state: &ThroughputState) -> String {
+    match state.view {
+        View::Speed => speed_csv(store),
+        View::Operations => operations_csv(store),
+        View::Memory => memory_csv(store),
+    }
+}
+
+fn speed_csv(store: &Store) -> String {
     let rows = store.run().into_iter().flat_map(|run| {
         run.steps.steps().iter().enumerate().map(move |(row, step)| {
             let of = |c: Column| field(run.steps.over(c as usize, row..row + 1).map(|s| s.max));
@@ -149,4 +191,21 @@ pub fn throughput_csv(store: &Store) -> String {
         })
     });
     csv("step,ms,items_per_s,mfu", rows)
+}
+
+fn operations_csv(store: &Store) -> String {
+    let profile = store.run().and_then(|run| run.profile.as_ref());
+    let rows = profile.into_iter().flat_map(|p| &p.profile).map(|r| {
+        let numbers = [r.calls.to_string(), r.ms.to_string(), r.flops.to_string(), r.bytes.to_string()];
+        std::iter::once(r.family.as_str().into()).chain(numbers.map(Into::into)).collect()
+    });
+    csv("family,calls,ms,flops,bytes", rows)
+}
+
+fn memory_csv(store: &Store) -> String {
+    let known = store.run().and_then(|run| Some((run, run.step.as_ref().ok()?)));
+    let rows = known.into_iter().flat_map(|(run, step)| purposes(run, step)).map(|(purpose, planned, used)| {
+        vec![purpose.into(), planned.to_string().into(), used.map_or(String::new(), |u| u.to_string()).into()]
+    });
+    csv("purpose,planned_bytes,used_bytes", rows)
 }

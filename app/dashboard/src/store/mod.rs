@@ -5,12 +5,14 @@
 pub mod jsonl;
 mod pyramid;
 pub mod run;
+pub mod spread;
 pub mod table;
 pub mod tensor;
 
 pub use jsonl::LineReader;
 pub use pyramid::Span;
 pub use run::{Column, Mark, MarkKind, Origin, Run, Sample};
+pub use spread::Spread;
 pub use table::Table;
 pub use tensor::{Tensor, TensorColumn};
 
@@ -32,15 +34,6 @@ pub enum Axis {
 impl Axis {
     /// Every axis.
     pub const ALL: [Axis; 3] = [Axis::Step, Axis::Items, Axis::Time];
-
-    /// Name on a switch.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Axis::Step => "step",
-            Axis::Items => "tokens",
-            Axis::Time => "time",
-        }
-    }
 }
 
 /// Every run, and which one is looked at.
@@ -106,13 +99,21 @@ impl Store {
         }
     }
 
-    /// Label of the horizontal axis.
-    pub fn axis_label(&self) -> &'static str {
-        match (self.axis, self.run().map(|r| &r.config.model)) {
+    /// Name of an axis on a switch.
+    pub fn axis_name(&self, axis: Axis) -> &'static str {
+        match (axis, self.run().map(|r| &r.config.model)) {
             (Axis::Step, _) => "step",
             (Axis::Items, Some(ModelConfig::Mlp(_))) => "images",
             (Axis::Items, Some(ModelConfig::Gpt(_)) | None) => "tokens",
-            (Axis::Time, _) => "seconds of training",
+            (Axis::Time, _) => "time",
+        }
+    }
+
+    /// Label of the horizontal axis.
+    pub fn axis_label(&self) -> &'static str {
+        match self.axis {
+            Axis::Step | Axis::Items => self.axis_name(self.axis),
+            Axis::Time => "seconds of training",
         }
     }
 }

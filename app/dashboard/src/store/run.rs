@@ -5,7 +5,7 @@ use super::tensor::Tensor;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::plan::explain::{Explanation, explain};
 use mantissa_core::probe::health::Warning;
-use mantissa_core::telemetry::event::{Event, Predictions, ProfileEvent, StepEvent, TensorEvent};
+use mantissa_core::telemetry::event::{Event, MemoryRow, Predictions, ProfileEvent, StepEvent, TensorEvent};
 use mantissa_core::train::TrainConfig;
 use std::collections::{HashMap, VecDeque};
 
@@ -124,6 +124,8 @@ pub struct Run {
     pub samples: VecDeque<Sample>,
     /// The last predictions and their step.
     pub predictions: Option<(u64, Predictions)>,
+    /// The memory last told.
+    pub memory: Vec<MemoryRow>,
     /// The last observed step.
     pub profile: Option<ProfileEvent>,
     /// Steps skipped so far.
@@ -158,6 +160,7 @@ impl Run {
             warnings: VecDeque::new(),
             samples: VecDeque::new(),
             predictions: None,
+            memory: Vec::new(),
             profile: None,
             skipped: 0,
             refused: 0,
@@ -188,6 +191,10 @@ impl Run {
             Event::Sample(e) => keep(&mut self.samples, MAX_SAMPLES, Sample { step: e.step, text: e.sample }),
             Event::Profile(e) => {
                 self.profile = Some(e);
+                true
+            }
+            Event::Memory(e) => {
+                self.memory = e.memory;
                 true
             }
             Event::Predictions(e) => {
@@ -291,6 +298,12 @@ impl Run {
     /// Seconds of training so far, the sum of its steps.
     pub fn secs(&self) -> f64 {
         self.secs
+    }
+
+    /// Bytes taken for it, if it has told, or planned for its step; `None` without either.
+    pub fn memory_bytes(&self) -> Option<usize> {
+        let taken = self.memory.iter().map(|r| r.bytes as usize).fold(0, usize::saturating_add);
+        if taken > 0 { Some(taken) } else { self.step.as_ref().ok().map(|s| s.memory_bytes) }
     }
 
     /// Bytes held in columns.

@@ -1,14 +1,16 @@
 //! One tensor of a run over the steps at which it was reported.
 
+use super::spread::Spread;
 use super::table::Table;
 use mantissa_core::DType;
-use mantissa_core::telemetry::TensorReport;
-use std::collections::VecDeque;
+use mantissa_core::telemetry::{AmaxRing, TensorReport};
 
 /// Rows at full detail.
 const ROWS: usize = 1 << 12;
 /// Reports with a histogram that are kept: a way back through time.
 const HISTOGRAMS: usize = 64;
+/// Rings that are kept.
+const RINGS: usize = 256;
 
 /// Columns of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,48 +39,32 @@ pub struct Tensor {
     pub dtype: DType,
     /// What was reported of it.
     pub rows: Table<COLUMNS>,
-    /// Reports with histograms, every `keep_every`-th of those that came.
-    pub reports: VecDeque<(u64, TensorReport)>,
-    seen: usize,
-    keep_every: usize,
+    /// Reports with histograms.
+    pub reports: Spread<TensorReport>,
+    /// Rings of amaxes, as they were after a step.
+    pub rings: Spread<AmaxRing>,
 }
 
 impl Tensor {
     pub(super) fn new(name: &str, dtype: DType) -> Tensor {
-        let (name, reports) = (name.to_string(), VecDeque::new());
-        Tensor { name, dtype, rows: Table::new(ROWS), reports, seen: 0, keep_every: 1 }
+        let (reports, rings) = (Spread::new(HISTOGRAMS), Spread::new(RINGS));
+        Tensor { name: name.to_string(), dtype, rows: Table::new(ROWS), reports, rings }
     }
 
-    pub(super) fn push(&mut self, step: u64, secs: f64, report: TensorReport) -> bool {
+    pub(super) fn push(&mut self, step: u64, secs: f64, mut report: TensorReport) -> bool {
         let number = |x: Option<f32>| x.unwrap_or(f32::NAN);
         let amax = if report.amax_nonfinite == Some(true) { f32::INFINITY } else { number(report.amax) };
         let values = [amax, number(report.scale), number(report.underflow), number(report.saturated), number(report.nonfinite)];
         if !self.rows.push(step, secs, values) {
             return false;
         }
+        if let Some(ring) = report.ring.take() {
+            self.rings.push(step, ring);
+        }
         if report.stats.is_some() {
-            self.keep(step, report);
+            self.reports.push(step, report);
         }
         true
-    }
-
-    /// Keeps reports spread over the whole run: when there are too many, every other one goes.
-    fn keep(&mut self, step: u64, report: TensorReport) {
-        if self.seen.is_multiple_of(self.keep_every) {
-            if self.reports.len() == HISTOGRAMS {
-                let mut index = 0;
-                self.reports.retain(|_| {
-                    index += 1;
-                    index % 2 == 1
-                });
-                self.keep_every *= 2;
-            }
-            self.reports.push_back((step, report));
-        } else if let Some(last) = self.reports.back_mut() {
-            // The newest is always there.
-            *last = (step, report);
-        }
-        self.seen += 1;
     }
 
     /// Whether it has an fp8 scale.
@@ -87,50 +73,37 @@ impl Tensor {
     }
 
     pub(super) fn size_bytes(&self) -> usize {
-        let reports = self.reports.iter().filter_map(|(_, r)| r.stats.as_ref()).map(|s| 4 * s.histogram.counts.len());
-        self.rows.size_bytes() + reports.sum::<usize>()
+        let stats = self.reports.items().iter().filter_map(|(_, r)| r.stats.as_ref());
+        let reports: usize = stats.map(|s| 4 * s.histogram.counts.len()).sum();
+        let rings: usize = self.rings.items().iter().map(|(_, r)| size_of_val(&r.newest[..])).sum();
+        self.rows.size_bytes() + reports + rings
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mantissa_core::telemetry::{Histogram, TensorStats};
-
-    fn report(amax: f32) -> TensorReport {
-        let stats = TensorStats {
-            stored: DType::F32,
-            len: 1,
-            mean: 0.0,
-            l1: 0.0,
-            l2: 0.0,
-            zero: 0.0,
-            subnormal: None,
-            sqnr_db: None,
-            histogram: Histogram { first: 127, zeros: 0, counts: vec![1] },
-        };
-        TensorReport {
-            name: "w".into(),
-            dtype: DType::E4m3,
-            amax: Some(amax),
-            amax_nonfinite: None,
-            scale: Some(2.0),
-            underflow: Some(0.0),
-            saturated: Some(0.0),
-            nonfinite: Some(0.0),
-            stats: Some(stats),
-        }
-    }
 
     #[test]
-    fn histograms_span_the_run_in_bounded_number_and_end_with_the_newest() {
+    fn rings_and_reports_are_kept_apart() {
         let mut t = Tensor::new("w", DType::E4m3);
-        for step in 1..=10_000 {
-            assert!(t.push(step, 0.0, report(step as f32)));
-            assert!(t.reports.len() <= HISTOGRAMS);
-            assert_eq!(t.reports.back().unwrap().0, step);
+        let ring = |held| AmaxRing { room: 3, held, ..AmaxRing::default() };
+        for step in 1..=1_000 {
+            let report = TensorReport {
+                name: "w".into(),
+                dtype: DType::E4m3,
+                amax: Some(step as f32),
+                amax_nonfinite: None,
+                scale: Some(2.0),
+                underflow: None,
+                saturated: Some(0.0),
+                nonfinite: Some(0.0),
+                ring: Some(ring(step as usize)),
+                stats: None,
+            };
+            assert!(t.push(step, 0.0, report));
         }
-        assert!(t.reports.front().unwrap().0 == 1 && t.reports.len() >= HISTOGRAMS / 2);
-        assert!(t.is_scaled() && t.rows.len() <= ROWS);
+        assert!(t.is_scaled() && t.reports.items().is_empty());
+        assert_eq!((t.rings.at(1), t.rings.at(9_999)), (Some(&(1, ring(1))), Some(&(1_000, ring(1_000)))));
     }
 }

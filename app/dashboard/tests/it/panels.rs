@@ -7,7 +7,7 @@ use mantissa_core::precision::recipe::RecipeName;
 use mantissa_dashboard::form::{Action, Panel};
 use mantissa_dashboard::panels::{States, panel_csv, panel_ui};
 use mantissa_dashboard::shell::{Dashboard, Settings};
-use mantissa_dashboard::store::Store;
+use mantissa_dashboard::store::{Axis, Store};
 
 /// One panel over a store.
 fn panel(panel: Panel, store: Store) -> Harness<'static, (Store, States)> {
@@ -122,6 +122,21 @@ fn throughput_has_three_views() {
     h.get_by_label("Memory").click();
     h.run();
     h.get_by_label("activations");
+    h.get_by_label("3.0 MiB beside the plan");
+    h.get_by_label_contains("planned for the step, ");
+    let (store, states) = h.state();
+    let csv = panel_csv(Panel::Throughput, store, states);
+    assert!(csv.starts_with("purpose,planned_bytes,used_bytes\n") && csv.contains("evaluation,0,3145728\n"), "{csv}");
+}
+
+#[test]
+fn a_place_of_the_map_tells_the_ring_as_it_was() {
+    let mut h = panel(Panel::Amax, full_store());
+    h.get_by_label("map of gpt.h0.attn.qkv.dy").hover();
+    h.run_steps(40);
+    let told = h.get_by_label_contains("gpt.h0.attn.qkv.dy (e5m2), step 155").label().unwrap();
+    assert!(told.contains("ring: 155 of 1023 amaxes") && told.contains("newest first: ") && told.contains(", .."), "{told}");
+    h.get_by_label_contains("margin 0.0 bits");
 }
 
 #[test]
@@ -172,7 +187,7 @@ fn keys_buttons_and_menus_ask_for_actions() {
     assert_eq!(h.state().1.last(), Some(&Action::Start(form)));
     h.get_by_label("time").click();
     h.run();
-    assert_eq!(h.state().0.store.axis.name(), "time");
+    assert_eq!(h.state().0.store.axis, Axis::Time);
     h.query_all_by_label("Export").next().unwrap().click();
     h.run();
     h.query_all_by_label_contains("as CSV").next().unwrap().click();

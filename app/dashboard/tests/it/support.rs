@@ -12,10 +12,10 @@ use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::probe::health::{Ailment, Warning};
 use mantissa_core::telemetry::event::{
-    EvalEvent, Event, Prediction, Predictions, PredictionsEvent, ProfileEvent, ProfileRow, SampleEvent, StepEvent, TensorEvent,
-    Timing, WarningEvent,
+    EvalEvent, Event, MemoryEvent, MemoryRow, Prediction, Predictions, PredictionsEvent, ProfileEvent, ProfileRow, SampleEvent,
+    StepEvent, TensorEvent, Timing, WarningEvent,
 };
-use mantissa_core::telemetry::{Fp8Report, Histogram, StepReport, TensorReport, TensorStats};
+use mantissa_core::telemetry::{AmaxRing, Fp8Report, Histogram, StepReport, TensorReport, TensorStats};
 use mantissa_core::train::TrainConfig;
 use mantissa_dashboard::desktop::{App, Args};
 use mantissa_dashboard::palette;
@@ -133,6 +133,7 @@ pub(crate) fn full_run(recipe: RecipeName) -> Run {
         }
     }
     run.push(Event::Profile(ProfileEvent { step: 253, profile: profile(), clock: "host clock".into() }));
+    run.push(Event::Memory(MemoryEvent { step: 1, memory: memory(&run) }));
     let warning = Warning {
         ailment: Ailment::Fp8Underflow,
         step: 120,
@@ -141,6 +142,13 @@ pub(crate) fn full_run(recipe: RecipeName) -> Run {
     };
     run.push(Event::Warning(WarningEvent { step: 120, warning }));
     run
+}
+
+/// What is planned, and a little beside it.
+fn memory(run: &Run) -> Vec<MemoryRow> {
+    let planned = run.step.iter().flat_map(|s| &s.memory).map(|p| (p.purpose, p.bytes as u64));
+    let all = planned.chain([("evaluation", 3 << 20), ("scratch", 5 << 18)]);
+    all.map(|(purpose, bytes)| MemoryRow { purpose: purpose.into(), bytes }).collect()
 }
 
 fn profile() -> Vec<ProfileRow> {
@@ -170,9 +178,17 @@ fn tensor(step: u64, name: &str, dtype: DType, amax: f32, fp8: bool) -> Event {
         underflow: Some(0.01),
         saturated: Some(0.0),
         nonfinite: Some(0.0),
+        ring: fp8.then(|| ring(step, amax)),
         stats: Some(stats),
     };
     Event::Tensor(TensorEvent { step, tensor })
+}
+
+/// A ring that rises by a sixteenth an amax to `amax`.
+fn ring(step: u64, amax: f32) -> AmaxRing {
+    let held = step.min(1023) as usize;
+    let newest = (0..held.min(16)).map(|age| Some(amax * (1.0 - age as f32 / 16.0))).collect();
+    AmaxRing { room: 1023, held, largest: Some(amax), largest_age: 0, newest }
 }
 
 /// Three full runs, the fp8 one looked at.

@@ -146,6 +146,53 @@ fn an_error_is_told_with_what_helps() {
     assert!(h.query_by_label_contains("no-such-folder").is_none());
 }
 
+/// A path that was dropped on the window.
+#[derive(Debug)]
+struct Dropped(PathBuf);
+
+impl egui::DroppedFile for Dropped {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, String> {
+        Err("nobody reads it here".into())
+    }
+}
+
+#[test]
+fn what_is_dropped_or_typed_is_opened() {
+    let mut h = with(small(RecipeName::F32, 3));
+    h.get_by_label("Start").click();
+    until(&mut h, "the end of a short run", |h| taken(h) == 3 && phase(h) == Phase::Idle);
+    let r = run(&h).unwrap();
+    let folder = PathBuf::from(&r.folder);
+    let memory = |purpose: &str| r.memory.iter().find(|m| m.purpose == purpose).map_or(0, |m| m.bytes);
+    assert!(memory("weights") > 0 && memory("evaluation") > 0, "{:?}", r.memory);
+
+    let mut other = app(&[]);
+    other.step();
+    other.input_mut().dropped_files.push(std::sync::Arc::new(Dropped(folder.clone())));
+    until(&mut other, "the dropped run", |h| taken(h) == 3);
+    other.input_mut().dropped_files.push(std::sync::Arc::new(Dropped("some/text.txt".into())));
+    until(&mut other, "the dropped data", |h| h.state().dashboard.bar.form.data == "some/text.txt");
+    other.get_by_label("x").click();
+    until(&mut other, "an empty store", |h| run(h).is_none());
+
+    for (path, opened) in [("no/such/run", false), (folder.to_str().unwrap(), true)] {
+        other.get_by_role_and_label(egui::Role::TextInput, "folder").focus();
+        other.run_steps(2);
+        other.get_by_role_and_label(egui::Role::TextInput, "folder").type_text(path);
+        other.run_steps(2);
+        other.get_by_label("Open").click();
+        other.run_steps(4);
+        match opened {
+            false => drop(other.get_by_label_contains("expected the folder of a run")),
+            true => until(&mut other, "the typed run", |h| taken(h) == 3),
+        }
+    }
+}
+
 #[test]
 fn closing_while_training_saves_first() {
     let mut h = with(small(RecipeName::F32, 100_000));

@@ -1,0 +1,121 @@
+//! What a run tells of its steps: events, logs, progress, and what people should know beside the numbers.
+
+use super::Run;
+use crate::show;
+use anyhow::{Context, Result};
+use mantissa_core::telemetry::event::{Event, MemoryEvent, MemoryRow, StepEvent, TensorEvent, Timing, WarningEvent};
+use mantissa_core::telemetry::{StepReport, TensorReport};
+use mantissa_core::train::Landed;
+use std::time::Instant;
+
+/// Where progress is printed line by line, a run has about this many lines.
+const PRINTED_LINES: u64 = 20;
+
+impl Run<'_> {
+    /// Events, logs and progress of a step that has landed.
+    pub(super) fn tell(&mut self, landed: Landed) -> Result<()> {
+        let Landed { report, tensors, .. } = &landed;
+        let (now, begun) = (Instant::now(), self.begun.pop_front());
+        // Steps overlap: each is charged for the time that it alone has taken.
+        let since = begun.map_or(self.last_landed, |begun| begun.max(self.last_landed));
+        self.last_landed = now;
+        let ms = now.duration_since(since).as_secs_f64() * 1e3;
+        self.step_ms.push(ms);
+        let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
+        let timing = Timing { ms, items_per_s, mfu: self.ideal_ms / ms };
+        self.event(Event::Step(StepEvent::new(report, timing, self.images)))?;
+        self.logs.sinks.step(report, timing)?;
+        self.tensors(report.step, tensors.as_deref().unwrap_or_default())?;
+        self.notices(&landed)?;
+        self.tell_memory()?;
+        let steps = self.config.train.schedule.steps;
+        let every = steps.div_ceil(PRINTED_LINES);
+        let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
+        self.watcher.progress(&self.progress(report, timing), print);
+        self.ended |= self.config.train.ends_at(report);
+        Ok(())
+    }
+
+    /// Keeps an event and tells it.
+    pub(super) fn event(&mut self, event: Event) -> Result<()> {
+        let line = event.to_line().context("cannot write an event as JSON")?;
+        self.watcher.event(&event, &line);
+        self.logs.folder.event(&line)
+    }
+
+    /// The tensors that a step has measured.
+    fn tensors(&mut self, step: u64, reports: &[TensorReport]) -> Result<()> {
+        for report in reports {
+            self.logs.sinks.tensor(step, report)?;
+            self.event(Event::Tensor(TensorEvent { step, tensor: report.clone() }))?;
+        }
+        Ok(())
+    }
+
+    /// Tells what memory is taken, if it is not what was told last.
+    pub(super) fn tell_memory(&mut self) -> Result<()> {
+        let taken = self.session.taken_bytes();
+        if taken == self.memory {
+            return Ok(());
+        }
+        let row = |(purpose, bytes): &(&str, usize)| MemoryRow { purpose: purpose.to_string(), bytes: *bytes as u64 };
+        let memory = taken.iter().map(row).collect();
+        self.memory = taken;
+        self.event(Event::Memory(MemoryEvent { step: self.session.steps(), memory }))
+    }
+
+    fn progress(&self, r: &StepReport, timing: Timing) -> String {
+        let steps = self.config.train.schedule.steps;
+        let width = steps.to_string().len();
+        let mut parts = vec![
+            format!("step {:>width$}/{steps}", r.step),
+            format!("loss {:.4}", r.loss),
+            format!("lr {}", show::scientific(r.lr)),
+            format!("grad_norm {:.3}", r.grad_norm),
+        ];
+        if let Some(scale) = r.loss_scale {
+            parts.push(format!("loss_scale {}", show::loss_scale(scale)));
+        }
+        if r.loss_scale.is_some() || r.skipped_total > 0 {
+            parts.push(format!("skipped {}", r.skipped_total));
+        }
+        if let Some(fp8) = &r.fp8 {
+            parts.push(format!("underflow {:.1}%", 100.0 * fp8.underflow.0));
+            parts.push(format!("saturated {:.1}%", 100.0 * fp8.saturated.0));
+        }
+        parts.push(format!("{:.1} ms", timing.ms));
+        parts.push(format!("{} {}/s", show::prefixed(timing.items_per_s), self.loader.data().unit()));
+        parts.push(format!("mfu {:.1}%", 100.0 * timing.mfu));
+        let taken = self.step_ms.len().max(1) as f64;
+        let left = (steps - r.step) as f64 * self.start.elapsed().as_secs_f64() / taken;
+        parts.push(format!("eta {}", show::clock(left)));
+        parts.join(" | ")
+    }
+
+    /// What people should know about a step beside its numbers.
+    fn notices(&mut self, landed: &Landed) -> Result<()> {
+        let r = &landed.report;
+        if r.skipped {
+            self.skipped_in_a_row += 1;
+            // Without a loss scale the warning below says it, once.
+            if let (Some(before), Some(after)) = (r.loss_scale, landed.next_loss_scale) {
+                let (before, after) = (show::loss_scale(before), show::loss_scale(after));
+                let what = "gradients overflowed, step skipped, loss_scale";
+                self.watcher.line(&format!("step {}: {what} {before} -> {after}", r.step));
+            }
+        } else if self.skipped_in_a_row > 0 {
+            let at = r.loss_scale.map_or_else(String::new, |s| format!(" at loss_scale {}", show::loss_scale(s)));
+            let skipped = match self.skipped_in_a_row {
+                1 => "one skipped step".to_string(),
+                n => format!("{n} skipped steps"),
+            };
+            self.watcher.line(&format!("step {}: recovered{at} after {skipped}", r.step));
+            self.skipped_in_a_row = 0;
+        }
+        for warning in self.health.observe(r, &landed.fp8) {
+            self.watcher.warn(&warning.to_string());
+            self.event(Event::Warning(WarningEvent { step: r.step, warning }))?;
+        }
+        Ok(())
+    }
+}
