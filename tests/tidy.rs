@@ -303,10 +303,13 @@ fn every_kernel_stem_has_its_file() {
 }
 
 /// Kernels that belong to no operation.
-const NO_OPERATION: [(&str, &str); 3] = [
+const NO_OPERATION: [(&str, &str); 6] = [
+    ("attention_subgroup", "attention where subgroups have eight lanes"),
     ("cast_list", "the casts of many parameters in one launch"),
     ("matmul_shared", "the products of matmul for GPUs"),
+    ("matmul_subgroup", "the products of matmul by subgroups"),
     ("probe", "what a device does at most"),
+    ("subgroup_probe", "whether subgroups are what kernels take them for"),
 ];
 
 #[test]

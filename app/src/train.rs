@@ -8,7 +8,7 @@ use crate::checkpoint::resume::{self, Resume};
 use crate::checkpoint::state::{self, Surroundings};
 use crate::checkpoint::write;
 use crate::cli::TrainArgs;
-use crate::cli::resolve::{self, RecipeWhy};
+use crate::cli::resolve;
 use crate::config::RunConfig;
 use crate::console::Console;
 use crate::prefetch::Prefetch;
@@ -57,7 +57,7 @@ pub struct Asked {
     /// Every setting.
     pub config: RunConfig,
     resume: Option<Resume>,
-    recipe_why: RecipeWhy,
+    recipe_why: &'static str,
     vocab_given: bool,
     out: Option<PathBuf>,
 }
@@ -70,7 +70,7 @@ impl Asked {
             None => None,
         };
         let (config, recipe_why, vocab_given) = match &resume {
-            Some(resume) => (resume.config.clone(), RecipeWhy::InRun, true),
+            Some(resume) => (resume.config.clone(), "as in the run", true),
             None => {
                 let resolved = resolve::resolve(args)?;
                 (resolved.config, resolved.recipe_why, resolved.vocab_given)
@@ -195,7 +195,7 @@ impl<'a> Run<'a> {
             config: &config,
             device: &around.device,
             device_why: &device.why,
-            recipe_why: &recipe_why.words(backend.capabilities().kind),
+            recipe_why,
             data: &loaded.about,
             peak: &peak,
             folder: folder.path(),

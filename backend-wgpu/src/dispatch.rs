@@ -65,7 +65,7 @@ pub(crate) struct Binder<'a> {
     gpu: &'a Gpu,
     persistent: &'a [wgpu::Buffer],
     own: &'a [wgpu::Buffer],
-    scratch: Vec<wgpu::Buffer>,
+    scratch: &'a [wgpu::Buffer],
     /// Memory behind absent operands: that of reading ones, that of written ones.
     absent: Vec<wgpu::Buffer>,
     /// Rows that quantizations collect in.
@@ -75,24 +75,23 @@ pub(crate) struct Binder<'a> {
 }
 
 impl<'a> Binder<'a> {
-    /// Room for `launches`, which are bound in this order, over the buffers of a plan; scratch buffers of these sizes, and what
+    /// Room for `launches`, which are bound in this order, over the buffers of a plan, scratch buffers, and as many bytes as
     /// quantizations collect in.
     pub(crate) fn new<'l>(
         gpu: &'a Gpu,
         persistent: &'a [wgpu::Buffer],
         own: &'a [wgpu::Buffer],
-        scratch_bytes: &[usize],
+        scratch: &'a [wgpu::Buffer],
         seen_bytes: usize,
         launches: impl IntoIterator<Item = &'l Launch>,
         micro_steps: usize,
     ) -> Result<Binder<'a>> {
         let buffer = |size: usize| Buffer { size, purpose: Purpose::Activations };
-        let scratch: Vec<Buffer> = scratch_bytes.iter().map(|&size| buffer(align(size))).collect();
         Ok(Binder {
             gpu,
             persistent,
             own,
-            scratch: allocate(gpu, &scratch)?,
+            scratch,
             absent: allocate(gpu, &[buffer(MAX_BINDINGS * ALIGN); 2])?,
             seen: allocate(gpu, &[buffer(align(seen_bytes.max(1)))])?.remove(0),
             uniforms: Uniforms::new(gpu, launches.into_iter())?,

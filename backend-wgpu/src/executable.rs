@@ -3,12 +3,12 @@
 use crate::adapter::{Gpu, Products};
 use crate::dispatch::{Binder, Dispatch};
 use crate::launch::{Facts, Step, Work};
-use crate::memory::{WgpuMemory, allocate, upload};
+use crate::memory::{WgpuMemory, allocate, reuse, upload};
 use crate::readback::Download;
 use mantissa_core::backend::{Executable, Readback};
 use mantissa_core::error::{Error, Result};
 use mantissa_core::probe::{Observer, Span};
-use mantissa_core::program::memory::{MemoryPlan, align};
+use mantissa_core::program::memory::{Buffer, MemoryPlan, Purpose, align};
 use mantissa_core::program::{Program, ValueId};
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub(crate) struct WgpuExecutable {
     pub(crate) plan: MemoryPlan,
     persistent: Arc<Vec<wgpu::Buffer>>,
     own: Vec<wgpu::Buffer>,
+    scratch: Vec<wgpu::Buffer>,
+    products: Products,
     scratch_bytes: usize,
     /// Dispatches of each instruction.
     steps: Vec<Vec<Dispatch>>,
@@ -35,45 +37,52 @@ pub(crate) fn compile(
     memory: &WgpuMemory,
     products: Products,
 ) -> Result<Box<dyn Executable>> {
-    program.validate()?;
     let plan = MemoryPlan::new(&program, mantissa_core::backend::Memory::layout(memory))?;
     let own = allocate(gpu, &plan.buffers)?;
-    let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
-    let facts = Facts { max_storage_buffers, products };
-    let step = Step::new(&program, &plan, facts)?;
-    let binder = Binder::new(gpu, &memory.buffers, &own, &step.scratch, step.seen, step.launches(), program.grad_accum)?;
-    let mut slot = 0;
-    let mut bind = |work: &[Work]| -> Result<Vec<Vec<Dispatch>>> {
-        let of = |(operands, launches): &Work| {
-            let dispatches = launches.iter().map(|launch| {
-                slot += 1;
-                binder.dispatch(launch, operands, slot - 1)
-            });
-            dispatches.collect()
-        };
-        work.iter().map(of).collect()
-    };
-    let (mut steps, records) = (bind(&step.instrs)?, bind(&step.records)?);
-    for (dispatches, after) in steps.iter_mut().zip(&step.after) {
-        after.iter().for_each(|&k| dispatches.extend_from_slice(&records[k]));
-    }
-    gpu.check(None)?;
-    let tables = step.launches().flat_map(|l| &l.tables);
-    let table_bytes = tables.map(|words| align(size_of_val(words.as_slice()))).sum::<usize>();
-    let scratch_bytes = binder.bytes() + table_bytes;
-    Ok(Box::new(WgpuExecutable {
-        gpu: gpu.clone(),
-        program,
-        plan,
-        persistent: memory.buffers.clone(),
-        own,
-        scratch_bytes,
-        steps,
-        records: records.concat(),
-    }))
+    Ok(Box::new(WgpuExecutable::new(gpu, program, plan, &memory.buffers, own, &[], products)?))
 }
 
 impl WgpuExecutable {
+    /// Binds `program` to the buffers of its plan, and to scratch buffers that are there already where those are large enough.
+    fn new(
+        gpu: &Arc<Gpu>,
+        program: Arc<Program>,
+        plan: MemoryPlan,
+        persistent: &Arc<Vec<wgpu::Buffer>>,
+        own: Vec<wgpu::Buffer>,
+        scratch: &[wgpu::Buffer],
+        products: Products,
+    ) -> Result<WgpuExecutable> {
+        program.validate()?;
+        let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
+        let step = Step::new(&program, &plan, Facts { max_storage_buffers, products })?;
+        let wanted: Vec<Buffer> =
+            step.scratch.iter().map(|&bytes| Buffer { size: align(bytes), purpose: Purpose::Activations }).collect();
+        let scratch = reuse(gpu, scratch, &wanted)?;
+        let binder = Binder::new(gpu, persistent, &own, &scratch, step.seen, step.launches(), program.grad_accum)?;
+        let mut slot = 0;
+        let mut bind = |work: &[Work]| -> Result<Vec<Vec<Dispatch>>> {
+            let of = |(operands, launches): &Work| {
+                let dispatches = launches.iter().map(|launch| {
+                    slot += 1;
+                    binder.dispatch(launch, operands, slot - 1)
+                });
+                dispatches.collect()
+            };
+            work.iter().map(of).collect()
+        };
+        let (mut steps, records) = (bind(&step.instrs)?, bind(&step.records)?);
+        for (dispatches, after) in steps.iter_mut().zip(&step.after) {
+            after.iter().for_each(|&k| dispatches.extend_from_slice(&records[k]));
+        }
+        gpu.check(None)?;
+        let tables = step.launches().flat_map(|l| &l.tables);
+        let table_bytes = tables.map(|words| align(size_of_val(words.as_slice()))).sum::<usize>();
+        let scratch_bytes = binder.bytes() + table_bytes;
+        let (gpu, persistent, records) = (gpu.clone(), persistent.clone(), records.concat());
+        Ok(WgpuExecutable { gpu, program, plan, persistent, own, scratch, products, scratch_bytes, steps, records })
+    }
+
     pub(crate) fn buffer(&self, index: usize) -> &wgpu::Buffer {
         match index.checked_sub(self.persistent.len()) {
             None => &self.persistent[index],
@@ -134,6 +143,17 @@ impl Executable for WgpuExecutable {
 
     fn submit_observed(&mut self, inputs: &[(ValueId, &[u8])], observer: &mut dyn Observer) -> Result<()> {
         crate::observe::run(self, inputs, observer)
+    }
+
+    fn compile_variant(&self, program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
+        let plan = MemoryPlan::new(&program, &self.plan.layout)?;
+        if !plan.fits_variant_of(&self.plan) {
+            return Ok(None);
+        }
+        let (gpu, persistent) = (&self.gpu, &self.persistent);
+        let own = reuse(gpu, &self.own, &plan.buffers)?;
+        let variant = WgpuExecutable::new(gpu, program, plan, persistent, own, &self.scratch, self.products)?;
+        Ok(Some(Box::new(variant)))
     }
 
     fn has_clock(&self) -> bool {

@@ -28,9 +28,9 @@ mod pipeline;
 #[cfg(not(target_arch = "wasm32"))]
 mod probe;
 mod readback;
-mod timestamps;
 #[cfg(not(target_arch = "wasm32"))]
 mod subgroups;
+mod timestamps;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::adapters_blocking;

@@ -76,6 +76,30 @@ pub(crate) fn allocate(gpu: &Gpu, plan: &[Buffer]) -> Result<Vec<wgpu::Buffer>> 
     made.collect()
 }
 
+/// Buffers of these sizes: those of `have` where one is large enough, one of the same number and size first, else new ones. For what never
+/// runs at the same time.
+pub(crate) fn reuse(gpu: &Gpu, have: &[wgpu::Buffer], plan: &[Buffer]) -> Result<Vec<wgpu::Buffer>> {
+    let mut free: Vec<Option<&wgpu::Buffer>> = have.iter().map(Some).collect();
+    let mut taken: Vec<Option<&wgpu::Buffer>> = vec![None; plan.len()];
+    for (k, b) in plan.iter().enumerate() {
+        if free.get(k).copied().flatten().is_some_and(|f| f.size() == b.size as u64) {
+            taken[k] = free[k].take();
+        }
+    }
+    for (k, b) in plan.iter().enumerate().filter(|(_, b)| b.purpose == Purpose::Activations) {
+        let fits = |i: &usize| free[*i].is_some_and(|f| f.size() >= b.size as u64);
+        if taken[k].is_none() {
+            let best = (0..free.len()).filter(fits).min_by_key(|&i| free[i].map(wgpu::Buffer::size));
+            taken[k] = best.and_then(|i| free[i].take());
+        }
+    }
+    let pick = |(b, taken): (&Buffer, Option<&wgpu::Buffer>)| match taken {
+        Some(found) => Ok(found.clone()),
+        None => Ok(allocate(gpu, &[*b])?.remove(0)),
+    };
+    plan.iter().zip(taken).map(pick).collect()
+}
+
 /// A buffer of its own that holds `words`.
 pub(crate) fn table(gpu: &Gpu, words: &[u32]) -> Result<wgpu::Buffer> {
     let bytes = bytemuck::cast_slice(words);

@@ -4,9 +4,11 @@
 // xhat = (x - mean) * rstd and g = dy * weight: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) (rms: without mean(g)),
 // dweight = sum dy * xhat, dbias = sum dy. The variance is the corrected two-pass form of the twin.
 // Layout: x, y, dy, dx [n, c]; weight, bias, dweight, dbias [c]; mean, rstd [n] f32. LANES invocations a row; the parameter gradients have
-// 8 columns a workgroup, 32 invocations a column, and add runs of 64 rows.
+// 8 columns a workgroup, 32 invocations a column, and add runs of 64 rows. Where c is a multiple of eight (OCTS) rows are read eight elements
+// at a time, and the parameter gradients have 16 columns a workgroup, eight of them an invocation: on llvmpipe, which reads lane by lane, a forward
+// takes 0.27 and a backward 0.48 of the time of one element at a time ([2048, 128], f32).
 // Source: Ba et al. 2016 (arXiv 1607.06450); Zhang and Sennrich 2019 (arXiv 1910.07467).
-//% import codec, grid, rows, columns
+//% import oct, grid, rows, columns
 //% const X: dtype = F32
 //% const W: dtype = F32
 //% const B: dtype = F32
@@ -15,6 +17,7 @@
 //% const LAYER: bool = true
 //% const WEIGHT: bool = true
 //% const BIAS: bool = true
+//% const OCTS: bool = false
 
 struct Params {
     n: u32,
@@ -22,18 +25,21 @@ struct Params {
     eps: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<u32>;
-@group(0) @binding(2) var<storage, read> weight: array<u32>;
-@group(0) @binding(3) var<storage, read> bias: array<u32>;
-@group(0) @binding(4) var<storage, read_write> y: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> bias: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec2<u32>>;
 @group(0) @binding(5) var<storage, read_write> mean: array<f32>;
 @group(0) @binding(6) var<storage, read_write> rstd: array<f32>;
-@group(0) @binding(7) var<storage, read> dy: array<u32>;
+@group(0) @binding(7) var<storage, read> dy: array<vec4<u32>>;
 @group(0) @binding(8) var<storage, read> saved_mean: array<f32>;
 @group(0) @binding(9) var<storage, read> saved_rstd: array<f32>;
-@group(0) @binding(10) var<storage, read_write> dx: array<u32>;
+@group(0) @binding(10) var<storage, read_write> dx: array<vec2<u32>>;
 @group(0) @binding(11) var<storage, read_write> dweight: array<f32>;
 @group(0) @binding(12) var<storage, read_write> dbias: array<f32>;
+
+// Elements that an invocation reads at a time.
+const STRIDE: u32 = select(1u, 8u, OCTS);
 
 // Statistics of the rows of the workgroup: centre and rstd.
 var<workgroup> stats: array<vec2<f32>, ROWS>;
@@ -41,25 +47,68 @@ var<workgroup> stats: array<vec2<f32>, ROWS>;
 var<workgroup> means: array<vec2<f32>, ROWS>;
 
 fn x_at(i: u32) -> f32 {
-    return decode(X, x[word_of(X, i)], i);
+    let w = word_of(X, i);
+    return decode(X, x[w >> 2u][w & 3u], i);
 }
 
 fn dy_at(i: u32) -> f32 {
-    return decode(DY, dy[word_of(DY, i)], i);
+    let w = word_of(DY, i);
+    return decode(DY, dy[w >> 2u][w & 3u], i);
 }
 
 fn weight_at(k: u32) -> f32 {
     if (WEIGHT) {
-        return decode(W, weight[word_of(W, k)], k);
+        let w = word_of(W, k);
+        return decode(W, weight[w >> 2u][w & 3u], k);
     }
     return 1.0;
 }
 
 fn bias_at(k: u32) -> f32 {
     if (BIAS) {
-        return decode(B, bias[word_of(B, k)], k);
+        let w = word_of(B, k);
+        return decode(B, bias[w >> 2u][w & 3u], k);
     }
     return 0.0;
+}
+
+fn x_oct(i: u32) -> mat2x4<f32> {
+    let at = oct_at(X, i);
+    return oct(X, x[at], x[at + oct_more(X)], i);
+}
+
+fn dy_oct(i: u32) -> mat2x4<f32> {
+    let at = oct_at(DY, i);
+    return oct(DY, dy[at], dy[at + oct_more(DY)], i);
+}
+
+fn weight_oct(k: u32) -> mat2x4<f32> {
+    if (WEIGHT) {
+        let at = oct_at(W, k);
+        return oct(W, weight[at], weight[at + oct_more(W)], k);
+    }
+    return all8(1.0);
+}
+
+fn bias_oct(k: u32) -> mat2x4<f32> {
+    if (BIAS) {
+        let at = oct_at(B, k);
+        return oct(B, bias[at], bias[at + oct_more(B)], k);
+    }
+    return all8(0.0);
+}
+
+fn all8(v: f32) -> mat2x4<f32> {
+    return mat2x4<f32>(vec4<f32>(v), vec4<f32>(v));
+}
+
+fn times8(a: mat2x4<f32>, b: mat2x4<f32>) -> mat2x4<f32> {
+    return mat2x4<f32>(a[0] * b[0], a[1] * b[1]);
+}
+
+fn total8(a: mat2x4<f32>) -> f32 {
+    let v = a[0] + a[1];
+    return (v.x + v.y) + (v.z + v.w);
 }
 
 // Rounding can leave the variance of a constant row slightly below 0; NaN stays.
@@ -76,19 +125,30 @@ fn norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let row = at * ROWS + lane / LANES;
     let start = min(row, n) * c;
     let end = min(row + 1u, n) * c;
+    let first = start + lane % LANES * STRIDE;
     var sum = 0.0;
-    for (var i = start + lane % LANES; i < end; i += LANES) {
-        let v = x_at(i);
-        sum += select(v * v, v, LAYER);
+    for (var i = first; i < end; i += LANES * STRIDE) {
+        if (OCTS) {
+            let v = x_oct(i);
+            sum += select(total8(times8(v, v)), total8(v), LAYER);
+        } else {
+            let v = x_at(i);
+            sum += select(v * v, v, LAYER);
+        }
     }
     let rough = row_sum(0u, lane, vec2<f32>(sum, 0.0)).x / f32(c);
     var centre = 0.0;
     var variance = rough;
     if (LAYER) {
         var d = vec2<f32>(0.0);
-        for (var i = start + lane % LANES; i < end; i += LANES) {
-            let v = x_at(i) - rough;
-            d += vec2<f32>(v, v * v);
+        for (var i = first; i < end; i += LANES * STRIDE) {
+            if (OCTS) {
+                let v = x_oct(i) - all8(rough);
+                d += vec2<f32>(total8(v), total8(times8(v, v)));
+            } else {
+                let v = x_at(i) - rough;
+                d += vec2<f32>(v, v * v);
+            }
         }
         d = row_sum(1u, lane, d) / f32(c);
         centre = rough + d.x;
@@ -103,6 +163,16 @@ fn norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 mean[row] = centre;
             }
         }
+    }
+    if (OCTS) {
+        for (var i = first; i < end; i += LANES * STRIDE) {
+            let v = times8((x_oct(i) - all8(centre)) * inverse, weight_oct(i - start)) + bias_oct(i - start);
+            let words = oct_words(Y, v);
+            for (var k = 0u; k < (4u >> pack_shift(Y)); k++) {
+                y[(word_of(Y, i) >> 1u) + k] = words[k];
+            }
+        }
+        return;
     }
     workgroupBarrier();
     let share = row_share(at, lane, n, c, pack_size(Y));
@@ -119,7 +189,7 @@ fn norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 r++;
             }
         }
-        y[word_of(Y, i)] = word;
+        y[word_of(Y, i) >> 1u][word_of(Y, i) & 1u] = word;
     }
 }
 
@@ -132,14 +202,33 @@ fn norm_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     let s = row_stats(row);
     var sums = vec2<f32>(0.0);
     let start = min(row, n) * c;
-    for (var k = lane % LANES; start + k < min(row + 1u, n) * c; k += LANES) {
-        let g = dy_at(start + k) * weight_at(k);
-        sums += vec2<f32>(g, g * ((x_at(start + k) - s.x) * s.y));
+    let end = min(row + 1u, n) * c;
+    let first = start + lane % LANES * STRIDE;
+    for (var i = first; i < end; i += LANES * STRIDE) {
+        if (OCTS) {
+            let g = times8(dy_oct(i), weight_oct(i - start));
+            sums += vec2<f32>(total8(g), total8(times8(g, (x_oct(i) - all8(s.x)) * s.y)));
+        } else {
+            let g = dy_at(i) * weight_at(i - start);
+            sums += vec2<f32>(g, g * ((x_at(i) - s.x) * s.y));
+        }
     }
     sums = row_sum(0u, lane, sums) / f32(c);
+    sums.x = select(0.0, sums.x, LAYER);
     if (lane % LANES == 0u) {
         stats[lane / LANES] = s;
-        means[lane / LANES] = vec2<f32>(select(0.0, sums.x, LAYER), sums.y);
+        means[lane / LANES] = sums;
+    }
+    if (OCTS) {
+        for (var i = first; i < end; i += LANES * STRIDE) {
+            let xhat = (x_oct(i) - all8(s.x)) * s.y;
+            let g = times8(dy_oct(i), weight_oct(i - start));
+            let words = oct_words(X, (g - all8(sums.x) - xhat * sums.y) * s.y);
+            for (var k = 0u; k < (4u >> pack_shift(X)); k++) {
+                dx[(word_of(X, i) >> 1u) + k] = words[k];
+            }
+        }
+        return;
     }
     workgroupBarrier();
     let share = row_share(at, lane, n, c, pack_size(X));
@@ -158,7 +247,7 @@ fn norm_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
                 r++;
             }
         }
-        dx[word_of(X, i)] = word;
+        dx[word_of(X, i) >> 1u][word_of(X, i) & 1u] = word;
     }
 }
 
@@ -181,6 +270,53 @@ fn norm_parameters(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
         dweight[k] = total.x;
         if (BIAS) {
             dbias[k] = total.y;
+        }
+    }
+}
+
+// Of eight columns: dweight, then dbias.
+var<workgroup> oct_partials: array<vec4<f32>, 1024>;
+
+@compute @workgroup_size(256)
+fn norm_parameters_octs(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let octs = params.c / 8u;
+    let k = group_index(group, groups) * 2u + lane % 2u;
+    let n = select(0u, params.n, k < octs);
+    var total_weight = mat2x4<f32>();
+    var total_bias = mat2x4<f32>();
+    for (var r0 = lane / 2u; r0 < n; r0 += 64u * 128u) {
+        var part_weight = mat2x4<f32>();
+        var part_bias = mat2x4<f32>();
+        for (var r = r0; r < min(r0 + 64u * 128u, n); r += 128u) {
+            let i = r * params.c + 8u * k;
+            let s = row_stats(r);
+            let g = dy_oct(i);
+            part_weight += times8(g, (x_oct(i) - all8(s.x)) * s.y);
+            part_bias += g;
+        }
+        total_weight += part_weight;
+        total_bias += part_bias;
+    }
+    oct_partials[4u * lane] = total_weight[0];
+    oct_partials[4u * lane + 1u] = total_weight[1];
+    oct_partials[4u * lane + 2u] = total_bias[0];
+    oct_partials[4u * lane + 3u] = total_bias[1];
+    workgroupBarrier();
+    // An invocation a vector of the two octs.
+    let which = lane / 4u;
+    let own = group_index(group, groups) * 2u + which;
+    if (lane < 8u && own < octs) {
+        var total = vec4<f32>();
+        for (var l = 0u; l < 128u; l++) {
+            total += oct_partials[4u * (2u * l + which) + lane % 4u];
+        }
+        let at = 8u * own + 4u * (lane % 2u);
+        for (var c = 0u; c < 4u; c++) {
+            if (lane % 4u < 2u) {
+                dweight[at + c] = total[c];
+            } else if (BIAS) {
+                dbias[at + c] = total[c];
+            }
         }
     }
 }

@@ -5,13 +5,15 @@
 // A workgroup of 256 has OUTPUTS outputs, 256 / OUTPUTS invocations an output. With COLUMNS neighbouring invocations have neighbouring
 // outputs (the last axis is kept), else neighbouring points. An invocation adds runs of 64 points, which then join its total. A part
 // of a long reduction is a workgroup of its own: parts lie beside each other, [outputs, parts] in f32, and are reduced again.
+// `reduce_octs`, for sums over the rows of a matrix whose rows are whole octs: 16 outputs a workgroup, eight of them an invocation, which
+// reads them at once.
 // The maximum compares integers in the order of the floats, NaN on top.
-//% import codec, order
+//% import oct, order
 //% const X: dtype = F32
 //% const Y: dtype = F32
 //% const ROUND: dtype = F32
 //% const KIND: [0, 1, 2] = 0
-//% const OUTPUTS: [1, 8, 32] = 8
+//% const OUTPUTS: [1, 8, 16, 32] = 8
 //% const COLUMNS: bool = false
 //% const FLAT: bool = true
 
@@ -36,7 +38,7 @@ struct Params {
     count: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> y: array<u32>;
 
 // Totals of the invocations, in bits: for the maximum, its place in the order.
@@ -105,7 +107,8 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
         var run = start();
         for (var p = p0; p < min(p0 + RUN * LANES, end); p += LANES) {
             let i = base + point(p);
-            run = add(run, decode(X, x[word_of(X, i)], i));
+            let w = word_of(X, i);
+            run = add(run, decode(X, x[w >> 2u][w & 3u], i));
         }
         total = join(total, run);
     }
@@ -121,6 +124,60 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
         results[lane] = result;
     }
     workgroupBarrier();
+    store(first, part, lane);
+}
+
+// Adds eight elements to as many totals.
+fn add8(total: array<vec4<u32>, 2>, v: mat2x4<f32>) -> array<vec4<u32>, 2> {
+    return array<vec4<u32>, 2>(
+        vec4<u32>(add(total[0].x, v[0].x), add(total[0].y, v[0].y), add(total[0].z, v[0].z), add(total[0].w, v[0].w)),
+        vec4<u32>(add(total[1].x, v[1].x), add(total[1].y, v[1].y), add(total[1].z, v[1].z), add(total[1].w, v[1].w)));
+}
+
+fn join4(a: vec4<u32>, b: vec4<u32>) -> vec4<u32> {
+    return vec4<u32>(join(a.x, b.x), join(a.y, b.y), join(a.z, b.z), join(a.w, b.w));
+}
+
+// Octs of a workgroup, and invocations of each.
+const OCTS: u32 = 2u;
+const OCT_LANES: u32 = WG_SIZE / OCTS;
+
+var<workgroup> oct_totals: array<array<vec4<u32>, 2>, WG_SIZE>;
+
+@compute @workgroup_size(WG_SIZE)
+fn reduce_octs(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let part = group.z;
+    let first = (group.x + group.y * groups.x) * OUTPUTS;
+    let own = first + lane % OCTS * 8u;
+    let begin = part * params.part;
+    let end = select(begin, min(begin + params.part, params.points), own < params.outputs);
+    let none = array<vec4<u32>, 2>(vec4<u32>(start()), vec4<u32>(start()));
+    var total = none;
+    for (var p0 = begin + lane / OCTS; p0 < end; p0 += RUN * OCT_LANES) {
+        var run = none;
+        for (var p = p0; p < min(p0 + RUN * OCT_LANES, end); p += OCT_LANES) {
+            let i = own + p * params.reduced_stride.w;
+            let at = oct_at(X, i);
+            run = add8(run, oct(X, x[at], x[at + oct_more(X)], i));
+        }
+        total = array<vec4<u32>, 2>(join4(total[0], run[0]), join4(total[1], run[1]));
+    }
+    oct_totals[lane] = total;
+    workgroupBarrier();
+    if (lane < OUTPUTS) {
+        let which = lane / 8u;
+        var result = start();
+        for (var k = 0u; k < OCT_LANES; k++) {
+            result = join(result, oct_totals[k * OCTS + which][lane / 4u % 2u][lane % 4u]);
+        }
+        results[lane] = result;
+    }
+    workgroupBarrier();
+    store(first, part, lane);
+}
+
+// The words of the workgroup's outputs, one an invocation.
+fn store(first: u32, part: u32, lane: u32) {
     let i = first + lane * pack_size(Y);
     if (lane * pack_size(Y) < OUTPUTS && i < params.outputs) {
         var word = 0u;

@@ -8,11 +8,11 @@ use mantissa_core::model::gpt::GptConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
 use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::probe::compare::{self, RowKind};
-use mantissa_core::program::memory::Purpose;
+use mantissa_core::program::memory::{Layout, Purpose};
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::train::record::train_step;
-use mantissa_core::train::{LEAD, Landed, Session, TrainConfig, session::Batch};
+use mantissa_core::train::{LEAD, Landed, Session, TrainConfig, measured, session::Batch};
 use mantissa_tests::data::{normal, text, windows};
 use mantissa_tests::{devices, tiny};
 use std::collections::BTreeMap;
@@ -252,6 +252,35 @@ fn a_run_moves_from_the_cpu_to_wgpu_and_back() {
             let close = (w.loss - g.loss).abs() <= limits(name).loss * w.loss;
             assert!(close && w.step == g.step, "{name}, step {}: loss {} and {}", w.step, w.loss, g.loss);
         }
+    }
+}
+
+#[test]
+fn a_measured_step_on_wgpu_has_the_bits_and_the_memory_of_a_plain_one() {
+    let Some(gpu) = devices::wgpu() else { return };
+    for name in [RecipeName::Bf16, RecipeName::Fp8Delayed] {
+        let (_, config) = models(name).remove(1);
+        let all = ["**".to_string()];
+        let session = || Session::measuring(gpu.clone(), config.clone(), &all).expect("a run on wgpu");
+        let (mut plain, mut other) = (session(), session());
+        let (mut batches, mut same) = (Batches::new(&config), Batches::new(&config));
+        for step in 0..4 {
+            let (x, targets) = same.next();
+            let batch = Batch { x: &x, targets: &targets };
+            let got = if step % 2 == 1 { other.step_measured(batch).map(|l| l.report) } else { other.step(batch) };
+            assert_eq!(run(&mut plain, &mut batches, 1)[0], got.expect("a step runs"), "{name}");
+        }
+        for entry in plain.saved() {
+            let [a, b] = [&plain, &other].map(|s| s.read(&entry.name).expect("a value"));
+            assert!(a == b, "{name}: {} differs", entry.name);
+        }
+        let program = train_step(&config).expect("a valid run");
+        let tensors = measured::select(&program, &all).expect("tensors");
+        let variant = Arc::new(measured::measured(&program, &tensors).expect("a step that measures"));
+        let memory = gpu.alloc(Arc::new(Layout::new(&variant))).expect("memory");
+        let step = gpu.compile(Arc::new(program), &memory).expect("compiles");
+        let variant = step.compile_variant(variant).expect("compiles").expect("shares the temporaries of the step");
+        assert_eq!(step.plan().total_bytes(), variant.plan().total_bytes(), "{name}");
     }
 }
 

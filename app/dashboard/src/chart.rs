@@ -75,8 +75,8 @@ pub fn base(name: &str, scale: Scale) -> Plot<'_> {
         .grid_color(Color32::from_gray(128).gamma_multiply(0.3))
         .x_axis_formatter(|mark, _| number(mark.value))
         .y_axis_formatter(move |mark, _| scale.text(scale.to_value(mark.value)))
-        .x_grid_spacer(|input| grid(input, Scale::Linear))
-        .y_grid_spacer(move |input| grid(input, scale))
+        .x_grid_spacer(|input| grid(input, Scale::Linear, LINES))
+        .y_grid_spacer(move |input| grid(input, scale, LINES))
         .label_formatter(move |at| match at {
             HoverPosition::NearDataPoint { plot_name, position, .. } => {
                 Some(format!("{plot_name}\n{} at {}", scale.text(scale.to_value(position.y)), number(position.x)))
@@ -90,8 +90,11 @@ pub fn legend() -> Legend {
     Legend::default().background_alpha(0.6).text_style(egui::TextStyle::Small)
 }
 
-/// Whole powers on logarithmic axes, round numbers on others.
-fn grid(input: GridInput, scale: Scale) -> Vec<GridMark> {
+/// About so many lines of a grid, where there is room for them.
+const LINES: f64 = 5.0;
+
+/// Whole powers on logarithmic axes, round numbers on others, about `lines` of them.
+pub fn grid(input: GridInput, scale: Scale, lines: f64) -> Vec<GridMark> {
     let (low, high) = input.bounds;
     // A plot of nothing has no bounds yet.
     if !(high - low).is_finite() {
@@ -102,7 +105,7 @@ fn grid(input: GridInput, scale: Scale) -> Vec<GridMark> {
         Scale::Log10 | Scale::Log2 => 1.0,
     };
     // The coarsest labels are this far apart, and lines between them a fifth of it.
-    let rough = ((high - low) / 5.0).max(smallest);
+    let rough = ((high - low) / lines).max(smallest);
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough).unwrap_or(rough);
     let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
@@ -166,10 +169,10 @@ mod tests {
     #[test]
     fn grids_have_few_round_lines() {
         for (low, high) in [(0.0, 1.0), (-3.0, 4.5), (0.0, 1234.0), (2.0, 2.001)] {
-            let marks = grid(GridInput { bounds: (low, high), base_step_size: 0.1 }, Scale::Linear);
+            let marks = grid(GridInput { bounds: (low, high), base_step_size: 0.1 }, Scale::Linear, LINES);
             assert!((2..=7).contains(&marks.len()), "{low}..{high}: {}", marks.len());
         }
-        let powers = grid(GridInput { bounds: (0.0, 3.0), base_step_size: 0.1 }, Scale::Log10);
+        let powers = grid(GridInput { bounds: (0.0, 3.0), base_step_size: 0.1 }, Scale::Log10, LINES);
         assert_eq!(powers.iter().map(|m| m.value).collect::<Vec<_>>(), [0.0, 1.0, 2.0, 3.0]);
     }
 }

@@ -256,7 +256,8 @@ pub struct Status {
 
 /// What helps against an error of the trainer, by its words.
 pub fn remedy(error: &str) -> &'static str {
-    const KNOWN: [(&str, &str); 6] = [
+    const KNOWN: [(&str, &str); 7] = [
+        ("folder of a run", "Give one of the folders under runs/, or the one that --out named."),
         ("memory:", "Choose a smaller batch or sequence, or a smaller model."),
         ("read the data", "Check the path, or train on `builtin`."),
         ("data:", "Choose a UTF-8 text, a folder of texts, a token file or IDX images."),

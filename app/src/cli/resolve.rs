@@ -48,29 +48,8 @@ const MAX_EVAL_BATCHES: usize = 1_000_000;
 /// Every key that `train` must hold to count as complete.
 const TRAIN_KEYS: [&str; 7] = ["model", "recipe", "optim", "schedule", "batch", "grad_accum", "seed"];
 
-/// Why a run has its recipe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecipeWhy {
-    /// By flag or file.
-    Asked,
-    /// The run that it goes on with has it.
-    InRun,
-    /// It is [`DEFAULT_RECIPE`].
-    Default,
-}
-
-impl RecipeWhy {
-    /// In words, on a device of a kind (`cpu`, `wgpu`).
-    pub fn words(self, device: &str) -> String {
-        match self {
-            RecipeWhy::Asked => "as asked".into(),
-            RecipeWhy::InRun => "as in the run".into(),
-            RecipeWhy::Default => {
-                format!("default on {device}: the range of f32, so no loss scaling, and smaller activations")
-            }
-        }
-    }
-}
+/// Why [`DEFAULT_RECIPE`] is what it is.
+const DEFAULT_RECIPE_WHY: &str = "default: the range of f32, so no loss scaling, and smaller activations";
 
 /// A config and what was left to its defaults.
 #[derive(Clone, Debug)]
@@ -78,7 +57,7 @@ pub struct Resolved {
     /// The config.
     pub config: RunConfig,
     /// Why it has this recipe.
-    pub recipe_why: RecipeWhy,
+    pub recipe_why: &'static str,
     /// Whether the number of token values was given, by flag or file: then data that has more is refused.
     pub vocab_given: bool,
 }
@@ -95,7 +74,7 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     let model = if source.is_some() { PRETRAINED } else { DEFAULT_MODEL };
     let preset = pick(args.step.model.as_deref(), &mut over, "run.model", &["train.model", "train.batch"], model);
     let asked = args.step.recipe.is_some() || overlay::get(&over, "train.recipe.name").is_some();
-    let recipe_why = if asked { RecipeWhy::Asked } else { RecipeWhy::Default };
+    let recipe_why = if asked { "as asked" } else { DEFAULT_RECIPE_WHY };
     let recipe =
         pick(args.step.recipe.map(RecipeName::name), &mut over, "train.recipe.name", &["train.recipe"], DEFAULT_RECIPE.name());
     let optim = pick(args.optim.map(optim_name), &mut over, "train.optim.kind", &["train.optim"], "adamw");

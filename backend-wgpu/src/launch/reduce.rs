@@ -8,6 +8,9 @@ use mantissa_core::op::reduce::{Reduce, ReduceKind};
 /// Axes of one fate that a kernel takes.
 const MAX_AXES: usize = 4;
 
+/// Elements that `reduce_octs` reads at a time.
+const OCT: usize = 8;
+
 /// Points that one invocation adds up before a reduction with few outputs is split.
 const LONG: usize = 128;
 
@@ -74,8 +77,21 @@ impl Plan {
         Ok(Plan { outputs: count(&kept), points: count(&reduced), kept, reduced })
     }
 
+    /// Sums over the rows of a matrix whose rows are whole octs.
+    fn octs(&self) -> bool {
+        let whole = |list: &Axes, stride_one: bool| match list[..] {
+            [(len, stride)] if stride_one => stride == 1 && len.is_multiple_of(OCT),
+            [(_, stride)] => stride.is_multiple_of(OCT),
+            _ => false,
+        };
+        whole(&self.kept, true) && whole(&self.reduced, false)
+    }
+
     /// Outputs of a workgroup: the shorter the reduction, the more.
     fn outputs_at_once(&self) -> usize {
+        if self.octs() {
+            return 2 * OCT;
+        }
         match (self.outputs, self.points) {
             (1, _) => 1,
             (_, points) if points < WG_SIZE => 32,
@@ -91,7 +107,8 @@ impl Plan {
         };
         let stride = |list: &Axes| list.first().map_or(usize::MAX, |(_, stride)| *stride);
         let (outputs, columns) = (self.outputs_at_once(), stride(&self.kept) < stride(&self.reduced));
-        let mut launch = kernel("reduce", "reduce").dtype("X", x).dtype("Y", y).set("KIND", code);
+        let mut launch =
+            kernel("reduce", if self.octs() { "reduce_octs" } else { "reduce" }).dtype("X", x).dtype("Y", y).set("KIND", code);
         launch = launch.set("OUTPUTS", outputs as u32).set("COLUMNS", u32::from(columns));
         launch = launch.set("FLAT", u32::from(self.reduced.len() <= 1));
         for (name, list) in [("kept", &self.kept), ("reduced", &self.reduced)] {

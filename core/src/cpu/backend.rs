@@ -10,7 +10,7 @@ use crate::backend::{Backend, Capabilities, Executable, Memory, Readback, Suppor
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::probe::{Moment, Observer, Values};
-use crate::program::memory::{Buffer as PlannedBuffer, Layout, MemoryPlan, Place, Purpose, align};
+use crate::program::memory::{Layout, MemoryPlan, Place, align};
 use crate::program::operands::Operands;
 use crate::program::{Instr, Kind, Program, Rate, ValueId};
 use std::any::Any;
@@ -217,13 +217,6 @@ impl CpuExecutable {
     }
 }
 
-/// The places that do not take turns. Lists of gradients must lie where they lay: their padding is zero and stays so.
-fn fixed(plan: &MemoryPlan) -> Vec<(Place, PlannedBuffer)> {
-    let base = plan.layout.buffers.len();
-    let own = |p: &Place| Some((*p, *plan.buffers.get(p.buffer.checked_sub(base)?)?));
-    plan.places.iter().flatten().filter_map(own).filter(|(_, b)| b.purpose != Purpose::Activations).collect()
-}
-
 /// What an observer may read: the buffers between two instructions.
 struct Memories<'a> {
     program: &'a Program,
@@ -270,7 +263,7 @@ impl Executable for CpuExecutable {
 
     fn compile_variant(&self, program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
         let plan = MemoryPlan::new(&program, &self.plan.layout)?;
-        if fixed(&plan) != fixed(&self.plan) {
+        if !plan.fits_variant_of(&self.plan) {
             return Ok(None);
         }
         Ok(Some(Box::new(CpuExecutable::new(program, plan, self.memory.clone(), self.workspace.clone())?)))

@@ -182,6 +182,17 @@ impl MemoryPlan {
         Ok(())
     }
 
+    /// Whether a Program of this plan may run over the temporaries of one of the `other`: what does not take turns lies where it lay. Lists of
+    /// gradients must, since their padding is zero and stays so.
+    pub fn fits_variant_of(&self, other: &MemoryPlan) -> bool {
+        let fixed = |plan: &MemoryPlan| -> Vec<(Place, Buffer)> {
+            let base = plan.layout.buffers.len();
+            let own = |p: &Place| Some((*p, *plan.buffers.get(p.buffer.checked_sub(base)?)?));
+            plan.places.iter().flatten().filter_map(own).filter(|(_, b)| b.purpose != Purpose::Activations).collect()
+        };
+        fixed(self) == fixed(other)
+    }
+
     /// Bytes by purpose, persistent part included, in the order of [`Purpose`].
     pub fn bytes_by_purpose(&self) -> Vec<(Purpose, usize)> {
         let mut totals: std::collections::BTreeMap<Purpose, usize> = std::collections::BTreeMap::new();

@@ -1,16 +1,19 @@
 //! fp8 quantization and its scales: the same bits.
 
 use mantissa_core::DType;
+use mantissa_core::backend::Backend;
 use mantissa_core::dtype::Overflow;
 use mantissa_core::float;
 use mantissa_core::op::matmul::OperandScale;
 use mantissa_core::op::quantize::{AmaxAlgo, MxRule, NonFiniteAmax, Quantize, QuantizeMx, STATS, Scaling, UpdateFp8Scales};
 use mantissa_core::op::{Op, Real};
+use mantissa_core::program::{Init, Instr, Kind, Program, Role, ScopeId, Value, ValueId};
 use mantissa_core::rng::Rng;
 use mantissa_core::shape::Ty;
 use mantissa_tests::devices;
-use mantissa_tests::machine::bytes_of;
+use mantissa_tests::machine::{Machine, bytes_of};
 use mantissa_tests::parity::{Bound, Case};
+use std::panic::Location;
 
 const EXACT: &[Bound] = &[Bound::Exact];
 /// The same bits, but any NaN for a NaN.
@@ -134,6 +137,58 @@ fn current_scale_of_every_exponent() {
         let x = of(DType::F32, &[2], &[amax, -0.5 * amax]);
         let scaling = Scaling::Current { amax_epsilon: Real(0.0), power_of_two: false };
         quantize(x, FP8[exponent as usize % 2], scaling, true, 1.0, [0.0; 4]).check(&*cpu, &*gpu, EXACT);
+    }
+}
+
+/// Two tensors, one of them twice, another behind the update of the scales: each is recorded before the states are used again.
+#[test]
+fn many_quantizations_share_their_states() {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    let types =
+        [Ty::new(DType::F32, [3]), Ty::new(DType::F32, [4, 3]), Ty::new(DType::F32, [3, STATS]), Ty::new(DType::U32, [3])];
+    let mut p = Program { name: "many".into(), scopes: vec![String::new()], grad_accum: 1, ..Program::default() };
+    let value = |p: &mut Program, name: &str, ty: Ty, kind: Kind| {
+        p.values.push(Value { name: name.into(), ty, kind });
+        ValueId(p.values.len() as u32 - 1)
+    };
+    let state = Kind::State(Role::Precision, Init::Fill(0.0));
+    let names = ["scale", "history", "stats", "nonfinite"];
+    let states: Vec<ValueId> = names.iter().zip(types).map(|(n, t)| value(&mut p, n, t, state)).collect();
+    let [scale, history, stats, nonfinite] = states[..] else { panic!("four states") };
+    let xs: Vec<(Ty, Vec<u8>)> = [70, 3000].map(|n| of(DType::F32, &[n], &sample(n, n as u64))).into();
+    let x: Vec<ValueId> = xs.iter().enumerate().map(|(i, (t, _))| value(&mut p, &format!("x{i}"), t.clone(), state)).collect();
+    let push = |p: &mut Program, op: Op, inputs: Vec<ValueId>, outputs: Vec<ValueId>| {
+        p.instrs.push(Instr { op, inputs, outputs, scope: ScopeId(0), why: None, source: Location::caller() });
+    };
+    for (k, (slot, of)) in [(1, 0), (0, 1), (1, 1), (2, 0)].into_iter().enumerate() {
+        if k == 3 {
+            let formats = vec![DType::E4m3; 3];
+            let op = UpdateFp8Scales { formats, margin: 0, algo: AmaxAlgo::Max, nonfinite: NonFiniteAmax::Record };
+            push(&mut p, Op::UpdateFp8Scales(op), vec![history, scale, nonfinite], vec![history, scale, nonfinite]);
+        }
+        let q = value(&mut p, &format!("q{k}"), Ty { dtype: DType::E4m3, ..xs[of].0.clone() }, Kind::Output);
+        let scale_inv = value(&mut p, &format!("scale_inv{k}"), Ty::scalar(DType::F32), Kind::Output);
+        let op = Quantize { dtype: DType::E4m3, scaling: Scaling::Delayed { warm_up: true }, slot, record: true };
+        push(&mut p, Op::Quantize(op), vec![x[of], scale, history, stats], vec![q, scale_inv, history, stats]);
+    }
+    p.micro_end = p.instrs.len();
+    let names: Vec<String> = p.values.iter().map(|v| v.name.clone()).collect();
+    let run = |backend: &dyn Backend| {
+        let mut machine = Machine::new(backend, p.clone()).expect("a program");
+        machine.memory.write("scale", bytemuck::cast_slice(&[1.0f32; 3])).expect("a state");
+        for (i, (_, bytes)) in xs.iter().enumerate() {
+            machine.memory.write(&format!("x{i}"), bytes).expect("a state");
+        }
+        let steps = (0..3).map(|_| {
+            machine.step(&[]).expect("a step");
+            names.iter().map(|n| machine.bytes(n).expect("a value")).collect::<Vec<_>>()
+        });
+        steps.collect::<Vec<_>>()
+    };
+    for (step, (want, got)) in run(&*cpu).iter().zip(run(&*gpu)).enumerate() {
+        for ((name, want), got) in names.iter().zip(want).zip(got) {
+            assert!(*want == got, "{name} after step {step}");
+        }
     }
 }
 

@@ -51,7 +51,7 @@ fn bounds(kind: ReduceKind, x: &[f32], shape: &[usize], axes: &[usize]) -> Vec<f
 #[test]
 fn any_axes_of_any_shape() {
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
-    let shapes: [(&[usize], &[&[usize]]); 8] = [
+    let shapes: [(&[usize], &[&[usize]]); 10] = [
         (&[1], &[&[0]]),
         (&[7], &[&[0], &[]]),
         (&[3, 65], &[&[0], &[1], &[0, 1]]),
@@ -60,6 +60,8 @@ fn any_axes_of_any_shape() {
         (&[5, 7, 9], &[&[1], &[0, 2], &[0], &[2]]),
         (&[3, 4, 5, 6, 2], &[&[1, 3], &[0, 2, 4], &[0, 3]]),
         (&[40_000, 3], &[&[0], &[0, 1]]),
+        (&[300, 40], &[&[0], &[1]]),
+        (&[20_000, 8], &[&[0]]),
     ];
     for (shape, all) in shapes {
         let x: Vec<f32> = normal(shape.iter().product(), 1.0, 1).iter().map(|v| v + 0.5).collect();
@@ -78,7 +80,7 @@ fn every_dtype_in_and_out() {
     let floats = [DType::F32, DType::F16, DType::Bf16, DType::E4m3, DType::E5m2];
     for from in floats {
         for to in floats {
-            for (shape, axes) in [([70, 33], &[0][..]), ([70, 33], &[1]), ([9, 300], &[0, 1])] {
+            for (shape, axes) in [([70, 33], &[0][..]), ([70, 33], &[1]), ([9, 300], &[0, 1]), ([150, 24], &[0])] {
                 for kind in [ReduceKind::Mean, ReduceKind::Max] {
                     let (case, bound) = case(kind, &normal(shape[0] * shape[1], 1.0, 2), &shape, axes, [from, to]);
                     case.check(&*cpu, &*gpu, &bound);

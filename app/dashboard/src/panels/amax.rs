@@ -2,7 +2,7 @@
 //! format can hold under its scale.
 
 use super::{csv, empty, field, left};
-use crate::chart::{Curve, Scale, describe, number, over_steps};
+use crate::chart::{Curve, Scale, describe, grid, number, over_steps};
 use crate::palette;
 use crate::store::{Run, Store, Tensor, TensorColumn};
 use egui::{Color32, Mesh, RichText, ScrollArea, Sense, Ui, Vec2};
@@ -46,7 +46,7 @@ pub fn amax_ui(ui: &mut Ui, store: &Store, state: &mut AmaxState) {
         ui.label(RichText::new(format!("{} fp8 tensors of {}", scaled.len(), run.name)).weak());
     });
     let shown: Vec<&Tensor> = scaled.iter().copied().filter(|t| t.name.contains(&state.filter)).collect();
-    let map_height = (0.5 * ui.available_height()).max(3.0 * ROW);
+    let map_height = (0.4 * ui.available_height()).max(3.0 * ROW);
     let range = range_log2(&scaled);
     ui.scope(|ui| {
         ui.spacing_mut().item_spacing.y = 0.0;
@@ -58,9 +58,9 @@ pub fn amax_ui(ui: &mut Ui, store: &Store, state: &mut AmaxState) {
             }
         });
     });
-    legend_ui(ui, range);
     let selected = scaled.iter().find(|t| t.name == state.selected).or(shown.first()).or(scaled.first());
     if let Some(tensor) = selected {
+        legend_ui(ui, range, tensor);
         line_ui(ui, store, run, tensor);
     }
 }
@@ -148,7 +148,8 @@ fn ring_text(ring: &AmaxRing, when: String) -> String {
     text
 }
 
-fn legend_ui(ui: &mut Ui, [low, high]: [f32; 2]) {
+/// What the colours of the map mean, and the lines of the plot below, which is too low for a legend of its own.
+fn legend_ui(ui: &mut Ui, [low, high]: [f32; 2], tensor: &Tensor) {
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 4.0;
         ui.label(RichText::new(format!("amax 2^{low:.0}")).small().weak());
@@ -163,6 +164,10 @@ fn legend_ui(ui: &mut Ui, [low, high]: [f32; 2]) {
         }
         ui.painter().add(mesh);
         ui.label(RichText::new(format!("2^{high:.0}")).small().weak());
+        ui.add_space(12.0);
+        ui.label(RichText::new(format!("largest {}", tensor.dtype)).small().color(palette::BAD));
+        ui.label(RichText::new("- - smallest normal").small().color(palette::WARN));
+        ui.label(RichText::new(".... smallest").small().color(palette::WARN.gamma_multiply(0.6)));
     });
 }
 
@@ -172,10 +177,6 @@ fn line_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
     ui.horizontal_wrapped(|ui| {
         ui.label(RichText::new(&tensor.name).strong());
         ui.label(RichText::new(tensor.dtype.name()).color(color));
-        // In the place of a legend, for which a low plot has no room.
-        ui.label(RichText::new(format!("largest {}", tensor.dtype)).small().color(palette::BAD));
-        ui.label(RichText::new("- - smallest normal").small().color(palette::WARN));
-        ui.label(RichText::new(".... smallest").small().color(palette::WARN.gamma_multiply(0.6)));
         if let Some((_, v)) = tensor.rows.last() {
             let share = |c: TensorColumn| 100.0 * v[c as usize];
             let (amax, scale) = (v[TensorColumn::Amax as usize], v[TensorColumn::Scale as usize]);
@@ -191,7 +192,10 @@ fn line_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
             ));
         }
     });
-    let plot = over_steps("amax", store, Scale::Log2).show(ui, |plot| {
+    // Labels closer than a line of text would be left out.
+    let lines = f64::from(ui.available_height() / 40.0).clamp(2.0, 5.0);
+    let plot = over_steps("amax", store, Scale::Log2).y_grid_spacer(move |input| grid(input, Scale::Log2, lines));
+    let plot = plot.show(ui, |plot| {
         let curve = |column: TensorColumn| {
             Curve { store, run, table: &tensor.rows, column: column as usize, scale: Scale::Log2 }.points(plot)
         };

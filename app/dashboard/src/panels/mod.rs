@@ -83,7 +83,7 @@ pub(crate) fn empty(ui: &mut Ui, title: &str, body: &str) {
 
 /// A place of fixed size whose contents begin at its left edge.
 pub(crate) fn left<R>(ui: &mut Ui, size: egui::Vec2, add: impl FnOnce(&mut Ui) -> R) -> R {
-    ui.allocate_ui_with_layout(size, Layout::left_to_right(Align::Center).with_main_justify(true), |ui| {
+    ui.allocate_ui_with_layout(size, Layout::left_to_right(Align::Center), |ui| {
         ui.set_min_size(size);
         add(ui)
     })

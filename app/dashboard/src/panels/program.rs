@@ -132,13 +132,21 @@ fn node_ui(ui: &mut Ui, node: &Node<'_>, open: bool, selected: &mut Option<usize
 
 fn rows_ui(ui: &mut Ui, rows: &[&Row], selected: &mut Option<usize>) {
     for row in rows {
-        let outputs = row.outputs.join(", ");
-        let text = format!("{:<5} {} -> {outputs}", row.compute, row.op);
+        let text = format!("{:<5} {} -> {}", row.compute, row.op, few(&row.outputs));
         let text = RichText::new(text).monospace().size(11.0).color(palette::dtype_named(row.compute));
         let chosen = *selected == Some(row.index);
         if ui.selectable_label(chosen, text).on_hover_text(&row.why).clicked() {
             *selected = if chosen { None } else { Some(row.index) };
         }
+    }
+}
+
+/// Types in a line: an optimizer has hundreds.
+fn few(types: &[String]) -> String {
+    const FEW: usize = 6;
+    match types.len() {
+        0..=FEW => types.join(", "),
+        n => format!("{} and {} more", types[..FEW].join(", "), n - FEW),
     }
 }
 
@@ -149,7 +157,7 @@ fn details_ui(ui: &mut Ui, row: &Row) {
         ui.label(RichText::new(format!("{} {}", row.part, row.scope)).weak());
     });
     ui.label(format!("why: {}", row.why));
-    ui.label(RichText::new(format!("{} -> {}", row.inputs.join(", "), row.outputs.join(", "))).small());
+    ui.label(RichText::new(format!("{} -> {}", few(&row.inputs), few(&row.outputs))).small());
     let bytes = (row.read_bytes + row.written_bytes) as usize;
     let price = format!("{}FLOP, {} moved, class {}", show::spaced(row.flops as f64), show::mebibytes(bytes), row.class);
     ui.label(RichText::new(price).small().weak());
