@@ -6,7 +6,8 @@
 //
 // `tile`: an invocation owns 8 x 16 elements of y and takes four steps of k at a time. Of an operand stored along the contraction it reads
 // four neighbours of each row; of the other, 8 or 16 neighbours of each k, in vectors of 16 bytes. Stored rows must be whole vectors.
-// Nothing is shared and nothing waits. Where subgroups work, matmul_subgroup.wgsl is twice as fast. Reads beyond a matrix meet other values or the end of the buffer; what they yield is not stored.
+// Nothing is shared and nothing waits. Where subgroups work, matmul_subgroup.wgsl is about twice as fast. Reads beyond a matrix meet other values
+// or the end of the buffer; what they yield is not stored.
 // `edge`: an invocation owns 4 x 4 elements, read one by one: for rows that are no whole vectors.
 // `finish`: the second pass where y could not be written at once: adds the sums of a split contraction, packs rows that share words.
 //

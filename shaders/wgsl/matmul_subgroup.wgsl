@@ -7,13 +7,14 @@
 // Sums run over k ascending, one product after the other: the bits of every other kernel of products.
 // Rows must be whole vectors of 16 bytes. An operand stored along k gives 2 or 4 quads of a narrow dtype for one read.
 //
-// Seen on lavapipe (two AVX-512 cores, 8 lanes, GFLOP/s of both by CPU time, 1024^3, NN / NT / TN) in versions for f32 alone, which in one
-// run were as fast as this one: 4 columns a lane 62 / 69 / 61, 8 columns 71 / 67 / 71 (`tile` at 512^3: 28 / 31 / 26). What costs there is
-// loads: one of 16 bytes in each of 8 lanes is a loop of 290 instructions, as much as 100 multiply-adds. Fewer rows read more often: 8 rows
-// of 4 columns 32 and 16 of 4 46 (NN, 512^3), 16 of 8 53 / 58 / 53. More, 64 of 4 51 / 74 / 61: rows of 4 KiB meet in one set of a cache.
-// Tiles along the rows of y first are as fast alone, but while other programs used the caches NN fell to 27 where it now had 49. No gain:
-// bands of 4 rows of tiles, several subgroups in a workgroup, subgroupShuffle for subgroupBroadcast, `fma` (lavapipe splits it). Compiling
-// takes 0.2 s of CPU time with 4 columns a lane, 0.3 s with 8. Not tried on a GPU.
+// Seen on lavapipe (two quiet AVX-512 cores, 8 lanes, f32, GFLOP/s of both by CPU time, NN / NT / TN): 1024^3 63 / 57 / 39, 128 x 384 x 2048
+// 64 / 62 / 63 (`tile` at 512^3: 28 / 31 / 26). TN suffers where rows lie 4 KiB apart: each step reads other pages. What costs otherwise is
+// loads: one of 16 bytes in each of 8 lanes is a loop of 290 instructions, as much as 100 multiply-adds. Versions for f32 alone, on busy
+// cores: 4 columns a lane 62 / 69 / 61, 8 columns 71 / 67 / 71; fewer rows read more often: 8 rows of 4 columns 32 and 16 of 4 46 (NN, 512^3),
+// 16 of 8 53 / 58 / 53; more, 64 of 4, 51 / 74 / 61: rows of 4 KiB meet in one set of a cache. Tiles along the rows of y first are as fast
+// alone, but while other programs used the caches NN fell to 27 where it now had 49. No gain: bands of 4 rows of tiles, several subgroups in
+// a workgroup, subgroupShuffle for subgroupBroadcast, `fma` (lavapipe splits it), reading a word of every line of the next four steps ahead
+// (41 / 54 / 36). Compiling takes 0.2 s of CPU time with 4 columns a lane, 0.3 s with 8. Not tried on a GPU.
 //% needs subgroups
 //% import product, grid
 //% const TAIL: bool = false
