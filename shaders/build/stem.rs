@@ -1,5 +1,6 @@
 //! One stem: its directives, its text, what naga says of it, its row in the table.
 
+use super::repeat;
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, StorageAccess, TypeInner};
 use std::fmt::Write as _;
@@ -82,6 +83,7 @@ impl Parsed {
     /// Appends the imports of a file, then its code.
     fn add(&mut self, path: &Path, seen: &mut Vec<String>) -> Result<(), String> {
         let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let text = repeat::expand(&text)?;
         let folder = path.ancestors().find(|a| a.ends_with("wgsl")).ok_or("a file below wgsl/")?;
         let mut code = String::new();
         for line in text.lines() {
@@ -107,7 +109,7 @@ impl Parsed {
                     Some(("needs", "subgroups")) => self.needs.push("Subgroups"),
                     _ => {
                         return Err(format!(
-                            "unknown directive `//% {directive}`: expected `import`, `const` or `needs subgroups`"
+                            "unknown directive `//% {directive}`: expected `import`, `const`, `needs subgroups` or `for`"
                         ));
                     }
                 },

@@ -6,6 +6,11 @@
 
 pub mod map;
 
+/// Part of the build script; here for its tests.
+#[cfg(test)]
+#[path = "../build/repeat.rs"]
+mod repeat;
+
 use mantissa_core::DType;
 use mantissa_core::error::{Error, Result};
 use std::fmt::Write as _;

@@ -139,95 +139,71 @@ fn rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (i >= params.positions) {
         return;
     }
-    var y0_0: vec4<f32>;
-    var y0_1: vec4<f32>;
-    var y1_0: vec4<f32>;
-    var y1_1: vec4<f32>;
-    var y2_0: vec4<f32>;
-    var y2_1: vec4<f32>;
-    var y3_0: vec4<f32>;
-    var y3_1: vec4<f32>;
+    //% for r in 0..4
+    //% for q in 0..2
+    var y$r_$q: vec4<f32>;
+    //% end
+    //% end
     let taps = params.kernel.x * params.kernel.y;
     for (var tap = 0u; tap < taps; tap++) {
         let kh = tap / params.kernel.y;
         let kw = tap % params.kernel.y;
-        let s0 = source(i, kh, kw);
-        let s1 = source(i + 1u, kh, kw);
-        let s2 = source(i + 2u, kh, kw);
-        let s3 = source(i + 3u, kh, kw);
+        //% for r in 0..4
+        let s$r = source(i + $(r)u, kh, kw);
+        //% end
         for (var c = 0u; c < params.c; c += 4u) {
-            let a0 = pixel(s0, c);
-            let a1 = pixel(s1, c);
-            let a2 = pixel(s2, c);
-            let a3 = pixel(s3, c);
+            //% for r in 0..4
+            let a$r = pixel(s$r, c);
+            //% end
             // b<k>_<quad>: channel c + k, four channels of the result.
-            var b0_0: vec4<f32>;
-            var b0_1: vec4<f32>;
-            var b1_0: vec4<f32>;
-            var b1_1: vec4<f32>;
-            var b2_0: vec4<f32>;
-            var b2_1: vec4<f32>;
-            var b3_0: vec4<f32>;
-            var b3_1: vec4<f32>;
+            //% for k in 0..4
+            //% for q in 0..2
+            var b$k_$q: vec4<f32>;
+            //% end
+            //% end
             if (DGRAD) {
                 let at = (tap * params.o + j) * params.c + c;
                 let left = params.c - c;
-                let c0 = w_quad(at, left);
-                let c1 = w_quad(at + params.c, left);
-                let c2 = w_quad(at + 2u * params.c, left);
-                let c3 = w_quad(at + 3u * params.c, left);
-                let c4 = w_quad(at + 4u * params.c, left);
-                let c5 = w_quad(at + 5u * params.c, left);
-                let c6 = w_quad(at + 6u * params.c, left);
-                let c7 = w_quad(at + 7u * params.c, left);
-                b0_0 = vec4<f32>(c0.x, c1.x, c2.x, c3.x);
-                b0_1 = vec4<f32>(c4.x, c5.x, c6.x, c7.x);
-                b1_0 = vec4<f32>(c0.y, c1.y, c2.y, c3.y);
-                b1_1 = vec4<f32>(c4.y, c5.y, c6.y, c7.y);
-                b2_0 = vec4<f32>(c0.z, c1.z, c2.z, c3.z);
-                b2_1 = vec4<f32>(c4.z, c5.z, c6.z, c7.z);
-                b3_0 = vec4<f32>(c0.w, c1.w, c2.w, c3.w);
-                b3_1 = vec4<f32>(c4.w, c5.w, c6.w, c7.w);
+                //% for n in 0..8
+                let c$n = w_quad(at + $(n)u * params.c, left);
+                //% end
+                //% for k in 0..4
+                //% for q in 0..2
+                b$k_$q = vec4<f32>(c$(4*q)$.k, c$(4*q+1)$.k, c$(4*q+2)$.k, c$(4*q+3)$.k);
+                //% end
+                //% end
             } else {
                 let at = (tap * params.c + c) * params.o + j;
-                b0_0 = w_quad(at, 4u);
-                b0_1 = w_quad(at + 4u, 4u);
-                b1_0 = w_quad(at + params.o, 4u);
-                b1_1 = w_quad(at + params.o + 4u, 4u);
-                b2_0 = w_quad(at + 2u * params.o, 4u);
-                b2_1 = w_quad(at + 2u * params.o + 4u, 4u);
-                b3_0 = w_quad(at + 3u * params.o, 4u);
-                b3_1 = w_quad(at + 3u * params.o + 4u, 4u);
+                //% for k in 0..4
+                //% for q in 0..2
+                b$k_$q = w_quad(at + $(k)u * params.o + $(4*q)u, 4u);
+                //% end
+                //% end
                 if (!QUAD_C) {
                     // Weights beyond the last channel are zero too: what lies there may be no number.
                     let inside = vec4<u32>(c, c + 1u, c + 2u, c + 3u) < vec4<u32>(params.c);
-                    b1_0 = select(vec4<f32>(), b1_0, inside.y);
-                    b1_1 = select(vec4<f32>(), b1_1, inside.y);
-                    b2_0 = select(vec4<f32>(), b2_0, inside.z);
-                    b2_1 = select(vec4<f32>(), b2_1, inside.z);
-                    b3_0 = select(vec4<f32>(), b3_0, inside.w);
-                    b3_1 = select(vec4<f32>(), b3_1, inside.w);
+                    //% for k in 1..4
+                    //% for q in 0..2
+                    b$k_$q = select(vec4<f32>(), b$k_$q, inside$.k);
+                    //% end
+                    //% end
                 }
             }
-            y0_0 += a0.x * b0_0 + a0.y * b1_0 + a0.z * b2_0 + a0.w * b3_0;
-            y0_1 += a0.x * b0_1 + a0.y * b1_1 + a0.z * b2_1 + a0.w * b3_1;
-            y1_0 += a1.x * b0_0 + a1.y * b1_0 + a1.z * b2_0 + a1.w * b3_0;
-            y1_1 += a1.x * b0_1 + a1.y * b1_1 + a1.z * b2_1 + a1.w * b3_1;
-            y2_0 += a2.x * b0_0 + a2.y * b1_0 + a2.z * b2_0 + a2.w * b3_0;
-            y2_1 += a2.x * b0_1 + a2.y * b1_1 + a2.z * b2_1 + a2.w * b3_1;
-            y3_0 += a3.x * b0_0 + a3.y * b1_0 + a3.z * b2_0 + a3.w * b3_0;
-            y3_1 += a3.x * b0_1 + a3.y * b1_1 + a3.z * b2_1 + a3.w * b3_1;
+            //% for r in 0..4
+            //% for q in 0..2
+            y$r_$q += a$r.x * b0_$q + a$r.y * b1_$q + a$r.z * b2_$q + a$r.w * b3_$q;
+            //% end
+            //% end
         }
     }
     for (var r = 0u; r < min(4u, params.positions - i); r++) {
         store(i + r, j, y0_0);
         store(i + r, j + 4u, y0_1);
-        y0_0 = y1_0;
-        y0_1 = y1_1;
-        y1_0 = y2_0;
-        y1_1 = y2_1;
-        y2_0 = y3_0;
-        y2_1 = y3_1;
+        //% for r in 0..3
+        //% for q in 0..2
+        y$r_$q = y$(r+1)_$q;
+        //% end
+        //% end
     }
 }
 
@@ -246,37 +222,30 @@ fn wgrad(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     }
     let kh = tap / params.kernel.y;
     let kw = tap % params.kernel.y;
-    var y0_0: vec4<f32>;
-    var y0_1: vec4<f32>;
-    var y1_0: vec4<f32>;
-    var y1_1: vec4<f32>;
-    var y2_0: vec4<f32>;
-    var y2_1: vec4<f32>;
-    var y3_0: vec4<f32>;
-    var y3_1: vec4<f32>;
+    //% for r in 0..4
+    //% for q in 0..2
+    var y$r_$q: vec4<f32>;
+    //% end
+    //% end
     let end = min((part + 1u) * params.part, params.positions);
     for (var p = part * params.part; p < end; p++) {
         let a = pixel(source(p, kh, kw), c);
         let b0 = w_quad(p * params.o + j, 4u);
         let b1 = w_quad(p * params.o + j + 4u, 4u);
-        y0_0 += a.x * b0;
-        y0_1 += a.x * b1;
-        y1_0 += a.y * b0;
-        y1_1 += a.y * b1;
-        y2_0 += a.z * b0;
-        y2_1 += a.z * b1;
-        y3_0 += a.w * b0;
-        y3_1 += a.w * b1;
+        //% for r in 0..4
+        //% for q in 0..2
+        y$r_$q += a$.r * b$q;
+        //% end
+        //% end
     }
     let first = (part * taps + tap) * params.c + c;
     for (var r = 0u; r < min(4u, params.c - c); r++) {
         store(first + r, j, y0_0);
         store(first + r, j + 4u, y0_1);
-        y0_0 = y1_0;
-        y0_1 = y1_1;
-        y1_0 = y2_0;
-        y1_1 = y2_1;
-        y2_0 = y3_0;
-        y2_1 = y3_1;
+        //% for r in 0..3
+        //% for q in 0..2
+        y$r_$q = y$(r+1)_$q;
+        //% end
+        //% end
     }
 }

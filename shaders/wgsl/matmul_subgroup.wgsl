@@ -99,86 +99,20 @@ fn subgroup_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     let t1 = (lane + SUBGROUP) % ROWS;
     let t2 = (lane + 2u * SUBGROUP) % ROWS;
     let t3 = (lane + 3u * SUBGROUP) % ROWS;
-    var y0_0: vec4<f32>;
-    var y1_0: vec4<f32>;
-    var y2_0: vec4<f32>;
-    var y3_0: vec4<f32>;
-    var y4_0: vec4<f32>;
-    var y5_0: vec4<f32>;
-    var y6_0: vec4<f32>;
-    var y7_0: vec4<f32>;
-    var y8_0: vec4<f32>;
-    var y9_0: vec4<f32>;
-    var y10_0: vec4<f32>;
-    var y11_0: vec4<f32>;
-    var y12_0: vec4<f32>;
-    var y13_0: vec4<f32>;
-    var y14_0: vec4<f32>;
-    var y15_0: vec4<f32>;
-    var y16_0: vec4<f32>;
-    var y17_0: vec4<f32>;
-    var y18_0: vec4<f32>;
-    var y19_0: vec4<f32>;
-    var y20_0: vec4<f32>;
-    var y21_0: vec4<f32>;
-    var y22_0: vec4<f32>;
-    var y23_0: vec4<f32>;
-    var y24_0: vec4<f32>;
-    var y25_0: vec4<f32>;
-    var y26_0: vec4<f32>;
-    var y27_0: vec4<f32>;
-    var y28_0: vec4<f32>;
-    var y29_0: vec4<f32>;
-    var y30_0: vec4<f32>;
-    var y31_0: vec4<f32>;
-    var y0_1: vec4<f32>;
-    var y1_1: vec4<f32>;
-    var y2_1: vec4<f32>;
-    var y3_1: vec4<f32>;
-    var y4_1: vec4<f32>;
-    var y5_1: vec4<f32>;
-    var y6_1: vec4<f32>;
-    var y7_1: vec4<f32>;
-    var y8_1: vec4<f32>;
-    var y9_1: vec4<f32>;
-    var y10_1: vec4<f32>;
-    var y11_1: vec4<f32>;
-    var y12_1: vec4<f32>;
-    var y13_1: vec4<f32>;
-    var y14_1: vec4<f32>;
-    var y15_1: vec4<f32>;
-    var y16_1: vec4<f32>;
-    var y17_1: vec4<f32>;
-    var y18_1: vec4<f32>;
-    var y19_1: vec4<f32>;
-    var y20_1: vec4<f32>;
-    var y21_1: vec4<f32>;
-    var y22_1: vec4<f32>;
-    var y23_1: vec4<f32>;
-    var y24_1: vec4<f32>;
-    var y25_1: vec4<f32>;
-    var y26_1: vec4<f32>;
-    var y27_1: vec4<f32>;
-    var y28_1: vec4<f32>;
-    var y29_1: vec4<f32>;
-    var y30_1: vec4<f32>;
-    var y31_1: vec4<f32>;
-    var a0: vec4<u32>;
-    var a1: vec4<u32>;
-    var a2: vec4<u32>;
-    var a3: vec4<u32>;
-    var c0: vec4<u32>;
-    var c1: vec4<u32>;
-    var c2: vec4<u32>;
-    var c3: vec4<u32>;
-    var c4: vec4<u32>;
-    var c5: vec4<u32>;
-    var c6: vec4<u32>;
-    var c7: vec4<u32>;
-    var sa0: vec4<f32>;
-    var sa1: vec4<f32>;
-    var sa2: vec4<f32>;
-    var sa3: vec4<f32>;
+    //% for q in 0..2
+    //% for r in 0..32
+    var y$r_$q: vec4<f32>;
+    //% end
+    //% end
+    //% for s in 0..4
+    var a$s: vec4<u32>;
+    //% end
+    //% for c in 0..8
+    var c$c: vec4<u32>;
+    //% end
+    //% for s in 0..4
+    var sa$s: vec4<f32>;
+    //% end
     var sb0: vec4<f32>;
     var sb1: vec4<f32>;
     for (var k = first; k < end; k += 4u) {
@@ -202,78 +136,58 @@ fn subgroup_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         }
         let q = array<vec4<f32>, 4>(a_values(a0, sa0, k, t0), a_values(a1, sa1, k, t1), a_values(a2, sa2, k, t2), a_values(a3, sa3, k, t3));
         // b<k>_<quad>: row k + k of b, four columns.
-        var b0_0: vec4<f32>;
-        var b0_1: vec4<f32>;
-        var b1_0: vec4<f32>;
-        var b1_1: vec4<f32>;
-        var b2_0: vec4<f32>;
-        var b2_1: vec4<f32>;
-        var b3_0: vec4<f32>;
-        var b3_1: vec4<f32>;
+        //% for r in 0..4
+        //% for q in 0..2
+        var b$r_$q: vec4<f32>;
+        //% end
+        //% end
         if (TRANS_B) {
-            c0 = next_b(c0, base.b, j, k);
-            c1 = next_b(c1, base.b, j + 1u, k);
-            c2 = next_b(c2, base.b, j + 2u, k);
-            c3 = next_b(c3, base.b, j + 3u, k);
-            let d0 = b_values(c0);
-            let d1 = b_values(c1);
-            let d2 = b_values(c2);
-            let d3 = b_values(c3);
-            b0_0 = vec4<f32>(d0.x, d1.x, d2.x, d3.x);
-            b1_0 = vec4<f32>(d0.y, d1.y, d2.y, d3.y);
-            b2_0 = vec4<f32>(d0.z, d1.z, d2.z, d3.z);
-            b3_0 = vec4<f32>(d0.w, d1.w, d2.w, d3.w);
+            //% for c in 0..4
+            c$c = next_b(c$c, base.b, j + $(c)u, k);
+            //% end
+            //% for c in 0..4
+            let d$c = b_values(c$c);
+            //% end
+            //% for r in 0..4
+            b$r_0 = vec4<f32>(d0$.r, d1$.r, d2$.r, d3$.r);
+            //% end
             if (QUADS_N == 2u) {
-                c4 = next_b(c4, base.b, j + 4u, k);
-                c5 = next_b(c5, base.b, j + 5u, k);
-                c6 = next_b(c6, base.b, j + 6u, k);
-                c7 = next_b(c7, base.b, j + 7u, k);
-                let d4 = b_values(c4);
-                let d5 = b_values(c5);
-                let d6 = b_values(c6);
-                let d7 = b_values(c7);
-                b0_1 = vec4<f32>(d4.x, d5.x, d6.x, d7.x);
-                b1_1 = vec4<f32>(d4.y, d5.y, d6.y, d7.y);
-                b2_1 = vec4<f32>(d4.z, d5.z, d6.z, d7.z);
-                b3_1 = vec4<f32>(d4.w, d5.w, d6.w, d7.w);
+                //% for c in 4..8
+                c$c = next_b(c$c, base.b, j + $(c)u, k);
+                //% end
+                //% for c in 4..8
+                let d$c = b_values(c$c);
+                //% end
+                //% for r in 0..4
+                b$r_1 = vec4<f32>(d4$.r, d5$.r, d6$.r, d7$.r);
+                //% end
             }
         } else {
             let at = base.b + k * params.n + j;
-            let at0 = at;
-            let v0 = front(b[at0 >> SHIFT], at0);
-            b0_0 = b_values(v0);
-            let at1 = at + params.n;
-            let v1 = front(b[at1 >> SHIFT], at1);
-            b1_0 = b_values(v1);
-            let at2 = at + 2u * params.n;
-            let v2 = front(b[at2 >> SHIFT], at2);
-            b2_0 = b_values(v2);
-            let at3 = at + 3u * params.n;
-            let v3 = front(b[at3 >> SHIFT], at3);
-            b3_0 = b_values(v3);
+            //% for r in 0..4
+            let at$r = at + $(r)u * params.n;
+            let v$r = front(b[at$r >> SHIFT], at$r);
+            b$r_0 = b_values(v$r);
+            //% end
             if (QUADS_N == 2u) {
-                var w0 = turned(v0);
-                var w1 = turned(v1);
-                var w2 = turned(v2);
-                var w3 = turned(v3);
+                //% for r in 0..4
+                var w$r = turned(v$r);
+                //% end
                 if (QUADS == 1u) {
-                    w0 = b[(at0 >> SHIFT) + 1u];
-                    w1 = b[(at1 >> SHIFT) + 1u];
-                    w2 = b[(at2 >> SHIFT) + 1u];
-                    w3 = b[(at3 >> SHIFT) + 1u];
+                    //% for r in 0..4
+                    w$r = b[(at$r >> SHIFT) + 1u];
+                    //% end
                 }
-                b0_1 = b_values(w0);
-                b1_1 = b_values(w1);
-                b2_1 = b_values(w2);
-                b3_1 = b_values(w3);
+                //% for r in 0..4
+                b$r_1 = b_values(w$r);
+                //% end
             }
             if (TAIL) {
-                b1_0 = select(vec4<f32>(), b1_0, k + 1u < params.k);
-                b1_1 = select(vec4<f32>(), b1_1, k + 1u < params.k);
-                b2_0 = select(vec4<f32>(), b2_0, k + 2u < params.k);
-                b2_1 = select(vec4<f32>(), b2_1, k + 2u < params.k);
-                b3_0 = select(vec4<f32>(), b3_0, k + 3u < params.k);
-                b3_1 = select(vec4<f32>(), b3_1, k + 3u < params.k);
+                //% for r in 1..4
+                //% for q in 0..2
+                b$r_$q = select(vec4<f32>(), b$r_$q, k + $(r)u < params.k);
+                //% end
+                //% end
             }
         }
         if (SCALE_B >= BLOCK32_LAST) {
@@ -283,160 +197,29 @@ fn subgroup_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
                     sb1 = b_scales(base.scale_b, j + 4u, k);
                 }
             }
-            b0_0 *= sb0;
-            b0_1 *= sb1;
-            b1_0 *= sb0;
-            b1_1 *= sb1;
-            b2_0 *= sb0;
-            b2_1 *= sb1;
-            b3_0 *= sb0;
-            b3_1 *= sb1;
+            //% for r in 0..4
+            //% for q in 0..2
+            b$r_$q *= sb$q;
+            //% end
+            //% end
         }
         // Four rows at a time; o<n> is quad n of these rows, x<row> their values along k.
-        let o0 = subgroupBroadcast(q[select(0u, 0u, TRANS_A) / SUBGROUP], select(0u, 0u, TRANS_A) % SUBGROUP);
-        let o1 = subgroupBroadcast(q[select(1u, 8u, TRANS_A) / SUBGROUP], select(1u, 8u, TRANS_A) % SUBGROUP);
-        let o2 = subgroupBroadcast(q[select(2u, 16u, TRANS_A) / SUBGROUP], select(2u, 16u, TRANS_A) % SUBGROUP);
-        let o3 = subgroupBroadcast(q[select(3u, 24u, TRANS_A) / SUBGROUP], select(3u, 24u, TRANS_A) % SUBGROUP);
-        let x0 = select(o0, vec4<f32>(o0.x, o1.x, o2.x, o3.x), TRANS_A);
-        let x1 = select(o1, vec4<f32>(o0.y, o1.y, o2.y, o3.y), TRANS_A);
-        let x2 = select(o2, vec4<f32>(o0.z, o1.z, o2.z, o3.z), TRANS_A);
-        let x3 = select(o3, vec4<f32>(o0.w, o1.w, o2.w, o3.w), TRANS_A);
-        y0_0 = y0_0 + x0.x * b0_0 + x0.y * b1_0 + x0.z * b2_0 + x0.w * b3_0;
-        y1_0 = y1_0 + x1.x * b0_0 + x1.y * b1_0 + x1.z * b2_0 + x1.w * b3_0;
-        y2_0 = y2_0 + x2.x * b0_0 + x2.y * b1_0 + x2.z * b2_0 + x2.w * b3_0;
-        y3_0 = y3_0 + x3.x * b0_0 + x3.y * b1_0 + x3.z * b2_0 + x3.w * b3_0;
+        //% for g in 0..8
+        //% for t in 0..4
+        let o$(4*g+t) = subgroupBroadcast(q[select($(4*g+t)u, $(g+8*t)u, TRANS_A) / SUBGROUP], select($(4*g+t)u, $(g+8*t)u, TRANS_A) % SUBGROUP);
+        //% end
+        //% for t in 0..4
+        let x$(4*g+t) = select(o$(4*g+t), vec4<f32>(o$(4*g)$.t, o$(4*g+1)$.t, o$(4*g+2)$.t, o$(4*g+3)$.t), TRANS_A);
+        //% end
+        //% for t in 0..4
+        y$(4*g+t)_0 = y$(4*g+t)_0 + x$(4*g+t).x * b0_0 + x$(4*g+t).y * b1_0 + x$(4*g+t).z * b2_0 + x$(4*g+t).w * b3_0;
+        //% end
         if (QUADS_N == 2u) {
-            y0_1 = y0_1 + x0.x * b0_1 + x0.y * b1_1 + x0.z * b2_1 + x0.w * b3_1;
-            y1_1 = y1_1 + x1.x * b0_1 + x1.y * b1_1 + x1.z * b2_1 + x1.w * b3_1;
-            y2_1 = y2_1 + x2.x * b0_1 + x2.y * b1_1 + x2.z * b2_1 + x2.w * b3_1;
-            y3_1 = y3_1 + x3.x * b0_1 + x3.y * b1_1 + x3.z * b2_1 + x3.w * b3_1;
+            //% for t in 0..4
+            y$(4*g+t)_1 = y$(4*g+t)_1 + x$(4*g+t).x * b0_1 + x$(4*g+t).y * b1_1 + x$(4*g+t).z * b2_1 + x$(4*g+t).w * b3_1;
+            //% end
         }
-        let o4 = subgroupBroadcast(q[select(4u, 1u, TRANS_A) / SUBGROUP], select(4u, 1u, TRANS_A) % SUBGROUP);
-        let o5 = subgroupBroadcast(q[select(5u, 9u, TRANS_A) / SUBGROUP], select(5u, 9u, TRANS_A) % SUBGROUP);
-        let o6 = subgroupBroadcast(q[select(6u, 17u, TRANS_A) / SUBGROUP], select(6u, 17u, TRANS_A) % SUBGROUP);
-        let o7 = subgroupBroadcast(q[select(7u, 25u, TRANS_A) / SUBGROUP], select(7u, 25u, TRANS_A) % SUBGROUP);
-        let x4 = select(o4, vec4<f32>(o4.x, o5.x, o6.x, o7.x), TRANS_A);
-        let x5 = select(o5, vec4<f32>(o4.y, o5.y, o6.y, o7.y), TRANS_A);
-        let x6 = select(o6, vec4<f32>(o4.z, o5.z, o6.z, o7.z), TRANS_A);
-        let x7 = select(o7, vec4<f32>(o4.w, o5.w, o6.w, o7.w), TRANS_A);
-        y4_0 = y4_0 + x4.x * b0_0 + x4.y * b1_0 + x4.z * b2_0 + x4.w * b3_0;
-        y5_0 = y5_0 + x5.x * b0_0 + x5.y * b1_0 + x5.z * b2_0 + x5.w * b3_0;
-        y6_0 = y6_0 + x6.x * b0_0 + x6.y * b1_0 + x6.z * b2_0 + x6.w * b3_0;
-        y7_0 = y7_0 + x7.x * b0_0 + x7.y * b1_0 + x7.z * b2_0 + x7.w * b3_0;
-        if (QUADS_N == 2u) {
-            y4_1 = y4_1 + x4.x * b0_1 + x4.y * b1_1 + x4.z * b2_1 + x4.w * b3_1;
-            y5_1 = y5_1 + x5.x * b0_1 + x5.y * b1_1 + x5.z * b2_1 + x5.w * b3_1;
-            y6_1 = y6_1 + x6.x * b0_1 + x6.y * b1_1 + x6.z * b2_1 + x6.w * b3_1;
-            y7_1 = y7_1 + x7.x * b0_1 + x7.y * b1_1 + x7.z * b2_1 + x7.w * b3_1;
-        }
-        let o8 = subgroupBroadcast(q[select(8u, 2u, TRANS_A) / SUBGROUP], select(8u, 2u, TRANS_A) % SUBGROUP);
-        let o9 = subgroupBroadcast(q[select(9u, 10u, TRANS_A) / SUBGROUP], select(9u, 10u, TRANS_A) % SUBGROUP);
-        let o10 = subgroupBroadcast(q[select(10u, 18u, TRANS_A) / SUBGROUP], select(10u, 18u, TRANS_A) % SUBGROUP);
-        let o11 = subgroupBroadcast(q[select(11u, 26u, TRANS_A) / SUBGROUP], select(11u, 26u, TRANS_A) % SUBGROUP);
-        let x8 = select(o8, vec4<f32>(o8.x, o9.x, o10.x, o11.x), TRANS_A);
-        let x9 = select(o9, vec4<f32>(o8.y, o9.y, o10.y, o11.y), TRANS_A);
-        let x10 = select(o10, vec4<f32>(o8.z, o9.z, o10.z, o11.z), TRANS_A);
-        let x11 = select(o11, vec4<f32>(o8.w, o9.w, o10.w, o11.w), TRANS_A);
-        y8_0 = y8_0 + x8.x * b0_0 + x8.y * b1_0 + x8.z * b2_0 + x8.w * b3_0;
-        y9_0 = y9_0 + x9.x * b0_0 + x9.y * b1_0 + x9.z * b2_0 + x9.w * b3_0;
-        y10_0 = y10_0 + x10.x * b0_0 + x10.y * b1_0 + x10.z * b2_0 + x10.w * b3_0;
-        y11_0 = y11_0 + x11.x * b0_0 + x11.y * b1_0 + x11.z * b2_0 + x11.w * b3_0;
-        if (QUADS_N == 2u) {
-            y8_1 = y8_1 + x8.x * b0_1 + x8.y * b1_1 + x8.z * b2_1 + x8.w * b3_1;
-            y9_1 = y9_1 + x9.x * b0_1 + x9.y * b1_1 + x9.z * b2_1 + x9.w * b3_1;
-            y10_1 = y10_1 + x10.x * b0_1 + x10.y * b1_1 + x10.z * b2_1 + x10.w * b3_1;
-            y11_1 = y11_1 + x11.x * b0_1 + x11.y * b1_1 + x11.z * b2_1 + x11.w * b3_1;
-        }
-        let o12 = subgroupBroadcast(q[select(12u, 3u, TRANS_A) / SUBGROUP], select(12u, 3u, TRANS_A) % SUBGROUP);
-        let o13 = subgroupBroadcast(q[select(13u, 11u, TRANS_A) / SUBGROUP], select(13u, 11u, TRANS_A) % SUBGROUP);
-        let o14 = subgroupBroadcast(q[select(14u, 19u, TRANS_A) / SUBGROUP], select(14u, 19u, TRANS_A) % SUBGROUP);
-        let o15 = subgroupBroadcast(q[select(15u, 27u, TRANS_A) / SUBGROUP], select(15u, 27u, TRANS_A) % SUBGROUP);
-        let x12 = select(o12, vec4<f32>(o12.x, o13.x, o14.x, o15.x), TRANS_A);
-        let x13 = select(o13, vec4<f32>(o12.y, o13.y, o14.y, o15.y), TRANS_A);
-        let x14 = select(o14, vec4<f32>(o12.z, o13.z, o14.z, o15.z), TRANS_A);
-        let x15 = select(o15, vec4<f32>(o12.w, o13.w, o14.w, o15.w), TRANS_A);
-        y12_0 = y12_0 + x12.x * b0_0 + x12.y * b1_0 + x12.z * b2_0 + x12.w * b3_0;
-        y13_0 = y13_0 + x13.x * b0_0 + x13.y * b1_0 + x13.z * b2_0 + x13.w * b3_0;
-        y14_0 = y14_0 + x14.x * b0_0 + x14.y * b1_0 + x14.z * b2_0 + x14.w * b3_0;
-        y15_0 = y15_0 + x15.x * b0_0 + x15.y * b1_0 + x15.z * b2_0 + x15.w * b3_0;
-        if (QUADS_N == 2u) {
-            y12_1 = y12_1 + x12.x * b0_1 + x12.y * b1_1 + x12.z * b2_1 + x12.w * b3_1;
-            y13_1 = y13_1 + x13.x * b0_1 + x13.y * b1_1 + x13.z * b2_1 + x13.w * b3_1;
-            y14_1 = y14_1 + x14.x * b0_1 + x14.y * b1_1 + x14.z * b2_1 + x14.w * b3_1;
-            y15_1 = y15_1 + x15.x * b0_1 + x15.y * b1_1 + x15.z * b2_1 + x15.w * b3_1;
-        }
-        let o16 = subgroupBroadcast(q[select(16u, 4u, TRANS_A) / SUBGROUP], select(16u, 4u, TRANS_A) % SUBGROUP);
-        let o17 = subgroupBroadcast(q[select(17u, 12u, TRANS_A) / SUBGROUP], select(17u, 12u, TRANS_A) % SUBGROUP);
-        let o18 = subgroupBroadcast(q[select(18u, 20u, TRANS_A) / SUBGROUP], select(18u, 20u, TRANS_A) % SUBGROUP);
-        let o19 = subgroupBroadcast(q[select(19u, 28u, TRANS_A) / SUBGROUP], select(19u, 28u, TRANS_A) % SUBGROUP);
-        let x16 = select(o16, vec4<f32>(o16.x, o17.x, o18.x, o19.x), TRANS_A);
-        let x17 = select(o17, vec4<f32>(o16.y, o17.y, o18.y, o19.y), TRANS_A);
-        let x18 = select(o18, vec4<f32>(o16.z, o17.z, o18.z, o19.z), TRANS_A);
-        let x19 = select(o19, vec4<f32>(o16.w, o17.w, o18.w, o19.w), TRANS_A);
-        y16_0 = y16_0 + x16.x * b0_0 + x16.y * b1_0 + x16.z * b2_0 + x16.w * b3_0;
-        y17_0 = y17_0 + x17.x * b0_0 + x17.y * b1_0 + x17.z * b2_0 + x17.w * b3_0;
-        y18_0 = y18_0 + x18.x * b0_0 + x18.y * b1_0 + x18.z * b2_0 + x18.w * b3_0;
-        y19_0 = y19_0 + x19.x * b0_0 + x19.y * b1_0 + x19.z * b2_0 + x19.w * b3_0;
-        if (QUADS_N == 2u) {
-            y16_1 = y16_1 + x16.x * b0_1 + x16.y * b1_1 + x16.z * b2_1 + x16.w * b3_1;
-            y17_1 = y17_1 + x17.x * b0_1 + x17.y * b1_1 + x17.z * b2_1 + x17.w * b3_1;
-            y18_1 = y18_1 + x18.x * b0_1 + x18.y * b1_1 + x18.z * b2_1 + x18.w * b3_1;
-            y19_1 = y19_1 + x19.x * b0_1 + x19.y * b1_1 + x19.z * b2_1 + x19.w * b3_1;
-        }
-        let o20 = subgroupBroadcast(q[select(20u, 5u, TRANS_A) / SUBGROUP], select(20u, 5u, TRANS_A) % SUBGROUP);
-        let o21 = subgroupBroadcast(q[select(21u, 13u, TRANS_A) / SUBGROUP], select(21u, 13u, TRANS_A) % SUBGROUP);
-        let o22 = subgroupBroadcast(q[select(22u, 21u, TRANS_A) / SUBGROUP], select(22u, 21u, TRANS_A) % SUBGROUP);
-        let o23 = subgroupBroadcast(q[select(23u, 29u, TRANS_A) / SUBGROUP], select(23u, 29u, TRANS_A) % SUBGROUP);
-        let x20 = select(o20, vec4<f32>(o20.x, o21.x, o22.x, o23.x), TRANS_A);
-        let x21 = select(o21, vec4<f32>(o20.y, o21.y, o22.y, o23.y), TRANS_A);
-        let x22 = select(o22, vec4<f32>(o20.z, o21.z, o22.z, o23.z), TRANS_A);
-        let x23 = select(o23, vec4<f32>(o20.w, o21.w, o22.w, o23.w), TRANS_A);
-        y20_0 = y20_0 + x20.x * b0_0 + x20.y * b1_0 + x20.z * b2_0 + x20.w * b3_0;
-        y21_0 = y21_0 + x21.x * b0_0 + x21.y * b1_0 + x21.z * b2_0 + x21.w * b3_0;
-        y22_0 = y22_0 + x22.x * b0_0 + x22.y * b1_0 + x22.z * b2_0 + x22.w * b3_0;
-        y23_0 = y23_0 + x23.x * b0_0 + x23.y * b1_0 + x23.z * b2_0 + x23.w * b3_0;
-        if (QUADS_N == 2u) {
-            y20_1 = y20_1 + x20.x * b0_1 + x20.y * b1_1 + x20.z * b2_1 + x20.w * b3_1;
-            y21_1 = y21_1 + x21.x * b0_1 + x21.y * b1_1 + x21.z * b2_1 + x21.w * b3_1;
-            y22_1 = y22_1 + x22.x * b0_1 + x22.y * b1_1 + x22.z * b2_1 + x22.w * b3_1;
-            y23_1 = y23_1 + x23.x * b0_1 + x23.y * b1_1 + x23.z * b2_1 + x23.w * b3_1;
-        }
-        let o24 = subgroupBroadcast(q[select(24u, 6u, TRANS_A) / SUBGROUP], select(24u, 6u, TRANS_A) % SUBGROUP);
-        let o25 = subgroupBroadcast(q[select(25u, 14u, TRANS_A) / SUBGROUP], select(25u, 14u, TRANS_A) % SUBGROUP);
-        let o26 = subgroupBroadcast(q[select(26u, 22u, TRANS_A) / SUBGROUP], select(26u, 22u, TRANS_A) % SUBGROUP);
-        let o27 = subgroupBroadcast(q[select(27u, 30u, TRANS_A) / SUBGROUP], select(27u, 30u, TRANS_A) % SUBGROUP);
-        let x24 = select(o24, vec4<f32>(o24.x, o25.x, o26.x, o27.x), TRANS_A);
-        let x25 = select(o25, vec4<f32>(o24.y, o25.y, o26.y, o27.y), TRANS_A);
-        let x26 = select(o26, vec4<f32>(o24.z, o25.z, o26.z, o27.z), TRANS_A);
-        let x27 = select(o27, vec4<f32>(o24.w, o25.w, o26.w, o27.w), TRANS_A);
-        y24_0 = y24_0 + x24.x * b0_0 + x24.y * b1_0 + x24.z * b2_0 + x24.w * b3_0;
-        y25_0 = y25_0 + x25.x * b0_0 + x25.y * b1_0 + x25.z * b2_0 + x25.w * b3_0;
-        y26_0 = y26_0 + x26.x * b0_0 + x26.y * b1_0 + x26.z * b2_0 + x26.w * b3_0;
-        y27_0 = y27_0 + x27.x * b0_0 + x27.y * b1_0 + x27.z * b2_0 + x27.w * b3_0;
-        if (QUADS_N == 2u) {
-            y24_1 = y24_1 + x24.x * b0_1 + x24.y * b1_1 + x24.z * b2_1 + x24.w * b3_1;
-            y25_1 = y25_1 + x25.x * b0_1 + x25.y * b1_1 + x25.z * b2_1 + x25.w * b3_1;
-            y26_1 = y26_1 + x26.x * b0_1 + x26.y * b1_1 + x26.z * b2_1 + x26.w * b3_1;
-            y27_1 = y27_1 + x27.x * b0_1 + x27.y * b1_1 + x27.z * b2_1 + x27.w * b3_1;
-        }
-        let o28 = subgroupBroadcast(q[select(28u, 7u, TRANS_A) / SUBGROUP], select(28u, 7u, TRANS_A) % SUBGROUP);
-        let o29 = subgroupBroadcast(q[select(29u, 15u, TRANS_A) / SUBGROUP], select(29u, 15u, TRANS_A) % SUBGROUP);
-        let o30 = subgroupBroadcast(q[select(30u, 23u, TRANS_A) / SUBGROUP], select(30u, 23u, TRANS_A) % SUBGROUP);
-        let o31 = subgroupBroadcast(q[select(31u, 31u, TRANS_A) / SUBGROUP], select(31u, 31u, TRANS_A) % SUBGROUP);
-        let x28 = select(o28, vec4<f32>(o28.x, o29.x, o30.x, o31.x), TRANS_A);
-        let x29 = select(o29, vec4<f32>(o28.y, o29.y, o30.y, o31.y), TRANS_A);
-        let x30 = select(o30, vec4<f32>(o28.z, o29.z, o30.z, o31.z), TRANS_A);
-        let x31 = select(o31, vec4<f32>(o28.w, o29.w, o30.w, o31.w), TRANS_A);
-        y28_0 = y28_0 + x28.x * b0_0 + x28.y * b1_0 + x28.z * b2_0 + x28.w * b3_0;
-        y29_0 = y29_0 + x29.x * b0_0 + x29.y * b1_0 + x29.z * b2_0 + x29.w * b3_0;
-        y30_0 = y30_0 + x30.x * b0_0 + x30.y * b1_0 + x30.z * b2_0 + x30.w * b3_0;
-        y31_0 = y31_0 + x31.x * b0_0 + x31.y * b1_0 + x31.z * b2_0 + x31.w * b3_0;
-        if (QUADS_N == 2u) {
-            y28_1 = y28_1 + x28.x * b0_1 + x28.y * b1_1 + x28.z * b2_1 + x28.w * b3_1;
-            y29_1 = y29_1 + x29.x * b0_1 + x29.y * b1_1 + x29.z * b2_1 + x29.w * b3_1;
-            y30_1 = y30_1 + x30.x * b0_1 + x30.y * b1_1 + x30.z * b2_1 + x30.w * b3_1;
-            y31_1 = y31_1 + x31.x * b0_1 + x31.y * b1_1 + x31.z * b2_1 + x31.w * b3_1;
-        }
+        //% end
     }
     // The first row is stored, then the others move up: the code of a store stands here once.
     let rows = min(ROWS, params.m - i);
@@ -447,67 +230,10 @@ fn subgroup_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         if (QUADS_N == 2u && j + 4u < params.n) {
             store(z, i + r, j + 4u, y0_1);
         }
-        y0_0 = y1_0;
-        y1_0 = y2_0;
-        y2_0 = y3_0;
-        y3_0 = y4_0;
-        y4_0 = y5_0;
-        y5_0 = y6_0;
-        y6_0 = y7_0;
-        y7_0 = y8_0;
-        y8_0 = y9_0;
-        y9_0 = y10_0;
-        y10_0 = y11_0;
-        y11_0 = y12_0;
-        y12_0 = y13_0;
-        y13_0 = y14_0;
-        y14_0 = y15_0;
-        y15_0 = y16_0;
-        y16_0 = y17_0;
-        y17_0 = y18_0;
-        y18_0 = y19_0;
-        y19_0 = y20_0;
-        y20_0 = y21_0;
-        y21_0 = y22_0;
-        y22_0 = y23_0;
-        y23_0 = y24_0;
-        y24_0 = y25_0;
-        y25_0 = y26_0;
-        y26_0 = y27_0;
-        y27_0 = y28_0;
-        y28_0 = y29_0;
-        y29_0 = y30_0;
-        y30_0 = y31_0;
-        y0_1 = y1_1;
-        y1_1 = y2_1;
-        y2_1 = y3_1;
-        y3_1 = y4_1;
-        y4_1 = y5_1;
-        y5_1 = y6_1;
-        y6_1 = y7_1;
-        y7_1 = y8_1;
-        y8_1 = y9_1;
-        y9_1 = y10_1;
-        y10_1 = y11_1;
-        y11_1 = y12_1;
-        y12_1 = y13_1;
-        y13_1 = y14_1;
-        y14_1 = y15_1;
-        y15_1 = y16_1;
-        y16_1 = y17_1;
-        y17_1 = y18_1;
-        y18_1 = y19_1;
-        y19_1 = y20_1;
-        y20_1 = y21_1;
-        y21_1 = y22_1;
-        y22_1 = y23_1;
-        y23_1 = y24_1;
-        y24_1 = y25_1;
-        y25_1 = y26_1;
-        y26_1 = y27_1;
-        y27_1 = y28_1;
-        y28_1 = y29_1;
-        y29_1 = y30_1;
-        y30_1 = y31_1;
+        //% for q in 0..2
+        //% for r in 0..31
+        y$r_$q = y$(r+1)_$q;
+        //% end
+        //% end
     }
 }
