@@ -54,7 +54,8 @@ pub fn read(run: &Path, mut each: impl FnMut(Logged)) -> Result<Counts> {
                 | Event::Sample(_)
                 | Event::Profile(_)
                 | Event::Predictions(_)
-                | Event::Memory(_),
+                | Event::Memory(_)
+                | Event::Tuned(_),
             ) => {}
             None => {
                 counts.corrupt += 1;

@@ -137,6 +137,8 @@ pub struct Run<'a> {
     health: Health,
     /// The memory last told.
     memory: Vec<(&'static str, usize)>,
+    /// The choices last told.
+    tuned: Vec<(String, String)>,
 }
 
 impl<'a> Run<'a> {
@@ -235,6 +237,7 @@ impl<'a> Run<'a> {
             skipped_in_a_row: 0,
             health,
             memory: Vec::new(),
+            tuned: Vec::new(),
         }))
     }
 

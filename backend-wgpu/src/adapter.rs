@@ -350,11 +350,6 @@ impl WgpuBackend {
         &self.tuner.kinds
     }
 
-    /// What was measured or remembered of this device so far: classes of products, and the kind that each gets.
-    pub fn tuned(&self) -> Vec<(String, Products)> {
-        self.tuner.choices()
-    }
-
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
@@ -404,5 +399,10 @@ impl Backend for WgpuBackend {
         let own = memory.as_any().downcast_ref::<WgpuMemory>().filter(|m| Arc::ptr_eq(&m.gpu, &self.gpu));
         let memory = own.ok_or_else(|| self.gpu.error("the memory is of another backend"))?;
         crate::executable::compile(&self.gpu, program, memory, &self.tuner)
+    }
+
+    /// Classes of matrix products, and the kind that each gets.
+    fn tuned(&self) -> Vec<(String, String)> {
+        self.tuner.choices()
     }
 }

@@ -46,6 +46,11 @@ pub trait Backend: Send + Sync + Debug {
 
     /// Prepares `program` to run over `memory`, which must come from this backend.
     fn compile(&self, program: Arc<Program>, memory: &Arc<dyn Memory>) -> Result<Box<dyn Executable>>;
+
+    /// What Programs got because it was measured to be the fastest on this device, now or in an earlier run: of what, and which. For the record.
+    fn tuned(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
 }
 
 /// Persistent values of a session.

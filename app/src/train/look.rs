@@ -42,6 +42,7 @@ impl Run<'_> {
         let accuracy = self.images.then(|| right as f32 / (count * self.config.train.batch) as f32);
         let eval = Eval { loss: (loss / count as f64) as f32, accuracy };
         self.tell_memory()?;
+        self.tell_tuned()?;
         self.event(Event::Eval(EvalEvent::new(step, eval.loss, eval.accuracy)))?;
         self.logs.sinks.eval(step, eval.loss, eval.accuracy)?;
         self.watcher.line(&format!("eval  step {step} | {}", eval.show()));

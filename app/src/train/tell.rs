@@ -3,7 +3,9 @@
 use super::Run;
 use crate::show;
 use anyhow::{Context, Result};
-use mantissa_core::telemetry::event::{Event, MemoryEvent, MemoryRow, StepEvent, TensorEvent, Timing, WarningEvent};
+use mantissa_core::telemetry::event::{
+    Event, MemoryEvent, MemoryRow, StepEvent, TensorEvent, Timing, TunedEvent, TunedRow, WarningEvent,
+};
 use mantissa_core::telemetry::{StepReport, TensorReport};
 use mantissa_core::train::Landed;
 use std::time::Instant;
@@ -28,6 +30,7 @@ impl Run<'_> {
         self.tensors(report.step, tensors.as_deref().unwrap_or_default())?;
         self.notices(&landed)?;
         self.tell_memory()?;
+        self.tell_tuned()?;
         let steps = self.config.train.schedule.steps;
         let every = steps.div_ceil(PRINTED_LINES);
         let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
@@ -62,6 +65,17 @@ impl Run<'_> {
         let memory = taken.iter().map(row).collect();
         self.memory = taken;
         self.event(Event::Memory(MemoryEvent { step: self.session.steps(), memory }))
+    }
+
+    /// Tells what was chosen by measuring, if it is not what was told last.
+    pub(super) fn tell_tuned(&mut self) -> Result<()> {
+        let tuned = self.session.tuned();
+        if tuned == self.tuned {
+            return Ok(());
+        }
+        let rows = tuned.iter().cloned().map(|(product, kind)| TunedRow { product, kind }).collect();
+        self.tuned = tuned;
+        self.event(Event::Tuned(TunedEvent { step: self.session.steps(), tuned: rows }))
     }
 
     fn progress(&self, r: &StepReport, timing: Timing) -> String {

@@ -1,6 +1,6 @@
 //! `compare`, `doctor` and `bench`: what they print, as JSON and for people.
 
-use super::{TINY, fixed_text, good, json_lines, output, stderr, stdout};
+use super::{TINY, fixed_text, good, json_lines, lacks, output, stderr, stdout};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Output;
@@ -112,9 +112,7 @@ fn profile(device: &str) -> Option<(Value, Vec<Value>)> {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let args = ["--device", device, "--recipes", "bf16", "--steps", "1", "--profile", "--trace", "t.json", "--json"];
     let o = look(dir.path(), "bench", &args);
-    let required = std::env::var("MANTISSA_REQUIRE").is_ok_and(|r| r.split(',').any(|d| d.trim() == device));
-    if !required && o.status.code() == Some(2) && stderr(&o).contains("no adapter at all") {
-        eprintln!("SKIPPED: no {device} adapter");
+    if lacks(device, &o) {
         return None;
     }
     let report = json(o);

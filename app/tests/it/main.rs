@@ -55,6 +55,16 @@ fn stderr(o: &Output) -> String {
     String::from_utf8_lossy(&o.stderr).into_owned()
 }
 
+/// Whether the program says that the machine lacks `device`, and `MANTISSA_REQUIRE` lets it.
+fn lacks(device: &str, o: &Output) -> bool {
+    let required = std::env::var("MANTISSA_REQUIRE").is_ok_and(|r| r.split(',').any(|d| d.trim() == device));
+    let lacks = !required && o.status.code() == Some(2) && stderr(o).contains("no adapter at all");
+    if lacks {
+        eprintln!("SKIPPED: no {device} adapter");
+    }
+    lacks
+}
+
 /// The output, if the program succeeded.
 #[track_caller]
 fn good(o: Output) -> Output {

@@ -1,6 +1,6 @@
 //! Runs that succeed, and what they print and leave.
 
-use super::{fixed_text, good, json_lines, listing, output, stderr, stdout, train};
+use super::{TINY, fixed_text, good, json_lines, lacks, listing, mantissa, output, stderr, stdout, train};
 use serde_json::Value;
 
 #[test]
@@ -210,4 +210,32 @@ fn devices_lists_the_cpu_and_what_it_emulates() {
     assert!(line("native:").contains("f32"), "{text}");
     assert!(["bf16", "e4m3"].iter().all(|d| line("emulated").contains(d)), "{text}");
     assert!(text.contains("wgpu"), "adapters, or that there is none: {text}");
+}
+
+#[test]
+fn what_was_measured_to_be_fastest_stands_in_the_log_of_this_run_and_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |tune: &str, out: &str| {
+        let flags = ["--device", "wgpu", "--recipe", "bf16", "--steps", "2", "--out", out];
+        let mut command = mantissa(dir.path(), &[&["train"], &TINY[..], &flags].concat());
+        command.env("MANTISSA_CACHE_DIR", dir.path().join("cache")).env("MANTISSA_TUNE", tune).output().unwrap()
+    };
+    let o = run("always", "first");
+    if lacks("wgpu", &o) {
+        return;
+    }
+    good(o);
+    good(run("always", "second"));
+    good(run("off", "third"));
+    let told = |out: &str| -> Vec<Value> {
+        let lines = std::fs::read_to_string(dir.path().join(out).join("events.jsonl")).unwrap();
+        let lines = lines.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+        lines.filter(|l| l.get("tuned").is_some()).map(|l| l["tuned"].clone()).collect()
+    };
+    let (first, second) = (told("first"), told("second"));
+    let last = first.last().unwrap().as_array().unwrap();
+    assert!(last.len() > 3, "{last:?}");
+    assert!(last.iter().all(|row| row["product"].is_string() && row["kind"].is_string()), "{last:?}");
+    assert_eq!(second, [first.last().unwrap().clone()], "remembered, not measured again");
+    assert!(told("third").is_empty());
 }

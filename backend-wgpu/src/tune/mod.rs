@@ -73,9 +73,9 @@ impl Tuner {
     }
 
     /// Classes seen so far, with the kind that each got.
-    pub(crate) fn choices(&self) -> Vec<(String, Products)> {
+    pub(crate) fn choices(&self) -> Vec<(String, String)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.choices.iter().map(|(class, kind)| (class.clone(), *kind)).collect()
+        known.choices.iter().map(|(class, kind)| (class.clone(), kind.to_string())).collect()
     }
 
     /// The kind for an instruction; only that of a product is looked at.

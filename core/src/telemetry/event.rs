@@ -38,6 +38,8 @@ pub enum Event {
     Predictions(PredictionsEvent),
     /// What memory is taken for.
     Memory(MemoryEvent),
+    /// What was chosen for the device by measuring.
+    Tuned(TunedEvent),
 }
 
 impl Event {
@@ -59,6 +61,7 @@ impl Event {
             Some("profile") => Event::Profile(from_str(line)?),
             Some("predictions") => Event::Predictions(from_str(line)?),
             Some("memory") => Event::Memory(from_str(line)?),
+            Some("tuned") => Event::Tuned(from_str(line)?),
             Some(_) | None => {
                 from_str::<serde::de::IgnoredAny>(line)?;
                 return Ok(None);
@@ -77,6 +80,7 @@ impl Event {
             Event::Profile(e) => e.step,
             Event::Predictions(e) => e.step,
             Event::Memory(e) => e.step,
+            Event::Tuned(e) => e.step,
         }
     }
 }
@@ -253,6 +257,24 @@ pub struct MemoryRow {
     pub bytes: u64,
 }
 
+/// What was measured to be the fastest on the device, now or in an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunedEvent {
+    /// Steps taken.
+    pub step: u64,
+    /// Every class of products, and what it got.
+    pub tuned: Vec<TunedRow>,
+}
+
+/// A class of products.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunedRow {
+    /// Layout, dtypes, scales, and sizes as powers of two.
+    pub product: String,
+    /// The kind of kernel.
+    pub kind: String,
+}
+
 /// A number, and the flag that stands beside it when JSON cannot write it.
 fn number(x: f32) -> (Option<f32>, Option<bool>) {
     if x.is_finite() { (Some(x), None) } else { (None, Some(true)) }
@@ -400,6 +422,7 @@ mod tests {
             Event::Profile(ProfileEvent { step: 8, profile: vec![row], clock: "host".into() }),
             Event::Predictions(PredictionsEvent { step: 8, predictions: Predictions { size: [1, 2], images: vec![image] } }),
             Event::Memory(MemoryEvent { step: 1, memory: vec![MemoryRow { purpose: "scratch".into(), bytes: 1 << 33 }] }),
+            Event::Tuned(TunedEvent { step: 1, tuned: vec![TunedRow { product: "NN f32".into(), kind: "registers".into() }] }),
         ];
         for event in events {
             let line = event.to_line().unwrap();

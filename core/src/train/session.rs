@@ -166,6 +166,11 @@ impl Session {
         &self.memory
     }
 
+    /// What its Programs got because it was measured to be the fastest on the device, see [`Backend::tuned`].
+    pub fn tuned(&self) -> Vec<(String, String)> {
+        self.backend.tuned()
+    }
+
     /// Steps submitted, skipped ones included.
     pub fn steps(&self) -> u64 {
         self.step

@@ -197,6 +197,8 @@ impl Run {
                 self.memory = e.memory;
                 true
             }
+            // For the record only.
+            Event::Tuned(_) => true,
             Event::Predictions(e) => {
                 self.predictions = Some((e.step, e.predictions));
                 true
