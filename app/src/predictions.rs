@@ -4,7 +4,7 @@ use mantissa_core::telemetry::event::{Prediction, Predictions};
 use std::fmt::Write;
 
 /// Images that are shown.
-const SHOWN: usize = 8;
+const SHOWN: usize = 12;
 
 /// Scores of a batch, `[batch, classes]`, with its right answers.
 #[derive(Debug)]
@@ -28,16 +28,27 @@ impl Answers<'_> {
         self.rows().filter(|(row, label)| best(row) == *label).count()
     }
 
-    /// The first images of the batch, whose pixels are `x`: f32, `[batch, rows * cols]`, as the model sees them.
+    /// The hardest images of the batch: those with wrong answers, then those with the least certain ones. Their pixels are `x`: f32,
+    /// `[batch, rows * cols]`, as the model sees them.
     pub fn shown(&self, size: [usize; 2], x: &[u8]) -> Predictions {
-        let images = x.chunks_exact(4 * size[0] * size[1]);
-        let one = |((row, label), image): ((&[f32], u32), &[u8])| {
+        let answered = |(row, label): (&[f32], u32)| {
             let answer = best(row);
             let top = row[answer as usize];
             let confidence = 1.0 / row.iter().map(|s| (s - top).exp()).sum::<f32>();
-            Prediction { label, answer, confidence, pixels: grey(image) }
+            (answer == label, confidence, answer, label)
         };
-        Predictions { size, images: self.rows().zip(images).take(SHOWN).map(one).collect() }
+        let mut answers: Vec<_> = self.rows().map(answered).zip(x.chunks_exact(4 * size[0] * size[1])).collect();
+        answers.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        // Little data comes round more than once in a batch; the same image has the same answer, so it lies beside itself.
+        answers.dedup_by(|(_, a), (_, b)| a == b);
+        answers.truncate(SHOWN);
+        let shown = answers.into_iter().map(|((_, confidence, answer, label), image)| Prediction {
+            label,
+            answer,
+            confidence,
+            pixels: grey(image),
+        });
+        Predictions { size, images: shown.collect() }
     }
 }
 
@@ -64,14 +75,14 @@ mod tests {
 
     #[test]
     fn answers_are_counted_and_shown() {
-        let scores = [0.0, 2.0, 1.0, 5.0, 0.0, 0.0];
-        let targets: Vec<u8> = [1u32, 2].iter().flat_map(|t| t.to_ne_bytes()).collect();
+        let scores = [0.0, 2.0, 1.0, 0.0, 9.0, 0.0, 5.0, 0.0, 0.0, 5.0, 0.0, 0.0];
+        let targets: Vec<u8> = [1u32, 1, 2, 2].iter().flat_map(|t| t.to_ne_bytes()).collect();
         let answers = Answers { classes: 3, scores: &scores, targets: &targets };
-        assert_eq!(answers.right(), 1);
-        let x: Vec<u8> = [-1.0f32, 1.0, 0.0, 1.0].iter().flat_map(|p| p.to_ne_bytes()).collect();
+        assert_eq!(answers.right(), 2);
+        let x: Vec<u8> = [-1.0f32, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0].iter().flat_map(|p| p.to_ne_bytes()).collect();
         let shown = answers.shown([1, 2], &x);
         let list: Vec<(u32, u32, &str)> = shown.images.iter().map(|i| (i.label, i.answer, i.pixels.as_str())).collect();
-        assert_eq!(list, [(1, 1, "00ff"), (2, 0, "00ff")]);
-        assert!((shown.images[0].confidence - 0.665).abs() < 1e-3, "{}", shown.images[0].confidence);
+        assert_eq!(list, [(2, 0, "00ff"), (1, 1, "00ff"), (1, 1, "ff00")], "the wrong one, once, then the least certain");
+        assert!((shown.images[1].confidence - 0.665).abs() < 1e-3, "{}", shown.images[1].confidence);
     }
 }

@@ -7,6 +7,9 @@ use egui::{Color32, ColorImage, RichText, ScrollArea, TextureHandle, TextureOpti
 use mantissa_core::model::ModelConfig;
 use mantissa_core::telemetry::event::Predictions;
 
+/// Size of a picture.
+const PICTURE: egui::Vec2 = egui::vec2(64.0, 64.0);
+
 /// Pictures already handed to the graphics card, and which sample is shown.
 #[derive(Clone, Default)]
 pub struct SamplesState {
@@ -70,12 +73,12 @@ fn images_ui(ui: &mut Ui, of: (usize, u64), predictions: &Predictions, state: &m
         state.of = Some(of);
     }
     let right = predictions.images.iter().filter(|p| p.label == p.answer).count();
-    ui.label(format!("after step {}: {right} of {} right", of.1, predictions.images.len()));
+    ui.label(format!("after step {}: the hardest images of a batch, {right} of {} right", of.1, predictions.images.len()));
     ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         ui.horizontal_wrapped(|ui| {
             for (p, texture) in predictions.images.iter().zip(&state.images) {
-                ui.vertical(|ui| {
-                    ui.add(egui::Image::new((texture.id(), egui::vec2(64.0, 64.0))).alt_text(format!("a {}", p.label)));
+                ui.allocate_ui_with_layout(PICTURE + egui::vec2(8.0, 20.0), egui::Layout::top_down(egui::Align::Min), |ui| {
+                    ui.add(egui::Image::new((texture.id(), PICTURE)).alt_text(format!("a {}", p.label)));
                     let color = if p.label == p.answer { palette::GOOD } else { palette::BAD };
                     ui.label(RichText::new(format!("{} ({:.0}%)", p.answer, 100.0 * p.confidence)).color(color));
                 });

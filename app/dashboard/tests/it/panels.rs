@@ -162,7 +162,7 @@ fn pictures_are_shown_with_their_answers() {
     let mut store = Store::default();
     store.add(classifier());
     let h = panel(Panel::Samples, store);
-    h.get_by_label("after step 10: 1 of 2 right");
+    h.get_by_label("after step 10: the hardest images of a batch, 1 of 2 right");
     h.get_by_label("9 (90%)");
 }
 
