@@ -2,6 +2,7 @@
 //! file; one that cannot be written is measured again next time.
 
 use crate::adapter::{AdapterFacts, Products};
+use mantissa_shaders::F16;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -28,11 +29,14 @@ pub(crate) fn folder() -> Option<PathBuf> {
     set(FOLDER).or_else(|| Some(platform()?.join("mantissa")))
 }
 
-/// The file of an adapter in a folder.
-pub(super) fn file(folder: &Path, facts: &AdapterFacts) -> PathBuf {
+/// The file of an adapter in a folder, for kernels that decode f16 so.
+pub(super) fn file(folder: &Path, facts: &AdapterFacts, f16: F16) -> PathBuf {
     let hashes = STEMS.iter().filter_map(|s| mantissa_shaders::stem(s)).map(|s| format!("{:x}", s.hash));
-    let what =
-        [facts.name.clone(), facts.api.clone(), facts.driver.clone()].into_iter().chain(hashes).collect::<Vec<_>>().join("\n");
+    let what = [facts.name.clone(), facts.api.clone(), facts.driver.clone(), f16.to_string()]
+        .into_iter()
+        .chain(hashes)
+        .collect::<Vec<_>>()
+        .join("\n");
     // 64-bit FNV-1a.
     let hash = what.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
     folder.join(format!("products-{hash:016x}.json"))
