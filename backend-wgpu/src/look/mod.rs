@@ -29,3 +29,30 @@ fn written(gpu: &Arc<Gpu>, kernel: Builder, bytes: usize) -> Result<Vec<u32>> {
     let seen = Download::start(gpu, &buffers[0], 0, bytes).wait()?.unwrap_or_default();
     Ok(seen.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::{AdapterChoice, Choice, WgpuBackend};
+
+    /// Where there is no adapter, the tests of whole operations say so.
+    fn best() -> Option<WgpuBackend> {
+        WgpuBackend::open_with_blocking(&AdapterChoice::Best, Choice::default()).ok()
+    }
+
+    #[test]
+    fn subgroups_of_another_size_are_not_taken() {
+        let Some(backend) = best() else { return };
+        let Some(size) = backend.facts().subgroup else { return };
+        for other in [8, 16, 32, 64] {
+            assert_eq!(has_subgroups(backend.gpu(), other).unwrap(), other == size, "{other}");
+        }
+    }
+
+    #[test]
+    fn integers_decode_every_code() {
+        let Some(backend) = best() else { return };
+        backend.decode_f16_by_integers();
+        assert!(decodes_f16(backend.gpu()).unwrap());
+    }
+}

@@ -66,6 +66,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_fact_of_a_device_has_a_file_of_its_own() {
+        let usual = AdapterFacts {
+            name: "a".into(),
+            api: "vulkan".into(),
+            driver: "1".into(),
+            software: false,
+            max_buffer_bytes: 0,
+            max_storage_buffers: 8,
+            workgroup_bytes: 0,
+            workgroup_invocations: 256,
+            subgroup: None,
+            converts_f16: true,
+            features: Vec::new(),
+        };
+        let path = |facts: AdapterFacts, f16| file(Path::new("folder"), &facts, f16);
+        let paths = [
+            path(usual.clone(), F16::Integers),
+            path(usual.clone(), F16::Unpack),
+            path(AdapterFacts { name: "b".into(), ..usual.clone() }, F16::Integers),
+            path(AdapterFacts { api: "gl".into(), ..usual.clone() }, F16::Integers),
+            path(AdapterFacts { driver: "2".into(), ..usual.clone() }, F16::Integers),
+        ];
+        for (i, path) in paths.iter().enumerate() {
+            assert!(path.starts_with("folder") && !paths[..i].contains(path), "{i}: {path:?}");
+        }
+        assert_eq!(paths[0], path(usual, F16::Integers));
+    }
+
+    #[test]
     fn choices_come_back_and_damage_is_no_file() {
         let path = env::temp_dir().join(format!("mantissa-tune-{}", std::process::id())).join("products.json");
         let kinds = [Products::Subgroups(8), Products::Registers];
