@@ -89,8 +89,11 @@ fn b_code(at: u32) -> u32 {
 // The quad of a that is number t of 32, stored along k: row t.
 fn next_a(before: vec4<u32>, base: u32, i: u32, k: u32, t: u32) -> vec4<u32> {
     var v = turned(before);
-    if (select(true, fresh(k), WHOLE_A)) {
-        v = a_front(base + (i + t) * params.k + k, params.k - k);
+    let at = base + (i + t) * params.k + k;
+    if (!WHOLE_A) {
+        v = a_front(at, params.k - k);
+    } else if (fresh(k)) {
+        v = a[at >> SHIFT];
     }
     return v;
 }
