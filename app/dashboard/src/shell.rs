@@ -82,8 +82,12 @@ impl Dashboard {
                 tree.ui(&mut Panes { store, states, places, wanted: &mut wanted }, ui);
             },
         );
-        if let Some(panel) = self.states.health.go_to.take() {
+        if let Some((panel, tensor)) = self.states.health.go_to.take() {
             self.show(panel);
+            if let Some(name) = tensor {
+                self.states.amax.selected.clone_from(&name);
+                self.states.histogram.selected = name;
+            }
         }
         if let Some(axis) = self.bar.axis.take() {
             self.store.axis = axis;

@@ -1,7 +1,7 @@
 //! Amax of every fp8 tensor over time as a heat map (a row a tensor, colour = log2), and the chosen one as a line between the edges of what its
 //! format can hold under its scale.
 
-use super::{csv, empty, field, left};
+use super::{csv, empty, field, left, parts_ui};
 use crate::chart::{Curve, Scale, describe, grid, number, over_steps};
 use crate::palette;
 use crate::store::{Run, Store, Tensor, TensorColumn};
@@ -180,16 +180,15 @@ fn line_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
         if let Some((_, v)) = tensor.rows.last() {
             let share = |c: TensorColumn| 100.0 * v[c as usize];
             let (amax, scale) = (v[TensorColumn::Amax as usize], v[TensorColumn::Scale as usize]);
-            // How far the amax may still grow under this scale.
+            let mut parts = vec![format!("amax {}", number(amax.into())), format!("scale {}", number(scale.into()))];
+            // How far the amax may still grow under this scale; a margin of -0.0 is none.
             let room = (tensor.dtype.max_f32() / (amax * scale)).log2();
-            let margin = if room.is_finite() { format!("   margin {room:.1} bits") } else { String::new() };
-            ui.label(format!(
-                "amax {}   scale {}{margin}   underflow {:.1}%   saturated {:.1}%",
-                number(amax.into()),
-                number(scale.into()),
-                share(TensorColumn::Underflow),
-                share(TensorColumn::Saturated)
-            ));
+            if room.is_finite() {
+                parts.push(format!("margin {:.1} bits", (10.0 * room).round() / 10.0 + 0.0));
+            }
+            parts.push(format!("underflow {:.1}%", share(TensorColumn::Underflow)));
+            parts.push(format!("saturated {:.1}%", share(TensorColumn::Saturated)));
+            parts_ui(ui, parts);
         }
     });
     // Labels closer than a line of text would be left out.

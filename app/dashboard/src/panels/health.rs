@@ -9,11 +9,11 @@ use mantissa_core::probe::health::Ailment;
 use serde::{Deserialize, Serialize};
 
 /// What the panel remembers.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct HealthState {
-    /// The panel that the user asked to see; whoever draws the panels takes it.
+    /// The panel that the user asked to see, and the tensor in it; whoever draws the panels takes it.
     #[serde(skip)]
-    pub go_to: Option<Panel>,
+    pub go_to: Option<(Panel, Option<String>)>,
 }
 
 /// The panel in which an ailment can be seen.
@@ -49,7 +49,7 @@ pub fn health_ui(ui: &mut Ui, store: &Store, state: &mut HealthState) {
                 ui.label(&warning.remedy);
                 let panel = shown_in(warning.ailment);
                 if ui.link(format!("Show in {}", panel.name())).clicked() {
-                    state.go_to = Some(panel);
+                    state.go_to = Some((panel, tensor_named(run, &warning.message)));
                 }
             });
         }
@@ -57,6 +57,12 @@ pub fn health_ui(ui: &mut Ui, store: &Store, state: &mut HealthState) {
             ui.label(RichText::new(line).small().weak());
         }
     });
+}
+
+/// The first tensor of the run that a message names.
+fn tensor_named(run: &Run, message: &str) -> Option<String> {
+    let mut words = message.split([' ', ',']);
+    words.find(|word| run.tensors.iter().any(|t| t.name == *word)).map(str::to_string)
 }
 
 fn well(run: &Run) -> String {

@@ -81,6 +81,13 @@ pub(crate) fn empty(ui: &mut Ui, title: &str, body: &str) {
     });
 }
 
+/// Numbers beside each other, each in one piece: lines break between them.
+pub(crate) fn parts_ui(ui: &mut Ui, parts: Vec<String>) {
+    for part in parts {
+        ui.add(egui::Label::new(part).extend());
+    }
+}
+
 /// A place of fixed size whose contents begin at its left edge.
 pub(crate) fn left<R>(ui: &mut Ui, size: egui::Vec2, add: impl FnOnce(&mut Ui) -> R) -> R {
     ui.allocate_ui_with_layout(size, Layout::left_to_right(Align::Center), |ui| {

@@ -31,7 +31,7 @@ pub fn program_ui(ui: &mut Ui, store: &Store, state: &mut ProgramState) {
         Ok(step) => step,
         Err(e) => return empty(ui, "The step cannot be recorded", e),
     };
-    ui.horizontal(|ui| {
+    ui.horizontal_wrapped(|ui| {
         let label = ui.label("Find");
         let hint = "matmul, e4m3, h0.mlp, softmax";
         ui.add(egui::TextEdit::singleline(&mut state.filter).desired_width(170.0).hint_text(hint)).labelled_by(label.id);
@@ -133,9 +133,10 @@ fn node_ui(ui: &mut Ui, node: &Node<'_>, open: bool, selected: &mut Option<usize
 fn rows_ui(ui: &mut Ui, rows: &[&Row], selected: &mut Option<usize>) {
     for row in rows {
         let text = format!("{:<5} {} -> {}", row.compute, row.op, few(&row.outputs));
-        let text = RichText::new(text).monospace().size(11.0).color(palette::dtype_named(row.compute));
+        let text = RichText::new(text).monospace().size(11.0);
         let chosen = *selected == Some(row.index);
-        if ui.selectable_label(chosen, text).on_hover_text(&row.why).clicked() {
+        let text = if chosen { text } else { text.color(palette::dtype_named(row.compute)) };
+        if ui.add(egui::Button::selectable(chosen, text).truncate()).on_hover_text(&row.why).clicked() {
             *selected = if chosen { None } else { Some(row.index) };
         }
     }

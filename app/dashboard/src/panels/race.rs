@@ -1,7 +1,7 @@
 //! Recipes side by side on the same data and seed: curves, how far each is from the first, time and memory.
 
 use super::{csv, empty, field};
-use crate::chart::{Curve, Scale, base, describe, legend};
+use crate::chart::{Curve, Scale, base, describe, with_legend};
 use crate::palette;
 use crate::store::{Column, Run, Store};
 use egui::{Grid, RichText, ScrollArea, Ui};
@@ -83,7 +83,7 @@ fn difference(first: &Run, run: &Run, step: u64) -> Option<f32> {
 }
 
 fn losses_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
-    let plot = base("race losses", Scale::Linear).legend(legend()).x_axis_label(store.axis_label()).show(ui, |plot| {
+    let plot = with_legend(base("race losses", Scale::Linear), ui).x_axis_label(store.axis_label()).show(ui, |plot| {
         for &i in runs {
             let run = &store.runs[i];
             let curve = Curve { store, run, table: &run.steps, column: Column::Smooth as usize, scale: Scale::Linear };
@@ -95,7 +95,7 @@ fn losses_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
 
 fn difference_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
     let first = &store.runs[runs[0]];
-    let plot = base("race difference", Scale::Linear).legend(legend()).x_axis_label("step").show(ui, |plot| {
+    let plot = with_legend(base("race difference", Scale::Linear), ui).x_axis_label("step").show(ui, |plot| {
         let pixels = plot.response().rect.width() as usize;
         plot.hline(HLine::new("", 0.0).color(palette::run(store, runs[0])).width(1.0));
         for &i in &runs[1..] {

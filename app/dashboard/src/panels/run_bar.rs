@@ -138,9 +138,7 @@ fn phase_color(phase: Phase) -> egui::Color32 {
 fn progress(run: &Run, live: bool) -> String {
     let (taken, of) = (run.taken(), run.config.schedule.steps);
     let mut parts = vec![run.name.clone(), format!("step {taken}/{of}")];
-    if let Some(loss) = run.last(Column::Loss) {
-        parts.push(format!("loss {loss:.4}"));
-    }
+    parts.extend(run.loss_text());
     if let Some(ms) = run.last(Column::Ms) {
         parts.push(format!("{ms:.1} ms"));
     }

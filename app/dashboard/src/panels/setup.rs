@@ -43,7 +43,9 @@ fn form_ui(ui: &mut Ui, state: &mut RunBarState) {
         });
         row(ui, "data", |ui| {
             let field = egui::TextEdit::singleline(&mut form.data).desired_width(if status.has_files { 64.0 } else { 118.0 });
-            let response = ui.add(field).on_hover_text("A file or a folder, which can be dropped here, or builtin");
+            let response = ui.add(field);
+            let response =
+                response.on_hover_text(format!("{}\nA file or a folder, which can be dropped here, or builtin", form.data));
             if status.has_files && ui.small_button("Choose").clicked() {
                 actions.push(Action::PickData);
             }

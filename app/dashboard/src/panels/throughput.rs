@@ -1,7 +1,7 @@
 //! Speed over time, where the time of a step goes, and what memory is for.
 
-use super::{csv, empty, field, left};
-use crate::chart::{Curve, Scale, describe, legend, over_steps};
+use super::{csv, empty, field, left, parts_ui};
+use crate::chart::{Curve, Scale, describe, over_steps, with_legend};
 use crate::palette;
 use crate::store::{Column, Run, Store};
 use egui::{RichText, ScrollArea, Sense, Ui, Vec2};
@@ -46,7 +46,7 @@ pub fn throughput_ui(ui: &mut Ui, store: &Store, state: &mut ThroughputState) {
         for (view, name) in [(View::Speed, "Speed"), (View::Operations, "Operations"), (View::Memory, "Memory")] {
             ui.selectable_value(&mut state.view, view, name);
         }
-        summary(run).into_iter().for_each(|part| drop(ui.add(egui::Label::new(part).extend())));
+        parts_ui(ui, summary(run));
     });
     match state.view {
         View::Speed => speed_ui(ui, store),
@@ -69,7 +69,7 @@ fn summary(run: &Run) -> Vec<String> {
 }
 
 fn speed_ui(ui: &mut Ui, store: &Store) {
-    let plot = over_steps("throughput", store, Scale::Linear).legend(legend()).include_y(0.0).show(ui, |plot| {
+    let plot = with_legend(over_steps("throughput", store, Scale::Linear), ui).include_y(0.0).show(ui, |plot| {
         for (i, run) in store.runs.iter().enumerate() {
             let curve = Curve { store, run, table: &run.steps, column: Column::Rate as usize, scale: Scale::Linear };
             curve.draw(plot, &format!("{} {}/s", run.name, run.unit()), palette::run(store, i), 1.5);

@@ -287,6 +287,13 @@ impl Run {
         self.steps.last().map(|(_, v)| v[column as usize]).filter(|v| !v.is_nan())
     }
 
+    /// The loss of the last step in words; `None` before the first.
+    pub fn loss_text(&self) -> Option<String> {
+        let (_, values) = self.steps.last()?;
+        let loss = values[Column::Loss as usize];
+        Some(if loss.is_finite() { format!("loss {loss:.4}") } else { "loss not finite".into() })
+    }
+
     /// Steps taken.
     pub fn taken(&self) -> u64 {
         self.steps.last().map_or(0, |(step, _)| step)
