@@ -39,5 +39,4 @@ pub use adapter::adapters_blocking;
 pub use adapter::{AdapterChoice, AdapterFacts, Choice, Products, WgpuBackend, adapters};
 pub use budget::dispatches;
 #[cfg(not(target_arch = "wasm32"))]
-pub use probe::Peaks;
 pub use tune::Tuning;
