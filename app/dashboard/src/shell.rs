@@ -2,7 +2,7 @@
 //! feeds the store, draws this, and does the actions that come back.
 
 use crate::form::{Action, Form, Panel};
-use crate::panels::run_bar::{RunBarState, run_bar_ui};
+use crate::panels::run_bar::{RunBarState, notice_ui, run_bar_ui};
 use crate::panels::setup::setup_ui;
 use crate::panels::{States, panel_csv, panel_ui};
 use crate::store::{Axis, Store};
@@ -69,6 +69,7 @@ impl Dashboard {
             run_bar_ui(ui, &self.store, &mut self.bar);
             ui.add_space(4.0);
         });
+        notice_ui(ui, &mut self.bar);
         egui::Panel::left("settings").resizable(true).default_size(238.0).size_range(200.0..=340.0).show(ui, |ui| {
             ui.add_space(6.0);
             setup_ui(ui, &self.store, &mut self.bar);

@@ -1,6 +1,6 @@
 //! How the magnitudes of a tensor are spread over powers of two, against what every format can hold: what becomes zero, subnormal, or too large.
 
-use super::{csv, empty, parts_ui};
+use super::{csv, empty, line_ui};
 use crate::chart::{Scale, base, describe, number};
 use crate::palette;
 use crate::store::{Run, Store, Tensor};
@@ -70,7 +70,7 @@ pub fn histogram_ui(ui: &mut Ui, store: &Store, state: &mut HistogramState) {
     });
     let tensor = chosen(&tensors, state).unwrap_or(tensor);
     let Some((step, report)) = nth_newest(tensor, state.age) else { return };
-    ui.horizontal_wrapped(|ui| parts_ui(ui, summary(run, *step, report)));
+    line_ui(ui, summary(run, *step, report));
     ui.scope(|ui| shares_ui(ui, report, state.scaled));
     bars_ui(ui, run, report, state.scaled);
 }

@@ -1,6 +1,6 @@
 //! The loss scale of a run on an axis of powers of two, with what happened to it: overflows, growth, its floor.
 
-use super::{csv, empty, field, parts_ui};
+use super::{csv, empty, field, line_ui};
 use crate::chart::{Curve, Scale, describe, over_steps, with_legend};
 use crate::palette;
 use crate::store::{Column, Mark, MarkKind, Run, Store};
@@ -54,7 +54,7 @@ pub fn loss_scale_ui(ui: &mut Ui, store: &Store) {
             }
         });
     }
-    ui.horizontal_wrapped(|ui| parts_ui(ui, summary(run, growth_interval)));
+    line_ui(ui, summary(run, growth_interval));
     let color = palette::run(store, shown);
     let plot = with_legend(over_steps("loss scale", store, Scale::Log2), ui).show(ui, |plot| {
         let column = Column::LossScale as usize;

@@ -1,4 +1,4 @@
-//! The strip at the top: what is running, the buttons that steer it, and what there is to tell.
+//! The strip at the top: what is running, the buttons that steer it, and the one at the bottom: what there is to tell.
 
 use crate::form::{Action, Form, Notice, Phase, Status};
 use crate::palette;
@@ -86,7 +86,6 @@ pub fn run_bar_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
             ui.label(progress(run, state.status.phase.is_live() && live.is_some()));
         }
     });
-    notice_ui(ui, state);
 }
 
 fn buttons_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
@@ -149,24 +148,24 @@ fn progress(run: &Run, live: bool) -> String {
     parts.join("  |  ")
 }
 
-fn notice_ui(ui: &mut Ui, state: &mut RunBarState) {
+/// Draws what there is to tell: a strip at the bottom, so that nothing that can be pressed moves when it comes.
+pub fn notice_ui(ui: &mut Ui, state: &mut RunBarState) {
+    let Some(notice) = &state.status.notice else { return };
     let mut dismissed = false;
-    match &state.status.notice {
-        None => {}
-        Some(Notice::Good(text)) => {
-            ui.horizontal_wrapped(|ui| {
-                ui.label(RichText::new(text).small().color(palette::GOOD));
-                dismissed = ui.small_button("Dismiss").clicked();
-            });
-        }
-        Some(Notice::Bad(what, remedy)) => {
-            ui.horizontal_wrapped(|ui| {
-                ui.label(RichText::new(what).strong().color(palette::BAD));
-                ui.label(*remedy);
-                dismissed = ui.small_button("Dismiss").clicked();
-            });
-        }
-    }
+    egui::Panel::bottom("notice").show(ui, |ui| {
+        ui.add_space(4.0);
+        ui.horizontal_wrapped(|ui| {
+            dismissed = ui.small_button("Dismiss").clicked();
+            match notice {
+                Notice::Good(text) => drop(ui.label(RichText::new(text).color(palette::GOOD))),
+                Notice::Bad(what, remedy) => {
+                    ui.label(RichText::new(what).strong().color(palette::BAD));
+                    ui.label(*remedy);
+                }
+            }
+        });
+        ui.add_space(4.0);
+    });
     if dismissed {
         state.status.notice = None;
     }

@@ -7,6 +7,7 @@ use crate::store::{Column, Run, Store};
 use egui::{RichText, ScrollArea, Sense, Ui, Vec2};
 use mantissa_core::plan::explain::Explanation;
 use mantissa_core::show;
+use mantissa_core::telemetry::event::TunedRow;
 use serde::{Deserialize, Serialize};
 
 /// Width of the names of bars.
@@ -79,6 +80,10 @@ fn speed_ui(ui: &mut Ui, store: &Store) {
 }
 
 fn operations_ui(ui: &mut Ui, run: &Run) {
+    if !run.tuned.is_empty() {
+        let each = run.tuned.iter().map(|t| format!("{}: {}", t.product, t.kind)).collect::<Vec<_>>().join("\n");
+        ui.label(RichText::new(tuned(&run.tuned)).small().weak()).on_hover_text(each);
+    }
     let Some(profile) = &run.profile else {
         return empty(
             ui,
@@ -87,9 +92,11 @@ fn operations_ui(ui: &mut Ui, run: &Run) {
         );
     };
     let total: f64 = profile.profile.iter().map(|r| r.ms).sum();
-    ui.label(
-        RichText::new(format!("step {}: {total:.1} ms in {} kernels", profile.step, profile.profile.len())).small().weak(),
-    );
+    let mut text = format!("step {}: {total:.1} ms in {} kernels", profile.step, profile.profile.len());
+    if !profile.clock.is_empty() {
+        text += &format!(", by {}", profile.clock);
+    }
+    ui.label(RichText::new(text).small().weak());
     let rows = profile.profile.iter().map(|r| {
         let secs = (r.ms / 1e3).max(f64::MIN_POSITIVE);
         let note = format!("{:.2} ms, {:.0}%, {} calls", r.ms, 100.0 * r.ms / total.max(f64::MIN_POSITIVE), r.calls);
@@ -97,6 +104,20 @@ fn operations_ui(ui: &mut Ui, run: &Run) {
         (r.family.as_str(), r.ms, note, rates)
     });
     bars_ui(ui, rows.collect());
+}
+
+/// How many classes of products got each kind of kernel, the most frequent kind first.
+fn tuned(rows: &[TunedRow]) -> String {
+    let mut kinds: Vec<(&str, usize)> = Vec::new();
+    for row in rows {
+        match kinds.iter_mut().find(|(kind, _)| *kind == row.kind) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((&row.kind, 1)),
+        }
+    }
+    kinds.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} by {kind}")).collect();
+    format!("fastest kernel measured for {} classes of products: {}", rows.len(), kinds.join(", "))
 }
 
 fn memory_ui(ui: &mut Ui, run: &Run) {

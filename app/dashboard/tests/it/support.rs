@@ -13,7 +13,7 @@ use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::probe::health::{Ailment, Warning};
 use mantissa_core::telemetry::event::{
     EvalEvent, Event, MemoryEvent, MemoryRow, Prediction, Predictions, PredictionsEvent, ProfileEvent, ProfileRow, SampleEvent,
-    StepEvent, TensorEvent, Timing, WarningEvent,
+    StepEvent, TensorEvent, Timing, TunedEvent, TunedRow, WarningEvent,
 };
 use mantissa_core::telemetry::{AmaxRing, Fp8Report, Histogram, StepReport, TensorReport, TensorStats};
 use mantissa_core::train::TrainConfig;
@@ -133,6 +133,9 @@ pub(crate) fn full_run(recipe: RecipeName) -> Run {
         }
     }
     run.push(Event::Profile(ProfileEvent { step: 253, profile: profile(), clock: "host clock".into() }));
+    let row = |product: &str, kind: &str| TunedRow { product: product.into(), kind: kind.into() };
+    let tuned = vec![row("NN bf16", "tiles"), row("NT bf16", "subgroups of 8"), row("TN bf16", "tiles")];
+    run.push(Event::Tuned(TunedEvent { step: 1, tuned }));
     run.push(Event::Memory(MemoryEvent { step: 1, memory: memory(&run) }));
     let warning = Warning {
         ailment: Ailment::Fp8Underflow,
