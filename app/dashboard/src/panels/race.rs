@@ -46,21 +46,23 @@ pub fn race_ui(ui: &mut Ui, store: &Store, state: &mut RaceState) {
 
 fn table_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
     let first = &store.runs[runs[0]];
-    Grid::new("race table").num_columns(7).striped(true).spacing([12.0, 3.0]).show(ui, |ui| {
-        for title in ["recipe", "step", "loss", "val_loss", "from first", "ms a step", "memory"] {
-            ui.label(RichText::new(title).small().weak());
+    // The smallest window has room for all but the last column, which scrolls into view.
+    ui.style_mut().override_text_style = Some(egui::TextStyle::Small);
+    Grid::new("race table").num_columns(7).striped(true).spacing([10.0, 3.0]).show(ui, |ui| {
+        for title in ["recipe", "loss", "val_loss", "from first", "ms a step", "memory", "step"] {
+            ui.label(RichText::new(title).weak());
         }
         ui.end_row();
         for &i in runs {
             let run = &store.runs[i];
             ui.label(RichText::new(run.config.recipe.name.name()).strong().color(palette::run(store, i)))
                 .on_hover_text(&run.name);
-            ui.label(run.taken().to_string());
             ui.label(run.last(Column::Smooth).map_or("-".into(), |x| format!("{x:.4}")));
             ui.label(run.val_loss().map_or("-".into(), |x| format!("{x:.4}")));
             ui.label(difference_now(first, run).filter(|_| i != runs[0]).map_or("-".into(), |d| format!("{d:+.4}")));
             ui.label(times(first, run));
             ui.label(run.memory_bytes().map_or("-".into(), show::mebibytes));
+            ui.label(run.taken().to_string());
             ui.end_row();
         }
     });

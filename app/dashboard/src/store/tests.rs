@@ -1,46 +1,18 @@
 //! Events in, columns out: what panels rely on.
 
+#[path = "../../tests/it/made_up.rs"]
+mod made_up;
+
 use super::*;
-use mantissa_core::model::ModelConfig;
-use mantissa_core::optim::OptimConfig;
-use mantissa_core::optim::schedule::{Decay, Schedule};
-use mantissa_core::precision::OnNonFinite;
-use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::RecipeName;
-use mantissa_core::telemetry::StepReport;
 use mantissa_core::telemetry::event::{EvalEvent, Event, SampleEvent, StepEvent, Timing};
-use mantissa_core::train::TrainConfig;
 
 fn run(recipe: RecipeName) -> Run {
-    let (model, batch) = ModelConfig::preset("mlp").unwrap();
-    let config = TrainConfig {
-        model,
-        recipe: Recipe::new(recipe),
-        optim: OptimConfig::adamw(),
-        schedule: Schedule { lr: 1e-3, min_lr: 0.0, warmup: 0, steps: 10, decay: Decay::Constant },
-        clip: None,
-        error_if_nonfinite: false,
-        on_nonfinite: OnNonFinite::default(),
-        batch,
-        grad_accum: 1,
-        seed: 1,
-    };
-    Run::new("runs/mlp-1/", "mlp", Origin::Live, config)
+    Run::new("runs/mlp-1/", "mlp", Origin::Live, made_up::config("mlp", recipe, 10))
 }
 
 fn step(step: u64, loss: f32, scale: f32, skipped_total: u64) -> Event {
-    let report = StepReport {
-        step,
-        loss,
-        lr: 1e-3,
-        grad_norm: 1.0,
-        loss_scale: Some(scale),
-        found_inf: false,
-        skipped: false,
-        skipped_total,
-        growth_tracker: Some(0),
-        fp8: None,
-    };
+    let report = made_up::report(step, loss, Some(scale), skipped_total);
     Event::Step(StepEvent::new(&report, Timing { ms: 500.0, items_per_s: 100.0, mfu: 0.5 }, true))
 }
 
@@ -83,6 +55,31 @@ fn rows_smooth_time_and_refuse_the_past() {
     assert_eq!(x(Axis::Step, &mut store), 3.0);
     assert_eq!(x(Axis::Items, &mut store), 3.0 * store.runs[0].items_per_step() as f64);
     assert!((x(Axis::Time, &mut store) - 1.5).abs() < 1e-9);
+}
+
+#[test]
+fn plots_reach_from_the_first_to_the_last_step_of_all_runs() {
+    let mut store = Store::default();
+    assert_eq!(store.x_range(), None);
+    for steps in [3..=8, 1..=4] {
+        let mut r = run(RecipeName::F32);
+        steps.for_each(|i| r.push(step(i, 2.0, 1.0, 0)));
+        store.add(r);
+    }
+    store.add(run(RecipeName::F32));
+    assert_eq!(store.x_range(), Some([1.0, 8.0]));
+    store.axis = Axis::Time;
+    assert_eq!(store.x_range(), Some([0.5, 3.0]));
+}
+
+#[test]
+fn a_loss_that_is_lost_is_said_to_be() {
+    let mut r = run(RecipeName::F32);
+    assert_eq!(r.loss_text(), None);
+    r.push(step(1, 2.5, 1.0, 0));
+    assert_eq!(r.loss_text().unwrap(), "loss 2.5000");
+    r.push(step(2, f32::NAN, 1.0, 0));
+    assert_eq!(r.loss_text().unwrap(), "loss not finite");
 }
 
 #[test]
