@@ -5,7 +5,8 @@
 // k), which then goes to all lanes by broadcast. With 8 lanes a value of a serves 32 or 64 columns and one of b 32 rows, against 16 and 8 in
 // `tile`; nothing waits.
 // Sums run over k ascending, one product after the other: the bits of every other kernel of products.
-// Rows must be whole vectors of 16 bytes. An operand stored along k gives 2 or 4 quads of a narrow dtype for one read.
+// An operand stored along k gives 2 or 4 quads of a narrow dtype for one read. Where its rows are no whole vectors of 16 bytes, it is read
+// element by element.
 //
 // Seen on lavapipe (two quiet AVX-512 cores, 8 lanes, f32, GFLOP/s of both by CPU time, NN / NT / TN): 1024^3 63 / 57 / 39, 128 x 384 x 2048
 // 64 / 62 / 63 (`tile` at 512^3: 28 / 31 / 26). TN suffers where rows lie 4 KiB apart: each step reads other pages. What costs otherwise is
@@ -21,8 +22,12 @@
 //% const SUBGROUP: [8, 16, 32, 64] = 32
 //% const SUBGROUPS: [1, 4] = 4
 //% const QUADS_N: [1, 2] = 1
+//% const WHOLE_A: bool = true
+//% const WHOLE_B: bool = true
 
 const ROWS: u32 = 32u;
+// Quads of a that a lane reads for four steps of k, of the 32 that its subgroup needs.
+const SHARES: u32 = max(ROWS / SUBGROUP, 1u);
 
 // The words of a vector with those of the quad at element `at` in front.
 fn front(v: vec4<u32>, at: u32) -> vec4<u32> {
@@ -40,14 +45,55 @@ fn fresh(k: u32) -> bool {
     return (k & (4u * QUADS - 1u)) == 0u;
 }
 
-// The quad of a that is number t of 32: row t, or rows 4 (t % 8) on of k + t / 8.
-fn next_a(before: vec4<u32>, base: u32, i: u32, k: u32, t: u32) -> vec4<u32> {
-    let at = base + select((i + t) * params.k + k, (k + t / 8u) * params.m + i + t % 8u * 4u, TRANS_A);
-    var v = turned(before);
-    if (TRANS_A || fresh(k)) {
-        v = a[at >> SHIFT];
+// Four codes in the words of the quad in front, `left` of them elements of the row; the others are zero.
+fn packed(dtype: u32, codes: vec4<u32>, left: u32) -> vec4<u32> {
+    let c = select(vec4<u32>(), codes, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
+    let halves = vec4<u32>(c.x | (c.y << 16u), c.z | (c.w << 16u), 0u, 0u);
+    let bytes = vec4<u32>(c.x | (c.y << 8u) | (c.z << 16u) | (c.w << 24u), 0u, 0u, 0u);
+    return select(select(c, halves, QUADS == 2u), bytes, QUADS == 4u);
+}
+
+// The quad at element `at` in front, read one by one where rows are no whole vectors.
+fn a_front(at: u32, left: u32) -> vec4<u32> {
+    var v: vec4<u32>;
+    if (WHOLE_A) {
+        v = front(a[at >> SHIFT], at);
+    } else {
+        v = packed(A, vec4<u32>(a_code(at), a_code(at + 1u), a_code(at + 2u), a_code(at + 3u)), left);
     }
-    return select(v, front(v, at), TRANS_A);
+    return v;
+}
+
+fn a_code(at: u32) -> u32 {
+    return code_of(A, a[at >> SHIFT][word_of(A, at) & 3u], at);
+}
+
+fn b_front(at: u32, left: u32) -> vec4<u32> {
+    var v: vec4<u32>;
+    if (WHOLE_B) {
+        v = front(b[at >> SHIFT], at);
+    } else {
+        v = packed(B, vec4<u32>(b_code(at), b_code(at + 1u), b_code(at + 2u), b_code(at + 3u)), left);
+    }
+    return v;
+}
+
+fn b_code(at: u32) -> u32 {
+    return code_of(B, b[at >> SHIFT][word_of(B, at) & 3u], at);
+}
+
+// The quad of a that is number t of 32, stored along k: row t.
+fn next_a(before: vec4<u32>, base: u32, i: u32, k: u32, t: u32) -> vec4<u32> {
+    var v = turned(before);
+    if (select(true, fresh(k), WHOLE_A)) {
+        v = a_front(base + (i + t) * params.k + k, params.k - k);
+    }
+    return v;
+}
+
+// Where that quad is if a is stored by k: rows 4 (t % 8) on of k + t / 8.
+fn a_at(base: u32, i: u32, k: u32, t: u32) -> u32 {
+    return base + (k + t / 8u) * params.m + i + t % 8u * 4u;
 }
 
 fn a_values(words: vec4<u32>, scales: vec4<f32>, k: u32, t: u32) -> vec4<f32> {
@@ -69,8 +115,8 @@ fn a_block(base: u32, i: u32, k: u32, t: u32) -> vec4<f32> {
 // Four steps of column j, for b stored along k.
 fn next_b(before: vec4<u32>, base: u32, j: u32, k: u32) -> vec4<u32> {
     var v = turned(before);
-    if (fresh(k)) {
-        v = b[(base + j * params.k + k) >> SHIFT];
+    if (select(true, fresh(k), WHOLE_B)) {
+        v = b_front(base + j * params.k + k, params.k - k);
     }
     return v;
 }
@@ -94,11 +140,10 @@ fn subgroup_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     let j = (g % per_product / params.tiles_m * SUBGROUPS * SUBGROUP + index) * 4u * QUADS_N;
     let first = z % params.splits * params.split_k;
     let end = min(first + params.split_k, params.k);
-    // Numbers of this lane's quads of a.
-    let t0 = lane % ROWS;
-    let t1 = (lane + SUBGROUP) % ROWS;
-    let t2 = (lane + 2u * SUBGROUP) % ROWS;
-    let t3 = (lane + 3u * SUBGROUP) % ROWS;
+    // Numbers of this lane's quads of a; those beyond SHARES are of no use.
+    //% for s in 0..4
+    let t$s = (lane * SHARES + $(s)u) % ROWS;
+    //% end
     //% for q in 0..2
     //% for r in 0..32
     var y$r_$q: vec4<f32>;
@@ -117,22 +162,35 @@ fn subgroup_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     var sb1: vec4<f32>;
     for (var k = first; k < end; k += 4u) {
         if (SCALE_A >= BLOCK32_LAST && ((k & 31u) == 0u || k == first)) {
-            sa0 = a_block(base.scale_a, i, k, t0);
-            if (SUBGROUP < 32u) {
-                sa1 = a_block(base.scale_a, i, k, t1);
-            }
-            if (SUBGROUP < 16u) {
-                sa2 = a_block(base.scale_a, i, k, t2);
-                sa3 = a_block(base.scale_a, i, k, t3);
-            }
+            //% for s in 0..4
+            sa$s = a_block(base.scale_a, i, k, t$s);
+            //% end
         }
-        a0 = next_a(a0, base.a, i, k, t0);
-        if (SUBGROUP < 32u) {
-            a1 = next_a(a1, base.a, i, k, t1);
-        }
-        if (SUBGROUP < 16u) {
-            a2 = next_a(a2, base.a, i, k, t2);
-            a3 = next_a(a3, base.a, i, k, t3);
+        if (TRANS_A) {
+            // Neighbours: one read of several vectors for some drivers.
+            let at = a_at(base.a, i, k, t0);
+            a0 = a_front(at, 4u);
+            a1 = turned(a0);
+            if (QUADS == 1u) {
+                a1 = a[(at >> SHIFT) + 1u];
+            }
+            a2 = turned(a1);
+            if (QUADS < 4u) {
+                a2 = a[(at >> SHIFT) + 2u / QUADS];
+            }
+            a3 = turned(a2);
+            if (QUADS == 1u) {
+                a3 = a[(at >> SHIFT) + 3u];
+            }
+            if (!WHOLE_A) {
+                //% for s in 1..4
+                a$s = a_front(at + $(4*s)u, 4u);
+                //% end
+            }
+        } else {
+            //% for s in 0..4
+            a$s = next_a(a$s, base.a, i, k, t$s);
+            //% end
         }
         let q = array<vec4<f32>, 4>(a_values(a0, sa0, k, t0), a_values(a1, sa1, k, t1), a_values(a2, sa2, k, t2), a_values(a3, sa3, k, t3));
         // b<k>_<quad>: row k + k of b, four columns.
@@ -166,14 +224,18 @@ fn subgroup_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
             let at = base.b + k * params.n + j;
             //% for r in 0..4
             let at$r = at + $(r)u * params.n;
-            let v$r = front(b[at$r >> SHIFT], at$r);
+            let v$r = b_front(at$r, 4u);
             b$r_0 = b_values(v$r);
             //% end
             if (QUADS_N == 2u) {
                 //% for r in 0..4
                 var w$r = turned(v$r);
                 //% end
-                if (QUADS == 1u) {
+                if (!WHOLE_B) {
+                    //% for r in 0..4
+                    w$r = b_front(at$r + 4u, 4u);
+                    //% end
+                } else if (QUADS == 1u) {
                     //% for r in 0..4
                     w$r = b[(at$r >> SHIFT) + 1u];
                     //% end
@@ -206,7 +268,7 @@ fn subgroup_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         // Four rows at a time; o<n> is quad n of these rows, x<row> their values along k.
         //% for g in 0..8
         //% for t in 0..4
-        let o$(4*g+t) = subgroupBroadcast(q[select($(4*g+t)u, $(g+8*t)u, TRANS_A) / SUBGROUP], select($(4*g+t)u, $(g+8*t)u, TRANS_A) % SUBGROUP);
+        let o$(4*g+t) = subgroupBroadcast(q[select($(4*g+t)u, $(g+8*t)u, TRANS_A) % SHARES], select($(4*g+t)u, $(g+8*t)u, TRANS_A) / SHARES);
         //% end
         //% for t in 0..4
         let x$(4*g+t) = select(o$(4*g+t), vec4<f32>(o$(4*g)$.t, o$(4*g+1)$.t, o$(4*g+2)$.t, o$(4*g+3)$.t), TRANS_A);

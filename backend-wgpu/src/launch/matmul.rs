@@ -40,7 +40,7 @@ enum Form {
     Edge,
     /// Tiles in workgroup memory.
     Shared,
-    /// Tiles of subgroups of so many lanes, each of which owns so many quads of columns; stored rows are whole vectors.
+    /// Tiles of subgroups of so many lanes, each of which owns so many quads of columns.
     Subgroup { lanes: u32, quads: u32 },
 }
 
@@ -48,11 +48,11 @@ impl Form {
     fn of(products: Products, m: &MatMul, operands: [&Ty; 2]) -> Form {
         match (products, operands.into_iter().all(whole_vectors)) {
             (Products::WorkgroupMemory, _) => Form::Shared,
-            (Products::Registers | Products::Subgroups(_), false) => Form::Edge,
+            (Products::Registers, false) => Form::Edge,
             (Products::Registers, true) => Form::Tile,
             // Columns stored along k are read one by one; more of them meet in the same sets of a cache. Elsewhere lanes are few on software
             // adapters only, where registers that do not suffice are cheap.
-            (Products::Subgroups(lanes), true) => {
+            (Products::Subgroups(lanes), _) => {
                 Form::Subgroup { lanes, quads: if m.trans_b || lanes > SOFTWARE_LANES { 1 } else { 2 } }
             }
         }
@@ -146,9 +146,13 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     let product = match form {
         Form::Shared => product.set("QUAD_A", whole_fours(a)).set("QUAD_B", whole_fours(b)),
         Form::Tile | Form::Edge => product.set("TAIL", tail).set("LANES_M", LANES[0] as u32).set("LANES_N", LANES[1] as u32),
-        Form::Subgroup { lanes, quads } => {
-            product.set("TAIL", tail).set("SUBGROUP", lanes).set("SUBGROUPS", subgroups_of(lanes)).set("QUADS_N", quads)
-        }
+        Form::Subgroup { lanes, quads } => product
+            .set("TAIL", tail)
+            .set("SUBGROUP", lanes)
+            .set("SUBGROUPS", subgroups_of(lanes))
+            .set("QUADS_N", quads)
+            .set("WHOLE_A", u32::from(whole_vectors(a)))
+            .set("WHOLE_B", u32::from(whole_vectors(b))),
     };
     f.push(product.done()?);
     if partial {
