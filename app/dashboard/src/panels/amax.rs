@@ -165,16 +165,24 @@ fn legend_ui(ui: &mut Ui, [low, high]: [f32; 2], tensor: &Tensor) {
         ui.painter().add(mesh);
         ui.label(RichText::new(format!("2^{high:.0}")).small().weak());
         ui.add_space(12.0);
-        ui.label(RichText::new(format!("largest {}", tensor.dtype)).small().color(palette::BAD));
-        ui.label(RichText::new("- - smallest normal").small().color(palette::WARN));
-        ui.label(RichText::new(".... smallest").small().color(palette::WARN.gamma_multiply(0.6)));
+        ui.label(
+            RichText::new(format!("largest {}", tensor.dtype))
+                .small()
+                .color(palette::ink(ui.visuals().dark_mode, palette::BAD)),
+        );
+        ui.label(RichText::new("- - smallest normal").small().color(palette::ink(ui.visuals().dark_mode, palette::WARN)));
+        ui.label(
+            RichText::new(".... smallest")
+                .small()
+                .color(palette::ink(ui.visuals().dark_mode, palette::WARN.gamma_multiply(0.6))),
+        );
     });
 }
 
 fn plot_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
     let Some(format) = tensor.dtype.format() else { return };
     let color = palette::dtype(tensor.dtype);
-    line_ui(ui, summary(tensor));
+    line_ui(ui, summary(tensor, ui.visuals().dark_mode));
     // Labels closer than a line of text would be left out.
     let lines = f64::from(ui.available_height() / 40.0).clamp(2.0, 5.0);
     let plot = over_steps("amax", store, Scale::Log2).y_grid_spacer(move |input| grid(input, Scale::Log2, lines));
@@ -200,9 +208,9 @@ fn plot_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
 }
 
 /// The last report of a tensor.
-fn summary(tensor: &Tensor) -> Vec<RichText> {
+fn summary(tensor: &Tensor, dark: bool) -> Vec<RichText> {
     let name = RichText::new(&tensor.name).strong();
-    let mut parts = vec![name, RichText::new(tensor.dtype.name()).color(palette::dtype(tensor.dtype))];
+    let mut parts = vec![name, RichText::new(tensor.dtype.name()).color(palette::ink(dark, palette::dtype(tensor.dtype)))];
     let Some((_, v)) = tensor.rows.last() else { return parts };
     let (amax, scale) = (v[TensorColumn::Amax as usize], v[TensorColumn::Scale as usize]);
     parts.push(format!("amax {}", number(amax.into())).into());

@@ -52,7 +52,8 @@ fn form_ui(ui: &mut Ui, state: &mut RunBarState) {
             response
         });
         row(ui, "recipe", |ui| {
-            let text = |name: RecipeName| RichText::new(name.name()).color(palette::recipe(name));
+            let dark = ui.visuals().dark_mode;
+            let text = |name: RecipeName| RichText::new(name.name()).color(palette::ink(dark, palette::recipe(name)));
             combo(ui, "recipe", text(form.recipe), |ui| {
                 for name in RecipeName::ALL {
                     ui.selectable_value(&mut form.recipe, name, text(name));
@@ -118,7 +119,7 @@ fn anew_ui(ui: &mut Ui, state: &RunBarState) {
         [] => "Edits count from the next start.".to_string(),
         _ => format!("Edits count from the next start, which records the step anew: {}.", anew.join(", ")),
     };
-    ui.label(RichText::new(text).small().color(palette::WARN));
+    ui.label(RichText::new(text).small().color(palette::ink(ui.visuals().dark_mode, palette::WARN)));
 }
 
 fn race_ui(ui: &mut Ui, state: &mut RunBarState) {
@@ -127,7 +128,10 @@ fn race_ui(ui: &mut Ui, state: &mut RunBarState) {
         for name in RecipeName::ALL {
             let mut on = form.race.contains(&name);
             let full = form.race.len() >= *RACE.end();
-            let check = egui::Checkbox::new(&mut on, RichText::new(name.name()).color(palette::recipe(name)));
+            let check = egui::Checkbox::new(
+                &mut on,
+                RichText::new(name.name()).color(palette::ink(ui.visuals().dark_mode, palette::recipe(name))),
+            );
             if ui.add_enabled(!full || form.race.contains(&name), check).changed() {
                 form.race.retain(|r| *r != name);
                 if on {

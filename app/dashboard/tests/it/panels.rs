@@ -156,7 +156,7 @@ fn a_warning_leads_to_the_panel_that_shows_it() {
     assert!(h.query_by_label_contains("histogram of").is_none());
     h.get_by_label("Show in Histogram").click();
     h.run();
-    h.get_by_label_contains("histogram of gpt.h1.mlp.up.dy");
+    h.get_by_label_contains("histogram of gpt.h0.attn.qkv.dy");
 }
 
 #[test]
