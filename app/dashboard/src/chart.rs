@@ -81,7 +81,9 @@ pub fn base(name: &str, scale: Scale) -> Plot<'_> {
         .y_grid_spacer(move |input| grid(input, scale, LINES))
         .label_formatter(move |at| match at {
             HoverPosition::NearDataPoint { plot_name, position, .. } => {
-                Some(format!("{plot_name}\n{} at {}", scale.text(scale.to_value(position.y)), number(position.x)))
+                let value = format!("{} at {}", scale.text(scale.to_value(position.y)), number(position.x));
+                // What stays out of the legend has no name.
+                Some(if plot_name.is_empty() { value } else { format!("{plot_name}\n{value}") })
             }
             HoverPosition::Elsewhere { .. } => None,
         })
