@@ -96,3 +96,25 @@ pub fn health_csv(store: &Store) -> String {
     };
     csv("step,what,remedy", warnings.map(row))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ailment_is_shown_where_its_numbers_are() {
+        use Ailment::{
+            DeadFp8, Fp8NonFinite, Fp8Saturation, Fp8Underflow, ManySkips, NonFinite, ScaleAtFloor, ScaleSpiral, Skipped,
+            Stuck, ZeroGradients,
+        };
+        let places = [
+            (Panel::Loss, &[NonFinite, Skipped, Stuck, ZeroGradients][..]),
+            (Panel::LossScale, &[ScaleSpiral, ScaleAtFloor, ManySkips]),
+            (Panel::Amax, &[DeadFp8, Fp8NonFinite]),
+            (Panel::Histogram, &[Fp8Underflow, Fp8Saturation]),
+        ];
+        for (panel, ailments) in places {
+            ailments.iter().for_each(|a| assert_eq!(shown_in(*a), panel, "{a:?}"));
+        }
+    }
+}

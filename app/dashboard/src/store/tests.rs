@@ -50,7 +50,9 @@ fn rows_smooth_time_and_refuse_the_past() {
     store.add(r);
     let x = |axis, s: &mut Store| {
         s.axis = axis;
-        s.x_of_step(&s.runs[0], 3)
+        let (run, x) = (&s.runs[0], s.x_of_step(&s.runs[0], 3));
+        assert_eq!(s.x(run, &run.steps)(2), x, "a row and its step have one place");
+        x
     };
     assert_eq!(x(Axis::Step, &mut store), 3.0);
     assert_eq!(x(Axis::Items, &mut store), 3.0 * store.runs[0].items_per_step() as f64);
@@ -80,6 +82,29 @@ fn a_loss_that_is_lost_is_said_to_be() {
     assert_eq!(r.loss_text().unwrap(), "loss 2.5000");
     r.push(step(2, f32::NAN, 1.0, 0));
     assert_eq!(r.loss_text().unwrap(), "loss not finite");
+}
+
+#[test]
+fn runs_keep_their_places_when_another_is_closed() {
+    let mut store = Store::default();
+    for _ in 0..4 {
+        store.add(run(RecipeName::F32));
+    }
+    (store.race, store.selected) = (vec![0, 1, 3], 3);
+    store.remove(1);
+    assert_eq!((store.runs.len(), &store.race[..], store.selected), (3, &[0, 2][..], 2));
+    store.remove(2);
+    assert_eq!((&store.race[..], store.selected), (&[0][..], 1));
+}
+
+#[test]
+fn tensors_beyond_the_most_are_refused() {
+    let mut r = run(RecipeName::F32);
+    for i in 0..5_000 {
+        let line = format!(r#"{{"step":1,"tensor":{{"name":"{i}","dtype":"e4m3","amax":1.0}}}}"#);
+        r.push(Event::from_line(&line).unwrap().unwrap());
+    }
+    assert_eq!((r.tensors.len(), r.refused), (4096, 5_000 - 4096));
 }
 
 #[test]

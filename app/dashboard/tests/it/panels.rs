@@ -73,6 +73,12 @@ fn every_panel_gives_its_numbers() {
         assert_eq!(panel_csv(which, &Store::default(), &states).lines().count(), 1, "{which:?}");
     }
     assert!(panel_csv(Panel::LossScale, &full_store(), &states).contains("overflow, step skipped"));
+    let losses = panel_csv(Panel::Loss, &full_store(), &states);
+    let held_out = |step: &str| losses.lines().find(|l| l.contains(step)).unwrap().rsplit(',').next().unwrap().to_string();
+    assert_eq!((held_out("f16-1,50,"), held_out("f16-1,51,")), ((5.6f32 / 1.5).to_string(), String::new()));
+    let histogram = panel_csv(Panel::Histogram, &full_store(), &states);
+    let exponents = histogram.lines().skip(1).map(|l| l.split(',').nth(2).unwrap().parse::<i32>().unwrap());
+    assert!(exponents.collect::<Vec<_>>().windows(2).all(|w| w[1] == w[0] + 1), "{histogram}");
 }
 
 #[test]
