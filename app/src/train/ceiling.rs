@@ -63,6 +63,13 @@ impl Ceiling {
 mod tests {
     use super::*;
 
+    /// As many steps of 10 ms as are judged together.
+    fn take(c: &mut Ceiling) {
+        for _ in 0..STEPS {
+            c.share(10.0);
+        }
+    }
+
     #[test]
     fn a_peak_that_was_measured_too_small_is_raised_and_no_share_is_above_one() {
         // Steps of 10 ms do 1e9 a second; the peak says half of it.
@@ -80,7 +87,7 @@ mod tests {
     #[test]
     fn one_fast_step_raises_nothing() {
         let mut c = Ceiling::new(10_000_000, 2e9);
-        (0..STEPS).for_each(|_| drop(c.share(10.0)));
+        take(&mut c);
         assert_eq!(c.share(0.0), 1.0);
         assert!((c.share(10.0) - 0.5).abs() < 1e-9);
     }
@@ -88,10 +95,10 @@ mod tests {
     #[test]
     fn a_doubted_peak_is_measured_a_few_times_and_no_more() {
         let mut c = Ceiling::new(10_000_000, 1.1e9);
-        (0..STEPS).for_each(|_| drop(c.share(10.0)));
+        take(&mut c);
         assert_eq!((0..9).filter(|_| c.is_doubted()).count(), LOOKS as usize);
         let mut sure = Ceiling::new(10_000_000, 2e9);
-        (0..STEPS).for_each(|_| drop(sure.share(10.0)));
+        take(&mut sure);
         assert!(!sure.is_doubted());
     }
 }
