@@ -10,7 +10,8 @@
 //! A kernel is a stem, an entry point and values of the constants. Each stem is checked with its defaults and with every constant moved
 //! away from its default in turn.
 //!
-//! `map.wgsl.in` is no stem: its imports are put in front, and `src/map.rs` fills in the rest.
+//! `map.wgsl.in` is no stem: its imports are put in front, and `src/map.rs` fills in the rest. Of `f16/` every kernel gets the file in front that
+//! suits the device; each stem is checked with each.
 
 #[path = "build/repeat.rs"]
 mod repeat;
@@ -21,6 +22,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+/// Files of `wgsl/f16`.
+const DECODINGS: [&str; 2] = ["integers", "unpack"];
+
 fn main() {
     println!("cargo:rerun-if-changed=wgsl");
     println!("cargo:rerun-if-changed=build");
@@ -29,9 +33,11 @@ fn main() {
         fs::read_dir(&root).expect("wgsl/ is readable").map(|e| e.expect("an entry").path()).collect();
     files.retain(|p| p.extension().is_some_and(|e| e == "wgsl"));
     files.sort();
+    let part = |name: &str| stem::Parsed::read(&root.join(name)).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+    let f16 = DECODINGS.map(|name| part(&format!("f16/{name}.wgsl")));
     let mut table = String::from("/// Every stem, by name.\npub static STEMS: &[Stem] = &[\n");
     for path in files {
-        let row = stem::Parsed::read(&path).and_then(|parsed| parsed.check().map(|reflected| parsed.row(&reflected)));
+        let row = stem::Parsed::read(&path).and_then(|parsed| parsed.check(&f16).map(|reflected| parsed.row(&f16, &reflected)));
         match row {
             Ok(row) => table.push_str(&row),
             Err(problem) => {
@@ -42,9 +48,13 @@ fn main() {
         }
     }
     table.push_str("];\n");
-    let template = stem::Parsed::read(&root.join("map.wgsl.in")).expect("the template of elementwise kernels is readable");
+    let template = part("map.wgsl.in");
     let _ =
         writeln!(table, "/// `wgsl/map.wgsl.in` with its imports.\nstatic MAP_TEMPLATE: &str = r#\"{}\"#;", template.text());
+    for (name, decoding) in DECODINGS.iter().zip(&f16) {
+        let constant = format!("F16_BY_{}", name.to_uppercase());
+        let _ = writeln!(table, "/// `wgsl/f16/{name}.wgsl`.\nstatic {constant}: &str = r#\"{}\"#;", decoding.text());
+    }
     let out = Path::new(&env::var_os("OUT_DIR").expect("set by cargo")).join("kernels.rs");
     fs::write(out, table).expect("OUT_DIR is writable");
 }

@@ -32,6 +32,18 @@ pub enum DeviceChoice {
     Wgpu,
 }
 
+/// When the kinds of matrix product of a GPU are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TuneChoice {
+    /// Never: the usual one.
+    Off,
+    /// On GPUs.
+    Auto,
+    /// On software adapters too.
+    Always,
+}
+
 /// What the host does around training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +63,9 @@ pub struct RunOptions {
     /// Adapter of the device, by number or by a part of its name; the best one without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
+    /// When products are measured on it; as the environment says without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tune: Option<TuneChoice>,
     /// Steps between evaluations; 0 evaluates at the end only.
     pub eval_every: u64,
     /// Batches of an evaluation.

@@ -162,7 +162,7 @@ impl<'a> Run<'a> {
             watcher.note("no samples: the tokens of the data have no text; give a --tokenizer, or `itos` in meta.json");
             config.run.sample_tokens = 0;
         }
-        let device = device::open(config.run.device, config.run.adapter.as_deref())?;
+        let device = device::open(config.run.device, config.run.adapter.as_deref(), config.run.tune)?;
         let backend = &device.backend;
         let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
         let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;

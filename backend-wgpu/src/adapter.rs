@@ -9,6 +9,7 @@ use mantissa_core::dtype::DType;
 use mantissa_core::error::{Error, Result};
 use mantissa_core::program::Program;
 use mantissa_core::program::memory::Layout;
+use mantissa_shaders::F16;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -73,10 +74,16 @@ impl Default for Choice {
 }
 
 impl Choice {
-    /// As `MANTISSA_TUNE` and `MANTISSA_CACHE_DIR` ask.
+    /// As `MANTISSA_TUNE` asks.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn from_env() -> Result<Choice> {
-        Ok(Choice::Tuned { when: Tuning::from_env()?, folder: crate::tune::cache::folder() })
+        Ok(Choice::tuned(Tuning::from_env()?))
+    }
+
+    /// Measured then, and kept in the folder of `MANTISSA_CACHE_DIR` or that of the platform.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn tuned(when: Tuning) -> Choice {
+        Choice::Tuned { when, folder: crate::tune::cache::folder() }
     }
 }
 
@@ -101,6 +108,8 @@ pub struct AdapterFacts {
     pub workgroup_invocations: u32,
     /// Lanes of a subgroup, where the adapter has subgroups, all of one size.
     pub subgroup: Option<u32>,
+    /// Whether kernels may convert f16.
+    pub converts_f16: bool,
     /// Optional features of use here: `timestamps`, `shader-f16`, `subgroups`.
     pub features: Vec<&'static str>,
 }
@@ -118,7 +127,9 @@ impl AdapterFacts {
         ];
         let (lanes, most) = (info.subgroup_min_size, info.subgroup_max_size);
         let usable = features.contains(wgpu::Features::SUBGROUP) && lanes == most && SUBGROUP_SIZES.contains(&lanes);
+        let downlevel = adapter.get_downlevel_capabilities().flags;
         AdapterFacts {
+            converts_f16: downlevel.contains(wgpu::DownlevelFlags::SHADER_F16_IN_F32),
             subgroup: usable.then_some(lanes),
             api: info.backend.to_str().to_string(),
             driver: [info.driver, info.driver_info].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" "),
@@ -309,6 +320,7 @@ impl WgpuBackend {
         };
         let gpu = Arc::new(Gpu::open(adapter).await?);
         let kinds = kinds(&gpu)?;
+        decode_f16(&gpu)?;
         let tuner = match products {
             Choice::Fixed(one) if kinds.contains(&one) => Tuner::new(vec![one], false, None),
             Choice::Fixed(one) => {
@@ -355,6 +367,16 @@ impl WgpuBackend {
         &self.gpu
     }
 
+    /// How kernels decode f16 and fp8.
+    pub fn f16(&self) -> F16 {
+        self.gpu.pipelines.f16()
+    }
+
+    /// Decodes them by integers in what is compiled from now on, whatever the device can do.
+    pub fn decode_f16_by_integers(&self) {
+        self.gpu.pipelines.decode_f16_by(F16::Integers);
+    }
+
     /// What is known of the adapter.
     pub fn facts(&self) -> &AdapterFacts {
         &self.gpu.facts
@@ -375,7 +397,7 @@ fn kinds(gpu: &Arc<Gpu>) -> Result<Vec<Products>> {
 #[cfg(not(target_arch = "wasm32"))]
 fn subgroups(gpu: &Arc<Gpu>) -> Result<Option<Products>> {
     match gpu.facts.subgroup {
-        Some(size) if crate::subgroups::work(gpu, size)? => Ok(Some(Products::Subgroups(size))),
+        Some(size) if crate::look::has_subgroups(gpu, size)? => Ok(Some(Products::Subgroups(size))),
         Some(_) | None => Ok(None),
     }
 }
@@ -384,6 +406,24 @@ fn subgroups(gpu: &Arc<Gpu>) -> Result<Option<Products>> {
 #[cfg(target_arch = "wasm32")]
 fn subgroups(_: &Arc<Gpu>) -> Result<Option<Products>> {
     Ok(None)
+}
+
+/// Has kernels decode f16 by the device's conversion, where that is seen to be exact.
+#[cfg(not(target_arch = "wasm32"))]
+fn decode_f16(gpu: &Arc<Gpu>) -> Result<()> {
+    if gpu.facts.converts_f16 {
+        gpu.pipelines.decode_f16_by(F16::Unpack);
+        if !crate::look::decodes_f16(gpu)? {
+            gpu.pipelines.decode_f16_by(F16::Integers);
+        }
+    }
+    Ok(())
+}
+
+/// A browser lets nobody wait for a look at it.
+#[cfg(target_arch = "wasm32")]
+fn decode_f16(_: &Arc<Gpu>) -> Result<()> {
+    Ok(())
 }
 
 impl Backend for WgpuBackend {

@@ -8,12 +8,12 @@
 //! | `adapter` | lists adapters, opens a device, keeps its faults |
 //! | `budget` | dispatches of a step, counted without a device |
 //! | `memory` | buffers of the memory plan, writes and reads |
+//! | `look` | whether subgroups and conversions do what kernels take them to |
 //! | `launch` | from an instruction to kernels, arguments and grid: pure functions |
 //! | `pipeline` | compiles kernels once |
 //! | `dispatch` | kernels with their memory bound |
 //! | `executable` | a Program as dispatches; steps |
 //! | `probe` | the rates of the device |
-//! | `subgroups` | whether they work as kernels take them to |
 //! | `observe` | a step instruction by instruction, for tools |
 //! | `tune` | which kind of matrix product suits a shape |
 //! | `timestamps` | a step timed by the device, instruction by instruction |
@@ -23,14 +23,14 @@ mod budget;
 mod dispatch;
 mod executable;
 mod launch;
+#[cfg(not(target_arch = "wasm32"))]
+mod look;
 mod memory;
 mod observe;
 mod pipeline;
 #[cfg(not(target_arch = "wasm32"))]
 mod probe;
 mod readback;
-#[cfg(not(target_arch = "wasm32"))]
-mod subgroups;
 mod timestamps;
 mod tune;
 
@@ -38,5 +38,6 @@ mod tune;
 pub use adapter::adapters_blocking;
 pub use adapter::{AdapterChoice, AdapterFacts, Choice, Products, WgpuBackend, adapters};
 pub use budget::dispatches;
+pub use mantissa_shaders::F16;
 #[cfg(not(target_arch = "wasm32"))]
 pub use tune::Tuning;

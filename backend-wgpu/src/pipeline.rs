@@ -2,16 +2,16 @@
 
 use crate::adapter::Gpu;
 use mantissa_core::error::Result;
-use mantissa_shaders::{BindingKind, Need};
+use mantissa_shaders::{BindingKind, F16, Need};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A kernel: text, entry point and bindings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Kernel {
     /// Stem and entry point, for people.
     pub(crate) label: String,
-    /// The whole text.
+    /// The whole text, but for how f16 is decoded.
     pub(crate) text: String,
     /// Entry point.
     pub(crate) entry: &'static str,
@@ -30,9 +30,30 @@ pub(crate) struct Pipeline {
 
 /// All pipelines of a device.
 #[derive(Debug, Default)]
-pub(crate) struct Pipelines(Mutex<HashMap<Kernel, Arc<Pipeline>>>);
+pub(crate) struct Pipelines(Mutex<Known>);
+
+/// How they decode f16, and those that there are.
+#[derive(Debug, Default)]
+struct Known {
+    f16: F16,
+    made: HashMap<Kernel, Arc<Pipeline>>,
+}
 
 impl Pipelines {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How kernels decode f16.
+    pub(crate) fn f16(&self) -> F16 {
+        self.known().f16
+    }
+
+    /// Decodes f16 so in what is asked for from now on.
+    pub(crate) fn decode_f16_by(&self, f16: F16) {
+        *self.known() = Known { f16, made: HashMap::new() };
+    }
+
     /// The pipeline of `kernel`, compiled if it is new. Errs where the device lacks what it needs.
     pub(crate) fn get(&self, gpu: &Gpu, kernel: &Kernel) -> Result<Arc<Pipeline>> {
         for need in kernel.needs {
@@ -43,17 +64,17 @@ impl Pipelines {
                 return Err(gpu.error(format!("{} needs {need:?}, which this adapter lacks", kernel.label)));
             }
         }
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = known.get(kernel) {
+        let mut known = self.known();
+        if let Some(found) = known.made.get(kernel) {
             return Ok(found.clone());
         }
-        let made = Arc::new(compile(&gpu.device, kernel));
-        known.insert(kernel.clone(), made.clone());
+        let made = Arc::new(compile(&gpu.device, kernel, known.f16));
+        known.made.insert(kernel.clone(), made.clone());
         Ok(made)
     }
 }
 
-fn compile(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
+fn compile(device: &wgpu::Device, kernel: &Kernel, f16: F16) -> Pipeline {
     let label = Some(kernel.label.as_str());
     let entries: Vec<wgpu::BindGroupLayoutEntry> = kernel
         .bindings
@@ -78,7 +99,7 @@ fn compile(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
         bind_group_layouts: &[Some(&layout)],
         immediate_size: 0,
     });
-    let source = wgpu::ShaderSource::Wgsl(kernel.text.as_str().into());
+    let source = wgpu::ShaderSource::Wgsl(format!("{}{}", f16.text(), kernel.text).into());
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label,

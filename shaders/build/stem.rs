@@ -129,23 +129,30 @@ impl Parsed {
         out
     }
 
-    /// Validates the stem with its defaults and every single change of a constant; the module with the defaults.
-    pub(crate) fn check(&self) -> Result<(Module, ModuleInfo), String> {
-        for (i, c) in self.consts.iter().enumerate() {
-            for value in c.domain().into_iter().filter(|v| *v != c.default) {
-                self.validate(&self.stitched(Some((i, value)))).map_err(|e| format!("with {} = {value}: {e}", c.name))?;
+    /// Validates the stem behind each of the files of `wgsl/f16`, with its defaults and every single change of a constant; the module with the
+    /// defaults.
+    pub(crate) fn check(&self, f16: &[Parsed]) -> Result<(Module, ModuleInfo), String> {
+        let mut with_defaults = None;
+        for decoding in f16 {
+            let text = |changed| format!("{}{}", decoding.text, self.stitched(changed));
+            for (i, c) in self.consts.iter().enumerate() {
+                for value in c.domain().into_iter().filter(|v| *v != c.default) {
+                    self.validate(&text(Some((i, value)))).map_err(|e| format!("with {} = {value}: {e}", c.name))?;
+                }
             }
+            with_defaults = Some(self.validate(&text(None))?);
         }
-        self.validate(&self.stitched(None))
+        with_defaults.ok_or_else(|| "wgsl/f16 is empty".into())
     }
 
-    /// What naga makes of the text on a device that has what the stem needs and nothing else.
+    /// What naga makes of the text on a device that has what the stem needs, conversions of f16, and nothing else.
     fn validate(&self, text: &str) -> Result<(Module, ModuleInfo), String> {
         let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+        let conversions = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
         let (capabilities, stages, operations) = if self.needs.is_empty() {
-            (Capabilities::empty(), ShaderStages::empty(), SubgroupOperationSet::empty())
+            (conversions, ShaderStages::empty(), SubgroupOperationSet::empty())
         } else {
-            (Capabilities::SUBGROUP, ShaderStages::COMPUTE, SubgroupOperationSet::all())
+            (conversions | Capabilities::SUBGROUP, ShaderStages::COMPUTE, SubgroupOperationSet::all())
         };
         let mut validator = Validator::new(ValidationFlags::all(), capabilities);
         validator.subgroup_stages(stages).subgroup_operations(operations);
@@ -154,9 +161,10 @@ impl Parsed {
     }
 
     /// The row of the table, as Rust.
-    pub(crate) fn row(&self, (module, info): &(Module, ModuleInfo)) -> String {
+    pub(crate) fn row(&self, f16: &[Parsed], (module, info): &(Module, ModuleInfo)) -> String {
         let mut out = String::new();
-        let _ = writeln!(out, "    Stem {{ name: {:?}, hash: {:#x},", self.name, fnv(&self.stitched(None)));
+        let text = f16.iter().map(|decoding| decoding.text.as_str()).chain([self.stitched(None).as_str()]).collect::<String>();
+        let _ = writeln!(out, "    Stem {{ name: {:?}, hash: {:#x},", self.name, fnv(&text));
         let _ = writeln!(out, "        source: r#\"{}\"#,", self.text);
         out.push_str("        needs: &[");
         self.needs.iter().for_each(|need| out.push_str(&format!("Need::{need}, ")));

@@ -38,6 +38,35 @@ pub struct Stem {
     pub entries: &'static [Entry],
 }
 
+/// How a device decodes f16, and fp8 by way of it. Kernels find the functions for it in front of their own text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum F16 {
+    /// By integers and exact sums: the same on every device.
+    #[default]
+    Integers,
+    /// By the conversion of the device, where that has been seen to be exact.
+    Unpack,
+}
+
+impl std::fmt::Display for F16 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            F16::Integers => "integers",
+            F16::Unpack => "the device's conversion",
+        })
+    }
+}
+
+impl F16 {
+    /// What goes in front of the text of a kernel.
+    pub fn text(self) -> &'static str {
+        match self {
+            F16::Integers => F16_BY_INTEGERS,
+            F16::Unpack => F16_BY_UNPACK,
+        }
+    }
+}
+
 /// What not every device can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Need {

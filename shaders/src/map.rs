@@ -309,10 +309,10 @@ mod tests {
 
     #[track_caller]
     fn validate(kernel: &MapKernel) {
-        let module =
-            naga::front::wgsl::parse_str(&kernel.text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&kernel.text)));
+        let text = format!("{}{}", crate::F16::Integers.text(), kernel.text);
+        let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
         let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
-        validator.validate(&module).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&kernel.text)));
+        validator.validate(&module).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
         let span = module.global_variables.iter().find_map(|(_, v)| (v.space == naga::AddressSpace::Uniform).then_some(v.ty));
         let size = module.types[span.expect("a uniform struct")].inner.size(module.to_ctx());
         assert_eq!(size as usize, 4 * kernel.uniform.len());

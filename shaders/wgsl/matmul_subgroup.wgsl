@@ -8,14 +8,18 @@
 // An operand stored along k gives 2 or 4 quads of a narrow dtype for one read. Where its rows are no whole vectors of 16 bytes, it is read
 // element by element.
 //
-// Seen on lavapipe (two quiet AVX-512 cores, 8 lanes, f32, GFLOP/s of both by CPU time, NN / NT / TN): 1024^3 63 / 57 / 39, 128 x 384 x 2048
-// 64 / 62 / 63 (`tile` at 512^3: 28 / 31 / 26). TN suffers where rows lie 4 KiB apart: each step reads other pages. What costs otherwise is
-// loads: one of 16 bytes in each of 8 lanes is a loop of 290 instructions, as much as 100 multiply-adds. Versions for f32 alone, on busy
-// cores: 4 columns a lane 62 / 69 / 61, 8 columns 71 / 67 / 71; fewer rows read more often: 8 rows of 4 columns 32 and 16 of 4 46 (NN, 512^3),
-// 16 of 8 53 / 58 / 53; more, 64 of 4, 51 / 74 / 61: rows of 4 KiB meet in one set of a cache. Tiles along the rows of y first are as fast
-// alone, but while other programs used the caches NN fell to 27 where it now had 49. No gain: bands of 4 rows of tiles, several subgroups in
-// a workgroup, subgroupShuffle for subgroupBroadcast, `fma` (lavapipe splits it), reading a word of every line of the next four steps ahead
-// (41 / 54 / 36). Compiling takes 0.2 s of CPU time with 4 columns a lane, 0.3 s with 8. Not tried on a GPU.
+// Seen on lavapipe (two AVX-512 cores, 8 lanes, f32, GFLOP/s of both by CPU time, the best of 60 runs on a busy machine, NN / NT / TN): 1024^3
+// 74 / 66 / 72, 512^3 80 / 66 / 75 (`tile`: 28 / 31 / 26); bf16 at 1024^3 100 / 91 / 97. Other programs' use of the caches costs up to half.
+// What costs is loads: one of 16 bytes in each of 8 lanes is a loop of 290 instructions, as much as 100 multiply-adds; but loads of neighbours
+// are joined, up to 64 bytes, where the driver sees that one index is another plus a constant, (at >> SHIFT) + 1 and not (at + 4) >> SHIFT:
+// that is 15 % of NN. Fewer rows read more often: 8 rows of 4 columns 32 and 16 of 4 46 (NN, 512^3), 16 of 8 53 / 58 / 53. More: 64 rows of 8
+// columns 53 / 54 / 36, the loop leaves the instruction cache. Operands laid out in panels first, not counting what that takes: 62 / - / 64 at
+// 1024^3, bf16 99 / - / 95. 64-bit loads: no faster, as loads are joined already. 16 elements along k read at a time: 51, an `if` around loads
+// and a loop in the loop make every sum be stored under a mask; `||` of constants does the same. Two quads along k in the text of one round:
+// NT 70, but the same text then gives NN 57, with and without the dead half; speed depends on where the compiler puts the sums.
+// No gain: bands of 4 rows of tiles, several subgroups in a workgroup, subgroupShuffle for subgroupBroadcast, `fma` (lavapipe splits it),
+// reading a word of every line of the next four steps ahead. Compiling takes 0.2 s of CPU time with 4 columns a lane, 0.3 s with 8. Not tried
+// on a GPU.
 //% needs subgroups
 //% import product, grid
 //% const TAIL: bool = false

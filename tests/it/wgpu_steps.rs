@@ -2,13 +2,14 @@
 //! dispatches; a run that moves from one device to the other and back.
 
 use mantissa_backend_wgpu::dispatches;
-use mantissa_core::backend::Backend;
+use mantissa_core::backend::{Backend, Executable, wait};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::model::gpt::GptConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
 use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::probe::compare::{self, RowKind};
-use mantissa_core::program::memory::{Layout, Purpose};
+use mantissa_core::program::memory::{Layout, Place, Purpose};
+use mantissa_core::program::{Kind, Rate, Value, ValueId};
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::train::record::train_step;
@@ -255,6 +256,17 @@ fn a_run_moves_from_the_cpu_to_wgpu_and_back() {
     }
 }
 
+/// The bytes at each place of a Program's own memory: length of the buffer, then buffer, offset and size of the place.
+fn temporaries(executable: &dyn Executable) -> BTreeMap<[usize; 4], Vec<u8>> {
+    let plan = executable.plan();
+    let own = |(id, place): (u32, &Option<Place>)| {
+        let Place { buffer, offset, size } = (*place)?;
+        let length = plan.buffers.get(buffer.checked_sub(plan.layout.buffers.len())?)?.size;
+        Some(([length, buffer, offset, size], wait(executable.read(ValueId(id)).expect("a place")).expect("bytes")))
+    };
+    (0u32..).zip(&plan.places).filter_map(own).collect()
+}
+
 #[test]
 fn a_measured_step_on_wgpu_has_the_bits_and_the_memory_of_a_plain_one() {
     let Some(gpu) = devices::wgpu() else { return };
@@ -277,10 +289,22 @@ fn a_measured_step_on_wgpu_has_the_bits_and_the_memory_of_a_plain_one() {
         let program = train_step(&config).expect("a valid run");
         let tensors = measured::select(&program, &all).expect("tensors");
         let variant = Arc::new(measured::measured(&program, &tensors).expect("a step that measures"));
+        let zeros = |(id, v): (_, &Value)| {
+            let copies = if v.kind == Kind::Input(Rate::MicroStep) { config.grad_accum } else { 1 };
+            (id, vec![0; copies * v.ty.size_bytes()])
+        };
+        let inputs: Vec<_> = variant.values_where(|v| matches!(v.kind, Kind::Input(_))).map(zeros).collect();
         let memory = gpu.alloc(Arc::new(Layout::new(&variant))).expect("memory");
         let step = gpu.compile(Arc::new(program), &memory).expect("compiles");
-        let variant = step.compile_variant(variant).expect("compiles").expect("shares the temporaries of the step");
+        let mut variant = step.compile_variant(variant).expect("compiles").expect("shares the temporaries of the step");
         assert_eq!(step.plan().total_bytes(), variant.plan().total_bytes(), "{name}");
+        // What the variant writes stands in the memory of the step, which has not run.
+        let inputs: Vec<_> = inputs.iter().map(|(id, bytes)| (*id, bytes.as_slice())).collect();
+        variant.submit(&inputs).expect("runs");
+        let [mine, theirs] = [&step, &variant].map(|e| temporaries(&**e));
+        let common = mine.iter().filter_map(|(place, mine)| Some((mine, theirs.get(place)?)));
+        let written: Vec<_> = common.filter(|(_, theirs)| theirs.iter().any(|byte| *byte != 0)).collect();
+        assert!(!written.is_empty() && written.iter().all(|(mine, theirs)| mine == theirs), "{name}: {}", written.len());
     }
 }
 

@@ -32,6 +32,13 @@ pub fn wgpu_with_every_product() -> Vec<Arc<WgpuBackend>> {
     OPEN.get_or_init(every).clone()
 }
 
+/// As [`wgpu`], decoding f16 and fp8 by integers whatever the adapter can do.
+pub fn wgpu_by_integers() -> Option<Arc<dyn Backend>> {
+    static OPEN: OnceLock<Option<Arc<WgpuBackend>>> = OnceLock::new();
+    let by_integers = || open(Choice::default()).inspect(|backend| backend.decode_f16_by_integers());
+    OPEN.get_or_init(by_integers).clone().map(|b| b as Arc<dyn Backend>)
+}
+
 fn open(products: Choice) -> Option<Arc<WgpuBackend>> {
     match WgpuBackend::open_with_blocking(&AdapterChoice::Best, products) {
         Ok(backend) => Some(Arc::new(backend)),

@@ -121,7 +121,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
     let mut runs = args.recipes.iter().map(|&n| resolve_for(&flags, n, &args.recipes)).collect::<Result<Vec<_>>>()?;
     let bench = Bench::new(&mut runs).context("--recipes")?;
     let first = &runs[0].config.run;
-    let device = device::open(first.device, first.adapter.as_deref())?;
+    let device = device::open(first.device, first.adapter.as_deref(), first.tune)?;
     let backend = &device.backend;
     let capabilities = backend.capabilities();
     let peak = device.peak(DType::F32)?;

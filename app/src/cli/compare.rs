@@ -104,8 +104,11 @@ pub fn command(args: &CompareArgs) -> Result<Outcome> {
     let [config_a, config_b] = runs.map(|r| r.config);
     let [on_a, on_b] = [args.device_a.unwrap_or(config_a.run.device), args.device_b.unwrap_or(config_b.run.device)];
     let open = |on: DeviceChoice, config: &RunConfig| {
-        let adapter = config.run.adapter.as_deref().filter(|_| on != DeviceChoice::Cpu);
-        Ok::<_, anyhow::Error>(device::open(on, adapter)?.backend)
+        let (adapter, tune) = match on {
+            DeviceChoice::Cpu => (None, None),
+            DeviceChoice::Auto | DeviceChoice::Wgpu => (config.run.adapter.as_deref(), config.run.tune),
+        };
+        Ok::<_, anyhow::Error>(device::open(on, adapter, tune)?.backend)
     };
     let backend_a = open(on_a, &config_a)?;
     let backend_b = if on_b == on_a { backend_a.clone() } else { open(on_b, &config_b)? };

@@ -95,8 +95,10 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
     let bench = (!args.no_run).then(|| Bench::new(&mut runs)).transpose();
     let [Resolved { config, .. }] = runs;
     device::check_memory(&config.train)?;
-    let mut session =
-        Session::new(device::open(config.run.device, config.run.adapter.as_deref())?.backend, config.train.clone())?;
+    let mut session = Session::new(
+        device::open(config.run.device, config.run.adapter.as_deref(), config.run.tune)?.backend,
+        config.train.clone(),
+    )?;
     let mut places = Places::new();
     let past = match &args.folder {
         Some(folder) => Some(look_back(folder, &config, &mut session, &mut places)?),

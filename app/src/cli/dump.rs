@@ -7,7 +7,7 @@
 use crate::checkpoint::model::{self, MODEL};
 use crate::checkpoint::parts::Parts;
 use crate::checkpoint::tensors::{self, Source, TensorFile, swap_if_big_endian};
-use crate::config::DeviceChoice;
+use crate::config::{DeviceChoice, TuneChoice};
 use crate::run_folder::replace;
 use crate::{Outcome, device};
 use anyhow::{Context, Result, anyhow, bail};
@@ -51,6 +51,10 @@ pub struct DumpArgs {
     /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
+    /// When the kinds of matrix product of a GPU are measured for the one that suits each shape, and kept: never, once on a GPU, or once on a
+    /// software adapter too [default: $MANTISSA_TUNE, else auto]
+    #[arg(long, value_name = "WHEN")]
+    pub tune: Option<TuneChoice>,
     /// Steps [default: all N of the batch file]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub steps: Option<u64>,
@@ -168,7 +172,7 @@ pub fn command(args: &DumpArgs) -> Result<Outcome> {
     };
     config.validate()?;
     let weights = Parts::open(&args.model)?;
-    let backend = device::open(args.device, args.adapter.as_deref())?.backend;
+    let backend = device::open(args.device, args.adapter.as_deref(), args.tune)?.backend;
     let types = [Ty::new(DType::U32, [tokens.batch, tokens.row - 1]), Ty::new(DType::U32, [tokens.batch, tokens.row - 1])];
     let mut session = Session::capturing(backend, config, types)?;
     model::load(&session, &weights)?;

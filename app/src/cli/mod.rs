@@ -19,7 +19,7 @@ pub mod train_args;
 
 pub use train_args::{StepArgs, TrainArgs};
 
-use crate::config::DeviceChoice;
+use crate::config::{DeviceChoice, TuneChoice};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -78,6 +78,10 @@ pub struct SampleArgs {
     /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
+    /// When the kinds of matrix product of a GPU are measured for the one that suits each shape, and kept: never, once on a GPU, or once on a
+    /// software adapter too [default: $MANTISSA_TUNE, else auto]
+    #[arg(long, value_name = "WHEN")]
+    pub tune: Option<TuneChoice>,
     /// Text to go on from [default: a line break]
     #[arg(long, value_name = "TEXT", default_value = "\n", hide_default_value = true)]
     pub prompt: String,

@@ -186,6 +186,7 @@ fn defaults(preset: &str, source: Option<&Source>, recipe: RecipeName, optim: &s
             init_from: None,
             device: DeviceChoice::Auto,
             adapter: None,
+            tune: None,
             eval_every: DEFAULT_EVAL_EVERY,
             eval_batches: DEFAULT_EVAL_BATCHES,
             sample_every: 0,
@@ -237,13 +238,14 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
         run.tokenizer = args.tokenizer.clone();
     }
     if args.device.is_some() && args.device != Some(run.device) {
-        // The adapter of another device says nothing.
-        run.adapter = None;
+        // What was said of another device says nothing.
+        (run.adapter, run.tune) = (None, None);
     }
     put(&mut run.device, &args.device);
     if args.adapter.is_some() {
         run.adapter = args.adapter.clone();
     }
+    run.tune = args.tune.or(run.tune);
     put(&mut run.eval_every, &args.eval_every);
     put(&mut run.eval_batches, &args.eval_batches);
     put(&mut run.sample_every, &args.sample_every);

@@ -162,8 +162,11 @@ fn of_model(args: &StatsArgs) -> Result<Measured> {
     let mut runs = [resolve::resolve(&TrainArgs { data: args.data.clone(), ..args.model.as_train() })?];
     let bench = Bench::new(&mut runs)?;
     let [Resolved { config, .. }] = runs;
-    let mut run =
-        bench.measuring(device::open(config.run.device, config.run.adapter.as_deref())?.backend, &config, &args.tensor)?;
+    let mut run = bench.measuring(
+        device::open(config.run.device, config.run.adapter.as_deref(), config.run.tune)?.backend,
+        &config,
+        &args.tensor,
+    )?;
     let steps = args.steps.unwrap_or(DEFAULT_STEPS);
     for _ in 1..steps {
         let (session, batch) = run.next_batch();

@@ -24,7 +24,7 @@ pub fn command() -> Result<Outcome> {
     }
     for (index, facts) in adapters.iter().enumerate() {
         describe(&mut out, index, facts)?;
-        match Device::wgpu(&AdapterChoice::Index(index), "listed") {
+        match Device::wgpu(&AdapterChoice::Index(index), None, "listed") {
             Ok(device) => rates(&mut out, &device)?,
             Err(e) => writeln!(out, "  cannot be opened: {e:#}")?,
         }
@@ -58,6 +58,9 @@ fn rates(out: &mut impl Write, device: &Device) -> Result<()> {
         let named = device.backend.capabilities().dtypes.iter().filter(|(_, s)| *s == support);
         let names: Vec<&str> = named.map(|(d, _)| d.name()).collect();
         writeln!(out, "  {how}: {}", names.join(" "))?;
+    }
+    if let Some(gpu) = &device.gpu {
+        writeln!(out, "  products by {}, f16 and fp8 decoded by {}", gpu.products()[0], gpu.f16())?;
     }
     let (peak, copy) = (device.peak(DType::F32)?, device.copy_rate()?);
     writeln!(out, "  peak: {}FLOP/s ({}), copy {}B/s", spaced(peak.flops_per_s), peak.source, spaced(copy))?;

@@ -5,9 +5,9 @@ mod list;
 
 pub use list::command;
 
-use crate::config::DeviceChoice;
+use crate::config::{DeviceChoice, TuneChoice};
 use anyhow::{Context, Result, bail};
-use mantissa_backend_wgpu::{AdapterChoice, WgpuBackend, adapters_blocking};
+use mantissa_backend_wgpu::{AdapterChoice, Choice, Tuning, WgpuBackend, adapters_blocking};
 use mantissa_core::DType;
 use mantissa_core::backend::{Backend, Support};
 use mantissa_core::cpu::CpuBackend;
@@ -22,7 +22,7 @@ pub struct Device {
     pub backend: Arc<dyn Backend>,
     /// Why it is this one.
     pub why: String,
-    /// The same once more, if it is a GPU: it can be asked for its rates.
+    /// The same once more, if it is a GPU: it can be asked for its rates, and for what it does in its own way.
     gpu: Option<Arc<WgpuBackend>>,
 }
 
@@ -31,9 +31,15 @@ impl Device {
         Device { backend: Arc::new(CpuBackend::new()), why: why.into(), gpu: None }
     }
 
-    fn wgpu(choice: &AdapterChoice, why: impl Into<String>) -> Result<Device> {
-        let gpu = Arc::new(WgpuBackend::open_blocking(choice).context("--device wgpu")?);
-        let why = format!("{}; products by {}", why.into(), gpu.products()[0]);
+    fn wgpu(choice: &AdapterChoice, tune: Option<TuneChoice>, why: impl Into<String>) -> Result<Device> {
+        let tuning = tune.map(|tune| match tune {
+            TuneChoice::Off => Tuning::Off,
+            TuneChoice::Auto => Tuning::Auto,
+            TuneChoice::Always => Tuning::Always,
+        });
+        let products = tuning.map_or_else(Choice::from_env, |when| Ok(Choice::tuned(when)))?;
+        let gpu = Arc::new(WgpuBackend::open_with_blocking(choice, products).context("--device wgpu")?);
+        let why = format!("{}; products by {}, f16 decoded by {}", why.into(), gpu.products()[0], gpu.f16());
         Ok(Device { backend: gpu.clone(), why, gpu: Some(gpu) })
     }
 
@@ -59,17 +65,20 @@ impl Device {
 
 /// Opens the device of a choice. A GPU is taken by `auto` only if it is one: an adapter that software emulates is slower than the CPU backend.
 /// Errs if there is no such device.
-pub fn open(choice: DeviceChoice, adapter: Option<&str>) -> Result<Device> {
+pub fn open(choice: DeviceChoice, adapter: Option<&str>, tune: Option<TuneChoice>) -> Result<Device> {
+    if let (DeviceChoice::Cpu, Some(_)) = (choice, tune) {
+        bail!("--tune: expected --device wgpu or auto beside it, got --device cpu");
+    }
     let wanted = adapter.map(|a| a.parse::<AdapterChoice>().unwrap_or_default());
     match (choice, wanted) {
         (DeviceChoice::Cpu, Some(_)) => bail!("--adapter: expected --device wgpu or auto beside it, got --device cpu"),
         (DeviceChoice::Cpu, None) => Ok(Device::cpu("as asked")),
-        (DeviceChoice::Wgpu | DeviceChoice::Auto, Some(adapter)) => Device::wgpu(&adapter, "as asked"),
-        (DeviceChoice::Wgpu, None) => Device::wgpu(&AdapterChoice::Best, "as asked"),
+        (DeviceChoice::Wgpu | DeviceChoice::Auto, Some(adapter)) => Device::wgpu(&adapter, tune, "as asked"),
+        (DeviceChoice::Wgpu, None) => Device::wgpu(&AdapterChoice::Best, tune, "as asked"),
         (DeviceChoice::Auto, None) => {
             let found = adapters_blocking();
             match found.iter().find(|a| a.software) {
-                _ if found.iter().any(|a| !a.software) => Device::wgpu(&AdapterChoice::Best, "auto: the best GPU"),
+                _ if found.iter().any(|a| !a.software) => Device::wgpu(&AdapterChoice::Best, tune, "auto: the best GPU"),
                 Some(a) => Ok(Device::cpu(format!("auto: the one adapter, {}, is software; --device wgpu takes it", a.name))),
                 None => Ok(Device::cpu("auto: no GPU adapter")),
             }

@@ -210,23 +210,37 @@ fn devices_lists_the_cpu_and_what_it_emulates() {
     assert!(line("native:").contains("f32"), "{text}");
     assert!(["bf16", "e4m3"].iter().all(|d| line("emulated").contains(d)), "{text}");
     assert!(text.contains("wgpu"), "adapters, or that there is none: {text}");
+    assert_eq!(text.matches("f16 and fp8 decoded by").count(), text.matches("wgpu adapter").count(), "{text}");
+}
+
+#[test]
+fn when_to_measure_is_one_of_three_words_about_a_gpu() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in ["train", "bench", "sample"] {
+        let o = output(dir.path(), &[command, "--tune", "sometimes"]);
+        assert_eq!(o.status.code(), Some(2), "{command}");
+        assert!(["sometimes", "off", "auto", "always"].iter().all(|word| stderr(&o).contains(word)), "{}", stderr(&o));
+    }
+    let o = output(dir.path(), &["train", "--device", "cpu", "--tune", "off"]);
+    assert!(o.status.code() == Some(2) && stderr(&o).contains("--tune: expected"), "{}", stderr(&o));
 }
 
 #[test]
 fn what_was_measured_to_be_fastest_stands_in_the_log_of_this_run_and_the_next() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |tune: &str, out: &str| {
+    let run = |variable: &str, tune: &[&str], out: &str| {
         let flags = ["--device", "wgpu", "--recipe", "bf16", "--steps", "2", "--out", out];
-        let mut command = mantissa(dir.path(), &[&["train"], &TINY[..], &flags].concat());
-        command.env("MANTISSA_CACHE_DIR", dir.path().join("cache")).env("MANTISSA_TUNE", tune).output().unwrap()
+        let mut command = mantissa(dir.path(), &[&["train"], &TINY[..], &flags, tune].concat());
+        command.env("MANTISSA_CACHE_DIR", dir.path().join("cache")).env("MANTISSA_TUNE", variable).output().unwrap()
     };
-    let o = run("always", "first");
+    let o = run("always", &[], "first");
     if lacks("wgpu", &o) {
         return;
     }
     good(o);
-    good(run("always", "second"));
-    good(run("off", "third"));
+    // The flag wins over the variable.
+    good(run("off", &["--tune", "always"], "second"));
+    good(run("always", &["--tune", "off"], "third"));
     let told = |out: &str| -> Vec<Value> {
         let lines = std::fs::read_to_string(dir.path().join(out).join("events.jsonl")).unwrap();
         let lines = lines.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
@@ -238,4 +252,6 @@ fn what_was_measured_to_be_fastest_stands_in_the_log_of_this_run_and_the_next() 
     assert!(last.iter().all(|row| row["product"].is_string() && row["kind"].is_string()), "{last:?}");
     assert_eq!(second, [first.last().unwrap().clone()], "remembered, not measured again");
     assert!(told("third").is_empty());
+    let o = run("sometimes", &[], "fourth");
+    assert!(o.status.code() == Some(2) && stderr(&o).contains("off, auto or always"), "{}", stderr(&o));
 }

@@ -2,6 +2,7 @@
 //! file; one that cannot be written is measured again next time.
 
 use crate::adapter::{AdapterFacts, Products};
+use mantissa_shaders::F16;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -28,11 +29,14 @@ pub(crate) fn folder() -> Option<PathBuf> {
     set(FOLDER).or_else(|| Some(platform()?.join("mantissa")))
 }
 
-/// The file of an adapter in a folder.
-pub(super) fn file(folder: &Path, facts: &AdapterFacts) -> PathBuf {
+/// The file of an adapter in a folder, for kernels that decode f16 so.
+pub(super) fn file(folder: &Path, facts: &AdapterFacts, f16: F16) -> PathBuf {
     let hashes = STEMS.iter().filter_map(|s| mantissa_shaders::stem(s)).map(|s| format!("{:x}", s.hash));
-    let what =
-        [facts.name.clone(), facts.api.clone(), facts.driver.clone()].into_iter().chain(hashes).collect::<Vec<_>>().join("\n");
+    let what = [facts.name.clone(), facts.api.clone(), facts.driver.clone(), f16.to_string()]
+        .into_iter()
+        .chain(hashes)
+        .collect::<Vec<_>>()
+        .join("\n");
     // 64-bit FNV-1a.
     let hash = what.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
     folder.join(format!("products-{hash:016x}.json"))
@@ -60,6 +64,35 @@ pub(super) fn store(path: &Path, choices: &BTreeMap<String, Products>) -> std::i
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_fact_of_a_device_has_a_file_of_its_own() {
+        let usual = AdapterFacts {
+            name: "a".into(),
+            api: "vulkan".into(),
+            driver: "1".into(),
+            software: false,
+            max_buffer_bytes: 0,
+            max_storage_buffers: 8,
+            workgroup_bytes: 0,
+            workgroup_invocations: 256,
+            subgroup: None,
+            converts_f16: true,
+            features: Vec::new(),
+        };
+        let path = |facts: AdapterFacts, f16| file(Path::new("folder"), &facts, f16);
+        let paths = [
+            path(usual.clone(), F16::Integers),
+            path(usual.clone(), F16::Unpack),
+            path(AdapterFacts { name: "b".into(), ..usual.clone() }, F16::Integers),
+            path(AdapterFacts { api: "gl".into(), ..usual.clone() }, F16::Integers),
+            path(AdapterFacts { driver: "2".into(), ..usual.clone() }, F16::Integers),
+        ];
+        for (i, path) in paths.iter().enumerate() {
+            assert!(path.starts_with("folder") && !paths[..i].contains(path), "{i}: {path:?}");
+        }
+        assert_eq!(paths[0], path(usual, F16::Integers));
+    }
 
     #[test]
     fn choices_come_back_and_damage_is_no_file() {

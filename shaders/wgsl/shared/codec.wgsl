@@ -1,5 +1,5 @@
-// Conversion between f32 bits and the codes of the stored formats, in integers only: no rounding mode, flush-to-zero or NaN assumption of an
-// adapter can change a bit. CPU twins: core/src/float/{minifloat,f16,bf16,e4m3,e5m2,e8m0,tf32}.rs.
+// Conversion between f32 bits and the codes of the stored formats, in integers: no rounding mode, flush-to-zero or NaN assumption of an adapter
+// can change a bit. Only f16 is decoded by what suits the device (wgsl/f16). CPU twins: core/src/float/{minifloat,f16,bf16,e4m3,e5m2,e8m0,tf32}.rs.
 // Sources: IEEE 754-2019; OCP 8-bit Floating Point Specification 1.0; OCP Microscaling Formats 1.0.
 //% import dtype
 
@@ -41,10 +41,7 @@ fn encode_f16(bits: u32) -> u32 {
 }
 
 fn decode_f16(code: u32) -> u32 {
-    let m = code & 0x7fffu;
-    let sign = (code & 0x8000u) << 16u;
-    let beyond = F32_INF | ((m << 13u) & 0x7fffffu) | select(0u, 0x400000u, m > 0x7c00u);
-    return select(decode_magnitude(m, 13u, 113u), beyond, m >= 0x7c00u) | sign;
+    return f16_bits(code).x;
 }
 
 fn encode_bf16(bits: u32) -> u32 {

@@ -1,6 +1,6 @@
 // Eight neighbouring elements at a time, from buffers bound as array<vec4<u32>>: 16-bit formats take one load, f32 two. The first element is
 // a multiple of eight. A NaN keeps its class, not its bits.
-//% import codec
+//% import quads
 
 // Index of the vector that holds element i.
 fn oct_at(dtype: u32, i: u32) -> u32 {
@@ -14,33 +14,12 @@ fn oct_more(dtype: u32) -> u32 {
 
 // Elements i to i + 7, from their vectors.
 fn oct(dtype: u32, a: vec4<u32>, b: vec4<u32>, i: u32) -> mat2x4<f32> {
-    if (pack_shift(dtype) == 1u) {
-        let low = vec4<u32>(a.x & 0xffffu, a.x >> 16u, a.y & 0xffffu, a.y >> 16u);
-        let high = vec4<u32>(a.z & 0xffffu, a.z >> 16u, a.w & 0xffffu, a.w >> 16u);
-        if (dtype == F16) {
-            return mat2x4<f32>(quad_f16(low), quad_f16(high));
-        }
-        return mat2x4<f32>(bitcast<vec4<f32>>(low << vec4<u32>(16u)), bitcast<vec4<f32>>(high << vec4<u32>(16u)));
+    if (pack_shift(dtype) == 0u) {
+        return mat2x4<f32>(bitcast<vec4<f32>>(a), bitcast<vec4<f32>>(b));
     }
-    if (pack_shift(dtype) == 2u) {
-        let words = select(a.xy, a.zw, (i & 8u) != 0u);
-        return mat2x4<f32>(quad_f8(dtype, words.x), quad_f8(dtype, words.y));
-    }
-    return mat2x4<f32>(bitcast<vec4<f32>>(a), bitcast<vec4<f32>>(b));
-}
-
-// f16 codes. A subnormal is the difference of two normal values, which is exact.
-fn quad_f16(code: vec4<u32>) -> vec4<f32> {
-    let magnitude = (code & vec4<u32>(0x7fffu)) << vec4<u32>(13u);
-    let sign = (code & vec4<u32>(0x8000u)) << vec4<u32>(16u);
-    let beyond = select(vec4<u32>(0u), vec4<u32>(0x38000000u), magnitude >= vec4<u32>(0x0f800000u));
-    let subnormal = bitcast<vec4<f32>>(magnitude + vec4<u32>(0x38800000u)) - vec4<f32>(6.103515625e-5);
-    let bits = select(magnitude + vec4<u32>(0x38000000u) + beyond, bitcast<vec4<u32>>(subnormal), magnitude < vec4<u32>(0x00800000u));
-    return bitcast<vec4<f32>>(bits | sign);
-}
-
-fn quad_f8(dtype: u32, word: u32) -> vec4<f32> {
-    return vec4<f32>(decode(dtype, word, 0u), decode(dtype, word, 1u), decode(dtype, word, 2u), decode(dtype, word, 3u));
+    let bytes = pack_shift(dtype) == 2u;
+    let v = select(a, a.zwxy, bytes && (i & 8u) != 0u);
+    return mat2x4<f32>(quad(dtype, false, v), quad(dtype, false, select(v.zwxy, v.yzwx, bytes)));
 }
 
 // The words of eight elements: one to four vectors, from the first on.

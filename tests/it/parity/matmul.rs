@@ -10,6 +10,7 @@ use mantissa_tests::data::normal;
 use mantissa_tests::devices;
 use mantissa_tests::machine::bytes_of;
 use mantissa_tests::parity::{Bound, Case};
+use std::sync::Arc;
 
 const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::E4m3, DType::E5m2];
 const LAYOUTS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
@@ -240,6 +241,27 @@ fn subnormal_codes_are_values() {
             case.check(&*devices::cpu(), &*device, &[Bound::Absolute(vec![0.0])]);
         }
         assert!(decoded.iter().any(|v| *v != 0.0 && v.abs() < 0.01));
+    }
+}
+
+/// A product with the identity shows every code, and where an infinity or NaN meets a zero.
+#[test]
+fn every_code_is_decoded_four_at_a_time() {
+    const K: usize = 16;
+    let every: Vec<Arc<dyn Backend>> = devices::wgpu_with_every_product().into_iter().map(|d| d as Arc<dyn Backend>).collect();
+    for dtype in [DType::F16, DType::Bf16, DType::E4m3, DType::E5m2] {
+        let codes: Vec<u8> = match dtype.size_bytes() {
+            1 => (0..=u8::MAX).collect(),
+            _ => (0..=u16::MAX).flat_map(u16::to_le_bytes).collect(),
+        };
+        let rows = codes.len() / dtype.size_bytes() / K;
+        let one = Ty::new(dtype, [K, K]);
+        let identity: Vec<f32> = (0..K * K).map(|i| f32::from(u8::from(i / K == i % K))).collect();
+        let inputs = vec![(Ty::new(dtype, [rows, K]), codes), (one.clone(), bytes_of(&one, &identity))];
+        let case = Case::of_bytes(format!("codes of {dtype}"), MatMul::new(false, false, DType::F32).op(), inputs);
+        for device in every.iter().cloned().chain(devices::wgpu_by_integers()) {
+            case.check(&*devices::cpu(), &*device, &[Bound::Absolute(vec![0.0])]);
+        }
     }
 }
 
