@@ -118,6 +118,11 @@ impl Profile {
         self.grouped(program, |i| program.instrs[i].op.row().stem.to_string())
     }
 
+    /// Rate of the family with most operations: the products of a step, together too long to be timed wrongly.
+    pub(crate) fn flops_per_s(&self, program: &Program) -> f64 {
+        self.by_family(program).iter().max_by_key(|line| line.cost.flops).map_or(0.0, Line::flops_per_s)
+    }
+
     /// [`Profile::by_family`] for an event.
     pub(crate) fn rows(&self, program: &Program) -> Vec<ProfileRow> {
         let row = |line: Line| ProfileRow {

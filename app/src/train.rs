@@ -1,5 +1,6 @@
 //! `mantissa train`: everything is checked, then the run folder is made, then steps, evaluations and samples until the end or Ctrl-C.
 
+mod ceiling;
 mod look;
 mod tell;
 
@@ -11,6 +12,7 @@ use crate::cli::TrainArgs;
 use crate::cli::resolve;
 use crate::config::RunConfig;
 use crate::console::Console;
+use crate::device::Device;
 use crate::prefetch::Prefetch;
 use crate::profile::{Clock, Profile, timed_step};
 use crate::run_folder::{self, RunFolder};
@@ -29,6 +31,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+use ceiling::Ceiling;
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
@@ -126,8 +130,9 @@ pub struct Run<'a> {
     ended: bool,
     batch: BatchBytes,
     images: bool,
-    /// Model FLOPs of a step over peak FLOPs a millisecond: divided by milliseconds it is the MFU.
-    ideal_ms: f64,
+    device: Device,
+    /// What a step is compared with for its MFU.
+    ceiling: Ceiling,
     start: Instant,
     /// When the steps under way began, oldest first, and when the last one landed.
     begun: VecDeque<Instant>,
@@ -211,7 +216,7 @@ impl<'a> Run<'a> {
         watcher.line("");
         watcher.begin(&Begin { config: &config, folder: folder.path(), steps: session.steps() });
         let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
-        let ideal_ms = session.program().step_cost().flops as f64 / peak.flops_per_s * 1e3;
+        let ceiling = Ceiling::new(session.program().step_cost().flops, peak.flops_per_s);
         let mut health = Health::new(&config.train.recipe, session.program());
         if let Some((_, seen)) = resumed {
             health.restore(seen);
@@ -229,7 +234,8 @@ impl<'a> Run<'a> {
             ended: false,
             batch: BatchBytes::default(),
             images,
-            ideal_ms,
+            device,
+            ceiling,
             start: Instant::now(),
             begun: VecDeque::new(),
             last_landed: Instant::now(),
@@ -317,7 +323,9 @@ impl<'a> Run<'a> {
         let (landed, spans) = timed_step(&mut self.session, batch.batch())?;
         self.prefetch.give_back(batch);
         let (step, program) = (landed.report.step, self.session.program());
-        let profile = Profile::new(program, vec![spans]).rows(program);
+        let times = Profile::new(program, vec![spans]);
+        self.ceiling.raise(times.flops_per_s(program));
+        let profile = times.rows(program);
         let clock = Clock::of(&self.session).name().into();
         self.tell(landed)?;
         self.event(Event::Profile(ProfileEvent { step, profile, clock }))

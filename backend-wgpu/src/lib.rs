@@ -40,5 +40,4 @@ pub use adapter::{AdapterChoice, AdapterFacts, Choice, Products, WgpuBackend, ad
 pub use budget::dispatches;
 pub use mantissa_shaders::F16;
 #[cfg(not(target_arch = "wasm32"))]
-pub use probe::Peaks;
 pub use tune::Tuning;

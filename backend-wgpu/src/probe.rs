@@ -10,58 +10,73 @@ use mantissa_core::program::operands::Operands;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Rates that a device has just shown.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Peaks {
-    /// f32 operations a second of multiply-adds that touch no memory.
-    pub flops_per_s: f64,
-    /// Bytes a second of a copy, read and written ones together.
-    pub bytes_per_s: f64,
-}
-
 /// How long each rate is measured.
-const TIME: Duration = Duration::from_millis(60);
-/// Invocations of the multiply-add kernel, and rounds of each. On a fast device it is run longer.
+const TIME: Duration = Duration::from_millis(120);
+/// How long a round takes at least: long enough for what a submission costs not to count, and short, so that one of them may pass undisturbed on a
+/// machine that has other work.
+const ROUND: Duration = Duration::from_millis(4);
+/// The same for a dispatch of the multiply-add kernel, whose start costs time too.
+const DISPATCH: Duration = Duration::from_millis(1);
+/// Invocations of that kernel.
 const INVOCATIONS: usize = 1 << 14;
-const ROUNDS: usize = 1 << 10;
-/// Operations of an invocation in a round: eight chains of four lanes, a multiply-add counted as two.
+/// Lengths of its chains: the first that takes long enough is taken.
+const LENGTHS: [usize; 3] = [1 << 7, 1 << 10, 1 << 13];
+/// Operations of an invocation for each length: eight chains of four lanes, a multiply-add counted as two.
 const FLOPS: usize = 8 * 4 * 2;
 /// Bytes of the copy: beyond caches.
 const COPY_BYTES: usize = 64 << 20;
 const VECTOR: usize = 16;
 
 impl WgpuBackend {
-    /// Measures the device, which must be idle. A fifth of a second, and waits: not for browsers.
-    pub fn peaks(&self) -> Result<Peaks> {
+    /// Measures f32 operations a second of multiply-adds that touch no memory, on a device that must be idle: what else it does can only make them too
+    /// few. Waits: not for browsers.
+    pub fn measure_flops_per_s(&self) -> Result<f64> {
+        let gpu = self.gpu();
+        let fma = |length| {
+            let kernel = kernel("probe", "fma_rate").uniform("count", length).uniform_f32("factor", 0.75);
+            dispatch(gpu, kernel.bind("y", Arg::Piece(1)).items(INVOCATIONS), INVOCATIONS * VECTOR)
+        };
+        let [mut length, longer @ ..] = LENGTHS;
+        let mut chains = fma(length)?;
+        for next in longer {
+            // The first time compiles and warms up.
+            time(gpu, &chains, 1)?;
+            if time(gpu, &chains, 1)? >= DISPATCH {
+                break;
+            }
+            (length, chains) = (next, fma(next)?);
+        }
+        Ok(rate(gpu, &chains)? * (INVOCATIONS * FLOPS * length) as f64)
+    }
+
+    /// Measures bytes a second of a copy, read and written ones together, likewise.
+    pub fn measure_bytes_per_s(&self) -> Result<f64> {
         let gpu = self.gpu();
         let side = COPY_BYTES.min(gpu.max_buffer_bytes() as usize);
-        let invocation = FLOPS * ROUNDS;
-        let fma = kernel("probe", "fma_rate").uniform("count", ROUNDS).uniform_f32("factor", 0.75);
-        let flops = rate(gpu, fma.bind("y", Arg::Piece(1)).items(INVOCATIONS), INVOCATIONS * VECTOR)?;
         let copy = kernel("probe", "copy").uniform("count", side / VECTOR).uniform_f32("factor", 0.0);
-        let copies = rate(gpu, copy.bind("x", Arg::Piece(0)).bind("y", Arg::Piece(1)).items(side / VECTOR), side)?;
-        Ok(Peaks { flops_per_s: flops * (INVOCATIONS * invocation) as f64, bytes_per_s: copies * 2.0 * side as f64 })
+        let copy = copy.bind("x", Arg::Piece(0)).bind("y", Arg::Piece(1)).items(side / VECTOR);
+        Ok(rate(gpu, &dispatch(gpu, copy, side)?)? * 2.0 * side as f64)
     }
 }
 
-/// Runs a second of a kernel over two buffers of `bytes`, best of several.
-fn rate(gpu: &Arc<Gpu>, kernel: Builder, bytes: usize) -> Result<f64> {
+/// A kernel over two buffers of `bytes`.
+fn dispatch(gpu: &Arc<Gpu>, kernel: Builder, bytes: usize) -> Result<Dispatch> {
     let launch = kernel.done()?;
     let buffers = allocate(gpu, &[Buffer { size: bytes, purpose: Purpose::Activations }; 2])?;
     let place = |buffer| Place { buffer, offset: 0, size: bytes };
     let operands = Operands::at(vec![place(0), place(1)]);
-    let dispatch = Binder::new(gpu, &buffers, &[], &[], 0, [&launch], 1)?.dispatch(&launch, &operands, 0)?;
+    Binder::new(gpu, &buffers, &[], &[], 0, [&launch], 1)?.dispatch(&launch, &operands, 0)
+}
+
+/// Runs a second of a dispatch, best of several rounds.
+fn rate(gpu: &Gpu, dispatch: &Dispatch) -> Result<f64> {
+    time(gpu, dispatch, 1)?;
     let (start, mut best) = (Instant::now(), f64::INFINITY);
     let mut times = 1;
-    // The first round compiles and warms up.
-    once(gpu, &dispatch, 1)?;
     while start.elapsed() < TIME || best == f64::INFINITY {
-        let begin = Instant::now();
-        once(gpu, &dispatch, times)?;
-        let took = begin.elapsed();
+        let took = time(gpu, dispatch, times)?;
         best = best.min(took.as_secs_f64() / times as f64);
-        // Long enough for what a submission costs not to count.
-        if took < TIME / 8 {
+        if took < ROUND {
             times *= 2;
         }
     }
@@ -69,7 +84,8 @@ fn rate(gpu: &Arc<Gpu>, kernel: Builder, bytes: usize) -> Result<f64> {
 }
 
 /// Runs the dispatch `times` times and waits.
-fn once(gpu: &Gpu, dispatch: &Dispatch, times: usize) -> Result<()> {
+fn time(gpu: &Gpu, dispatch: &Dispatch, times: usize) -> Result<Duration> {
+    let start = Instant::now();
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("probe") });
     {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -77,5 +93,6 @@ fn once(gpu: &Gpu, dispatch: &Dispatch, times: usize) -> Result<()> {
     }
     gpu.queue.submit([encoder.finish()]);
     gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| gpu.error(e.to_string()))?;
-    gpu.check(None)
+    gpu.check(None)?;
+    Ok(start.elapsed())
 }

@@ -1,17 +1,15 @@
 //! Processor time of a frame over three runs of 100,000 steps: layout and triangles, everything but the graphics card's part. 60 frames a second
 //! leave 16.7 ms. `cargo bench -p mantissa-dashboard --bench frames`.
 
+#[path = "../tests/it/made_up.rs"]
+mod made_up;
+
 use divan::Bencher;
 use egui_kittest::Harness;
 use mantissa_core::DType;
-use mantissa_core::model::ModelConfig;
-use mantissa_core::optim::OptimConfig;
-use mantissa_core::optim::schedule::{Decay, Schedule};
 use mantissa_core::precision::recipe::RecipeName;
-use mantissa_core::precision::{OnNonFinite, Recipe};
 use mantissa_core::telemetry::event::{Event, StepEvent, TensorEvent, Timing};
-use mantissa_core::telemetry::{AmaxRing, Histogram, StepReport, TensorReport, TensorStats};
-use mantissa_core::train::TrainConfig;
+use mantissa_core::telemetry::{AmaxRing, Histogram, TensorReport, TensorStats};
 use mantissa_dashboard::form::Panel;
 use mantissa_dashboard::palette;
 use mantissa_dashboard::panels::{States, panel_ui};
@@ -29,36 +27,13 @@ fn main() {
 
 /// A run of gpt-tiny with a skipped step now and then, and 48 tensors.
 fn run(recipe: RecipeName) -> Run {
-    let (model, batch) = ModelConfig::preset("gpt-tiny").expect("a preset");
-    let config = TrainConfig {
-        model,
-        recipe: Recipe::new(recipe),
-        optim: OptimConfig::adamw(),
-        schedule: Schedule { lr: 1e-3, min_lr: 0.0, warmup: 0, steps: STEPS, decay: Decay::Constant },
-        clip: None,
-        error_if_nonfinite: false,
-        on_nonfinite: OnNonFinite::default(),
-        batch,
-        grad_accum: 1,
-        seed: 1,
-    };
-    let mut run = Run::new(recipe.name(), "gpt-tiny", Origin::Live, config);
+    let mut run = Run::new(recipe.name(), "gpt-tiny", Origin::Live, made_up::config("gpt-tiny", recipe, STEPS));
     let scaled = run.config.recipe.scaler.is_some();
     for step in 1..=STEPS {
         let noise = (step * 7919 % 1009) as f32 / 1009.0;
         let skipped_total = if scaled { step / 97 } else { 0 };
-        let report = StepReport {
-            step,
-            loss: 2.0 + noise,
-            lr: 1e-3,
-            grad_norm: 1.0,
-            loss_scale: scaled.then(|| 2f32.powi((step / 97 % 9) as i32)),
-            found_inf: false,
-            skipped: false,
-            skipped_total,
-            growth_tracker: scaled.then_some(1),
-            fp8: None,
-        };
+        let scale = scaled.then(|| 2f32.powi((step / 97 % 9) as i32));
+        let report = made_up::report(step, 2.0 + noise, scale, skipped_total);
         let timing = Timing { ms: 1.0 + f64::from(noise), items_per_s: 1e5, mfu: 0.5 };
         run.push(Event::Step(StepEvent::new(&report, timing, false)));
         if step % STATS_EVERY == 0 {

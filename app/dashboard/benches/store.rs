@@ -1,15 +1,11 @@
 //! How fast the store takes events, and how long a plot of a long run takes: `cargo bench -p mantissa-dashboard`.
 
+#[path = "../tests/it/made_up.rs"]
+mod made_up;
+
 use divan::{Bencher, counter::ItemsCount};
-use mantissa_core::model::ModelConfig;
-use mantissa_core::optim::OptimConfig;
-use mantissa_core::optim::schedule::{Decay, Schedule};
-use mantissa_core::precision::OnNonFinite;
-use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::RecipeName;
-use mantissa_core::telemetry::StepReport;
 use mantissa_core::telemetry::event::{Event, StepEvent, Timing};
-use mantissa_core::train::TrainConfig;
 use mantissa_dashboard::store::{Column, LineReader, Origin, Run};
 
 const STEPS: u64 = 100_000;
@@ -19,35 +15,11 @@ fn main() {
 }
 
 fn run() -> Run {
-    let (model, batch) = ModelConfig::preset("mlp").expect("a preset");
-    let config = TrainConfig {
-        model,
-        recipe: Recipe::new(RecipeName::F16),
-        optim: OptimConfig::adamw(),
-        schedule: Schedule { lr: 1e-3, min_lr: 0.0, warmup: 0, steps: STEPS, decay: Decay::Constant },
-        clip: None,
-        error_if_nonfinite: false,
-        on_nonfinite: OnNonFinite::default(),
-        batch,
-        grad_accum: 1,
-        seed: 1,
-    };
-    Run::new("run", "mlp", Origin::Live, config)
+    Run::new("run", "mlp", Origin::Live, made_up::config("mlp", RecipeName::F16, STEPS))
 }
 
 fn events() -> Vec<Event> {
-    let report = |step| StepReport {
-        step,
-        loss: 2.0 + (step % 97) as f32,
-        lr: 1e-3,
-        grad_norm: 1.0,
-        loss_scale: Some(65536.0),
-        found_inf: false,
-        skipped: false,
-        skipped_total: 0,
-        growth_tracker: Some(1),
-        fp8: None,
-    };
+    let report = |step| made_up::report(step, 2.0 + (step % 97) as f32, Some(65536.0), 0);
     let timing = Timing { ms: 1.25, items_per_s: 1e5, mfu: 0.5 };
     (1..=STEPS).map(|step| Event::Step(StepEvent::new(&report(step), timing, false))).collect()
 }

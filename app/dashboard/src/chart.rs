@@ -63,7 +63,9 @@ pub fn number(y: f64) -> String {
 /// A plot over steps: its horizontal axis and cursor are those of every other one.
 pub fn over_steps<'a>(name: &'a str, store: &Store, scale: Scale) -> Plot<'a> {
     let group = Id::unique(("steps", store.axis));
-    base(name, scale).link_axis(group, [true, false]).link_cursor(group, [true, false]).x_axis_label(store.axis_label())
+    let plot = base(name, scale).link_axis(group, [true, false]).link_cursor(group, [true, false]);
+    // Plots of one run reach as far as those of all: otherwise the cursor of one would stand beside the other.
+    store.x_range().into_iter().flatten().fold(plot, |plot, x| plot.include_x(x)).x_axis_label(store.axis_label())
 }
 
 /// A plot with the common look.
@@ -79,16 +81,24 @@ pub fn base(name: &str, scale: Scale) -> Plot<'_> {
         .y_grid_spacer(move |input| grid(input, scale, LINES))
         .label_formatter(move |at| match at {
             HoverPosition::NearDataPoint { plot_name, position, .. } => {
-                Some(format!("{plot_name}\n{} at {}", scale.text(scale.to_value(position.y)), number(position.x)))
+                let value = format!("{} at {}", scale.text(scale.to_value(position.y)), number(position.x));
+                // What stays out of the legend has no name.
+                Some(if plot_name.is_empty() { value } else { format!("{plot_name}\n{value}") })
             }
             HoverPosition::Elsewhere { .. } => None,
         })
 }
 
-/// The legend of a plot that has room for one.
-pub fn legend() -> Legend {
-    Legend::default().background_alpha(0.6).text_style(egui::TextStyle::Small)
+/// The plot with a legend, if what is left of `ui` has room for one beside the curves.
+pub fn with_legend<'a>(plot: Plot<'a>, ui: &Ui) -> Plot<'a> {
+    match ui.available_height() > LEGEND_ROOM {
+        true => plot.legend(Legend::default().background_alpha(0.6).text_style(egui::TextStyle::Small)),
+        false => plot,
+    }
 }
+
+/// Height of a plot, with its axis, that has room for a legend.
+const LEGEND_ROOM: f32 = 140.0;
 
 /// About so many lines of a grid, where there is room for them.
 const LINES: f64 = 5.0;

@@ -260,7 +260,7 @@ pub fn remedy(error: &str) -> &'static str {
         ("folder of a run", "Give one of the folders under runs/, or the one that --out named."),
         ("memory:", "Choose a smaller batch or sequence, or a smaller model."),
         ("read the data", "Check the path, or train on `builtin`."),
-        ("data:", "Choose a UTF-8 text, a folder of texts, a token file or IDX images."),
+        ("data:", "A gpt model reads UTF-8 text, a folder of texts or a token file; mlp reads IDX images."),
         ("--batch-size", "Choose a smaller batch."),
         ("in use", "Another program writes this run: follow it with Open instead."),
         ("run folder", "Check that this folder can be written to."),

@@ -14,6 +14,10 @@ pub const WARN: Color32 = Color32::from_rgb(0xe0, 0x8e, 0x1b);
 /// What can be pressed or is chosen.
 pub const ACCENT: Color32 = Color32::from_rgb(0x3d, 0x8b, 0xfd);
 
+/// What text on light ground keeps of the lightness of its colour, and how pale it may be.
+const INK: f32 = 0.68;
+const INK_ALPHA: u8 = 210;
+
 /// The colour of a dtype.
 pub const fn dtype(dtype: DType) -> Color32 {
     match dtype {
@@ -52,6 +56,16 @@ pub fn run(store: &Store, index: usize) -> Color32 {
     let earlier = store.runs[..index].iter().filter(|r| r.config.recipe.name == name).count();
     let pale = 1.0 - 0.28 * (earlier % 3) as f32;
     recipe(name).gamma_multiply(pale)
+}
+
+/// A colour for text: on light ground a darker one, which can be read there.
+pub fn ink(dark: bool, color: Color32) -> Color32 {
+    if dark {
+        return color;
+    }
+    let [r, g, b, a] = color.to_srgba_unmultiplied();
+    let shade = |c: u8| (f32::from(c) * INK) as u8;
+    Color32::from_rgba_unmultiplied(shade(r), shade(g), shade(b), a.max(INK_ALPHA))
 }
 
 /// The colour of a magnitude between the smallest (0) and the largest (1) that is shown.
@@ -109,6 +123,14 @@ mod tests {
         let recipes: std::collections::HashSet<Color32> = RecipeName::ALL.into_iter().map(recipe).collect();
         assert_eq!(recipes.len(), RecipeName::ALL.len());
         assert_eq!(dtype_named("e4m3"), dtype(DType::E4m3));
+        // Contrast with white, as web pages are judged; 3 is asked of large and bold text.
+        let channel = |c: u8| (f32::from(c) / 255.0).powf(2.2);
+        let luminance = |c: Color32| 0.2126 * channel(c.r()) + 0.7152 * channel(c.g()) + 0.0722 * channel(c.b());
+        for name in RecipeName::ALL {
+            let contrast = 1.05 / (luminance(ink(false, recipe(name))) + 0.05);
+            assert!(contrast >= 3.5, "{name}: {contrast}");
+            assert_eq!(ink(true, recipe(name)), recipe(name));
+        }
         let light = |c: Color32| u32::from(c.r()) + u32::from(c.g()) + u32::from(c.b());
         assert!((0..20).all(|i| light(heat(i as f32 / 20.0)) < light(heat((i + 1) as f32 / 20.0))));
     }

@@ -2,7 +2,7 @@
 //! feeds the store, draws this, and does the actions that come back.
 
 use crate::form::{Action, Form, Panel};
-use crate::panels::run_bar::{RunBarState, run_bar_ui};
+use crate::panels::run_bar::{RunBarState, notice_ui, run_bar_ui};
 use crate::panels::setup::setup_ui;
 use crate::panels::{States, panel_csv, panel_ui};
 use crate::store::{Axis, Store};
@@ -69,6 +69,7 @@ impl Dashboard {
             run_bar_ui(ui, &self.store, &mut self.bar);
             ui.add_space(4.0);
         });
+        notice_ui(ui, &mut self.bar);
         egui::Panel::left("settings").resizable(true).default_size(238.0).size_range(200.0..=340.0).show(ui, |ui| {
             ui.add_space(6.0);
             setup_ui(ui, &self.store, &mut self.bar);
@@ -82,8 +83,12 @@ impl Dashboard {
                 tree.ui(&mut Panes { store, states, places, wanted: &mut wanted }, ui);
             },
         );
-        if let Some(panel) = self.states.health.go_to.take() {
+        if let Some((panel, tensor)) = self.states.health.go_to.take() {
             self.show(panel);
+            if let Some(name) = tensor {
+                self.states.amax.selected.clone_from(&name);
+                self.states.histogram.selected = name;
+            }
         }
         if let Some(axis) = self.bar.axis.take() {
             self.store.axis = axis;

@@ -49,7 +49,7 @@ impl Device {
         let note = if emulated { format!("; {} is computed in f32 here", dtype.name()) } else { String::new() };
         let (flops_per_s, how) = match &self.gpu {
             None => (cpu_rates::flops(), cpu_rates::HOW),
-            Some(gpu) => (gpu.peaks()?.flops_per_s, "f32 multiply-adds"),
+            Some(gpu) => (gpu.measure_flops_per_s()?, "f32 multiply-adds"),
         };
         Ok(Peak { flops_per_s, source: format!("measured: {how}{note}") })
     }
@@ -58,7 +58,7 @@ impl Device {
     pub fn copy_rate(&self) -> Result<f64> {
         match &self.gpu {
             None => Ok(cpu_rates::copy()),
-            Some(gpu) => Ok(gpu.peaks()?.bytes_per_s),
+            Some(gpu) => gpu.measure_bytes_per_s().map_err(Into::into),
         }
     }
 }

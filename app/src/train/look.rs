@@ -32,6 +32,10 @@ impl Eval {
 
 impl Run<'_> {
     pub(super) fn evaluate(&mut self) -> Result<Eval> {
+        if self.ceiling.is_doubted() {
+            let peak = self.device.peak(self.config.train.recipe.compute_dtype())?;
+            self.ceiling.raise(peak.flops_per_s);
+        }
         let (count, step) = (self.config.run.eval_batches, self.session.steps());
         let (mut loss, mut right) = (0.0f64, 0usize);
         for i in 0..count {

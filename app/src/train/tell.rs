@@ -24,7 +24,7 @@ impl Run<'_> {
         let ms = now.duration_since(since).as_secs_f64() * 1e3;
         self.step_ms.push(ms);
         let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
-        let timing = Timing { ms, items_per_s, mfu: self.ideal_ms / ms };
+        let timing = Timing { ms, items_per_s, mfu: self.ceiling.share(ms) };
         self.event(Event::Step(StepEvent::new(report, timing, self.images)))?;
         self.logs.sinks.step(report, timing)?;
         self.tensors(report.step, tensors.as_deref().unwrap_or_default())?;

@@ -103,7 +103,7 @@ impl App {
         self.attach();
         while let Ok(chosen) = self.chosen.1.try_recv() {
             match chosen {
-                Chosen::Data(path) => self.dashboard.bar.form.data = path.to_string_lossy().into_owned(),
+                Chosen::Data(path) => self.take_data(&path),
                 Chosen::Run(path) => self.try_to(|app| app.open(&path)),
                 Chosen::Nothing => self.dashboard.bar.status.notice = Some(Notice::Good(NO_CHOICE.into())),
             }
@@ -112,7 +112,7 @@ impl App {
             let path = file.path().to_path_buf();
             match follow::is_run(&path) {
                 true => self.try_to(|app| app.open(&path)),
-                false => self.dashboard.bar.form.data = path.to_string_lossy().into_owned(),
+                false => self.take_data(&path),
             }
         }
         if !more {
@@ -235,9 +235,16 @@ impl App {
         }
     }
 
+    /// Trains the next run on what is there.
+    fn take_data(&mut self, path: &Path) {
+        self.dashboard.bar.form.data = path.to_string_lossy().into_owned();
+        self.dashboard.bar.status.notice = Some(Notice::Good(format!("data of the next run: {}", path.display())));
+    }
+
     /// Shows the run in a folder and follows its log.
     fn open(&mut self, folder: &Path) -> Result<()> {
         let run = follow::open(folder)?;
+        self.dashboard.bar.status.notice.take_if(|notice| matches!(notice, Notice::Bad(..)));
         if let Some(at) = self.dashboard.store.runs.iter().position(|r| r.folder == run.folder) {
             self.dashboard.store.selected = at;
             return Ok(());
@@ -386,11 +393,24 @@ impl App {
 
     /// Draws the dashboard and does what its user asks.
     pub fn draw(&mut self, ui: &mut egui::Ui) {
+        if ui.ctx().input(|i| !i.raw.hovered_files.is_empty()) {
+            drop_ui(ui.ctx());
+        }
         for action in self.dashboard.ui(ui) {
             let ctx = ui.ctx().clone();
             self.try_to(|app| app.act(&ctx, action));
         }
     }
+}
+
+/// Says over everything what dropping does.
+fn drop_ui(ctx: &egui::Context) {
+    let layer = egui::LayerId::new(egui::Order::Foreground, egui::Id::unique("drop"));
+    let (painter, all) = (ctx.layer_painter(layer), ctx.content_rect());
+    painter.rect_filled(all, 0.0, egui::Color32::from_black_alpha(180));
+    let font = egui::TextStyle::Heading.resolve(&ctx.global_style());
+    let text = "Drop a file or folder to train on, or the folder of a run to look at";
+    painter.text(all.center(), egui::Align2::CENTER_CENTER, text, font, egui::Color32::WHITE);
 }
 
 impl eframe::App for App {

@@ -55,6 +55,7 @@ pub(super) fn devices() -> Vec<String> {
 mod tests {
     use super::*;
     use mantissa_core::model::PRESETS;
+    use mantissa_core::precision::clip::Clip;
 
     #[test]
     fn every_form_is_a_run_that_the_command_line_takes() {
@@ -69,6 +70,27 @@ mod tests {
                 );
             }
         }
+        let form = Form {
+            steps: 7,
+            seed: 8,
+            lr: 9e-3,
+            clip: 0.5,
+            grad_accum: 2,
+            stats_every: 3,
+            init_scale_log2: 20,
+            growth_interval: 30,
+            amax_history: 40,
+            data: "somewhere".into(),
+            ..Form::default()
+        };
+        let config = |recipe| mantissa_app::cli::resolve::resolve(&train_args(&form, recipe).unwrap()).unwrap().config;
+        let (f16, fp8) = (config(RecipeName::F16), config(RecipeName::Fp8Delayed));
+        assert_eq!((f16.train.schedule.steps, f16.train.schedule.lr, f16.train.seed), (7, 9e-3, 8));
+        assert_eq!((f16.train.clip, f16.train.grad_accum), (Some(Clip::Norm(0.5)), 2));
+        assert_eq!((f16.run.stats_every, f16.run.data.as_str()), (3, "somewhere"));
+        let scaler = f16.train.recipe.scaler.unwrap();
+        assert_eq!((scaler.init_scale, scaler.growth_interval), (f64::from(1 << 20), 30));
+        assert!(fp8.to_toml().unwrap().contains("amax_history_len = 40"));
         assert!(devices().contains(&Form::default().device));
         let bad = Form { device: "abacus".into(), ..Form::default() };
         assert!(train_args(&bad, RecipeName::F32).is_err());

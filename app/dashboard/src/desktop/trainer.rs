@@ -248,3 +248,18 @@ impl Pace {
         self.credit = command == Command::StepOnce;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mantissa_core::telemetry::event::EvalEvent;
+
+    #[test]
+    fn an_event_without_room_is_dropped_and_counted() {
+        let (sender, events) = sync_channel(1);
+        let (told, dropped) = (channel().0, Arc::new(AtomicU64::new(0)));
+        let link = Link { runner: 0, events: sender, told, dropped: dropped.clone() };
+        (1..=3).for_each(|step| link.event(&Event::Eval(EvalEvent::new(step, 1.0, None)), ""));
+        assert_eq!((events.try_iter().count(), dropped.load(Ordering::Relaxed)), (1, 2));
+    }
+}

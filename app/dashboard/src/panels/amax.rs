@@ -1,7 +1,7 @@
 //! Amax of every fp8 tensor over time as a heat map (a row a tensor, colour = log2), and the chosen one as a line between the edges of what its
 //! format can hold under its scale.
 
-use super::{csv, empty, field, left};
+use super::{csv, empty, field, left, line_ui};
 use crate::chart::{Curve, Scale, describe, grid, number, over_steps};
 use crate::palette;
 use crate::store::{Run, Store, Tensor, TensorColumn};
@@ -61,7 +61,7 @@ pub fn amax_ui(ui: &mut Ui, store: &Store, state: &mut AmaxState) {
     let selected = scaled.iter().find(|t| t.name == state.selected).or(shown.first()).or(scaled.first());
     if let Some(tensor) = selected {
         legend_ui(ui, range, tensor);
-        line_ui(ui, store, run, tensor);
+        plot_ui(ui, store, run, tensor);
     }
 }
 
@@ -165,33 +165,24 @@ fn legend_ui(ui: &mut Ui, [low, high]: [f32; 2], tensor: &Tensor) {
         ui.painter().add(mesh);
         ui.label(RichText::new(format!("2^{high:.0}")).small().weak());
         ui.add_space(12.0);
-        ui.label(RichText::new(format!("largest {}", tensor.dtype)).small().color(palette::BAD));
-        ui.label(RichText::new("- - smallest normal").small().color(palette::WARN));
-        ui.label(RichText::new(".... smallest").small().color(palette::WARN.gamma_multiply(0.6)));
+        ui.label(
+            RichText::new(format!("largest {}", tensor.dtype))
+                .small()
+                .color(palette::ink(ui.visuals().dark_mode, palette::BAD)),
+        );
+        ui.label(RichText::new("- - smallest normal").small().color(palette::ink(ui.visuals().dark_mode, palette::WARN)));
+        ui.label(
+            RichText::new(".... smallest")
+                .small()
+                .color(palette::ink(ui.visuals().dark_mode, palette::WARN.gamma_multiply(0.6))),
+        );
     });
 }
 
-fn line_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
+fn plot_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
     let Some(format) = tensor.dtype.format() else { return };
     let color = palette::dtype(tensor.dtype);
-    ui.horizontal_wrapped(|ui| {
-        ui.label(RichText::new(&tensor.name).strong());
-        ui.label(RichText::new(tensor.dtype.name()).color(color));
-        if let Some((_, v)) = tensor.rows.last() {
-            let share = |c: TensorColumn| 100.0 * v[c as usize];
-            let (amax, scale) = (v[TensorColumn::Amax as usize], v[TensorColumn::Scale as usize]);
-            // How far the amax may still grow under this scale.
-            let room = (tensor.dtype.max_f32() / (amax * scale)).log2();
-            let margin = if room.is_finite() { format!("   margin {room:.1} bits") } else { String::new() };
-            ui.label(format!(
-                "amax {}   scale {}{margin}   underflow {:.1}%   saturated {:.1}%",
-                number(amax.into()),
-                number(scale.into()),
-                share(TensorColumn::Underflow),
-                share(TensorColumn::Saturated)
-            ));
-        }
-    });
+    line_ui(ui, summary(tensor, ui.visuals().dark_mode));
     // Labels closer than a line of text would be left out.
     let lines = f64::from(ui.available_height() / 40.0).clamp(2.0, 5.0);
     let plot = over_steps("amax", store, Scale::Log2).y_grid_spacer(move |input| grid(input, Scale::Log2, lines));
@@ -214,6 +205,25 @@ fn line_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
         plot.line(Line::new("amax", amax).color(color).width(2.0));
     });
     describe(ui, &plot.response, &format!("amax of {} over steps", tensor.name));
+}
+
+/// The last report of a tensor.
+fn summary(tensor: &Tensor, dark: bool) -> Vec<RichText> {
+    let name = RichText::new(&tensor.name).strong();
+    let mut parts = vec![name, RichText::new(tensor.dtype.name()).color(palette::ink(dark, palette::dtype(tensor.dtype)))];
+    let Some((_, v)) = tensor.rows.last() else { return parts };
+    let (amax, scale) = (v[TensorColumn::Amax as usize], v[TensorColumn::Scale as usize]);
+    parts.push(format!("amax {}", number(amax.into())).into());
+    parts.push(format!("scale {}", number(scale.into())).into());
+    // How far the amax may still grow under this scale; a margin of -0.0 is none.
+    let room = (tensor.dtype.max_f32() / (amax * scale)).log2();
+    if room.is_finite() {
+        parts.push(format!("margin {:.1} bits", (10.0 * room).round() / 10.0 + 0.0).into());
+    }
+    let share = |c: TensorColumn| 100.0 * v[c as usize];
+    parts.push(format!("underflow {:.1}%", share(TensorColumn::Underflow)).into());
+    parts.push(format!("saturated {:.1}%", share(TensorColumn::Saturated)).into());
+    parts
 }
 
 /// Every report of the fp8 tensors as CSV.

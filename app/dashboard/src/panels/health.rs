@@ -9,11 +9,11 @@ use mantissa_core::probe::health::Ailment;
 use serde::{Deserialize, Serialize};
 
 /// What the panel remembers.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct HealthState {
-    /// The panel that the user asked to see; whoever draws the panels takes it.
+    /// The panel that the user asked to see, and the tensor in it; whoever draws the panels takes it.
     #[serde(skip)]
-    pub go_to: Option<Panel>,
+    pub go_to: Option<(Panel, Option<String>)>,
 }
 
 /// The panel in which an ailment can be seen.
@@ -37,19 +37,21 @@ pub fn health_ui(ui: &mut Ui, store: &Store, state: &mut HealthState) {
     };
     ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         if run.warnings.is_empty() {
-            ui.label(RichText::new(well(run)).color(palette::GOOD));
+            ui.label(RichText::new(well(run)).color(palette::ink(ui.visuals().dark_mode, palette::GOOD)));
         }
         for warning in run.warnings.iter().rev() {
             egui::Frame::group(ui.style()).show(ui, |ui| {
                 ui.set_width(ui.available_width());
                 ui.horizontal_wrapped(|ui| {
                     ui.label(RichText::new(format!("step {}", warning.step)).small().weak());
-                    ui.label(RichText::new(&warning.message).strong().color(palette::WARN));
+                    ui.label(
+                        RichText::new(&warning.message).strong().color(palette::ink(ui.visuals().dark_mode, palette::WARN)),
+                    );
                 });
                 ui.label(&warning.remedy);
                 let panel = shown_in(warning.ailment);
                 if ui.link(format!("Show in {}", panel.name())).clicked() {
-                    state.go_to = Some(panel);
+                    state.go_to = Some((panel, tensor_named(run, &warning.message)));
                 }
             });
         }
@@ -57,6 +59,12 @@ pub fn health_ui(ui: &mut Ui, store: &Store, state: &mut HealthState) {
             ui.label(RichText::new(line).small().weak());
         }
     });
+}
+
+/// The first tensor of the run that a message names.
+fn tensor_named(run: &Run, message: &str) -> Option<String> {
+    let mut words = message.split([' ', ',']);
+    words.find(|word| run.tensors.iter().any(|t| t.name == *word)).map(str::to_string)
 }
 
 fn well(run: &Run) -> String {
@@ -87,4 +95,26 @@ pub fn health_csv(store: &Store) -> String {
         vec![w.step.to_string().into(), w.message.clone().into(), w.remedy.clone().into()]
     };
     csv("step,what,remedy", warnings.map(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ailment_is_shown_where_its_numbers_are() {
+        use Ailment::{
+            DeadFp8, Fp8NonFinite, Fp8Saturation, Fp8Underflow, ManySkips, NonFinite, ScaleAtFloor, ScaleSpiral, Skipped,
+            Stuck, ZeroGradients,
+        };
+        let places = [
+            (Panel::Loss, &[NonFinite, Skipped, Stuck, ZeroGradients][..]),
+            (Panel::LossScale, &[ScaleSpiral, ScaleAtFloor, ManySkips]),
+            (Panel::Amax, &[DeadFp8, Fp8NonFinite]),
+            (Panel::Histogram, &[Fp8Underflow, Fp8Saturation]),
+        ];
+        for (panel, ailments) in places {
+            ailments.iter().for_each(|a| assert_eq!(shown_in(*a), panel, "{a:?}"));
+        }
+    }
 }

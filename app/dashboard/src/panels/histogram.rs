@@ -1,6 +1,6 @@
 //! How the magnitudes of a tensor are spread over powers of two, against what every format can hold: what becomes zero, subnormal, or too large.
 
-use super::{csv, empty};
+use super::{csv, empty, line_ui};
 use crate::chart::{Scale, base, describe, number};
 use crate::palette;
 use crate::store::{Run, Store, Tensor};
@@ -15,6 +15,13 @@ const FORMATS: [DType; 5] = [DType::F32, DType::Bf16, DType::F16, DType::E5m2, D
 
 /// Room for the names of formats at the left of their bands, octaves.
 const LABELS: f64 = 4.0;
+
+/// Height of the plot as a multiple of the tallest bar.
+const TOP: f64 = 1.15;
+/// Height of the horizontal axis with its label, pixels.
+const AXIS: f64 = 42.0;
+/// Height of the name of a format with what the margins of the plot add to it, pixels.
+const NAME: f64 = 13.0;
 
 /// What the panel remembers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,7 +70,7 @@ pub fn histogram_ui(ui: &mut Ui, store: &Store, state: &mut HistogramState) {
     });
     let tensor = chosen(&tensors, state).unwrap_or(tensor);
     let Some((step, report)) = nth_newest(tensor, state.age) else { return };
-    ui.label(summary(*step, report));
+    line_ui(ui, summary(run, *step, report));
     ui.scope(|ui| shares_ui(ui, report, state.scaled));
     bars_ui(ui, run, report, state.scaled);
 }
@@ -85,16 +92,15 @@ fn nth_newest(tensor: &Tensor, age: usize) -> Option<&(u64, TensorReport)> {
     reports.iter().rev().nth(age).or(reports.back())
 }
 
-fn summary(step: u64, report: &TensorReport) -> String {
+fn summary(run: &Run, step: u64, report: &TensorReport) -> Vec<String> {
     let amax = report.amax.map_or("not finite".to_string(), |a| number(a.into()));
-    let mut text = format!("step {step}   amax {amax}");
+    let mut parts = vec![run.name.clone(), format!("step {step}"), format!("amax {amax}")];
     if let Some(stats) = &report.stats {
-        text += &format!("   stored as {}   zeros {:.1}%", stats.stored, 100.0 * stats.zero);
-        if let Some(sqnr) = stats.sqnr_db {
-            text += &format!("   SQNR in {} {sqnr:.1} dB", report.dtype);
-        }
+        parts.push(format!("stored as {}", stats.stored));
+        parts.push(format!("zeros {:.1}%", 100.0 * stats.zero));
+        parts.extend(stats.sqnr_db.map(|sqnr| format!("SQNR in {} {sqnr:.1} dB", report.dtype)));
     }
-    text
+    parts
 }
 
 /// The scale that a format is asked with.
@@ -118,11 +124,11 @@ fn shares_ui(ui: &mut Ui, report: &TensorReport, scaled: bool) {
         for dtype in FORMATS {
             let scale = scale_for(report, dtype, scaled);
             let Some(spoilt) = report.what_if(dtype, scale) else { continue };
-            ui.label(RichText::new(dtype.name()).color(palette::dtype(dtype)).strong());
+            ui.label(RichText::new(dtype.name()).color(palette::ink(ui.visuals().dark_mode, palette::dtype(dtype))).strong());
             ui.label(if scale == 1.0 { "-".to_string() } else { number(scale.into()) });
             for (share, bad) in [(spoilt.underflow, 0.1), (spoilt.subnormal, 0.5), (spoilt.saturated, 0.001)] {
                 let text = RichText::new(percent(share));
-                ui.label(if share > bad { text.color(palette::BAD) } else { text });
+                ui.label(if share > bad { text.color(palette::ink(ui.visuals().dark_mode, palette::BAD)) } else { text });
             }
             ui.end_row();
         }
@@ -145,11 +151,15 @@ fn bars_ui(ui: &mut Ui, run: &Run, report: &TensorReport, scaled: bool) {
     let top = shares.iter().map(|s| s.1).fold(0.0, f64::max).max(1e-6);
     let low = shares.first().map_or(-24.0, |s| s.0).min(-24.0);
     let high = shares.last().map_or(16.0, |s| s.0 + 1.0).max(16.0);
+    // The bands of formats lie as far apart as their names need, as a share of the tallest bar.
+    let height = f64::from(ui.available_height()) - AXIS;
+    let band = (NAME * TOP / (height - NAME * FORMATS.len() as f64).max(1.0)).clamp(0.11, 0.3);
+    let dark = ui.visuals().dark_mode;
     let plot = base("histogram", Scale::Linear)
         .x_axis_label("magnitude")
         .x_axis_formatter(|mark, _| format!("2^{:.0}", mark.value))
         .y_axis_formatter(|mark, _| if mark.value < 0.0 { String::new() } else { format!("{}%", number(mark.value)) })
-        .include_y(1.15 * top)
+        .include_y(TOP * top)
         .include_x(low - LABELS)
         .include_x(high)
         .show(ui, |plot| {
@@ -161,7 +171,7 @@ fn bars_ui(ui: &mut Ui, run: &Run, report: &TensorReport, scaled: bool) {
             )));
             for (i, dtype) in FORMATS.into_iter().enumerate() {
                 let Some(format) = dtype.format() else { continue };
-                let y = -0.11 * top * (i + 1) as f64;
+                let y = -band * top * (i + 1) as f64;
                 let shift = f64::from(scale_for(report, dtype, scaled)).log2();
                 // Drawn as far as one looks: f32 goes on beyond.
                 let at = |value: f64| (value.log2() - shift).clamp(low - 1.0, high + 1.0);
@@ -170,7 +180,7 @@ fn bars_ui(ui: &mut Ui, run: &Run, report: &TensorReport, scaled: bool) {
                 let band = |from: f64, to: f64| Line::new("", vec![[from, y], [to, y]]).width(5.0).allow_hover(false);
                 plot.line(band(zero, normal).color(color.gamma_multiply(0.35)));
                 plot.line(band(normal, max).color(color));
-                let label = egui::RichText::new(dtype.name()).size(9.5).color(color);
+                let label = egui::RichText::new(dtype.name()).size(9.5).color(palette::ink(dark, color));
                 plot.text(Text::new("", PlotPoint::new(zero, y), label).anchor(egui::Align2::RIGHT_CENTER));
             }
         });

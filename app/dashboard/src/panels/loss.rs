@@ -1,7 +1,7 @@
 //! Loss curves of every run, one over the other: raw training loss faintly, smoothed on top, held-out loss as points.
 
-use super::{csv, empty, field};
-use crate::chart::{Curve, Scale, describe, legend, over_steps};
+use super::{csv, empty, field, parts_ui};
+use crate::chart::{Curve, Scale, describe, over_steps, with_legend};
 use crate::palette;
 use crate::store::{Column, Store};
 use egui::Ui;
@@ -32,15 +32,13 @@ pub fn loss_ui(ui: &mut Ui, store: &Store, state: &mut LossState) {
             "Start a run to see its loss fall. Runs are drawn over each other, in the colour of their recipe.",
         );
     }
-    ui.horizontal(|ui| {
-        ui.label(summary(store));
-        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            ui.checkbox(&mut state.log, "log loss");
-            ui.checkbox(&mut state.raw, "raw");
-        });
+    ui.horizontal_wrapped(|ui| {
+        ui.checkbox(&mut state.raw, "raw");
+        ui.checkbox(&mut state.log, "log loss");
+        parts_ui(ui, summary(store));
     });
     let scale = if state.log { Scale::Log10 } else { Scale::Linear };
-    let plot = over_steps("loss", store, scale).legend(legend()).show(ui, |plot| {
+    let plot = with_legend(over_steps("loss", store, scale), ui).show(ui, |plot| {
         for (i, run) in store.runs.iter().enumerate() {
             let color = palette::run(store, i);
             let curve = |column: Column| Curve { store, run, table: &run.steps, column: column as usize, scale };
@@ -59,19 +57,16 @@ pub fn loss_ui(ui: &mut Ui, store: &Store, state: &mut LossState) {
     describe(ui, &plot.response, "loss over steps");
 }
 
-fn summary(store: &Store) -> String {
-    let Some(run) = store.run() else { return String::new() };
-    let mut parts = Vec::new();
-    if let Some(loss) = run.last(Column::Loss) {
-        parts.push(format!("loss {loss:.4}"));
-    }
+fn summary(store: &Store) -> Vec<String> {
+    let Some(run) = store.run() else { return Vec::new() };
+    let mut parts: Vec<String> = run.loss_text().into_iter().collect();
     if let Some(val) = run.val_loss() {
         parts.push(format!("val_loss {val:.4}"));
     }
     if let Some(accuracy) = run.evals.last().map(|(_, v)| v[1]).filter(|a| !a.is_nan()) {
         parts.push(format!("val_accuracy {:.1}%", 100.0 * accuracy));
     }
-    parts.join("   ")
+    parts
 }
 
 /// The curves as CSV.

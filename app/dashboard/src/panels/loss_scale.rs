@@ -1,13 +1,16 @@
 //! The loss scale of a run on an axis of powers of two, with what happened to it: overflows, growth, its floor.
 
-use super::{csv, empty, field};
-use crate::chart::{Curve, Scale, describe, legend, over_steps};
+use super::{csv, empty, field, line_ui};
+use crate::chart::{Curve, Scale, describe, over_steps, with_legend};
 use crate::palette;
 use crate::store::{Column, Mark, MarkKind, Run, Store};
 use egui::{Color32, RichText, Ui};
 use egui_plot::{HLine, LineStyle, MarkerShape, Points};
 use mantissa_core::probe::health::Ailment;
 use mantissa_core::show;
+
+/// Height of a panel that has room for the remedy of a warning above its plot.
+const REMEDY_ROOM: f32 = 280.0;
 
 impl MarkKind {
     const ALL: [MarkKind; 4] = [MarkKind::Overflow, MarkKind::Growth, MarkKind::Floor, MarkKind::ByHand];
@@ -44,13 +47,16 @@ pub fn loss_scale_ui(ui: &mut Ui, store: &Store) {
     if let Some(warning) = run.warnings.iter().rev().find(|w| matches!(w.ailment, Ailment::ScaleSpiral | Ailment::ScaleAtFloor))
     {
         egui::Frame::new().fill(palette::BAD.gamma_multiply(0.2)).inner_margin(6.0).corner_radius(4.0).show(ui, |ui| {
-            ui.label(RichText::new(&warning.message).strong().color(palette::BAD));
-            ui.label(&warning.remedy);
+            ui.label(RichText::new(&warning.message).strong().color(palette::ink(ui.visuals().dark_mode, palette::BAD)));
+            // In a low panel the curve is worth more than what Health says as well.
+            if ui.available_height() > REMEDY_ROOM {
+                ui.label(&warning.remedy);
+            }
         });
     }
-    ui.label(summary(run, growth_interval));
+    line_ui(ui, summary(run, growth_interval));
     let color = palette::run(store, shown);
-    let plot = over_steps("loss scale", store, Scale::Log2).legend(legend()).show(ui, |plot| {
+    let plot = with_legend(over_steps("loss scale", store, Scale::Log2), ui).show(ui, |plot| {
         let column = Column::LossScale as usize;
         let line = Curve { store, run, table: &run.steps, column, scale: Scale::Log2 };
         let points = stairs(line.points(plot));
@@ -85,7 +91,7 @@ fn is_overflow(mark: &Mark) -> bool {
     }
 }
 
-fn summary(run: &Run, growth_interval: u32) -> String {
+fn summary(run: &Run, growth_interval: u32) -> Vec<String> {
     let mut parts = vec![run.name.clone()];
     if let Some(scale) = run.last(Column::LossScale) {
         parts.push(format!("loss_scale {}", show::loss_scale(scale)));
@@ -94,7 +100,7 @@ fn summary(run: &Run, growth_interval: u32) -> String {
     if let (Some(good), true) = (run.last(Column::GrowthTracker), growth_interval > 0) {
         parts.push(format!("{good} of {growth_interval} good steps until it grows"));
     }
-    parts.join("   ")
+    parts
 }
 
 /// Holds each value until the next one.

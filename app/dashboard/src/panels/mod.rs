@@ -15,7 +15,7 @@ pub mod throughput;
 
 use crate::form::Panel;
 use crate::store::Store;
-use egui::{Align, Layout, RichText, Ui};
+use egui::{Align, Layout, RichText, Ui, WidgetText};
 use serde::{Deserialize, Serialize};
 
 /// States of all panels.
@@ -78,6 +78,21 @@ pub(crate) fn empty(ui: &mut Ui, title: &str, body: &str) {
         ui.label(RichText::new(title).strong());
         ui.set_max_width(ui.available_width().min(360.0));
         ui.label(RichText::new(body).weak());
+    });
+}
+
+/// Numbers beside each other, each in one piece: lines break between them.
+pub(crate) fn parts_ui(ui: &mut Ui, parts: impl IntoIterator<Item: Into<WidgetText>>) {
+    for part in parts {
+        ui.add(egui::Label::new(part).extend());
+    }
+}
+
+/// A line of nothing else: no higher than its text.
+pub(crate) fn line_ui(ui: &mut Ui, parts: impl IntoIterator<Item: Into<WidgetText>>) {
+    ui.scope(|ui| {
+        ui.spacing_mut().interact_size.y = 0.0;
+        ui.horizontal_wrapped(|ui| parts_ui(ui, parts));
     });
 }
 

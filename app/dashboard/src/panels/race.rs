@@ -1,7 +1,7 @@
 //! Recipes side by side on the same data and seed: curves, how far each is from the first, time and memory.
 
 use super::{csv, empty, field};
-use crate::chart::{Curve, Scale, base, describe, legend};
+use crate::chart::{Curve, Scale, base, describe, with_legend};
 use crate::palette;
 use crate::store::{Column, Run, Store};
 use egui::{Grid, RichText, ScrollArea, Ui};
@@ -46,21 +46,27 @@ pub fn race_ui(ui: &mut Ui, store: &Store, state: &mut RaceState) {
 
 fn table_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
     let first = &store.runs[runs[0]];
-    Grid::new("race table").num_columns(7).striped(true).spacing([12.0, 3.0]).show(ui, |ui| {
-        for title in ["recipe", "step", "loss", "val_loss", "from first", "ms a step", "memory"] {
-            ui.label(RichText::new(title).small().weak());
+    // The smallest window has room for all but the last column, which scrolls into view.
+    ui.style_mut().override_text_style = Some(egui::TextStyle::Small);
+    Grid::new("race table").num_columns(7).striped(true).spacing([10.0, 3.0]).show(ui, |ui| {
+        for title in ["recipe", "loss", "val_loss", "from first", "ms a step", "memory", "step"] {
+            ui.label(RichText::new(title).weak());
         }
         ui.end_row();
         for &i in runs {
             let run = &store.runs[i];
-            ui.label(RichText::new(run.config.recipe.name.name()).strong().color(palette::run(store, i)))
-                .on_hover_text(&run.name);
-            ui.label(run.taken().to_string());
+            ui.label(
+                RichText::new(run.config.recipe.name.name())
+                    .strong()
+                    .color(palette::ink(ui.visuals().dark_mode, palette::run(store, i))),
+            )
+            .on_hover_text(&run.name);
             ui.label(run.last(Column::Smooth).map_or("-".into(), |x| format!("{x:.4}")));
             ui.label(run.val_loss().map_or("-".into(), |x| format!("{x:.4}")));
             ui.label(difference_now(first, run).filter(|_| i != runs[0]).map_or("-".into(), |d| format!("{d:+.4}")));
             ui.label(times(first, run));
             ui.label(run.memory_bytes().map_or("-".into(), show::mebibytes));
+            ui.label(run.taken().to_string());
             ui.end_row();
         }
     });
@@ -83,7 +89,7 @@ fn difference(first: &Run, run: &Run, step: u64) -> Option<f32> {
 }
 
 fn losses_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
-    let plot = base("race losses", Scale::Linear).legend(legend()).x_axis_label(store.axis_label()).show(ui, |plot| {
+    let plot = with_legend(base("race losses", Scale::Linear), ui).x_axis_label(store.axis_label()).show(ui, |plot| {
         for &i in runs {
             let run = &store.runs[i];
             let curve = Curve { store, run, table: &run.steps, column: Column::Smooth as usize, scale: Scale::Linear };
@@ -95,7 +101,7 @@ fn losses_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
 
 fn difference_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
     let first = &store.runs[runs[0]];
-    let plot = base("race difference", Scale::Linear).legend(legend()).x_axis_label("step").show(ui, |plot| {
+    let plot = with_legend(base("race difference", Scale::Linear), ui).x_axis_label("step").show(ui, |plot| {
         let pixels = plot.response().rect.width() as usize;
         plot.hline(HLine::new("", 0.0).color(palette::run(store, runs[0])).width(1.0));
         for &i in &runs[1..] {

@@ -1,4 +1,4 @@
-//! The strip at the top: what is running, the buttons that steer it, and what there is to tell.
+//! The strip at the top: what is running, the buttons that steer it, and the one at the bottom: what there is to tell.
 
 use crate::form::{Action, Form, Notice, Phase, Status};
 use crate::palette;
@@ -78,7 +78,7 @@ pub fn run_bar_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
             Some(_) => "saved run",
             None => state.status.phase.name(),
         };
-        ui.label(RichText::new(phase).strong().color(phase_color(state.status.phase)));
+        ui.label(RichText::new(phase).strong().color(palette::ink(ui.visuals().dark_mode, phase_color(state.status.phase))));
         if let Some(run) = live.or(store.run()) {
             let (taken, of) = (run.taken(), run.config.schedule.steps);
             let share = taken as f32 / of.max(1) as f32;
@@ -86,7 +86,6 @@ pub fn run_bar_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
             ui.label(progress(run, state.status.phase.is_live() && live.is_some()));
         }
     });
-    notice_ui(ui, state);
 }
 
 fn buttons_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
@@ -138,9 +137,7 @@ fn phase_color(phase: Phase) -> egui::Color32 {
 fn progress(run: &Run, live: bool) -> String {
     let (taken, of) = (run.taken(), run.config.schedule.steps);
     let mut parts = vec![run.name.clone(), format!("step {taken}/{of}")];
-    if let Some(loss) = run.last(Column::Loss) {
-        parts.push(format!("loss {loss:.4}"));
-    }
+    parts.extend(run.loss_text());
     if let Some(ms) = run.last(Column::Ms) {
         parts.push(format!("{ms:.1} ms"));
     }
@@ -151,24 +148,26 @@ fn progress(run: &Run, live: bool) -> String {
     parts.join("  |  ")
 }
 
-fn notice_ui(ui: &mut Ui, state: &mut RunBarState) {
+/// Draws what there is to tell: a strip at the bottom, so that nothing that can be pressed moves when it comes.
+pub fn notice_ui(ui: &mut Ui, state: &mut RunBarState) {
+    let Some(notice) = &state.status.notice else { return };
     let mut dismissed = false;
-    match &state.status.notice {
-        None => {}
-        Some(Notice::Good(text)) => {
-            ui.horizontal_wrapped(|ui| {
-                ui.label(RichText::new(text).small().color(palette::GOOD));
-                dismissed = ui.small_button("Dismiss").clicked();
-            });
-        }
-        Some(Notice::Bad(what, remedy)) => {
-            ui.horizontal_wrapped(|ui| {
-                ui.label(RichText::new(what).strong().color(palette::BAD));
-                ui.label(*remedy);
-                dismissed = ui.small_button("Dismiss").clicked();
-            });
-        }
-    }
+    egui::Panel::bottom("notice").show(ui, |ui| {
+        ui.add_space(4.0);
+        ui.horizontal_wrapped(|ui| {
+            dismissed = ui.small_button("Dismiss").clicked();
+            match notice {
+                Notice::Good(text) => {
+                    drop(ui.label(RichText::new(text).color(palette::ink(ui.visuals().dark_mode, palette::GOOD))))
+                }
+                Notice::Bad(what, remedy) => {
+                    ui.label(RichText::new(what).strong().color(palette::ink(ui.visuals().dark_mode, palette::BAD)));
+                    ui.label(*remedy);
+                }
+            }
+        });
+        ui.add_space(4.0);
+    });
     if dismissed {
         state.status.notice = None;
     }

@@ -43,14 +43,17 @@ fn form_ui(ui: &mut Ui, state: &mut RunBarState) {
         });
         row(ui, "data", |ui| {
             let field = egui::TextEdit::singleline(&mut form.data).desired_width(if status.has_files { 64.0 } else { 118.0 });
-            let response = ui.add(field).on_hover_text("A file or a folder, which can be dropped here, or builtin");
+            let response = ui.add(field);
+            let response =
+                response.on_hover_text(format!("{}\nA file or a folder, which can be dropped here, or builtin", form.data));
             if status.has_files && ui.small_button("Choose").clicked() {
                 actions.push(Action::PickData);
             }
             response
         });
         row(ui, "recipe", |ui| {
-            let text = |name: RecipeName| RichText::new(name.name()).color(palette::recipe(name));
+            let dark = ui.visuals().dark_mode;
+            let text = |name: RecipeName| RichText::new(name.name()).color(palette::ink(dark, palette::recipe(name)));
             combo(ui, "recipe", text(form.recipe), |ui| {
                 for name in RecipeName::ALL {
                     ui.selectable_value(&mut form.recipe, name, text(name));
@@ -116,7 +119,7 @@ fn anew_ui(ui: &mut Ui, state: &RunBarState) {
         [] => "Edits count from the next start.".to_string(),
         _ => format!("Edits count from the next start, which records the step anew: {}.", anew.join(", ")),
     };
-    ui.label(RichText::new(text).small().color(palette::WARN));
+    ui.label(RichText::new(text).small().color(palette::ink(ui.visuals().dark_mode, palette::WARN)));
 }
 
 fn race_ui(ui: &mut Ui, state: &mut RunBarState) {
@@ -125,7 +128,10 @@ fn race_ui(ui: &mut Ui, state: &mut RunBarState) {
         for name in RecipeName::ALL {
             let mut on = form.race.contains(&name);
             let full = form.race.len() >= *RACE.end();
-            let check = egui::Checkbox::new(&mut on, RichText::new(name.name()).color(palette::recipe(name)));
+            let check = egui::Checkbox::new(
+                &mut on,
+                RichText::new(name.name()).color(palette::ink(ui.visuals().dark_mode, palette::recipe(name))),
+            );
             if ui.add_enabled(!full || form.race.contains(&name), check).changed() {
                 form.race.retain(|r| *r != name);
                 if on {

@@ -1,12 +1,13 @@
 //! Speed over time, where the time of a step goes, and what memory is for.
 
-use super::{csv, empty, field, left};
-use crate::chart::{Curve, Scale, describe, legend, over_steps};
+use super::{csv, empty, field, left, parts_ui};
+use crate::chart::{Curve, Scale, describe, over_steps, with_legend};
 use crate::palette;
 use crate::store::{Column, Run, Store};
 use egui::{RichText, ScrollArea, Sense, Ui, Vec2};
 use mantissa_core::plan::explain::Explanation;
 use mantissa_core::show;
+use mantissa_core::telemetry::event::TunedRow;
 use serde::{Deserialize, Serialize};
 
 /// Width of the names of bars.
@@ -46,7 +47,7 @@ pub fn throughput_ui(ui: &mut Ui, store: &Store, state: &mut ThroughputState) {
         for (view, name) in [(View::Speed, "Speed"), (View::Operations, "Operations"), (View::Memory, "Memory")] {
             ui.selectable_value(&mut state.view, view, name);
         }
-        summary(run).into_iter().for_each(|part| drop(ui.add(egui::Label::new(part).extend())));
+        parts_ui(ui, summary(run));
     });
     match state.view {
         View::Speed => speed_ui(ui, store),
@@ -69,7 +70,7 @@ fn summary(run: &Run) -> Vec<String> {
 }
 
 fn speed_ui(ui: &mut Ui, store: &Store) {
-    let plot = over_steps("throughput", store, Scale::Linear).legend(legend()).include_y(0.0).show(ui, |plot| {
+    let plot = with_legend(over_steps("throughput", store, Scale::Linear), ui).include_y(0.0).show(ui, |plot| {
         for (i, run) in store.runs.iter().enumerate() {
             let curve = Curve { store, run, table: &run.steps, column: Column::Rate as usize, scale: Scale::Linear };
             curve.draw(plot, &format!("{} {}/s", run.name, run.unit()), palette::run(store, i), 1.5);
@@ -79,6 +80,10 @@ fn speed_ui(ui: &mut Ui, store: &Store) {
 }
 
 fn operations_ui(ui: &mut Ui, run: &Run) {
+    if !run.tuned.is_empty() {
+        let each = run.tuned.iter().map(|t| format!("{}: {}", t.product, t.kind)).collect::<Vec<_>>().join("\n");
+        ui.label(RichText::new(tuned(&run.tuned)).small().weak()).on_hover_text(each);
+    }
     let Some(profile) = &run.profile else {
         return empty(
             ui,
@@ -87,9 +92,11 @@ fn operations_ui(ui: &mut Ui, run: &Run) {
         );
     };
     let total: f64 = profile.profile.iter().map(|r| r.ms).sum();
-    ui.label(
-        RichText::new(format!("step {}: {total:.1} ms in {} kernels", profile.step, profile.profile.len())).small().weak(),
-    );
+    let mut text = format!("step {}: {total:.1} ms in {} kernels", profile.step, profile.profile.len());
+    if !profile.clock.is_empty() {
+        text += &format!(", by {}", profile.clock);
+    }
+    ui.label(RichText::new(text).small().weak());
     let rows = profile.profile.iter().map(|r| {
         let secs = (r.ms / 1e3).max(f64::MIN_POSITIVE);
         let note = format!("{:.2} ms, {:.0}%, {} calls", r.ms, 100.0 * r.ms / total.max(f64::MIN_POSITIVE), r.calls);
@@ -97,6 +104,20 @@ fn operations_ui(ui: &mut Ui, run: &Run) {
         (r.family.as_str(), r.ms, note, rates)
     });
     bars_ui(ui, rows.collect());
+}
+
+/// How many classes of products got each kind of kernel, the most frequent kind first.
+fn tuned(rows: &[TunedRow]) -> String {
+    let mut kinds: Vec<(&str, usize)> = Vec::new();
+    for row in rows {
+        match kinds.iter_mut().find(|(kind, _)| *kind == row.kind) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((&row.kind, 1)),
+        }
+    }
+    kinds.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} by {kind}")).collect();
+    format!("fastest kernel measured for {} classes of products: {}", rows.len(), kinds.join(", "))
 }
 
 fn memory_ui(ui: &mut Ui, run: &Run) {
@@ -139,7 +160,7 @@ fn memory_ui(ui: &mut Ui, run: &Run) {
     ui.add_space(4.0);
     for a in &step.activations {
         let text = format!("{}: {} of activations at their peak", a.dtype, show::mebibytes(a.peak_bytes as usize));
-        ui.label(RichText::new(text).small().color(palette::dtype_named(a.dtype)));
+        ui.label(RichText::new(text).small().color(palette::ink(ui.visuals().dark_mode, palette::dtype_named(a.dtype))));
     }
 }
 

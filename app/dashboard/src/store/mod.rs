@@ -99,6 +99,15 @@ impl Store {
         }
     }
 
+    /// Place of the first and of the last step of all runs on the horizontal axis; `None` before any.
+    pub fn x_range(&self) -> Option<[f64; 2]> {
+        let ends = self.runs.iter().filter(|r| !r.steps.is_empty()).map(|r| {
+            let x = self.x(r, &r.steps);
+            [x(0), self.x_of_step(r, r.taken())]
+        });
+        ends.reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])])
+    }
+
     /// Name of an axis on a switch.
     pub fn axis_name(&self, axis: Axis) -> &'static str {
         match (axis, self.run().map(|r| &r.config.model)) {

@@ -177,5 +177,7 @@ mod tests {
         p.widen(99.0);
         let wide = Some(Span { min: -5.0, max: 99.0 });
         assert_eq!((p.len(), p.over(16..17), p.over(0..17)), (17, wide, wide));
+        p.coarsen();
+        assert_eq!((p.len(), p.over(4..5)), (5, wide), "what was added to a row is known at every level");
     }
 }

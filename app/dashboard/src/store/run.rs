@@ -5,7 +5,7 @@ use super::tensor::Tensor;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::plan::explain::{Explanation, explain};
 use mantissa_core::probe::health::Warning;
-use mantissa_core::telemetry::event::{Event, MemoryRow, Predictions, ProfileEvent, StepEvent, TensorEvent};
+use mantissa_core::telemetry::event::{Event, MemoryRow, Predictions, ProfileEvent, StepEvent, TensorEvent, TunedRow};
 use mantissa_core::train::TrainConfig;
 use std::collections::{HashMap, VecDeque};
 
@@ -128,6 +128,8 @@ pub struct Run {
     pub memory: Vec<MemoryRow>,
     /// The last observed step.
     pub profile: Option<ProfileEvent>,
+    /// The choices of kernels last told.
+    pub tuned: Vec<TunedRow>,
     /// Steps skipped so far.
     pub skipped: u64,
     /// Events that came with a step that was passed already, or of too many tensors.
@@ -162,6 +164,7 @@ impl Run {
             predictions: None,
             memory: Vec::new(),
             profile: None,
+            tuned: Vec::new(),
             skipped: 0,
             refused: 0,
             corrupt: 0,
@@ -197,8 +200,10 @@ impl Run {
                 self.memory = e.memory;
                 true
             }
-            // For the record only.
-            Event::Tuned(_) => true,
+            Event::Tuned(e) => {
+                self.tuned = e.tuned;
+                true
+            }
             Event::Predictions(e) => {
                 self.predictions = Some((e.step, e.predictions));
                 true
@@ -285,6 +290,13 @@ impl Run {
     /// The last number of a column; `None` if there is none.
     pub fn last(&self, column: Column) -> Option<f32> {
         self.steps.last().map(|(_, v)| v[column as usize]).filter(|v| !v.is_nan())
+    }
+
+    /// The loss of the last step in words; `None` before the first.
+    pub fn loss_text(&self) -> Option<String> {
+        let (_, values) = self.steps.last()?;
+        let loss = values[Column::Loss as usize];
+        Some(if loss.is_finite() { format!("loss {loss:.4}") } else { "loss not finite".into() })
     }
 
     /// Steps taken.

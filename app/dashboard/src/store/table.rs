@@ -193,6 +193,10 @@ mod tests {
             assert!(line.iter().any(|p| p[1] == 1_000_077.0), "{pixels} pixels");
             assert!(line.windows(2).all(|w| w[0][0] <= w[1][0]));
         }
+        let mut t = t.clone();
+        assert!(t.push(100_001, 0.0, [-7.0, 0.0]));
+        let x = |r: usize| t.steps()[r] as f64;
+        assert_eq!(t.line(0, x, 0.0..=1e6, 10).iter().map(|p| p[1]).fold(0.0, f64::min), -7.0, "the last row is drawn");
         let near = t.line(0, x, 770.0..=780.0, 333);
         assert_eq!((near.first().unwrap()[0], near.last().unwrap()[0]), (769.0, 781.0), "one row beyond the view on each side");
         assert!(t.line(0, x, -9.0..=-5.0, 10).len() <= 1);

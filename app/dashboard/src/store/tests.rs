@@ -1,46 +1,18 @@
 //! Events in, columns out: what panels rely on.
 
+#[path = "../../tests/it/made_up.rs"]
+mod made_up;
+
 use super::*;
-use mantissa_core::model::ModelConfig;
-use mantissa_core::optim::OptimConfig;
-use mantissa_core::optim::schedule::{Decay, Schedule};
-use mantissa_core::precision::OnNonFinite;
-use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::RecipeName;
-use mantissa_core::telemetry::StepReport;
 use mantissa_core::telemetry::event::{EvalEvent, Event, SampleEvent, StepEvent, Timing};
-use mantissa_core::train::TrainConfig;
 
 fn run(recipe: RecipeName) -> Run {
-    let (model, batch) = ModelConfig::preset("mlp").unwrap();
-    let config = TrainConfig {
-        model,
-        recipe: Recipe::new(recipe),
-        optim: OptimConfig::adamw(),
-        schedule: Schedule { lr: 1e-3, min_lr: 0.0, warmup: 0, steps: 10, decay: Decay::Constant },
-        clip: None,
-        error_if_nonfinite: false,
-        on_nonfinite: OnNonFinite::default(),
-        batch,
-        grad_accum: 1,
-        seed: 1,
-    };
-    Run::new("runs/mlp-1/", "mlp", Origin::Live, config)
+    Run::new("runs/mlp-1/", "mlp", Origin::Live, made_up::config("mlp", recipe, 10))
 }
 
 fn step(step: u64, loss: f32, scale: f32, skipped_total: u64) -> Event {
-    let report = StepReport {
-        step,
-        loss,
-        lr: 1e-3,
-        grad_norm: 1.0,
-        loss_scale: Some(scale),
-        found_inf: false,
-        skipped: false,
-        skipped_total,
-        growth_tracker: Some(0),
-        fp8: None,
-    };
+    let report = made_up::report(step, loss, Some(scale), skipped_total);
     Event::Step(StepEvent::new(&report, Timing { ms: 500.0, items_per_s: 100.0, mfu: 0.5 }, true))
 }
 
@@ -78,11 +50,61 @@ fn rows_smooth_time_and_refuse_the_past() {
     store.add(r);
     let x = |axis, s: &mut Store| {
         s.axis = axis;
-        s.x_of_step(&s.runs[0], 3)
+        let (run, x) = (&s.runs[0], s.x_of_step(&s.runs[0], 3));
+        assert_eq!(s.x(run, &run.steps)(2), x, "a row and its step have one place");
+        x
     };
     assert_eq!(x(Axis::Step, &mut store), 3.0);
     assert_eq!(x(Axis::Items, &mut store), 3.0 * store.runs[0].items_per_step() as f64);
     assert!((x(Axis::Time, &mut store) - 1.5).abs() < 1e-9);
+}
+
+#[test]
+fn plots_reach_from_the_first_to_the_last_step_of_all_runs() {
+    let mut store = Store::default();
+    assert_eq!(store.x_range(), None);
+    for steps in [3..=8, 1..=4] {
+        let mut r = run(RecipeName::F32);
+        steps.for_each(|i| r.push(step(i, 2.0, 1.0, 0)));
+        store.add(r);
+    }
+    store.add(run(RecipeName::F32));
+    assert_eq!(store.x_range(), Some([1.0, 8.0]));
+    store.axis = Axis::Time;
+    assert_eq!(store.x_range(), Some([0.5, 3.0]));
+}
+
+#[test]
+fn a_loss_that_is_lost_is_said_to_be() {
+    let mut r = run(RecipeName::F32);
+    assert_eq!(r.loss_text(), None);
+    r.push(step(1, 2.5, 1.0, 0));
+    assert_eq!(r.loss_text().unwrap(), "loss 2.5000");
+    r.push(step(2, f32::NAN, 1.0, 0));
+    assert_eq!(r.loss_text().unwrap(), "loss not finite");
+}
+
+#[test]
+fn runs_keep_their_places_when_another_is_closed() {
+    let mut store = Store::default();
+    for _ in 0..4 {
+        store.add(run(RecipeName::F32));
+    }
+    (store.race, store.selected) = (vec![0, 1, 3], 3);
+    store.remove(1);
+    assert_eq!((store.runs.len(), &store.race[..], store.selected), (3, &[0, 2][..], 2));
+    store.remove(2);
+    assert_eq!((&store.race[..], store.selected), (&[0][..], 1));
+}
+
+#[test]
+fn tensors_beyond_the_most_are_refused() {
+    let mut r = run(RecipeName::F32);
+    for i in 0..5_000 {
+        let line = format!(r#"{{"step":1,"tensor":{{"name":"{i}","dtype":"e4m3","amax":1.0}}}}"#);
+        r.push(Event::from_line(&line).unwrap().unwrap());
+    }
+    assert_eq!((r.tensors.len(), r.refused), (4096, 5_000 - 4096));
 }
 
 #[test]

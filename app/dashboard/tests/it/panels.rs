@@ -73,6 +73,12 @@ fn every_panel_gives_its_numbers() {
         assert_eq!(panel_csv(which, &Store::default(), &states).lines().count(), 1, "{which:?}");
     }
     assert!(panel_csv(Panel::LossScale, &full_store(), &states).contains("overflow, step skipped"));
+    let losses = panel_csv(Panel::Loss, &full_store(), &states);
+    let held_out = |step: &str| losses.lines().find(|l| l.contains(step)).unwrap().rsplit(',').next().unwrap().to_string();
+    assert_eq!((held_out("f16-1,50,"), held_out("f16-1,51,")), ((5.6f32 / 1.5).to_string(), String::new()));
+    let histogram = panel_csv(Panel::Histogram, &full_store(), &states);
+    let exponents = histogram.lines().skip(1).map(|l| l.split(',').nth(2).unwrap().parse::<i32>().unwrap());
+    assert!(exponents.collect::<Vec<_>>().windows(2).all(|w| w[1] == w[0] + 1), "{histogram}");
 }
 
 #[test]
@@ -119,6 +125,8 @@ fn throughput_has_three_views() {
     h.get_by_label("Operations").click();
     h.run();
     h.get_by_label("matmul");
+    h.get_by_label_contains("kernels, by host clock");
+    h.get_by_label("fastest kernel measured for 3 classes of products: 2 by tiles, 1 by subgroups of 8");
     h.get_by_label("Memory").click();
     h.run();
     h.get_by_label("activations");
@@ -154,7 +162,7 @@ fn a_warning_leads_to_the_panel_that_shows_it() {
     assert!(h.query_by_label_contains("histogram of").is_none());
     h.get_by_label("Show in Histogram").click();
     h.run();
-    h.get_by_label_contains("histogram of");
+    h.get_by_label_contains("histogram of gpt.h0.attn.qkv.dy");
 }
 
 #[test]

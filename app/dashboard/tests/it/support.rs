@@ -1,19 +1,16 @@
 //! What the tests share: the application without a window, and a store of made-up events that is the same every time.
 
+use crate::made_up;
 use clap::Parser;
 use egui_kittest::{Harness, HarnessBuilder};
 use mantissa_core::DType;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::model::gpt::GptConfig;
-use mantissa_core::optim::OptimConfig;
-use mantissa_core::optim::schedule::{Decay, Schedule};
-use mantissa_core::precision::OnNonFinite;
-use mantissa_core::precision::Recipe;
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::probe::health::{Ailment, Warning};
 use mantissa_core::telemetry::event::{
     EvalEvent, Event, MemoryEvent, MemoryRow, Prediction, Predictions, PredictionsEvent, ProfileEvent, ProfileRow, SampleEvent,
-    StepEvent, TensorEvent, Timing, WarningEvent,
+    StepEvent, TensorEvent, Timing, TunedEvent, TunedRow, WarningEvent,
 };
 use mantissa_core::telemetry::{AmaxRing, Fp8Report, Histogram, StepReport, TensorReport, TensorStats};
 use mantissa_core::train::TrainConfig;
@@ -70,18 +67,7 @@ pub(crate) fn until<S>(harness: &mut Harness<'_, S>, what: &str, holds: impl Fn(
 
 pub(crate) fn config(recipe: RecipeName) -> TrainConfig {
     let model = ModelConfig::Gpt(GptConfig { layers: 2, width: 64, heads: 4, context: 32, ..GptConfig::tiny() });
-    TrainConfig {
-        model,
-        recipe: Recipe::new(recipe),
-        optim: OptimConfig::adamw(),
-        schedule: Schedule { lr: 1e-3, min_lr: 1e-4, warmup: 0, steps: 400, decay: Decay::Constant },
-        clip: None,
-        error_if_nonfinite: false,
-        on_nonfinite: OnNonFinite::default(),
-        batch: 4,
-        grad_accum: 1,
-        seed: 1,
-    }
+    TrainConfig { model, batch: 4, ..made_up::config("gpt-tiny", recipe, 400) }
 }
 
 /// A run with 300 steps of everything.
@@ -96,20 +82,16 @@ pub(crate) fn full_run(recipe: RecipeName) -> Run {
         let skip = scaled && (step < 8 || step == 200);
         skipped += u64::from(skip);
         let report = StepReport {
-            step,
-            loss: 5.5 / (1.0 + 0.01 * t) + 0.2 * wave,
-            lr: 1e-3,
             grad_norm: 1.0 + wave,
-            loss_scale: scaled.then_some(scale),
             found_inf: skip,
             skipped: skip,
-            skipped_total: skipped,
             growth_tracker: scaled.then_some(step as i32 % 100),
             fp8: run.config.recipe.fp8.is_some().then(|| Fp8Report {
                 underflow: (0.01, names[0].clone()),
                 saturated: (0.0, names[1].clone()),
                 nonfinite: 0.0,
             }),
+            ..made_up::report(step, 5.5 / (1.0 + 0.01 * t) + 0.2 * wave, scaled.then_some(scale), skipped)
         };
         let timing = Timing { ms: 40.0 + f64::from(wave), items_per_s: 48_000.0 + 900.0 * f64::from(wave), mfu: 0.3 };
         run.push(Event::Step(StepEvent::new(&report, timing, false)));
@@ -133,6 +115,9 @@ pub(crate) fn full_run(recipe: RecipeName) -> Run {
         }
     }
     run.push(Event::Profile(ProfileEvent { step: 253, profile: profile(), clock: "host clock".into() }));
+    let row = |product: &str, kind: &str| TunedRow { product: product.into(), kind: kind.into() };
+    let tuned = vec![row("NN bf16", "tiles"), row("NT bf16", "subgroups of 8"), row("TN bf16", "tiles")];
+    run.push(Event::Tuned(TunedEvent { step: 1, tuned }));
     run.push(Event::Memory(MemoryEvent { step: 1, memory: memory(&run) }));
     let warning = Warning {
         ailment: Ailment::Fp8Underflow,

@@ -176,6 +176,8 @@ fn what_is_dropped_or_typed_is_opened() {
     until(&mut other, "the dropped run", |h| taken(h) == 3);
     other.input_mut().dropped_files.push(std::sync::Arc::new(Dropped("some/text.txt".into())));
     until(&mut other, "the dropped data", |h| h.state().dashboard.bar.form.data == "some/text.txt");
+    other.step();
+    other.get_by_label("data of the next run: some/text.txt");
     other.get_by_label("x").click();
     until(&mut other, "an empty store", |h| run(h).is_none());
 
@@ -188,7 +190,10 @@ fn what_is_dropped_or_typed_is_opened() {
         other.run_steps(4);
         match opened {
             false => drop(other.get_by_label_contains("one of the folders under runs/")),
-            true => until(&mut other, "the typed run", |h| taken(h) == 3),
+            true => {
+                until(&mut other, "the typed run", |h| taken(h) == 3);
+                assert_eq!(other.state().dashboard.bar.status.notice, None, "an error is over when it has worked");
+            }
         }
     }
 }
