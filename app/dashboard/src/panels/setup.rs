@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 /// A first loss scale that overflows for a while before it fits.
 const TOO_HIGH_LOG2: i32 = 30;
 /// What the loss scale is multiplied by to see it overflow.
-const OVERFLOW_FACTOR: f32 = (1u64 << 40) as f32;
+const OVERFLOW_FACTOR: f32 = (1 << 16) as f32;
 
 /// Draws the settings.
 pub fn setup_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
@@ -156,8 +156,7 @@ fn learn_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
         let live = state.status.run.and_then(|i| store.runs.get(i)).filter(|_| state.status.phase.is_live());
         let scaled = live.is_some_and(|r| r.config.recipe.scaler.is_some());
         let button = egui::Button::new("Inject an overflow");
-        let hint =
-            "Multiplies the loss scale by 2^40: the next gradients overflow, the step is skipped and the scale backs off";
+        let hint = "Multiplies the loss scale by 2^16: gradients overflow, steps are skipped and the scale backs off";
         if ui
             .add_enabled(scaled, button)
             .on_hover_text(hint)
