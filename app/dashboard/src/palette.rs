@@ -1,7 +1,7 @@
 //! Colours, the same everywhere: one a dtype, one a recipe (that of the dtype it multiplies in), one for what goes wrong. And the look of widgets.
 
 use crate::store::Store;
-use egui::{Color32, FontFamily, FontId, Stroke, Style, TextStyle, Theme, Visuals};
+use egui::{Color32, FontFamily, FontId, Stroke, Style, TextStyle, Theme, Ui, Visuals};
 use mantissa_core::DType;
 use mantissa_core::precision::recipe::RecipeName;
 
@@ -59,7 +59,12 @@ pub fn run(store: &Store, index: usize) -> Color32 {
 }
 
 /// A colour for text: on light ground a darker one, which can be read there.
-pub fn ink(dark: bool, color: Color32) -> Color32 {
+pub fn ink(ui: &Ui, color: Color32) -> Color32 {
+    ink_on(ui.visuals().dark_mode, color)
+}
+
+/// The same, where the ground is known.
+pub fn ink_on(dark: bool, color: Color32) -> Color32 {
     if dark {
         return color;
     }
@@ -127,9 +132,9 @@ mod tests {
         let channel = |c: u8| (f32::from(c) / 255.0).powf(2.2);
         let luminance = |c: Color32| 0.2126 * channel(c.r()) + 0.7152 * channel(c.g()) + 0.0722 * channel(c.b());
         for name in RecipeName::ALL {
-            let contrast = 1.05 / (luminance(ink(false, recipe(name))) + 0.05);
+            let contrast = 1.05 / (luminance(ink_on(false, recipe(name))) + 0.05);
             assert!(contrast >= 3.5, "{name}: {contrast}");
-            assert_eq!(ink(true, recipe(name)), recipe(name));
+            assert_eq!(ink_on(true, recipe(name)), recipe(name));
         }
         let light = |c: Color32| u32::from(c.r()) + u32::from(c.g()) + u32::from(c.b());
         assert!((0..20).all(|i| light(heat(i as f32 / 20.0)) < light(heat((i + 1) as f32 / 20.0))));

@@ -165,17 +165,9 @@ fn legend_ui(ui: &mut Ui, [low, high]: [f32; 2], tensor: &Tensor) {
         ui.painter().add(mesh);
         ui.label(RichText::new(format!("2^{high:.0}")).small().weak());
         ui.add_space(12.0);
-        ui.label(
-            RichText::new(format!("largest {}", tensor.dtype))
-                .small()
-                .color(palette::ink(ui.visuals().dark_mode, palette::BAD)),
-        );
-        ui.label(RichText::new("- - smallest normal").small().color(palette::ink(ui.visuals().dark_mode, palette::WARN)));
-        ui.label(
-            RichText::new(".... smallest")
-                .small()
-                .color(palette::ink(ui.visuals().dark_mode, palette::WARN.gamma_multiply(0.6))),
-        );
+        ui.label(RichText::new(format!("largest {}", tensor.dtype)).small().color(palette::ink(ui, palette::BAD)));
+        ui.label(RichText::new("- - smallest normal").small().color(palette::ink(ui, palette::WARN)));
+        ui.label(RichText::new(".... smallest").small().color(palette::ink(ui, palette::WARN.gamma_multiply(0.6))));
     });
 }
 
@@ -210,7 +202,7 @@ fn plot_ui(ui: &mut Ui, store: &Store, run: &Run, tensor: &Tensor) {
 /// The last report of a tensor.
 fn summary(tensor: &Tensor, dark: bool) -> Vec<RichText> {
     let name = RichText::new(&tensor.name).strong();
-    let mut parts = vec![name, RichText::new(tensor.dtype.name()).color(palette::ink(dark, palette::dtype(tensor.dtype)))];
+    let mut parts = vec![name, RichText::new(tensor.dtype.name()).color(palette::ink_on(dark, palette::dtype(tensor.dtype)))];
     let Some((_, v)) = tensor.rows.last() else { return parts };
     let (amax, scale) = (v[TensorColumn::Amax as usize], v[TensorColumn::Scale as usize]);
     parts.push(format!("amax {}", number(amax.into())).into());

@@ -37,16 +37,14 @@ pub fn health_ui(ui: &mut Ui, store: &Store, state: &mut HealthState) {
     };
     ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         if run.warnings.is_empty() {
-            ui.label(RichText::new(well(run)).color(palette::ink(ui.visuals().dark_mode, palette::GOOD)));
+            ui.label(RichText::new(well(run)).color(palette::ink(ui, palette::GOOD)));
         }
         for warning in run.warnings.iter().rev() {
             egui::Frame::group(ui.style()).show(ui, |ui| {
                 ui.set_width(ui.available_width());
                 ui.horizontal_wrapped(|ui| {
                     ui.label(RichText::new(format!("step {}", warning.step)).small().weak());
-                    ui.label(
-                        RichText::new(&warning.message).strong().color(palette::ink(ui.visuals().dark_mode, palette::WARN)),
-                    );
+                    ui.label(RichText::new(&warning.message).strong().color(palette::ink(ui, palette::WARN)));
                 });
                 ui.label(&warning.remedy);
                 let panel = shown_in(warning.ailment);

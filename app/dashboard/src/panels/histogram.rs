@@ -124,11 +124,11 @@ fn shares_ui(ui: &mut Ui, report: &TensorReport, scaled: bool) {
         for dtype in FORMATS {
             let scale = scale_for(report, dtype, scaled);
             let Some(spoilt) = report.what_if(dtype, scale) else { continue };
-            ui.label(RichText::new(dtype.name()).color(palette::ink(ui.visuals().dark_mode, palette::dtype(dtype))).strong());
+            ui.label(RichText::new(dtype.name()).color(palette::ink(ui, palette::dtype(dtype))).strong());
             ui.label(if scale == 1.0 { "-".to_string() } else { number(scale.into()) });
             for (share, bad) in [(spoilt.underflow, 0.1), (spoilt.subnormal, 0.5), (spoilt.saturated, 0.001)] {
                 let text = RichText::new(percent(share));
-                ui.label(if share > bad { text.color(palette::ink(ui.visuals().dark_mode, palette::BAD)) } else { text });
+                ui.label(if share > bad { text.color(palette::ink(ui, palette::BAD)) } else { text });
             }
             ui.end_row();
         }
@@ -180,7 +180,7 @@ fn bars_ui(ui: &mut Ui, run: &Run, report: &TensorReport, scaled: bool) {
                 let band = |from: f64, to: f64| Line::new("", vec![[from, y], [to, y]]).width(5.0).allow_hover(false);
                 plot.line(band(zero, normal).color(color.gamma_multiply(0.35)));
                 plot.line(band(normal, max).color(color));
-                let label = egui::RichText::new(dtype.name()).size(9.5).color(palette::ink(dark, color));
+                let label = egui::RichText::new(dtype.name()).size(9.5).color(palette::ink_on(dark, color));
                 plot.text(Text::new("", PlotPoint::new(zero, y), label).anchor(egui::Align2::RIGHT_CENTER));
             }
         });

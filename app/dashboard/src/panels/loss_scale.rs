@@ -47,7 +47,7 @@ pub fn loss_scale_ui(ui: &mut Ui, store: &Store) {
     if let Some(warning) = run.warnings.iter().rev().find(|w| matches!(w.ailment, Ailment::ScaleSpiral | Ailment::ScaleAtFloor))
     {
         egui::Frame::new().fill(palette::BAD.gamma_multiply(0.2)).inner_margin(6.0).corner_radius(4.0).show(ui, |ui| {
-            ui.label(RichText::new(&warning.message).strong().color(palette::ink(ui.visuals().dark_mode, palette::BAD)));
+            ui.label(RichText::new(&warning.message).strong().color(palette::ink(ui, palette::BAD)));
             // In a low panel the curve is worth more than what Health says as well.
             if ui.available_height() > REMEDY_ROOM {
                 ui.label(&warning.remedy);

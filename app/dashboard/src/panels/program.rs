@@ -37,10 +37,7 @@ pub fn program_ui(ui: &mut Ui, store: &Store, state: &mut ProgramState) {
         ui.add(egui::TextEdit::singleline(&mut state.filter).desired_width(170.0).hint_text(hint)).labelled_by(label.id);
         for d in &step.totals.flops_by_compute {
             let share = 100.0 * d.count as f64 / step.totals.flops.max(1) as f64;
-            ui.label(
-                RichText::new(format!("{} {share:.0}%", d.dtype))
-                    .color(palette::ink(ui.visuals().dark_mode, palette::dtype_named(d.dtype))),
-            );
+            ui.label(RichText::new(format!("{} {share:.0}%", d.dtype)).color(palette::ink(ui, palette::dtype_named(d.dtype))));
         }
         ui.label(RichText::new("of the FLOPs").weak());
     });
@@ -123,8 +120,8 @@ impl<'a> Node<'a> {
 }
 
 fn node_ui(ui: &mut Ui, node: &Node<'_>, open: bool, selected: &mut Option<usize>) {
-    let title = RichText::new(format!("{} ({})", node.name, node.count()))
-        .color(palette::ink(ui.visuals().dark_mode, palette::dtype_named(node.dtype())));
+    let title =
+        RichText::new(format!("{} ({})", node.name, node.count())).color(palette::ink(ui, palette::dtype_named(node.dtype())));
     // A search opens what it finds; afterwards the tree is as it was.
     CollapsingHeader::new(title).id_salt((node.path, open)).default_open(open).show(ui, |ui| {
         for child in &node.children {
@@ -139,8 +136,7 @@ fn rows_ui(ui: &mut Ui, rows: &[&Row], selected: &mut Option<usize>) {
         let text = format!("{:<5} {} -> {}", row.compute, row.op, few(&row.outputs));
         let text = RichText::new(text).monospace().size(11.0);
         let chosen = *selected == Some(row.index);
-        let text =
-            if chosen { text } else { text.color(palette::ink(ui.visuals().dark_mode, palette::dtype_named(row.compute))) };
+        let text = if chosen { text } else { text.color(palette::ink(ui, palette::dtype_named(row.compute))) };
         if ui.add(egui::Button::selectable(chosen, text).truncate()).on_hover_text(&row.why).clicked() {
             *selected = if chosen { None } else { Some(row.index) };
         }
@@ -159,7 +155,7 @@ fn few(types: &[String]) -> String {
 fn details_ui(ui: &mut Ui, row: &Row) {
     ui.horizontal_wrapped(|ui| {
         ui.label(RichText::new(format!("#{} {}", row.index, row.op)).strong());
-        ui.label(RichText::new(row.compute).color(palette::ink(ui.visuals().dark_mode, palette::dtype_named(row.compute))));
+        ui.label(RichText::new(row.compute).color(palette::ink(ui, palette::dtype_named(row.compute))));
         ui.label(RichText::new(format!("{} {}", row.part, row.scope)).weak());
     });
     ui.label(format!("why: {}", row.why));

@@ -55,12 +55,8 @@ fn table_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
         ui.end_row();
         for &i in runs {
             let run = &store.runs[i];
-            ui.label(
-                RichText::new(run.config.recipe.name.name())
-                    .strong()
-                    .color(palette::ink(ui.visuals().dark_mode, palette::run(store, i))),
-            )
-            .on_hover_text(&run.name);
+            ui.label(RichText::new(run.config.recipe.name.name()).strong().color(palette::ink(ui, palette::run(store, i))))
+                .on_hover_text(&run.name);
             ui.label(run.last(Column::Smooth).map_or("-".into(), |x| format!("{x:.4}")));
             ui.label(run.val_loss().map_or("-".into(), |x| format!("{x:.4}")));
             ui.label(difference_now(first, run).filter(|_| i != runs[0]).map_or("-".into(), |d| format!("{d:+.4}")));

@@ -78,7 +78,7 @@ pub fn run_bar_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
             Some(_) => "saved run",
             None => state.status.phase.name(),
         };
-        ui.label(RichText::new(phase).strong().color(palette::ink(ui.visuals().dark_mode, phase_color(state.status.phase))));
+        ui.label(RichText::new(phase).strong().color(palette::ink(ui, phase_color(state.status.phase))));
         if let Some(run) = live.or(store.run()) {
             let (taken, of) = (run.taken(), run.config.schedule.steps);
             let share = taken as f32 / of.max(1) as f32;
@@ -157,11 +157,9 @@ pub fn notice_ui(ui: &mut Ui, state: &mut RunBarState) {
         ui.horizontal_wrapped(|ui| {
             dismissed = ui.small_button("Dismiss").clicked();
             match notice {
-                Notice::Good(text) => {
-                    drop(ui.label(RichText::new(text).color(palette::ink(ui.visuals().dark_mode, palette::GOOD))))
-                }
+                Notice::Good(text) => drop(ui.label(RichText::new(text).color(palette::ink(ui, palette::GOOD)))),
                 Notice::Bad(what, remedy) => {
-                    ui.label(RichText::new(what).strong().color(palette::ink(ui.visuals().dark_mode, palette::BAD)));
+                    ui.label(RichText::new(what).strong().color(palette::ink(ui, palette::BAD)));
                     ui.label(*remedy);
                 }
             }

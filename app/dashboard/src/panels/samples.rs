@@ -81,8 +81,7 @@ fn images_ui(ui: &mut Ui, of: (usize, u64), predictions: &Predictions, state: &m
                     ui.add(egui::Image::new((texture.id(), PICTURE)).alt_text(format!("a {}", p.label)));
                     let color = if p.label == p.answer { palette::GOOD } else { palette::BAD };
                     ui.label(
-                        RichText::new(format!("{} ({:.0}%)", p.answer, 100.0 * p.confidence))
-                            .color(palette::ink(ui.visuals().dark_mode, color)),
+                        RichText::new(format!("{} ({:.0}%)", p.answer, 100.0 * p.confidence)).color(palette::ink(ui, color)),
                     );
                 });
             }

@@ -53,7 +53,7 @@ fn form_ui(ui: &mut Ui, state: &mut RunBarState) {
         });
         row(ui, "recipe", |ui| {
             let dark = ui.visuals().dark_mode;
-            let text = |name: RecipeName| RichText::new(name.name()).color(palette::ink(dark, palette::recipe(name)));
+            let text = |name: RecipeName| RichText::new(name.name()).color(palette::ink_on(dark, palette::recipe(name)));
             combo(ui, "recipe", text(form.recipe), |ui| {
                 for name in RecipeName::ALL {
                     ui.selectable_value(&mut form.recipe, name, text(name));
@@ -119,7 +119,7 @@ fn anew_ui(ui: &mut Ui, state: &RunBarState) {
         [] => "Edits count from the next start.".to_string(),
         _ => format!("Edits count from the next start, which records the step anew: {}.", anew.join(", ")),
     };
-    ui.label(RichText::new(text).small().color(palette::ink(ui.visuals().dark_mode, palette::WARN)));
+    ui.label(RichText::new(text).small().color(palette::ink(ui, palette::WARN)));
 }
 
 fn race_ui(ui: &mut Ui, state: &mut RunBarState) {
@@ -128,10 +128,7 @@ fn race_ui(ui: &mut Ui, state: &mut RunBarState) {
         for name in RecipeName::ALL {
             let mut on = form.race.contains(&name);
             let full = form.race.len() >= *RACE.end();
-            let check = egui::Checkbox::new(
-                &mut on,
-                RichText::new(name.name()).color(palette::ink(ui.visuals().dark_mode, palette::recipe(name))),
-            );
+            let check = egui::Checkbox::new(&mut on, RichText::new(name.name()).color(palette::ink(ui, palette::recipe(name))));
             if ui.add_enabled(!full || form.race.contains(&name), check).changed() {
                 form.race.retain(|r| *r != name);
                 if on {

@@ -160,7 +160,7 @@ fn memory_ui(ui: &mut Ui, run: &Run) {
     ui.add_space(4.0);
     for a in &step.activations {
         let text = format!("{}: {} of activations at their peak", a.dtype, show::mebibytes(a.peak_bytes as usize));
-        ui.label(RichText::new(text).small().color(palette::ink(ui.visuals().dark_mode, palette::dtype_named(a.dtype))));
+        ui.label(RichText::new(text).small().color(palette::ink(ui, palette::dtype_named(a.dtype))));
     }
 }
 
