@@ -8,7 +8,7 @@
 //! - `//% for r in 0..8` to `//% end` is written out once for each value (`build/repeat.rs`).
 //!
 //! A kernel is a stem, an entry point and values of the constants. Each stem is checked with its defaults and with every constant moved
-//! away from its default in turn.
+//! away from its default in turn. Browsers refuse more than naga does: the same texts go through Tint in `tests/tint`.
 //!
 //! `map.wgsl.in` is no stem: its imports are put in front, and `src/map.rs` fills in the rest. Of `f16/` every kernel gets the file in front that
 //! suits the device; each stem is checked with each.
@@ -55,6 +55,11 @@ fn main() {
         let constant = format!("F16_BY_{}", name.to_uppercase());
         let _ = writeln!(table, "/// `wgsl/f16/{name}.wgsl`.\nstatic {constant}: &str = r#\"{}\"#;", decoding.text());
     }
+    table.push_str("/// Name and text of every file of `wgsl/f16`.\npub static DECODINGS: &[(&str, &str)] = &[");
+    for name in DECODINGS {
+        let _ = write!(table, "({name:?}, F16_BY_{}), ", name.to_uppercase());
+    }
+    table.push_str("];\n");
     let out = Path::new(&env::var_os("OUT_DIR").expect("set by cargo")).join("kernels.rs");
     fs::write(out, table).expect("OUT_DIR is writable");
 }

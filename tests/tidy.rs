@@ -56,7 +56,7 @@ fn root() -> PathBuf {
 
 /// All text files but build outputs, in a fixed order.
 fn files() -> Vec<File> {
-    const TEXT: [&str; 7] = ["rs", "toml", "md", "svg", "wgsl", "cu", "snap"];
+    const TEXT: [&str; 8] = ["rs", "toml", "md", "mjs", "svg", "wgsl", "cu", "snap"];
     fn walk(dir: &Path, root: &Path, out: &mut Vec<File>) {
         let mut entries: Vec<PathBuf> = fs::read_dir(dir).expect("readable").map(|e| e.expect("readable").path()).collect();
         entries.sort();
@@ -186,7 +186,7 @@ fn crate_order(manifest: &str) -> Vec<String> {
         ("mantissa-backend-wgpu", &["mantissa-core", "mantissa-shaders"]),
         ("mantissa", &["mantissa-core", "mantissa-backend-wgpu"]),
         ("mantissa-dashboard", &["mantissa-core", "mantissa"]),
-        ("mantissa-tests", &["mantissa-core", "mantissa-backend-wgpu", "mantissa"]),
+        ("mantissa-tests", &["mantissa-core", "mantissa-shaders", "mantissa-backend-wgpu", "mantissa"]),
     ];
     let table: toml::Table = toml::from_str(manifest).expect("a manifest is TOML");
     let name = table["package"]["name"].as_str().expect("a package has a name");

@@ -6,7 +6,7 @@
 //! | file | does |
 //! |---|---|
 //! | `adapter` | lists adapters, opens a device, keeps its faults |
-//! | `budget` | dispatches of a step, counted without a device |
+//! | `budget` | dispatches and kernels of a step, known without a device |
 //! | `memory` | buffers of the memory plan, writes and reads |
 //! | `look` | whether subgroups and conversions do what kernels take them to |
 //! | `launch` | from an instruction to kernels, arguments and grid: pure functions |
@@ -37,7 +37,8 @@ mod tune;
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::adapters_blocking;
 pub use adapter::{AdapterChoice, AdapterFacts, Choice, Products, WgpuBackend, adapters};
-pub use budget::dispatches;
+pub use budget::{dispatches, kernels};
 pub use mantissa_shaders::F16;
+pub use pipeline::Kernel;
 #[cfg(not(target_arch = "wasm32"))]
 pub use tune::Tuning;

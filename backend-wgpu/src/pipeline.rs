@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A kernel: text, entry point and bindings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Kernel {
+pub struct Kernel {
     /// Stem and entry point, for people.
-    pub(crate) label: String,
+    pub label: String,
     /// The whole text, but for how f16 is decoded.
-    pub(crate) text: String,
+    pub text: String,
     /// Entry point.
-    pub(crate) entry: &'static str,
+    pub entry: &'static str,
     /// Number and use of each binding.
-    pub(crate) bindings: Vec<(u32, BindingKind)>,
+    pub bindings: Vec<(u32, BindingKind)>,
     /// What the device must be able to do.
-    pub(crate) needs: &'static [Need],
+    pub needs: &'static [Need],
 }
 
 /// A kernel ready to run.

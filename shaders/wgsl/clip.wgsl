@@ -75,6 +75,6 @@ fn value(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
         let a = bits & vec4<u32>(EXACT_MAGNITUDE);
         let limit = vec4<u32>(bitcast<u32>(params.max_norm));
         let held = (bits & vec4<u32>(0x80000000u)) | limit;
-        grads[i] = select(bits, held, a > limit & a <= vec4<u32>(EXACT_INF));
+        grads[i] = select(bits, held, (a > limit) & (a <= vec4<u32>(EXACT_INF)));
     }
 }
