@@ -1,15 +1,19 @@
 //! Writes every kernel that a browser may compile as JSON, for `check.mjs` beside this file.
 //!
-//! Of each stem the default and every single change of a constant, as the build script validates them with naga; and what launches of whole
-//! steps compile: models in every recipe, training, evaluation, scores and measured steps, with the kinds of matrix product that need nothing
+//! Of each stem the default and every single change of a constant, as the build script validates them with naga; elementwise expressions of
+//! every function, constant and pair of dtypes; and what launches of whole steps compile: models in every recipe, training, evaluation, scores and measured steps, with the kinds of matrix product that need nothing
 //! of a device. Texts of `broken/` are added, which naga must accept and Tint must not.
 
 use mantissa_backend_wgpu::{Products, kernels};
+use mantissa_core::DType;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::model::gpt::GptConfig;
+use mantissa_core::op::expr::Ex;
+use mantissa_core::op::map::{BinaryFn, Node, UnaryFn};
 use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::program::Program;
 use mantissa_core::train::{TrainConfig, measured, record};
+use mantissa_shaders::map::{Access, Input, generate};
 use mantissa_shaders::{BindingKind, DECODINGS, Need, STEMS, stem};
 use mantissa_tests::tiny;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -75,6 +79,28 @@ fn constants(text: &str, n: usize) -> String {
     lines.join(", ")
 }
 
+/// Elementwise expressions of one function, constant or rounding, and casts.
+fn add_maps(modules: &mut BTreeMap<String, Module>) {
+    const N: usize = 10;
+    let binary = BinaryFn::ALL.into_iter().map(|f| Ex::input(0).binary(f, Ex::input(1)));
+    let constants = [0.0, -0.0, 1e-40, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, f32::NAN].into_iter().map(Ex::constant);
+    let computed = UnaryFn::ALL.into_iter().map(|f| Ex::input(0).unary(f)).chain(binary).chain(constants);
+    let computed = computed.chain([Ex::input(0).select(Ex::input(1), Ex::input(2))]).map(|ex| (ex, DType::F32, DType::F32));
+    let pairs = DType::ALL.into_iter().flat_map(|from| DType::ALL.map(|to| (from, to)));
+    let converted = pairs.flat_map(|(from, to)| {
+        let rounded = Ex::input(0).push(|x| Node::Round(to, x));
+        [(Ex::input(0), from, to), (rounded, from, DType::F32)]
+    });
+    for (ex, from, to) in computed.chain(converted) {
+        let expr = ex.finish();
+        let input = Input { dtype: from, access: Access::Axes(vec![[N, 1]]), beside_output: false };
+        let kernel = generate(&expr, &[input.clone(), input.clone(), input], &[to], N);
+        let entries = [("map".to_string(), kernel.bindings)].into();
+        let module = Module { name: format!("map {expr} of {from} as {to}"), constants: String::new(), needs: &[], entries };
+        modules.entry(kernel.text).or_insert(module);
+    }
+}
+
 /// Programs of all recipes.
 fn programs() -> Vec<Program> {
     let mut out = Vec::new();
@@ -128,6 +154,7 @@ fn main() {
     let path = env::args().nth(1).expect("the file to write");
     let mut modules = BTreeMap::new();
     add_stems(&mut modules);
+    add_maps(&mut modules);
     add_launches(&mut modules);
     let kernels: Vec<Value> = modules.iter().map(|(text, module)| module.json(text)).collect();
     let decodings: Vec<Value> = DECODINGS.iter().map(|(name, text)| json!({ "name": name, "text": text })).collect();
