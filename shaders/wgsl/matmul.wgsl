@@ -1,7 +1,8 @@
 // Matrix products in register tiles. CPU twin: core/src/cpu/matmul.rs (and gemm.rs, pack.rs).
 //
-// Formula: y[z, i, j] = store(alpha * sum over k of a[z, i, k] * b[z, k, j] + bias[j]), alpha = scale_a[0] * scale_b[0] where operands have a
-// scale for the tensor; an E8M0 scale of a block of 32 multiplies its elements as they are decoded. f32 sums, k ascending.
+// Formula: y[z, i, j] = store(epilogue(round(alpha * sum over k of a[z, i, k] * b[z, k, j] + bias[j]))), alpha = scale_a[0] * scale_b[0] where
+// operands have a scale for the tensor; an E8M0 scale of a block of 32 multiplies its elements as they are decoded. f32 sums, k ascending. An
+// epilogue is an activation, or the sum with an addend [z, i, j] or with what y held.
 // Layout: a is [M, K] ([K, M] if TRANS_A), b is [K, N] ([N, K] if TRANS_B), y is [M, N], matrix after matrix; dense, packed at their width.
 //
 // `tile`: an invocation owns 8 x 16 elements of y and takes four steps of k at a time. Of an operand stored along the contraction it reads
@@ -257,7 +258,7 @@ fn finish(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
         for (var s = 0u; s < params.splits; s++) {
             sum += bitcast<f32>(sums[first + s * matrix]);
         }
-        word |= place_code(Y, encode(Y, finished(sum, at % params.n)), at);
+        word |= place_code(Y, encode(Y, finished(sum, at % params.n, at)), at);
     }
     y[word_of(Y, i)] = word;
 }

@@ -22,7 +22,7 @@ pub(super) fn flops() -> f64 {
     let d = Dims { m: n, n, k: n, trans_a: false, trans_b: false };
     let (a, b) = (vec![0.5; n * n], vec![0.25; n * n]);
     let mut c = vec![0.0; n * n];
-    let mut work = vec![0.0; gemm_work_len(d, Parallelism::Par)];
+    let mut work = vec![0.0; gemm_work_len(d, false, Parallelism::Par)];
     let start = Instant::now();
     let mut best = f64::INFINITY;
     // The first round warms threads and caches; the best of the others counts.

@@ -4,7 +4,7 @@ use super::{Arg, Frame, kernel};
 use crate::adapter::Products;
 use mantissa_core::DType;
 use mantissa_core::error::Result;
-use mantissa_core::op::matmul::{Dims, MatMul, OperandScale, scale_type};
+use mantissa_core::op::matmul::{Activation, Dims, Epilogue, MatMul, OperandScale, scale_type};
 use mantissa_core::shape::Ty;
 
 /// Bytes of the vectors that kernels load.
@@ -106,6 +106,16 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     let optional = |i: Option<usize>| i.map_or(Arg::Absent, |i| f.x(i));
     let (scale_a, scale_b, bias) = (optional(m.scale_input(0)), optional(m.scale_input(1)), optional(m.bias_input()));
     let [x, w, y] = [f.x(0), f.x(1), f.y(0)];
+    let activation = match m.epilogue {
+        Epilogue::Activation(a) => 1 + Activation::ALL.iter().position(|&b| a == b).unwrap_or(0) as u32,
+        Epilogue::None | Epilogue::Add => 0,
+    };
+    // Nothing, an operand of its own, or what the output holds.
+    let (add, addend) = match m.addend_input().map(|i| f.x(i)) {
+        None => (0, Arg::Absent),
+        Some(own) if own == y => (2, Arg::Absent),
+        Some(other) => (1, other),
+    };
     let common = |(stem, entry)| {
         kernel(stem, entry)
             .dtype("A", a.dtype)
@@ -116,6 +126,9 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
             .set("SCALE_A", scale_code(m.scales[0]))
             .set("SCALE_B", scale_code(m.scales[1]))
             .set("HAS_BIAS", u32::from(m.bias))
+            .set("ACTIVATION", activation)
+            .set("ADD", add)
+            .dtype("ADDEND", m.addend_input().map_or(DType::F32, |i| types[i].dtype))
             .uniform("m", rows)
             .uniform("n", n)
             .uniform("k", k)
@@ -131,6 +144,7 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
             .bind("scale_a", scale_a)
             .bind("scale_b", scale_b)
             .bind("bias", bias)
+            .bind("addend", addend)
     };
     let sums = if partial { f.scratch(splits * batch * rows * n * size_of::<f32>()) } else { Arg::Absent };
     let product = common(form.kernel())

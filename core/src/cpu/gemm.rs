@@ -13,10 +13,12 @@
 //! costs 80 s of build.
 //! Source of the scheme: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
 
+use super::epilogue::Epilogue;
 use super::micro::{self, Finish, Left, NR};
 use super::pack::{self, GROUP, KC, MC, Source};
 use super::view::ViewMut;
 use super::{par, simd};
+use crate::dtype::DType;
 use pulp::{Simd, WithSimd};
 
 /// Sizes of a product, and which operands are stored transposed.
@@ -58,15 +60,16 @@ pub fn gemm(
     let Dims { m, n, k, trans_a, trans_b } = d;
     let a = Source::of(a, if trans_a { m } else { k }, trans_a);
     let b = Source::of(b, if trans_b { k } else { n }, trans_b);
-    product(&Product { a, b, m, n, k, alpha, bias: None, accumulate }, ViewMut::of(c), parallelism, work);
+    let epilogue = Epilogue::default();
+    product(&Product { a, b, m, n, k, alpha, bias: None, epilogue, accumulate }, ViewMut::of(c), parallelism, work);
 }
 
 /// f32 elements of scratch that [`gemm`] needs.
-pub fn gemm_work_len(d: Dims, parallelism: Parallelism) -> usize {
-    product_work_len((d.m, d.n, d.k), true, parallelism)
+pub fn gemm_work_len(d: Dims, accumulate: bool, parallelism: Parallelism) -> usize {
+    product_work_len((d.m, d.n, d.k), !accumulate, parallelism)
 }
 
-/// A product whose operands may be stored in any float dtype: `y = alpha A B (+ old y) (+ bias)`.
+/// A product whose operands may be stored in any float dtype: `y = epilogue(alpha A B (+ bias)) (+ old y)`.
 pub(super) struct Product<'a> {
     pub(super) a: Source<'a>,
     pub(super) b: Source<'a>,
@@ -76,24 +79,37 @@ pub(super) struct Product<'a> {
     pub(super) alpha: f32,
     /// One value a column.
     pub(super) bias: Option<&'a [f32]>,
+    pub(super) epilogue: Epilogue<'a>,
     pub(super) accumulate: bool,
 }
 
+impl Product<'_> {
+    /// Partial sums may lie in `y`: it stores them as they are, and nobody asks for what it held.
+    fn sums_in(&self, y: &ViewMut<'_>) -> bool {
+        sums_in(y.dtype, self.accumulate)
+    }
+}
+
+/// Whether a result of this dtype can hold partial sums.
+pub(super) fn sums_in(y: DType, accumulate: bool) -> bool {
+    matches!(y, DType::F32 | DType::Tf32) && !accumulate
+}
+
 /// Runs a product into `y` (`[m, n]`, any float dtype, rounded once). `work` has [`product_work_len`] elements.
-pub(super) fn product(p: &Product<'_>, mut y: ViewMut<'_>, parallelism: Parallelism, work: &mut [f32]) {
-    let is_f32 = y.as_f32().is_some();
+pub(super) fn product(p: &Product<'_>, y: ViewMut<'_>, parallelism: Parallelism, work: &mut [f32]) {
+    let sums_in_y = p.sums_in(&y);
     debug_assert_eq!(y.len(), p.m * p.n);
-    debug_assert!(work.len() >= product_work_len((p.m, p.n, p.k), is_f32, parallelism));
+    debug_assert!(work.len() >= product_work_len((p.m, p.n, p.k), sums_in_y, parallelism));
     if p.m * p.n == 0 {
         return;
     }
-    let plan = Plan::new((p.m, p.n, p.k), is_f32, parallelism);
+    let plan = Plan::new((p.m, p.n, p.k), sums_in_y, parallelism);
     if plan.parts > 1 { product_split(p, y, &plan, work) } else { product_rows(p, y, &plan, parallelism, work) }
 }
 
-/// f32 elements of scratch that [`product`] needs.
-pub(super) fn product_work_len((m, n, k): (usize, usize, usize), is_f32: bool, parallelism: Parallelism) -> usize {
-    let plan = Plan::new((m, n, k), is_f32, parallelism);
+/// f32 elements of scratch that [`product`] needs, whether or not it may keep partial sums in `y`.
+pub(super) fn product_work_len((m, n, k): (usize, usize, usize), sums_in_y: bool, parallelism: Parallelism) -> usize {
+    let plan = Plan::new((m, n, k), sums_in_y, parallelism);
     let packed = pack::packed_len(plan.kb.min(k), plan.nb.min(n), plan.kc);
     if plan.parts > 1 { plan.parts * (packed + m * n) } else { packed + plan.c_len }
 }
@@ -126,7 +142,7 @@ impl Plan {
     /// Rows of a task; fewer for a short C, so that there are tasks to share.
     const MAX_ROWS: usize = 128;
 
-    fn new((m, n, k): (usize, usize, usize), is_f32: bool, parallelism: Parallelism) -> Plan {
+    fn new((m, n, k): (usize, usize, usize), sums_in_y: bool, parallelism: Parallelism) -> Plan {
         let even = |k: usize| k.div_ceil(pack::steps(k, KC)).next_multiple_of(8).max(8);
         let rows = if m >= 16 * Self::MAX_ROWS { Self::MAX_ROWS } else { m.div_ceil(8).next_multiple_of(8).min(MC) };
         let few_outputs = m <= 4 * Self::MAX_ROWS && m * n <= Self::SPLIT_OUTPUTS;
@@ -136,9 +152,8 @@ impl Plan {
             return Plan { kc: even(kb), kb, nb, parts: k.div_ceil(kb), rows, c_len: 0 };
         }
         let (steps, kc) = (pack::steps(k, KC), even(k));
-        // Sums of a low-precision output cannot wait in `y` for the next step of k.
-        let outside = !is_f32 && steps > 1;
-        let kb = if is_f32 { steps.min(Self::STEPS) * kc } else { steps * kc };
+        let outside = !sums_in_y && steps > 1;
+        let kb = if sums_in_y { steps.min(Self::STEPS) * kc } else { steps * kc };
         let nb = if outside { Piece::COLUMNS } else { (Self::PACKED / kb).max(GROUP) / GROUP * GROUP };
         let nb = nb.min(n.next_multiple_of(GROUP));
         let c_len = if outside { m * nb.min(n) } else { 0 };
@@ -147,8 +162,8 @@ impl Plan {
 }
 
 /// Tasks own rows of `y`.
-fn product_rows(p: &Product<'_>, mut y: ViewMut<'_>, plan: &Plan, parallelism: Parallelism, work: &mut [f32]) {
-    let (dtype, row_bytes, is_f32) = (y.dtype, p.n * y.dtype.size_bytes(), y.as_f32().is_some());
+fn product_rows(p: &Product<'_>, y: ViewMut<'_>, plan: &Plan, parallelism: Parallelism, work: &mut [f32]) {
+    let (dtype, row_bytes, sums_in_y) = (y.dtype, p.n * y.dtype.size_bytes(), p.sums_in(&y));
     let (sums, work) = work.split_at_mut(plan.c_len);
     for j0 in (0..p.n).step_by(plan.nb) {
         let n = plan.nb.min(p.n - j0);
@@ -163,15 +178,20 @@ fn product_rows(p: &Product<'_>, mut y: ViewMut<'_>, plan: &Plan, parallelism: P
                     piece.run(i * plan.rows, c.len() / n, c, n, piece.finish(false));
                     let mut y = ViewMut::new(dtype, bytes);
                     for (r, c) in c.chunks_mut(n).enumerate() {
-                        store(&mut y, r * p.n + j0, c, p.accumulate);
+                        store(p, &mut y, i * plan.rows * p.n, r * p.n + j0, c);
                     }
                 });
             } else {
                 each(parallelism, y.bytes, plan.rows * row_bytes, |i, bytes| {
                     let (i0, m) = (i * plan.rows, bytes.len() / row_bytes);
-                    if is_f32 {
-                        let c = &mut bytemuck::cast_slice_mut(bytes)[j0..];
-                        piece.run(i0, m, c, p.n, piece.finish(p.accumulate || k0 > 0));
+                    if sums_in_y {
+                        let c: &mut [f32] = bytemuck::cast_slice_mut(bytes);
+                        piece.run(i0, m, &mut c[j0..], p.n, piece.finish(k0 > 0));
+                        if piece.is_last() && !p.epilogue.is_none() {
+                            for (r, row) in c.chunks_mut(p.n).enumerate() {
+                                p.epilogue.apply(&mut row[j0..j0 + n], (i0 + r) * p.n + j0);
+                            }
+                        }
                     } else {
                         piece.run_rounded(i0, m, ViewMut::new(dtype, bytes));
                     }
@@ -211,7 +231,7 @@ fn product_split(p: &Product<'_>, y: ViewMut<'_>, plan: &Plan, work: &mut [f32])
                     #[inline(always)]
                     || add_parts(p, work, len, c, j0, line),
                 );
-                store(&mut y, start + j0, line, p.accumulate);
+                store(p, &mut y, i * rows * p.n, start + j0, line);
             }
         }
     });
@@ -232,9 +252,10 @@ fn add_parts(p: &Product<'_>, work: &[f32], len: usize, at: usize, j0: usize, li
     }
 }
 
-/// Writes `x` to the elements from `start` on, after adding the old ones if asked.
-fn store(y: &mut ViewMut<'_>, start: usize, x: &mut [f32], accumulate: bool) {
-    if accumulate {
+/// Finishes the sums `x` and writes them from element `start` of `y` on, which is the result from its element `first` on.
+fn store(p: &Product<'_>, y: &mut ViewMut<'_>, first: usize, start: usize, x: &mut [f32]) {
+    p.epilogue.apply(x, first + start);
+    if p.accumulate {
         let mut old = [0.0; GROUP];
         for (i, x) in x.chunks_mut(GROUP).enumerate() {
             let at = start + i * GROUP;
@@ -260,10 +281,15 @@ impl Piece<'_> {
     /// Columns of C that stay in the L2 cache from one step of `k` to the next.
     const COLUMNS: usize = 8 * GROUP;
 
+    /// Whether its sums end with the last term.
+    fn is_last(&self) -> bool {
+        self.k0 + self.k == self.p.k
+    }
+
     /// What happens to the sums of this piece: the bias joins the last one.
     fn finish(&self, add_old: bool) -> Finish<'_> {
-        let last = self.k0 + self.k == self.p.k;
-        Finish { alpha: self.p.alpha, add_old, bias: self.p.bias.filter(|_| last).map(|bias| &bias[self.j0..]) }
+        let bias = self.p.bias.filter(|_| self.is_last()).map(|bias| &bias[self.j0..]);
+        Finish { alpha: self.p.alpha, add_old, bias }
     }
 
     /// Rows `i0..i0 + m` into f32: `c` starts at their first element, with rows of `ldc`.
@@ -312,7 +338,7 @@ impl Piece<'_> {
                 self.panels(&mut tile, GROUP, (m, self.k), a, 0, (j, n), self.finish(false));
                 for r in 0..m {
                     let start = (i + r) * self.p.n + self.j0 + j;
-                    store(&mut y, start, &mut tile[r * GROUP..][..n], self.p.accumulate);
+                    store(self.p, &mut y, i0 * self.p.n, start, &mut tile[r * GROUP..][..n]);
                 }
             }
         }

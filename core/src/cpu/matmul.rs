@@ -1,11 +1,12 @@
 //! `MatMul`: the batched matrix product over any float storage dtypes,
-//! `y = round(scale_a scale_b sum_k a b + bias (+ old y))`.
+//! `y = store(epilogue(scale_a scale_b sum_k a b + bias) (+ old y))`.
 //!
 //! Operands are decoded while they are packed (see `pack.rs`), sums are f32 (see `gemm.rs`), and the result is rounded once
 //! on store. A per-tensor scale multiplies the finished sum, as in a tensor-core GEMM; a block scale multiplies its 32
 //! elements as they are decoded. With `compute` = tf32, f32 operands are rounded to 10 mantissa bits first.
 
-use super::gemm::{Parallelism, Product, product, product_work_len};
+use super::epilogue::Epilogue;
+use super::gemm::{Parallelism, Product, product, product_work_len, sums_in};
 use super::pack::{Blocks, Source};
 use super::par;
 use super::view::{View, ViewMut};
@@ -65,13 +66,21 @@ pub struct MatMulArgs {
     pub b_batch_stride: usize,
     /// `Tf32` rounds f32 operands to 10 mantissa bits; any other dtype reads operands as stored.
     pub compute: DType,
-    /// Add to the old `y` instead of replacing it.
+    /// Add to the old `y` instead of replacing it: last of all.
     pub accumulate: bool,
 }
 
 /// `y[batch, m, n]` of any float dtype; `bias` is `[n]`, any float dtype. f32 accumulation.
 /// `work` has [`matmul_work_len`] elements.
-pub fn matmul(y: ViewMut<'_>, a: &Operand<'_>, b: &Operand<'_>, bias: Option<View<'_>>, args: &MatMulArgs, work: &mut [f32]) {
+pub fn matmul(
+    y: ViewMut<'_>,
+    a: &Operand<'_>,
+    b: &Operand<'_>,
+    bias: Option<View<'_>>,
+    epilogue: &Epilogue<'_>,
+    args: &MatMulArgs,
+    work: &mut [f32],
+) {
     let MatMulArgs { batch, m, n, .. } = *args;
     debug_assert_eq!(y.len(), batch * m * n);
     debug_assert!(work.len() >= matmul_work_len(args, y.dtype));
@@ -91,6 +100,7 @@ pub fn matmul(y: ViewMut<'_>, a: &Operand<'_>, b: &Operand<'_>, bias: Option<Vie
             k: args.k,
             alpha: a.factor() * b.factor(),
             bias,
+            epilogue: epilogue.part(i * m * n..(i + 1) * m * n),
             accumulate: args.accumulate,
         };
         product(&p, y, plan.parallelism, work);
@@ -132,8 +142,8 @@ impl Batches {
 
     fn new(args: &MatMulArgs, y: DType) -> Batches {
         let MatMulArgs { batch, m, n, k, .. } = *args;
-        let is_f32 = matches!(y, DType::F32 | DType::Tf32);
-        let part_len = |parallelism| product_work_len((m, n, k), is_f32, parallelism);
+        let sums_in_y = sums_in(y, args.accumulate);
+        let part_len = |parallelism| product_work_len((m, n, k), sums_in_y, parallelism);
         if batch > 1 && m * n * k <= Self::SMALL {
             let part_len = part_len(Parallelism::Seq);
             let group = (Self::GROUP_WORK / part_len.max(1)).clamp(1, batch);

@@ -12,6 +12,7 @@ pub mod concat;
 pub mod conv2d;
 mod dispatch;
 pub mod embedding;
+pub mod epilogue;
 pub mod fp8_scale;
 pub mod gather;
 pub mod gemm;

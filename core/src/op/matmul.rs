@@ -1,9 +1,12 @@
-//! `MatMul`: `y = store(scale_a * scale_b * sum_k op(a) op(b) + bias)`, f32 accumulation. CPU kernel: `cpu/matmul.rs`.
+//! `MatMul`: `y = store(epilogue(round(scale_a * scale_b * sum_k op(a) op(b) + bias)))`, f32 accumulation. CPU kernel:
+//! `cpu/matmul.rs`.
 //!
 //! Operands: `a`, `b`, then the dequantization scales of those that have one (`scale_inv` f32[] per tensor, E8M0 blocks of 32
-//! along the contraction axis), then `bias` `[N]`. `a` is [.., M, K] ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if
+//! along the contraction axis), then `bias` `[N]`, then what [`Epilogue::Add`] adds, `[.., M, N]`. Epilogues are put in by a
+//! pass (`program/passes/epilogue.rs`), never recorded. `a` is [.., M, K] ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if
 //! `trans_b`). Ranks are equal with equal leading axes, or `b` is a plain matrix shared by all leading axes of `a`.
 
+use super::map::UnaryFn;
 use super::{Op, arity, expect, expect_float, expect_round};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -22,6 +25,51 @@ pub enum OperandScale {
     Block32First,
 }
 
+/// A function of one element that a product may apply before its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// [`UnaryFn::Relu`]
+    Relu,
+    /// [`UnaryFn::GeluTanh`]
+    GeluTanh,
+    /// [`UnaryFn::GeluErf`]
+    GeluErf,
+    /// [`UnaryFn::Silu`]
+    Silu,
+}
+
+impl Activation {
+    /// Every activation, in order.
+    pub const ALL: [Activation; 4] = [Activation::Relu, Activation::GeluTanh, Activation::GeluErf, Activation::Silu];
+
+    /// The function that `Map` knows it by.
+    pub const fn function(self) -> UnaryFn {
+        match self {
+            Activation::Relu => UnaryFn::Relu,
+            Activation::GeluTanh => UnaryFn::GeluTanh,
+            Activation::GeluErf => UnaryFn::GeluErf,
+            Activation::Silu => UnaryFn::Silu,
+        }
+    }
+
+    /// The activation that is this function, if there is one.
+    pub fn of(function: UnaryFn) -> Option<Activation> {
+        Activation::ALL.into_iter().find(|a| a.function() == function)
+    }
+}
+
+/// What becomes of an element of a product between its rounding and its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Epilogue {
+    /// Nothing.
+    None,
+    /// It goes through an activation.
+    Activation(Activation),
+    /// The element of the last operand at its place, of any float dtype, is added. That operand may be the output itself: the
+    /// product is then added to what it held.
+    Add,
+}
+
 /// Attributes of `MatMul`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MatMul {
@@ -33,12 +81,15 @@ pub struct MatMul {
     pub compute: DType,
     /// Storage dtype of the output.
     pub out: DType,
-    /// The result takes the values of this narrower dtype though `out` is f32: what storing it so and widening it would give.
+    /// The result, before an epilogue, takes the values of this narrower dtype though `out` may be wider: what storing it so and
+    /// widening it would give.
     pub round: Option<DType>,
     /// Scales of `a` and `b`.
     pub scales: [OperandScale; 2],
     /// A bias row is added before the store.
     pub bias: bool,
+    /// What happens between rounding and store.
+    pub epilogue: Epilogue,
     /// Tensor cores may keep fewer accumulator bits (fp8 forward products); emulation always accumulates in f32.
     pub fast_accum: bool,
 }
@@ -62,7 +113,8 @@ impl MatMul {
     /// A product of plain operands stored as `out`.
     pub fn new(trans_a: bool, trans_b: bool, out: DType) -> MatMul {
         let scales = [OperandScale::None; 2];
-        MatMul { trans_a, trans_b, compute: DType::F32, out, round: None, scales, bias: false, fast_accum: false }
+        let (compute, round, epilogue) = (DType::F32, None, Epilogue::None);
+        MatMul { trans_a, trans_b, compute, out, round, scales, bias: false, epilogue, fast_accum: false }
     }
 
     /// The instruction.
@@ -78,8 +130,17 @@ impl MatMul {
 
     /// Index of the bias input.
     pub fn bias_input(&self) -> Option<usize> {
-        let scales = self.scales.iter().filter(|&&s| s != OperandScale::None).count();
-        self.bias.then_some(2 + scales)
+        self.bias.then(|| self.plain_inputs() - 1)
+    }
+
+    /// Index of the input that is added to the product.
+    pub fn addend_input(&self) -> Option<usize> {
+        (self.epilogue == Epilogue::Add).then(|| self.plain_inputs())
+    }
+
+    /// Number of inputs without an addend.
+    fn plain_inputs(&self) -> usize {
+        2 + self.scales.iter().filter(|&&s| s != OperandScale::None).count() + usize::from(self.bias)
     }
 
     /// Sizes for operands of these types.
@@ -114,15 +175,15 @@ impl MatMul {
     }
 
     pub(super) fn infer(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
-        let scales = self.scales.iter().filter(|&&s| s != OperandScale::None).count();
-        arity("matmul", inputs, 2 + scales + usize::from(self.bias))?;
+        arity("matmul", inputs, self.plain_inputs() + usize::from(self.epilogue == Epilogue::Add))?;
         let (a, b) = (&inputs[0], &inputs[1]);
         expect_float("matmul", a)?;
         expect_float("matmul", b)?;
         let same = a.dtype == b.dtype || (a.dtype.is_fp8() && b.dtype.is_fp8());
         expect(same, "matmul", format!("operands of one dtype (a is {a}; autocast or cast() brings them together)"), b)?;
         expect(self.out.is_float(), "matmul", "a floating-point output", &self.out)?;
-        expect_round("matmul", self.round, self.out)?;
+        // What an epilogue makes of a rounded element is rounded by the store.
+        expect_round("matmul", self.round, if self.epilogue == Epilogue::None { self.out } else { DType::F32 })?;
         let d = self.dims(a, b)?;
         for operand in 0..2 {
             if let Some(i) = self.scale_input(operand) {
@@ -138,7 +199,12 @@ impl MatMul {
         let mut shape = a.shape[..a.shape.len() - 2].to_vec();
         let rows = if self.trans_a { a.shape[a.shape.len() - 1] } else { a.shape[a.shape.len() - 2] };
         shape.extend([rows, d.n]);
-        Ok(vec![Ty { dtype: self.out, shape: Shape::from(shape) }])
+        let shape = Shape::from(shape);
+        if let Some(i) = self.addend_input() {
+            let ok = inputs[i].dtype.is_float() && inputs[i].shape == shape;
+            expect(ok, "matmul", format!("a floating-point addend of shape {shape}"), &inputs[i])?;
+        }
+        Ok(vec![Ty { dtype: self.out, shape }])
     }
 
     pub(super) fn flops(&self, inputs: &[Ty]) -> u64 {

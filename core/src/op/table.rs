@@ -1,6 +1,7 @@
 //! The operation table: one row an operation, and what follows from it.
 
 use super::Op;
+use super::matmul::Epilogue;
 use serde::Serialize;
 use std::ops::Range;
 
@@ -156,6 +157,14 @@ impl Op {
         }
     }
 
+    /// The inputs that are read in step with the store of the output, element for element: one that dies may be overwritten by it.
+    pub fn read_in_step(&self, n_inputs: usize) -> Range<usize> {
+        if let Op::MatMul(o) = self {
+            return o.addend_input().map_or(0..0, |i| i..i + 1);
+        }
+        if let Op::Map(_) = self { 0..n_inputs } else { 0..0 }
+    }
+
     /// Pairs (output, input) that must be one and the same `Param` or `State`: the operation reads its old contents and writes the new.
     pub fn updates(&self, n_inputs: usize) -> Vec<(usize, usize)> {
         let same = |range: Range<usize>| range.map(|i| (i, i)).collect();
@@ -217,7 +226,7 @@ impl Op {
     /// The dtype whose values the first output takes though it is stored in f32, if there is one.
     pub fn rounds_to(&self) -> Option<crate::DType> {
         if let Op::MatMul(o) = self {
-            return o.round;
+            return o.round.filter(|_| o.epilogue == Epilogue::None);
         }
         if let Op::Reduce(o) = self { o.round } else { None }
     }
@@ -225,7 +234,7 @@ impl Op {
     /// The dtype this operation rounds its first output to before an f32 store, where it has that attribute.
     pub fn round_mut(&mut self) -> Option<&mut Option<crate::DType>> {
         if let Op::MatMul(o) = self {
-            return Some(&mut o.round);
+            return (o.epilogue == Epilogue::None).then_some(&mut o.round);
         }
         if let Op::Reduce(o) = self { Some(&mut o.round) } else { None }
     }

@@ -3,7 +3,7 @@
 use super::{Instr, Kind, Program, Rate, Role, ValueId};
 use crate::dtype::DType;
 use crate::op::Op;
-use crate::op::matmul::{MatMul, OperandScale};
+use crate::op::matmul::{Epilogue, MatMul, OperandScale};
 use crate::op::quantize::Scaling;
 use std::fmt::{self, Write};
 
@@ -165,6 +165,10 @@ fn matmul_text(m: &MatMul) -> String {
         text.push_str(" bias");
     }
     text.push_str(&round_text(m.round));
-    text.push(')');
-    text
+    let then = match m.epilogue {
+        Epilogue::None => String::new(),
+        Epilogue::Activation(a) => format!(" {}", a.function().name()),
+        Epilogue::Add => m.addend_input().map_or(String::new(), |i| format!(" + i{i}")),
+    };
+    text + &then + ")"
 }

@@ -392,16 +392,19 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// An operand of an elementwise instruction that dies here and whose memory output `id` can take over.
+    /// An operand read element by element that dies here and whose memory output `id` can take over.
     fn in_place(&self, instr: &super::Instr, at: usize, id: ValueId, owner: &[ValueId]) -> Option<ValueId> {
-        let Op::Map(map) = &instr.op else { return None };
+        let root = |i: &ValueId| self.root[i.index()];
+        let candidates = instr.op.read_in_step(instr.inputs.len());
+        let others = [&instr.inputs[..candidates.start], &instr.inputs[candidates.end..]].concat();
         // The kernel reads the old contents as the output's dtype: an equal width is not enough.
-        let dtype = self.program.ty(id).dtype;
-        instr.inputs.iter().map(|i| (self.program.ty(*i), self.root[i.index()])).find_map(|(ty, root)| {
-            let fits = ty.shape == map.shape && ty.dtype == dtype;
+        let out = self.program.ty(id);
+        instr.inputs[candidates].iter().find_map(|i| {
+            let (ty, root) = (self.program.ty(*i), root(i));
             let dies = self.last[root.index()] == at && owner.contains(&root) && root != id;
             let whole = self.program.ty(root).size_bytes() == ty.size_bytes();
-            (fits && dies && whole).then_some(root)
+            let alone = !others.iter().any(|o| self.root[o.index()] == root);
+            (ty == out && dies && whole && alone).then_some(root)
         })
     }
 

@@ -1,6 +1,6 @@
 // What the kernels of matrix products have in common: operands, how their elements are read, what becomes of a finished sum.
 // CPU twin: core/src/cpu/matmul.rs. Formula and layout: matmul.wgsl.
-//% import quads
+//% import quads, math
 //% const A: dtype = F32
 //% const B: dtype = F32
 //% const Y: dtype = F32
@@ -11,6 +11,9 @@
 //% const SCALE_A: [0, 1, 2, 3] = 0
 //% const SCALE_B: [0, 1, 2, 3] = 0
 //% const HAS_BIAS: bool = false
+//% const ACTIVATION: [0, 1, 2, 3, 4] = 0
+//% const ADD: [0, 1, 2] = 0
+//% const ADDEND: dtype = F32
 //% const TF32_INPUTS: bool = false
 //% const PARTIAL: bool = false
 
@@ -36,11 +39,22 @@ struct Params {
 @group(0) @binding(5) var<storage, read> bias: array<u32>;
 @group(0) @binding(6) var<storage, read> sums: array<u32>;
 @group(0) @binding(7) var<storage, read_write> y: array<u32>;
+@group(0) @binding(8) var<storage, read> addend: array<u32>;
 
 // Kinds of scales, as in OperandScale.
 const TENSOR: u32 = 1u;
 const BLOCK32_LAST: u32 = 2u;
 const BLOCK32_FIRST: u32 = 3u;
+
+// Activations, in the order of Activation::ALL.
+const RELU: u32 = 1u;
+const GELU_TANH: u32 = 2u;
+const GELU_ERF: u32 = 3u;
+const SILU: u32 = 4u;
+
+// What is added last: the addend, or what y holds.
+const ADD_OPERAND: u32 = 1u;
+const ADD_OLD: u32 = 2u;
 
 // log2 of the elements in a vector of 16 bytes; both operands have dtypes of one width.
 const SHIFT: u32 = 2u + select(select(0u, 1u, A == F16 || A == BF16), 2u, A == E4M3 || A == E5M2);
@@ -132,8 +146,8 @@ fn b_scales(base: u32, i: u32, k: u32) -> vec4<f32> {
     return vec4<f32>(b_scale(base, i, k), b_scale(base, i + 1u, k), b_scale(base, i + 2u, k), b_scale(base, i + 3u, k));
 }
 
-// What a finished sum becomes: element j of a row.
-fn finished(sum: f32, j: u32) -> f32 {
+// What a finished sum becomes: element j of a row and `at` of y.
+fn finished(sum: f32, j: u32, at: u32) -> f32 {
     var x = sum;
     if (SCALE_A == TENSOR && SCALE_B == TENSOR) {
         x *= bitcast<f32>(scale_a[0]) * bitcast<f32>(scale_b[0]);
@@ -145,7 +159,22 @@ fn finished(sum: f32, j: u32) -> f32 {
     if (HAS_BIAS) {
         x += decode(BIAS, bias[word_of(BIAS, j)], j);
     }
-    return round_to(ROUND, x);
+    x = round_to(ROUND, x);
+    if (ACTIVATION == RELU) {
+        x = relu_f32(x);
+    } else if (ACTIVATION == GELU_TANH) {
+        x = gelu_tanh_f32(x);
+    } else if (ACTIVATION == GELU_ERF) {
+        x = gelu_erf_f32(x);
+    } else if (ACTIVATION == SILU) {
+        x = silu_f32(x);
+    }
+    if (ADD == ADD_OPERAND) {
+        x += decode(ADDEND, addend[word_of(ADDEND, at)], at);
+    } else if (ADD == ADD_OLD) {
+        x += decode(Y, y[word_of(Y, at)], at);
+    }
+    return x;
 }
 
 // Stores elements (i, j) to (i, j + 3) of product z, j a multiple of 4: words that no other invocation writes.
@@ -159,7 +188,7 @@ fn store(z: u32, i: u32, j: u32, quad: vec4<f32>) {
         if (PARTIAL) {
             word = bitcast<u32>(values.x);
         } else {
-            word |= place_code(Y, encode(Y, finished(values.x, j + e)), at + e);
+            word |= place_code(Y, encode(Y, finished(values.x, j + e, at + e)), at + e);
         }
         if (((e + 1u) & ((1u << shift) - 1u)) == 0u) {
             y[(at + e) >> shift] = word;

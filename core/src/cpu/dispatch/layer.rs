@@ -3,6 +3,7 @@
 use super::{Frame, MAX_OPERANDS, ViewsMut, matrix};
 use crate::cpu::attention::{AttentionArgs, Dropout};
 use crate::cpu::conv2d::ConvShape;
+use crate::cpu::epilogue::Epilogue;
 use crate::cpu::map::{self, MapInput};
 use crate::cpu::matmul::{self, BlockAxis, MatMulArgs, Operand, Scale};
 use crate::cpu::norm;
@@ -14,7 +15,7 @@ use crate::float::slices;
 use crate::op::attention::Attention;
 use crate::op::conv::{Conv2d, Pool2d};
 use crate::op::expr::{Map, dropout_threshold, rng_input};
-use crate::op::matmul::{Dims, MatMul, OperandScale};
+use crate::op::matmul::{self as op, Dims, MatMul, OperandScale};
 use crate::op::norm::{Norm, NormKind};
 use crate::op::reduce::Reduce;
 use crate::program::operands::Operands;
@@ -71,7 +72,13 @@ pub(super) fn image(t: &Ty) -> [usize; 4] {
     std::array::from_fn(|i| t.shape[i])
 }
 
-pub(super) fn matmul_args(m: &MatMul, tx: &[Ty]) -> Option<MatMulArgs> {
+/// Whether a product is added to what its output held.
+fn accumulates(m: &MatMul, operands: &Operands) -> bool {
+    m.addend_input().is_some_and(|i| operands.inputs[i].0 == operands.outputs[0].0)
+}
+
+pub(super) fn matmul_args(m: &MatMul, operands: &Operands) -> Option<MatMulArgs> {
+    let tx = &operands.input_types;
     let Dims { batch, m: rows, n, k, b_shared } = m.dims(&tx[0], &tx[1]).ok()?;
     Some(MatMulArgs {
         batch,
@@ -81,14 +88,14 @@ pub(super) fn matmul_args(m: &MatMul, tx: &[Ty]) -> Option<MatMulArgs> {
         a_batch_stride: rows * k,
         b_batch_stride: if b_shared { 0 } else { k * n },
         compute: m.compute,
-        accumulate: false,
+        accumulate: accumulates(m, operands),
     })
 }
 
-pub(super) fn matmul(m: &MatMul, mut f: Frame<'_>, work: &mut [f32]) {
+pub(super) fn matmul(m: &MatMul, operands: &Operands, mut f: Frame<'_>, work: &mut [f32]) {
     let y = f.next();
-    let Frame { x, tx, .. } = f;
-    let Some(args) = matmul_args(m, tx) else { return };
+    let x = f.x;
+    let Some(args) = matmul_args(m, operands) else { return };
     let operand = |i: usize, trans: bool| {
         let scale = match (m.scales[i], m.scale_input(i)) {
             (OperandScale::Tensor, Some(s)) => Scale::PerTensor(x[s].f32s()[0]),
@@ -99,7 +106,10 @@ pub(super) fn matmul(m: &MatMul, mut f: Frame<'_>, work: &mut [f32]) {
         Operand { view: x[i], trans, scale }
     };
     let bias = m.bias_input().map(|i| x[i]);
-    storing(y, m.round, |y| matmul::matmul(y, &operand(0, m.trans_a), &operand(1, m.trans_b), bias, &args, work));
+    let activation = if let op::Epilogue::Activation(a) = m.epilogue { Some(a) } else { None };
+    let addend = m.addend_input().filter(|_| !args.accumulate).map(|i| x[i]);
+    let epilogue = Epilogue { round: m.round, activation, addend };
+    matmul::matmul(y, &operand(0, m.trans_a), &operand(1, m.trans_b), bias, &epilogue, &args, work);
 }
 
 /// Lets `kernel` fill `y`, whose values then take those of the dtype `round`.

@@ -60,7 +60,7 @@ pub(super) fn work_len(op: &Op, o: &Operands) -> usize {
     match op {
         Op::Map(m) => map::map_work_len(&m.expr, &m.shape),
         Op::Reduce(r) => reduce::reduce_work_len(&tx[0].shape, layer::mask(r)),
-        Op::MatMul(m) => layer::matmul_args(m, tx).map_or(0, |a| matmul::matmul_work_len(&a, m.out)),
+        Op::MatMul(m) => layer::matmul_args(m, o).map_or(0, |a| matmul::matmul_work_len(&a, m.out)),
         Op::Attention(a) => attention::attention_work_len(&layer::attention_args(a, &tx[0], None)),
         Op::AttentionBackward(a) => attention_backward::attention_backward_work_len(&layer::attention_args(a, &tx[0], None)),
         Op::Norm(_) => norm::norm_work_len(rows(0)[0], rows(0)[1]),
@@ -122,7 +122,7 @@ pub(super) fn run(op: &Op, operands: &Operands, pieces: &mut [&mut [u8]], work: 
             layer::storing(y, r.round, |y| reduce::reduce(r.kind, f.x[0], &f.tx[0].shape, layer::mask(r), y, work));
         }
         Op::TensorStats(s) => update::tensor_stats(s, f, work),
-        Op::MatMul(m) => layer::matmul(m, f, work),
+        Op::MatMul(m) => layer::matmul(m, operands, f, work),
         Op::Attention(a) => {
             let (out, mut lse) = (f.next(), f.next());
             attention::attention(f.x[0], out, lse.f32s(), &layer::attention_args(a, &f.tx[0], f.x.get(1)), work);

@@ -31,7 +31,7 @@ fn check(d: Dims, alpha: f32, accumulate: bool, parallelism: Parallelism) {
     let old = if accumulate { values(d.m * d.n, 3) } else { vec![f32::NAN; d.m * d.n] };
     let mut c = old.clone();
     // Garbage in the scratch must not reach the result.
-    let mut work = vec![f32::NAN; gemm_work_len(d, parallelism)];
+    let mut work = vec![f32::NAN; gemm_work_len(d, accumulate, parallelism)];
     gemm(&mut c, &a, &b, d, alpha, accumulate, parallelism, &mut work);
     for (i, (sum, size)) in exact(&a, &b, d).into_iter().enumerate() {
         let old = if accumulate { f64::from(old[i]) } else { 0.0 };
@@ -74,7 +74,7 @@ fn agrees_with_f64_at_every_cut() {
 fn an_empty_sum_is_zero_and_no_rows_are_fine() {
     let d = Dims { m: 2, n: 3, k: 0, trans_a: false, trans_b: false };
     let mut c = [f32::NAN; 6];
-    gemm(&mut c, &[], &[], d, 1.0, false, Parallelism::Par, &mut vec![0.0; gemm_work_len(d, Parallelism::Par)]);
+    gemm(&mut c, &[], &[], d, 1.0, false, Parallelism::Par, &mut vec![0.0; gemm_work_len(d, false, Parallelism::Par)]);
     assert_eq!(c, [0.0; 6]);
     gemm(&mut [], &[], &[0.0; 12], Dims { m: 0, n: 3, k: 4, ..d }, 1.0, false, Parallelism::Seq, &mut [0.0; 4096]);
 }
@@ -86,7 +86,7 @@ fn nan_and_infinity_stay_in_their_row_and_column() {
     a[2 * d.k + 3] = f32::NAN;
     a[5 * d.k] = f32::INFINITY;
     let mut c = vec![0.0; d.m * d.n];
-    gemm(&mut c, &a, &b, d, 1.0, false, Parallelism::Par, &mut vec![0.0; gemm_work_len(d, Parallelism::Par)]);
+    gemm(&mut c, &a, &b, d, 1.0, false, Parallelism::Par, &mut vec![0.0; gemm_work_len(d, false, Parallelism::Par)]);
     for i in 0..d.m {
         for j in 0..d.n {
             let x = c[i * d.n + j];
@@ -108,7 +108,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a small pool");
             let mut c = vec![0.0f32; m * n];
-            let mut work = vec![0.0; gemm_work_len(d, Parallelism::Par)];
+            let mut work = vec![0.0; gemm_work_len(d, false, Parallelism::Par)];
             pool.install(|| gemm(&mut c, &a, &b, d, 1.0, false, Parallelism::Par, &mut work));
             c.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
         };

@@ -1,7 +1,9 @@
 //! The product over every dtype, order, scale and batch form against f64.
 
 use super::*;
+use crate::cpu::map::functions;
 use crate::float;
+use crate::op::matmul::Activation;
 
 const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::E4m3, DType::E5m2];
 
@@ -60,6 +62,7 @@ fn check(case: &Case<'_>) {
         &operand(da, &aw, na, 0),
         &operand(db, &bw, nb, 1),
         case.bias.map(|d| view(d, &biasw, n)),
+        &Epilogue::default(),
         &case.args,
         &mut work,
     );
@@ -137,6 +140,58 @@ fn long_sums_agree_whatever_the_cut() {
 }
 
 #[test]
+fn an_epilogue_gives_the_bits_of_steps_of_their_own() {
+    // One step of k and several, sums in the output and outside, a split along k, batches side by side and one after the other.
+    let shapes = [
+        (1, 70, 150, 200),
+        (1, 520, 20, 400),
+        (1, 67, 140, 700),
+        (1, 33, 40, 1500),
+        (3, 9, 35, 50),
+        (2, 300, 300, 60),
+        (1, 9, 5, 0),
+    ];
+    for (batch, m, n, k) in shapes {
+        let args = args(batch, m, n, k);
+        let len = batch * m * n;
+        let ((a, _), (b, _), (bias, _)) =
+            (stored(DType::Bf16, batch * m * k, 1), stored(DType::Bf16, batch * k * n, 2), stored(DType::F32, n, 3));
+        let operand = |words, len| Operand { view: view(DType::Bf16, words, len), trans: false, scale: Scale::PerTensor(0.5) };
+        let run = |y: ViewMut<'_>, epilogue: &Epilogue<'_>, args: &MatMulArgs| {
+            let mut work = vec![f32::NAN; matmul_work_len(args, y.dtype)];
+            let (a, b) = (operand(&a, batch * m * k), operand(&b, batch * k * n));
+            matmul(y, &a, &b, Some(view(DType::F32, &bias, n)), epilogue, args, &mut work);
+        };
+        let mut plain = vec![f32::NAN; len];
+        run(ViewMut::of(&mut plain), &Epilogue::default(), &args);
+        let (addend, addends) = stored(DType::F16, len, 4);
+        for dy in [DType::F32, DType::Bf16] {
+            let (old, olds) = stored(dy, len, 5);
+            let activations = Activation::ALL.map(|a| (Some(a), false, false));
+            for (activation, adds, accumulate) in activations.into_iter().chain([(None, true, false), (None, false, true)]) {
+                for round in [None, Some(DType::Bf16), Some(DType::E4m3)] {
+                    let addend = adds.then(|| view(DType::F16, &addend, len));
+                    let mut words = old.clone();
+                    let bytes = &mut bytemuck::cast_slice_mut(&mut words)[..len * dy.size_bytes()];
+                    let args = MatMulArgs { accumulate, ..args };
+                    run(ViewMut::new(dy, bytes), &Epilogue { round, activation, addend }, &args);
+                    for (i, &x) in plain.iter().enumerate() {
+                        let x = round.map_or(x, |d| float::round_to(d, x));
+                        let x = activation.map_or(x, |a| functions::unary(a.function(), x));
+                        let x = if adds { x + addends[i] as f32 } else { x };
+                        let want = float::round_to(dy, if accumulate { x + olds[i] as f32 } else { x });
+                        let mut got = [0.0f32];
+                        View::new(dy, bytes).part(i..i + 1).decode_into(&mut got);
+                        let what = (batch, m, n, k, dy, activation, adds, accumulate, round);
+                        assert_eq!(got[0].to_bits(), want.to_bits(), "{what:?} [{i}]: {} for {want}", got[0]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn batches_may_share_an_operand() {
     for batch in [2, 5] {
         for (a_shared, b_shared) in [(false, false), (false, true), (true, false)] {
@@ -184,7 +239,8 @@ fn tf32_rounds_f32_operands_only() {
     let mut y = [0.0f32];
     let one = MatMulArgs { compute: DType::Tf32, ..super::tests::args(1, 1, 1, 1) };
     let operand = |x| Operand { view: View::of(x), trans: false, scale: Scale::None };
-    matmul(ViewMut::of(&mut y), &operand(&a), &operand(&b), None, &one, &mut vec![0.0; matmul_work_len(&one, DType::F32)]);
+    let mut work = vec![0.0; matmul_work_len(&one, DType::F32)];
+    matmul(ViewMut::of(&mut y), &operand(&a), &operand(&b), None, &Epilogue::default(), &one, &mut work);
     assert_eq!(y, [1.0]);
 }
 
@@ -199,7 +255,7 @@ fn a_nan_scale_and_overflow_follow_the_output_format() {
         let bytes = &mut bytemuck::cast_slice_mut(&mut words)[..2 * dy.size_bytes()];
         let a = Operand { view: View::of(&a), trans: false, scale: Scale::PerTensor(scale_inv) };
         let b = Operand { view: View::of(&b[..1]), trans: false, scale: Scale::None };
-        matmul(ViewMut::new(dy, bytes), &a, &b, None, &args, &mut work);
+        matmul(ViewMut::new(dy, bytes), &a, &b, None, &Epilogue::default(), &args, &mut work);
         let mut y = [0.0; 2];
         View::new(dy, bytes).decode_into(&mut y);
         y

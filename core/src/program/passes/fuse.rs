@@ -12,13 +12,13 @@
 //! Fusing a producer into a later reader keeps the producer's operands alive until then. It is done only where that holds back no more
 //! bytes than the intermediate itself would take.
 
+use super::{both_reasons, retain};
 use crate::dtype::DType;
 use crate::op::expr::Map;
 
 use crate::op::Op;
 use crate::op::map::{MAX_OPERANDS, MapExpr, Source};
 use crate::program::{Instr, Kind, Program, ValueId};
-use std::sync::Arc;
 
 /// Runs them until nothing changes: a fusion can leave a value with one reader that had two.
 pub fn run(program: &mut Program) {
@@ -63,7 +63,7 @@ fn fold_casts(program: &mut Program) {
         let Some(out) = instr.op.out_dtype_mut() else { continue };
         *out = dtype;
         instr.outputs[0] = cast_out;
-        instr.why = join(&instr.why, &why);
+        instr.why = both_reasons(&instr.why, &why);
         dropped[reader] = true;
     }
     retain(program, &dropped);
@@ -88,7 +88,7 @@ fn round_on_store(program: &mut Program) {
         let Some(out) = instr.op.out_dtype_mut() else { continue };
         *out = DType::F32;
         instr.outputs[0] = cast_out;
-        instr.why = join(&instr.why, &why);
+        instr.why = both_reasons(&instr.why, &why);
         dropped[reader] = true;
     }
     retain(program, &dropped);
@@ -131,7 +131,7 @@ fn join_maps(program: &mut Program) {
             continue;
         }
         let Some((map, inputs)) = inline(program, at, reader, id, producer, consumer) else { continue };
-        let why = join(&program.instrs[at].why, &program.instrs[reader].why);
+        let why = both_reasons(&program.instrs[at].why, &program.instrs[reader].why);
         for &i in &program.instrs[at].inputs {
             let list = &mut readers[i.index()];
             list.retain(|&r| r != at && r != reader);
@@ -175,7 +175,7 @@ fn join_outputs(program: &mut Program) {
         let instr = &mut program.instrs[at];
         instr.op = map.op();
         instr.outputs.extend(outputs);
-        instr.why = join(&instr.why, &why);
+        instr.why = both_reasons(&instr.why, &why);
         dropped[reader] = true;
     }
     retain(program, &dropped);
@@ -267,18 +267,4 @@ fn overwritten(program: &Program, viewed: &[ValueId], at: usize, reader: usize) 
         let consumed = instr.op.aliases(instr.inputs.len()).iter().any(|&(_, i)| operands.contains(&memory(&instr.inputs[i])));
         written || consumed
     })
-}
-
-fn join(a: &Option<Arc<str>>, b: &Option<Arc<str>>) -> Option<Arc<str>> {
-    match (a, b) {
-        (Some(a), Some(b)) if a != b => Some(Arc::from(format!("{a}; {b}"))),
-        (Some(x), _) | (None, Some(x)) => Some(x.clone()),
-        (None, None) => None,
-    }
-}
-
-fn retain(program: &mut Program, dropped: &[bool]) {
-    program.micro_end -= dropped[..program.micro_end].iter().filter(|&&d| d).count();
-    let mut dropped = dropped.iter();
-    program.instrs.retain(|_| !dropped.next().copied().unwrap_or(false));
 }

@@ -1,9 +1,10 @@
 //! Gradients of matrix products, convolutions and pooling: products again, in the compute dtype chosen forward.
 
 use super::Context;
+use crate::error::Error;
 use crate::op::Op;
 use crate::op::conv::{Conv2d, Pool2d};
-use crate::op::matmul::MatMul;
+use crate::op::matmul::{Epilogue, MatMul};
 use crate::op::reduce::{Reduce, ReduceKind};
 use crate::trace::Var;
 
@@ -11,6 +12,9 @@ use crate::trace::Var;
 pub(super) fn matmul<'g>(ctx: &Context<'_, 'g>, m: &MatMul, dy: Var<'g>) -> Vec<Option<Var<'g>>> {
     let (a, b) = (ctx.inputs[0], ctx.inputs[1]);
     let g = ctx.g;
+    if m.epilogue != Epilogue::None {
+        g.fail(Error::operand("matmul", "no epilogue before the passes: it has no gradient", format!("{:?}", m.epilogue)));
+    }
     let product = |x: Var<'g>, y: Var<'g>, trans_a: bool, trans_b: bool, out| {
         let op = MatMul { trans_a, trans_b, compute: m.compute, ..MatMul::new(false, false, out) };
         g.push(op.op(), &[x.id, y.id])[0]
