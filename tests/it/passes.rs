@@ -28,8 +28,13 @@ use std::sync::Arc;
 /// A named rewrite of a Program.
 type Pass = (&'static str, fn(&mut Program));
 
-const PASSES: [Pass; 4] =
-    [("cse", passes::cse::run), ("dce", passes::dce::run), ("fuse", passes::fuse::run), ("all", passes::optimize)];
+const PASSES: [Pass; 5] = [
+    ("cse", passes::cse::run),
+    ("dce", passes::dce::run),
+    ("fuse", passes::fuse::run),
+    ("epilogue", passes::epilogue::run),
+    ("all", passes::optimize),
+];
 
 /// Everything that two steps of a Program leave behind. All NaNs count as one.
 fn outcome(program: &Program) -> Vec<(String, Vec<u8>)> {

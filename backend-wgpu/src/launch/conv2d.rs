@@ -115,6 +115,7 @@ impl Packed {
             .bind("scale_a", Arg::Absent)
             .bind("scale_b", Arg::Absent)
             .bind("bias", Arg::Absent)
+            .bind("addend", Arg::Absent)
             .bind("sums", sums)
             .bind("y", f.y(0))
             .items(elements.div_ceil(per_word(out)));

@@ -22,7 +22,7 @@ pub(super) struct Choice {
     detail: usize,
 }
 
-const KINDS: u8 = 15;
+const KINDS: u8 = 17;
 
 pub(super) fn choices() -> impl Strategy<Value = Vec<Choice>> {
     let choice = (0..KINDS, 0usize..64, 0usize..64, 0usize..64).prop_map(|(what, a, b, detail)| Choice { what, a, b, detail });
@@ -39,6 +39,7 @@ const SMOOTH: [UnaryFn; 8] = [
     UnaryFn::Silu,
     UnaryFn::Exp,
 ];
+const ACTIVATIONS: [UnaryFn; 4] = [UnaryFn::Relu, UnaryFn::GeluTanh, UnaryFn::GeluErf, UnaryFn::Silu];
 const PAIRS: [BinaryFn; 4] = [BinaryFn::Add, BinaryFn::Sub, BinaryFn::Mul, BinaryFn::Max];
 const DTYPES: [DType; 5] = [DType::F32, DType::Bf16, DType::F16, DType::E4m3, DType::E5m2];
 const LOWS: [DType; 3] = [DType::Bf16, DType::F16, DType::Tf32];
@@ -115,6 +116,22 @@ fn one<'g>(g: &'g Graph, c: &Choice, a: Var<'g>, b: Var<'g>, w: Var<'g>, gain: V
                 Map::new(Ex::input(0) + Ex::input(1) * Ex::constant(0.125), &[state.ty(), a.ty()], DType::F32).expect("fits");
             g.push_into(add.op(), &[state.id(), a.id()], &[Some(state.id())]);
             before
+        }
+        14 => {
+            // A layer whose product is read by an activation and its gradient, or by a residual connection.
+            let product = g.autocast(Region::low(LOWS[c.detail % LOWS.len()]), || a.cast(DType::F32).matmul(w));
+            match ACTIVATIONS.get(c.detail % 8) {
+                Some(&f) => product.unary(f),
+                None => product + b,
+            }
+        }
+        15 => {
+            // A product that is added to the state, which others read before and after.
+            let product =
+                g.autocast(Region::low(LOWS[c.detail % LOWS.len()]), || a.cast(DType::F32).matmul(w)).cast(DType::F32);
+            let sum = Map::new(Ex::input(0) + Ex::input(1), &[state.ty(), product.ty()], DType::F32).expect("fits");
+            g.push_into(sum.op(), &[state.id(), product.id()], &[Some(state.id())]);
+            a * 0.5
         }
         _ => {
             let low = LOWS[c.detail % 2];

@@ -1,6 +1,7 @@
 //! An independent check of memory plans: liveness recomputed from the instructions, then every pair of values that share bytes.
 
 use mantissa_core::op::Op;
+use mantissa_core::op::matmul::Epilogue;
 use mantissa_core::program::memory::{Layout, MemoryPlan, Place};
 use mantissa_core::program::{Kind, Program, Rate};
 use std::sync::Arc;
@@ -77,18 +78,17 @@ pub(super) fn check(program: &Program) {
     }
 }
 
-/// `early` is read for the last time before `late` is written, or by the very map that writes `late` element by element.
+/// `early` is read for the last time before `late` is written, or by the very instruction that writes `late`, element by element: a map,
+/// or a product that adds it.
 fn disjoint(program: &Program, early: &Life, late: &Life) -> bool {
     let (Some(end), Some(start)) = (early.to, late.from) else { return false };
     if end < start {
         return true;
     }
     let instr = &program.instrs[start];
-    let Op::Map(map) = &instr.op else { return false };
+    let adds_last = matches!(&instr.op, Op::MatMul(m) if m.epilogue == Epilogue::Add);
+    let in_step = |k: usize| matches!(instr.op, Op::Map(_)) || adds_last && k + 1 == instr.inputs.len();
     let Some(&out) = instr.outputs.iter().find(|o| late.values.contains(&o.index())) else { return false };
-    let same_elements = instr.inputs.iter().filter(|i| early.values.contains(&i.index())).all(|&i| {
-        let (x, y) = (program.ty(i), program.ty(out));
-        x.dtype == y.dtype && x.shape.numel() == y.shape.numel() && x.shape.broadcast(&map.shape).is_ok_and(|s| s == map.shape)
-    });
-    end == start && same_elements
+    let mut shared = (0..instr.inputs.len()).filter(|&k| early.values.contains(&instr.inputs[k].index()));
+    end == start && shared.all(|k| in_step(k) && program.ty(instr.inputs[k]) == program.ty(out))
 }

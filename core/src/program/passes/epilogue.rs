@@ -75,9 +75,11 @@ fn addend(program: &mut Program, at: usize) -> Option<usize> {
     Some(reader)
 }
 
-/// The product `at` becomes `joined` and gives the result of `reader`.
+/// The product `at` becomes `joined` and gives the result of `reader`, which is left with nothing to read or give.
 fn join(program: &mut Program, at: usize, reader: usize, joined: MatMul) {
-    let (outputs, why) = (program.instrs[reader].outputs.clone(), program.instrs[reader].why.clone());
+    let done = &mut program.instrs[reader];
+    let (outputs, why) = (std::mem::take(&mut done.outputs), done.why.take());
+    done.inputs.clear();
     let instr = &mut program.instrs[at];
     instr.op = joined.op();
     instr.outputs = outputs;

@@ -21,10 +21,12 @@ pub fn optimize(program: &mut Program) {
         fuse::run(program);
         dce::run(program);
         if program.instrs.len() == before {
-            break;
+            epilogue::run(program);
+        }
+        if program.instrs.len() == before {
+            return;
         }
     }
-    epilogue::run(program);
 }
 
 /// Why an instruction does what two did.
