@@ -116,7 +116,7 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
     train.recipe.fp8 = None;
     train.recipe.scaler = None;
     (train.batch, train.grad_accum, train.clip) = (1, 1, None);
-    let backend = device::open(args.device, args.adapter.as_deref(), args.tune)?.backend;
+    let backend = args.device.open()?.backend;
     device::check_memory(&train)?;
     let session = &mut Session::new(backend, train)?;
     source.load(session)?;

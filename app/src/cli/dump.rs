@@ -4,12 +4,12 @@
 //! after all steps the weights, and loss and gradient norm of every step, under Hugging Face names and layouts. AdamW as in `train`: epsilon
 //! 1e-8, decay on tensors of rank 2 and more, constant learning rate.
 
+use super::DeviceArgs;
+use crate::Outcome;
 use crate::checkpoint::model::{self, MODEL};
 use crate::checkpoint::parts::Parts;
 use crate::checkpoint::tensors::{self, Source, TensorFile, swap_if_big_endian};
-use crate::config::{DeviceChoice, TuneChoice};
 use crate::run_folder::replace;
-use crate::{Outcome, device};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use mantissa_core::DType;
@@ -45,16 +45,9 @@ pub struct DumpArgs {
     /// Precision: f32, tf32, bf16, f16, fp8-delayed, fp8-current or mxfp8
     #[arg(long, value_name = "NAME", default_value = "f32")]
     pub recipe: RecipeName,
-    /// Device
-    #[arg(long, default_value = "auto")]
-    pub device: DeviceChoice,
-    /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
-    #[arg(long, value_name = "NAME")]
-    pub adapter: Option<String>,
-    /// When the kinds of matrix product of a GPU are measured for the one that suits each shape, and kept: never, once on a GPU, or once on a
-    /// software adapter too [default: $MANTISSA_TUNE, else auto]
-    #[arg(long, value_name = "WHEN")]
-    pub tune: Option<TuneChoice>,
+    /// Where it computes.
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Steps [default: all N of the batch file]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub steps: Option<u64>,
@@ -172,7 +165,7 @@ pub fn command(args: &DumpArgs) -> Result<Outcome> {
     };
     config.validate()?;
     let weights = Parts::open(&args.model)?;
-    let backend = device::open(args.device, args.adapter.as_deref(), args.tune)?.backend;
+    let backend = args.device.open()?.backend;
     let types = [Ty::new(DType::U32, [tokens.batch, tokens.row - 1]), Ty::new(DType::U32, [tokens.batch, tokens.row - 1])];
     let mut session = Session::capturing(backend, config, types)?;
     model::load(&session, &weights)?;

@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod cast;
 pub mod compare;
+pub mod device_args;
 pub mod doctor;
 pub mod dump;
 pub mod explain;
@@ -17,9 +18,9 @@ pub mod stats;
 pub mod text;
 pub mod train_args;
 
+pub use device_args::DeviceArgs;
 pub use train_args::{StepArgs, TrainArgs};
 
-use crate::config::{DeviceChoice, TuneChoice};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -72,16 +73,9 @@ pub struct SampleArgs {
     /// Hugging Face tokenizer.json [default: what the run was trained with, or the one in the folder]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Device
-    #[arg(long, default_value = "auto")]
-    pub device: DeviceChoice,
-    /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
-    #[arg(long, value_name = "NAME")]
-    pub adapter: Option<String>,
-    /// When the kinds of matrix product of a GPU are measured for the one that suits each shape, and kept: never, once on a GPU, or once on a
-    /// software adapter too [default: $MANTISSA_TUNE, else auto]
-    #[arg(long, value_name = "WHEN")]
-    pub tune: Option<TuneChoice>,
+    /// Where it computes.
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Text to go on from [default: a line break]
     #[arg(long, value_name = "TEXT", default_value = "\n", hide_default_value = true)]
     pub prompt: String,

@@ -3,8 +3,8 @@
 //! A config that holds every key of `train` (such as the `config.toml` of a run) is taken as it stands, so that an absent entry means
 //! "none"; a partial one is laid over the defaults.
 
-use super::overlay;
 use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainArgs};
+use super::{DeviceArgs, overlay};
 use crate::config::{
     BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DeviceChoice, PRETRAINED, RunConfig, RunOptions, check_sizes,
 };
@@ -237,15 +237,16 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
     if args.tokenizer.is_some() {
         run.tokenizer = args.tokenizer.clone();
     }
-    if args.device.is_some() && args.device != Some(run.device) {
+    let DeviceArgs { device, adapter, tune } = &args.device;
+    if device.is_some_and(|d| d != run.device) {
         // What was said of another device says nothing.
         (run.adapter, run.tune) = (None, None);
     }
-    put(&mut run.device, &args.device);
-    if args.adapter.is_some() {
-        run.adapter = args.adapter.clone();
+    put(&mut run.device, device);
+    if adapter.is_some() {
+        run.adapter = adapter.clone();
     }
-    run.tune = args.tune.or(run.tune);
+    run.tune = tune.or(run.tune);
     put(&mut run.eval_every, &args.eval_every);
     put(&mut run.eval_batches, &args.eval_batches);
     put(&mut run.sample_every, &args.sample_every);

@@ -1,7 +1,6 @@
 //! The raw flags of `train`. Absent flags are `None`: config files and the defaults of the chosen model and recipe fill them in `resolve`.
 
-use super::{finite, not_negative};
-use crate::config::{DeviceChoice, TuneChoice};
+use super::{DeviceArgs, finite, not_negative};
 use crate::sinks::LogKind;
 use clap::{Args, ValueEnum};
 use mantissa_core::precision::recipe::RecipeName;
@@ -113,16 +112,9 @@ pub struct TrainArgs {
     /// --seq-len is cut from their positions; text is read with their tokenizer.json, if they have one
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub init_from: Option<String>,
-    /// Device [default: auto]
-    #[arg(long)]
-    pub device: Option<DeviceChoice>,
-    /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
-    #[arg(long, value_name = "NAME")]
-    pub adapter: Option<String>,
-    /// When the kinds of matrix product of a GPU are measured for the one that suits each shape, and kept: never, once on a GPU, or once on a
-    /// software adapter too [default: $MANTISSA_TUNE, else auto]
-    #[arg(long, value_name = "WHEN")]
-    pub tune: Option<TuneChoice>,
+    /// Where it computes.
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Optimizer steps [default: 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub steps: Option<u64>,

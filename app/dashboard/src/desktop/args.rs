@@ -3,8 +3,8 @@
 use crate::form::Form;
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
-use mantissa_app::cli::TrainArgs;
 use mantissa_app::cli::train_args::StepArgs;
+use mantissa_app::cli::{DeviceArgs, TrainArgs};
 use mantissa_app::config::DeviceChoice;
 use mantissa_core::precision::recipe::RecipeName;
 
@@ -22,7 +22,7 @@ pub(super) fn train_args(form: &Form, recipe: RecipeName) -> Result<TrainArgs> {
     let mut args = TrainArgs {
         step,
         data: Some(form.data.clone()),
-        device: Some(device),
+        device: DeviceArgs { device: Some(device), ..DeviceArgs::default() },
         steps: Some(form.steps),
         seed: Some(form.seed),
         lr: Some(form.lr),
