@@ -83,7 +83,14 @@ impl Tuner {
         if let (true, Op::MatMul(m)) = (self.measures, op) {
             return self.measured(gpu, m, operands);
         }
-        Ok(self.kinds[0])
+        // Panels come first where they come at all; what is too small for them gets the next kind.
+        let panels = self.kinds[0] == Products::Panels;
+        match (op, self.kinds.get(1)) {
+            (Op::MatMul(m), Some(next)) if panels && !crate::launch::suits_panels(m, operands, gpu.max_buffer_bytes())? => {
+                Ok(*next)
+            }
+            _ => Ok(self.kinds[0]),
+        }
     }
 
     #[cfg(not(target_arch = "wasm32"))]

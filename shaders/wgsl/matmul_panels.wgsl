@@ -1,0 +1,83 @@
+// Matrix products of operands in panels (matmul_pack.wgsl) in tiles that a subgroup of eight lanes owns. CPU twin: core/src/cpu/matmul.rs.
+//% needs subgroups, int64
+//% import product, grid
+
+const ROWS: u32 = 32u;
+const COLUMNS: u32 = 64u;
+const LANES: u32 = 8u;
+
+// In place of a and b: pairs of f32.
+@group(0) @binding(1) var<storage, read> panels_a: array<vec4<u64>>;
+@group(0) @binding(2) var<storage, read> panels_b: array<vec4<u64>>;
+
+fn low(v: vec4<u64>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4<u32>(u32(v.x), u32(v.x >> 32u), u32(v.y), u32(v.y >> 32u)));
+}
+
+fn high(v: vec4<u64>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4<u32>(u32(v.z), u32(v.z >> 32u), u32(v.w), u32(v.w >> 32u)));
+}
+
+@compute @workgroup_size(LANES)
+fn panel_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let g = group_index(group, groups);
+    let per_product = params.tiles_m * params.tiles_n;
+    let z = g / per_product;
+    if (z >= params.batch * params.splits) {
+        return;
+    }
+    let base = bases(z);
+    // The index itself, which lavapipe knows to be 0 to 7, makes the product a sixth slower.
+    let lane = index % LANES;
+    // Down the columns of y, so that the panel of b stays in a cache.
+    let i = g % per_product % params.tiles_m * ROWS;
+    let column = g % per_product / params.tiles_m * COLUMNS;
+    let j = column + lane * 8u;
+    let first = z % params.splits * params.split_k;
+    let end = min(first + params.split_k, params.k);
+    let steps = (params.k + 3u) & ~3u;
+    // A lane reads half a step of the panel of a, and eight columns of each of four steps of that of b.
+    let panel_a = base.a + i * steps + lane * 16u;
+    let panel_b = base.b + column * steps + lane * 8u;
+    //% for q in 0..2
+    //% for r in 0..32
+    var y$r_$q: vec4<f32>;
+    //% end
+    //% end
+    for (var k = first; k < end; k += 4u) {
+        let at_a = (panel_a + k * ROWS) >> 3u;
+        let l0 = panels_a[at_a];
+        let l1 = panels_a[at_a + 1u];
+        let q = array<vec4<f32>, 4>(low(l0), high(l0), low(l1), high(l1));
+        //% for r in 0..4
+        let at$r = (panel_b + (k + $(r)u) * COLUMNS) >> 3u;
+        let w$r = panels_b[at$r];
+        let b$r_0 = low(w$r);
+        let b$r_1 = high(w$r);
+        //% end
+        // Row by row: x<row> its values along k.
+        //% for g in 0..8
+        //% for t in 0..4
+        let v$(4*g+t) = q[$(g)u % 4u]$.t;
+        let x$(4*g+t) = vec4<f32>(subgroupBroadcast(v$(4*g+t), $(g)u / 4u), subgroupBroadcast(v$(4*g+t), 2u + $(g)u / 4u), subgroupBroadcast(v$(4*g+t), 4u + $(g)u / 4u), subgroupBroadcast(v$(4*g+t), 6u + $(g)u / 4u));
+        //% for q in 0..2
+        y$(4*g+t)_$q = y$(4*g+t)_$q + x$(4*g+t).x * b0_$q + x$(4*g+t).y * b1_$q + x$(4*g+t).z * b2_$q + x$(4*g+t).w * b3_$q;
+        //% end
+        //% end
+        //% end
+    }
+    // The first row is stored, then the others move up: the code of a store stands here once.
+    let rows = min(ROWS, params.m - i);
+    for (var r = 0u; r < rows; r++) {
+        //% for q in 0..2
+        if (j + $(4*q)u < params.n) {
+            store(z, i + r, j + $(4*q)u, y0_$q);
+        }
+        //% end
+        //% for q in 0..2
+        //% for r in 0..31
+        y$r_$q = y$(r+1)_$q;
+        //% end
+        //% end
+    }
+}
