@@ -27,8 +27,8 @@ const PANEL: [usize; 2] = [32, 64];
 pub(crate) const PANEL_LANES: u32 = 8;
 
 /// Rows and columns of y from which on panels are worth laying out: of f32, and of what is read faster as it lies.
-const PANELS_FROM: usize = 64;
-const NARROW_PANELS_FROM: usize = 192;
+const PANELS_FROM: usize = 128;
+const NARROW_PANELS_FROM: usize = 768;
 
 /// Lines and steps of k that an invocation of `pack` lays out.
 const PACKED: [usize; 2] = [8, 4];
@@ -267,5 +267,27 @@ fn scale_code(s: OperandScale) -> u32 {
         OperandScale::Tensor => 1,
         OperandScale::Block32Last => 2,
         OperandScale::Block32First => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_are_for_products_large_enough_whose_panels_fit() {
+        let suits = |dtype: DType, [m, n, k]: [usize; 3], max_bytes: u64| {
+            let input_types = vec![Ty::new(dtype, [m, k]), Ty::new(dtype, [k, n])];
+            let operands = Operands { input_types, ..Operands::at(Vec::new()) };
+            suits_panels(&MatMul::new(false, false, DType::F32), &operands, max_bytes).expect("the sizes agree")
+        };
+        let least = PANELS_FROM;
+        assert!(suits(DType::F32, [least, least, 30], u64::MAX));
+        assert!(!suits(DType::F32, [least - 1, least, 30], u64::MAX) && !suits(DType::F32, [least, least - 1, 30], u64::MAX));
+        assert!(!suits(DType::Bf16, [least, least, 30], u64::MAX));
+        // Steps of k are padded to a multiple of four, whatever the dtype in f32.
+        let least = NARROW_PANELS_FROM;
+        let bytes = (least * 32 * size_of::<f32>()) as u64;
+        assert!(suits(DType::E4m3, [least, least, 30], bytes) && !suits(DType::E4m3, [least, least, 30], bytes - 1));
     }
 }
