@@ -4,7 +4,7 @@
 //!
 //! - `//% import codec, rng` puts `wgsl/shared/<name>.wgsl` in front, each once, whatever imports it;
 //! - `//% const X: dtype = F32` declares a constant that a launch may set: `dtype`, `bool`, or a list such as `[1, 4, 8]`;
-//! - `//% needs subgroups` says what not every device can do; launches then look whether theirs can;
+//! - `//% needs subgroups, int64` says what not every device can do; launches then look whether theirs can;
 //! - `//% for r in 0..8` to `//% end` is written out once for each value (`build/repeat.rs`).
 //!
 //! A kernel is a stem, an entry point and values of the constants. Each stem is checked with its defaults and with every constant moved

@@ -303,10 +303,12 @@ fn every_kernel_stem_has_its_file() {
 }
 
 /// Kernels that belong to no operation.
-const NO_OPERATION: [(&str, &str); 7] = [
+const NO_OPERATION: [(&str, &str); 9] = [
     ("attention_subgroup", "attention where subgroups have eight lanes"),
     ("cast_list", "the casts of many parameters in one launch"),
     ("f16_probe", "whether a device decodes f16 as the CPU does"),
+    ("matmul_pack", "the operands of matmul_panels"),
+    ("matmul_panels", "the products of matmul by subgroups, of operands laid out anew"),
     ("matmul_shared", "the products of matmul for GPUs"),
     ("matmul_subgroup", "the products of matmul by subgroups"),
     ("probe", "what a device does at most"),

@@ -1,5 +1,6 @@
 //! Adapters: what there is, which one a run takes, and the open device with its first fault.
 
+use crate::launch::PANEL_LANES;
 use crate::memory::WgpuMemory;
 use crate::pipeline::Pipelines;
 use crate::readback::Staging;
@@ -41,6 +42,8 @@ pub enum Products {
     WorkgroupMemory,
     /// A subgroup of this many lanes reads them once and broadcasts. Best where lanes are those of CPU vectors.
     Subgroups(u32),
+    /// As subgroups of eight, after both operands have been laid out anew. Best on CPUs for all but small products.
+    Panels,
 }
 
 impl std::fmt::Display for Products {
@@ -49,6 +52,7 @@ impl std::fmt::Display for Products {
             Products::Registers => f.write_str("registers"),
             Products::WorkgroupMemory => f.write_str("workgroup memory"),
             Products::Subgroups(lanes) => write!(f, "subgroups of {lanes}"),
+            Products::Panels => f.write_str("panels"),
         }
     }
 }
@@ -220,7 +224,7 @@ impl Gpu {
         let limits = adapter.limits();
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
         if facts.subgroup.is_some() {
-            wanted |= wgpu::Features::SUBGROUP;
+            wanted |= wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("mantissa"),
@@ -390,7 +394,11 @@ fn kinds(gpu: &Arc<Gpu>) -> Result<Vec<Products>> {
         let plain = vec![Products::WorkgroupMemory, Products::Registers];
         return Ok(plain.into_iter().chain(subgroups(gpu)?).collect());
     }
-    Ok(subgroups(gpu)?.into_iter().chain([Products::Registers, Products::WorkgroupMemory]).collect())
+    let subgroups = subgroups(gpu)?;
+    let panels =
+        subgroups == Some(Products::Subgroups(PANEL_LANES)) && gpu.device.features().contains(wgpu::Features::SHADER_INT64);
+    let plain = [Products::Registers, Products::WorkgroupMemory];
+    Ok(panels.then_some(Products::Panels).into_iter().chain(subgroups).chain(plain).collect())
 }
 
 /// Products by subgroups, where they have been seen to work.

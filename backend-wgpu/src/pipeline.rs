@@ -59,6 +59,7 @@ impl Pipelines {
         for need in kernel.needs {
             let feature = match need {
                 Need::Subgroups => wgpu::Features::SUBGROUP,
+                Need::Int64 => wgpu::Features::SHADER_INT64,
             };
             if !gpu.device.features().contains(feature) {
                 return Err(gpu.error(format!("{} needs {need:?}, which this adapter lacks", kernel.label)));

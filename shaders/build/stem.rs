@@ -106,10 +106,18 @@ impl Parsed {
                         }
                     }
                     Some(("const", rest)) => self.consts.push(Const::parse(rest)?),
-                    Some(("needs", "subgroups")) => self.needs.push("Subgroups"),
+                    Some(("needs", what)) => {
+                        for need in what.split(',').map(str::trim) {
+                            self.needs.push(match need {
+                                "subgroups" => "Subgroups",
+                                "int64" => "Int64",
+                                _ => return Err(format!("unknown need `{need}`: expected `subgroups` or `int64`")),
+                            });
+                        }
+                    }
                     _ => {
                         return Err(format!(
-                            "unknown directive `//% {directive}`: expected `import`, `const`, `needs subgroups` or `for`"
+                            "unknown directive `//% {directive}`: expected `import`, `const`, `needs` or `for`"
                         ));
                     }
                 },
@@ -149,11 +157,13 @@ impl Parsed {
     fn validate(&self, text: &str) -> Result<(Module, ModuleInfo), String> {
         let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
         let conversions = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-        let (capabilities, stages, operations) = if self.needs.is_empty() {
-            (conversions, ShaderStages::empty(), SubgroupOperationSet::empty())
-        } else {
+        let needs = |need| self.needs.contains(&need);
+        let (mut capabilities, stages, operations) = if needs("Subgroups") {
             (conversions | Capabilities::SUBGROUP, ShaderStages::COMPUTE, SubgroupOperationSet::all())
+        } else {
+            (conversions, ShaderStages::empty(), SubgroupOperationSet::empty())
         };
+        capabilities.set(Capabilities::SHADER_INT64, needs("Int64"));
         let mut validator = Validator::new(ValidationFlags::all(), capabilities);
         validator.subgroup_stages(stages).subgroup_operations(operations);
         let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;

@@ -72,6 +72,8 @@ impl F16 {
 pub enum Need {
     /// Subgroup operations.
     Subgroups,
+    /// Integers of 64 bits.
+    Int64,
 }
 
 /// Values of a constant.

@@ -10,11 +10,11 @@
 //
 // Seen on lavapipe (two AVX-512 cores, 8 lanes, f32, GFLOP/s of both by CPU time, the best of 60 runs on a busy machine, NN / NT / TN): 1024^3
 // 74 / 66 / 72, 512^3 80 / 66 / 75 (`tile`: 28 / 31 / 26); bf16 at 1024^3 100 / 91 / 97. Other programs' use of the caches costs up to half.
-// What costs is loads: one of 16 bytes in each of 8 lanes is a loop of 290 instructions, as much as 100 multiply-adds; but loads of neighbours
-// are joined, up to 64 bytes, where the driver sees that one index is another plus a constant, (at >> SHIFT) + 1 and not (at + 4) >> SHIFT:
+// What costs is loads: one of 16 bytes in each of 8 lanes is a loop of 290 instructions, as much as 100 multiply-adds; the index of a neighbour
+// costs less where the driver sees that it is another plus a constant, (at >> SHIFT) + 1 and not (at + 4) >> SHIFT:
 // that is 15 % of NN. Fewer rows read more often: 8 rows of 4 columns 32 and 16 of 4 46 (NN, 512^3), 16 of 8 53 / 58 / 53. More: 64 rows of 8
 // columns 53 / 54 / 36, the loop leaves the instruction cache. Operands laid out in panels first, not counting what that takes: 62 / - / 64 at
-// 1024^3, bf16 99 / - / 95. 64-bit loads: no faster, as loads are joined already. 16 elements along k read at a time: 51, an `if` around loads
+// 1024^3, bf16 99 / - / 95. 64-bit loads and panels together: matmul_panels.wgsl. 16 elements along k read at a time: 51, an `if` around loads
 // and a loop in the loop make every sum be stored under a mask; `||` of constants does the same. Two quads along k in the text of one round:
 // NT 70, but the same text then gives NN 57, with and without the dead half; speed depends on where the compiler puts the sums.
 // No gain: bands of 4 rows of tiles, several subgroups in a workgroup, subgroupShuffle for subgroupBroadcast, `fma` (lavapipe splits it),
@@ -174,7 +174,7 @@ fn subgroup_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
             //% end
         }
         if (TRANS_A) {
-            // Neighbours: one read of several vectors for some drivers.
+            // Neighbours.
             let at = a_at(base.a, i, k, t0);
             a0 = a_front(at, 4u);
             a1 = turned(a0);

@@ -20,7 +20,7 @@ const PRODUCTS: usize = 1;
 const LAYOUTS: [(&str, bool, bool); 3] = [("NN", false, false), ("NT", false, true), ("TN", true, false)];
 
 fn main() {
-    let Some(gpu) = devices::wgpu_with_every_product().into_iter().next() else { return };
+    let Some(gpu) = devices::wgpu_backend() else { return };
     let software = gpu.facts().software;
     let cpu = devices::cpu();
     println!("{}, against {}", gpu.capabilities().device, cpu.capabilities().device);

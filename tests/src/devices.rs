@@ -18,8 +18,13 @@ pub fn cpu() -> Arc<dyn Backend> {
 /// # Panics
 /// If there is none though `MANTISSA_REQUIRE` names `wgpu`.
 pub fn wgpu() -> Option<Arc<dyn Backend>> {
+    wgpu_backend().map(|b| b as Arc<dyn Backend>)
+}
+
+/// As [`wgpu`], by its own type.
+pub fn wgpu_backend() -> Option<Arc<WgpuBackend>> {
     static OPEN: OnceLock<Option<Arc<WgpuBackend>>> = OnceLock::new();
-    OPEN.get_or_init(|| open(Choice::default())).clone().map(|b| b as Arc<dyn Backend>)
+    OPEN.get_or_init(|| open(Choice::default())).clone()
 }
 
 /// As [`wgpu`], once for every kind of matrix product that the adapter can do, the one it gets by itself first.

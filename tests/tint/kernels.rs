@@ -1,8 +1,8 @@
 //! Writes every kernel that a browser may compile as JSON, for `check.mjs` beside this file.
 //!
 //! Of each stem the default and every single change of a constant, as the build script validates them with naga; elementwise expressions of
-//! every function, constant and pair of dtypes; and what launches of whole steps compile: models in every recipe, training, evaluation, scores and measured steps, with the kinds of matrix product that need nothing
-//! of a device. Texts of `broken/` are added, which naga must accept and Tint must not.
+//! every function, constant and pair of dtypes; and what launches of whole steps compile: models in every recipe, training, evaluation, scores
+//! and measured steps, with the kinds of matrix product that need nothing of a device. Texts of `broken/` are added, which naga must accept and Tint must not.
 
 use mantissa_backend_wgpu::{Products, kernels};
 use mantissa_core::DType;
@@ -47,14 +47,18 @@ impl Module {
         };
         let bindings = |of: &[(u32, BindingKind)]| of.iter().map(|(number, k)| json!([number, kind(k)])).collect::<Vec<_>>();
         let entries: Vec<Value> = self.entries.iter().map(|(entry, of)| json!([entry, bindings(of)])).collect();
-        let enable: Vec<&str> = self.needs.iter().map(|Need::Subgroups| "subgroups").collect();
+        let name = |need: &Need| match need {
+            Need::Subgroups => "subgroups",
+            Need::Int64 => unreachable!("{} is not WGSL of the standard", self.name),
+        };
+        let enable: Vec<&str> = self.needs.iter().map(name).collect();
         json!({ "name": self.name, "constants": self.constants, "enable": enable, "entries": entries, "text": text })
     }
 }
 
-/// Every stem with its defaults and with every constant moved away from its default in turn.
+/// Every stem with its defaults and with every constant moved away from its default in turn. Integers of 64 bits are naga's alone.
 fn add_stems(modules: &mut BTreeMap<String, Module>) {
-    for stem in STEMS {
+    for stem in STEMS.iter().filter(|stem| !stem.needs.contains(&Need::Int64)) {
         let changes = stem.consts.iter().flat_map(|c| c.domain.iter().map(|&value| vec![(c.name, value)]));
         for change in [Vec::new()].into_iter().chain(changes) {
             let text = stem.stitch(&change).expect("a constant of the stem and a value of its domain");

@@ -74,7 +74,7 @@ impl Store {
             (f.scratch(heads * head_size.next_multiple_of(OCT) * size_of::<f32>()), DType::F32)
         };
         let (stem, owned) = match f.facts.products {
-            Products::Subgroups(SUBGROUP) => ("attention_subgroup", SUBGROUP as usize),
+            Products::Panels | Products::Subgroups(SUBGROUP) => ("attention_subgroup", SUBGROUP as usize),
             Products::Subgroups(_) | Products::Registers | Products::WorkgroupMemory => ("attention", WG_SIZE),
         };
         Ok(Store { arg, dtype, whole, batch, t, head_size, stem, owned })

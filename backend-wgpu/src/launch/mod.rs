@@ -20,6 +20,7 @@ mod step;
 mod tensor_stats;
 mod update;
 
+pub(crate) use matmul::{PANEL_LANES, suits_panels};
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use step::launches;
 pub(crate) use step::{Step, Work};

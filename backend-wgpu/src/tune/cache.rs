@@ -11,7 +11,7 @@ use std::{env, fs};
 const FOLDER: &str = "MANTISSA_CACHE_DIR";
 
 /// Stems whose text decides the speed of products.
-const STEMS: [&str; 3] = ["matmul", "matmul_shared", "matmul_subgroup"];
+const STEMS: [&str; 5] = ["matmul", "matmul_pack", "matmul_panels", "matmul_shared", "matmul_subgroup"];
 
 /// Where files lie, if the platform says.
 pub(crate) fn folder() -> Option<PathBuf> {

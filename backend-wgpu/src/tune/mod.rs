@@ -2,7 +2,7 @@
 //!
 //! Every kind adds the products of a sum one after the other, k ascending, so a choice changes the time of a run and not its bits, but for what
 //! a GPU's compiler contracts. `MANTISSA_TUNE` says when to measure: `auto` on GPUs, `always`, or `off`. On software adapters the order is
-//! known (matmul_subgroup.wgsl) and compiling what loses would cost more than it saves; browsers let nobody wait.
+//! known (matmul_panels.wgsl) and compiling what loses would cost more than it saves; browsers let nobody wait.
 
 use crate::adapter::{Gpu, Products};
 use mantissa_core::error::Result;
@@ -25,7 +25,7 @@ const VARIABLE: &str = "MANTISSA_TUNE";
 /// When to measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tuning {
-    /// Never: the first kind of the device's order.
+    /// Never: the first kind of the device's order that suits.
     #[default]
     Off,
     /// On GPUs.
@@ -83,7 +83,14 @@ impl Tuner {
         if let (true, Op::MatMul(m)) = (self.measures, op) {
             return self.measured(gpu, m, operands);
         }
-        Ok(self.kinds[0])
+        // Panels come first where they come at all; what is too small for them gets the next kind.
+        let panels = self.kinds[0] == Products::Panels;
+        match (op, self.kinds.get(1)) {
+            (Op::MatMul(m), Some(next)) if panels && !crate::launch::suits_panels(m, operands, gpu.max_buffer_bytes())? => {
+                Ok(*next)
+            }
+            _ => Ok(self.kinds[0]),
+        }
     }
 
     #[cfg(not(target_arch = "wasm32"))]

@@ -1,0 +1,97 @@
+// Matrix products of operands in panels (matmul_pack.wgsl) in tiles that a subgroup of eight lanes owns. CPU twin: core/src/cpu/matmul.rs.
+//
+// A tile is 32 rows of y and eight columns for each lane, as in matmul_subgroup.wgsl; sums run over k ascending, with the bits of every other
+// kernel of products. Panels cost what that kernel spends on strides: rows 4 KiB apart meet in the same sets of every cache and are prefetched by
+// nobody, so each tile waited for the last cache. In a panel everything is read in a row, once, and one kernel serves all layouts and dtypes.
+// On llvmpipe (Mesa 22.3) a load is a loop over lanes with a mask test, and in it for each component a bounds check, a load and a blend:
+// about 15 instructions a lane and 8 a component, whatever its width. So components of 64 bits halve the loads. Its short path for uniform addresses
+// is closed to loops, and that for uniform buffers, a quarter of the cost, ends at 64 KiB.
+//
+// Seen there (two Zen 4 cores, GFLOP/s of both by CPU time, f32, 1024^3, NN / NT / TN): matmul_subgroup 44 / 38 / 40, this 69 / 69 / 69 with the time
+// of packing, a twelfth of the whole; without it 76. Of that, 64-bit loads alone, operands as they lie: 52 / 49 / 51; panels read by words: 51 without
+// packing; a panel of one operand only: 64 (a), 60 (b). Compiling takes 0.3 s of CPU time, packing 0.1 s.
+// No gain (without packing, 76 here): tiles across rows first 64, quads along k in the panel of a 69, 64 rows by two steps of k 63, 32 columns by
+// eight steps, operands as they lie, 45 / 48 / 41; reading a word of every line one, two or four rounds ahead, as they lie: 50 for 54; storing panels
+// by 64 bits: not a hundredth. Not tried on a GPU.
+//% needs subgroups, int64
+//% import product, grid
+
+const ROWS: u32 = 32u;
+const COLUMNS: u32 = 64u;
+const LANES: u32 = 8u;
+
+// In place of a and b: pairs of f32.
+@group(0) @binding(1) var<storage, read> panels_a: array<vec4<u64>>;
+@group(0) @binding(2) var<storage, read> panels_b: array<vec4<u64>>;
+
+fn front_quad(v: vec4<u64>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4<u32>(u32(v.x), u32(v.x >> 32u), u32(v.y), u32(v.y >> 32u)));
+}
+
+fn back_quad(v: vec4<u64>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4<u32>(u32(v.z), u32(v.z >> 32u), u32(v.w), u32(v.w >> 32u)));
+}
+
+@compute @workgroup_size(LANES)
+fn panel_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let g = group_index(group, groups);
+    let per_product = params.tiles_m * params.tiles_n;
+    let z = g / per_product;
+    if (z >= params.batch * params.splits) {
+        return;
+    }
+    let base = bases(z);
+    // The index itself, which lavapipe knows to be 0 to 7, makes the product a sixth slower.
+    let lane = index % LANES;
+    // Down the columns of y, so that the panel of b stays in a cache.
+    let i = g % per_product % params.tiles_m * ROWS;
+    let column = g % per_product / params.tiles_m * COLUMNS;
+    let j = column + lane * 8u;
+    let first = z % params.splits * params.split_k;
+    let end = min(first + params.split_k, params.k);
+    let steps = (params.k + 3u) & ~3u;
+    // A lane reads half a step of the panel of a, and eight columns of each of four steps of that of b.
+    let panel_a = base.a + i * steps + lane * 16u;
+    let panel_b = base.b + column * steps + lane * 8u;
+    //% for q in 0..2
+    //% for r in 0..32
+    var y$r_$q: vec4<f32>;
+    //% end
+    //% end
+    for (var k = first; k < end; k += 4u) {
+        let at_a = (panel_a + k * ROWS) >> 3u;
+        let l0 = panels_a[at_a];
+        let l1 = panels_a[at_a + 1u];
+        let q = array<vec4<f32>, 4>(front_quad(l0), back_quad(l0), front_quad(l1), back_quad(l1));
+        //% for r in 0..4
+        let at$r = (panel_b + (k + $(r)u) * COLUMNS) >> 3u;
+        let w$r = panels_b[at$r];
+        let b$r_0 = front_quad(w$r);
+        let b$r_1 = back_quad(w$r);
+        //% end
+        // Row by row: x<row> its values along k.
+        //% for g in 0..8
+        //% for t in 0..4
+        let v$(4*g+t) = q[$(g)u % 4u]$.t;
+        let x$(4*g+t) = vec4<f32>(subgroupBroadcast(v$(4*g+t), $(g)u / 4u), subgroupBroadcast(v$(4*g+t), 2u + $(g)u / 4u), subgroupBroadcast(v$(4*g+t), 4u + $(g)u / 4u), subgroupBroadcast(v$(4*g+t), 6u + $(g)u / 4u));
+        //% for q in 0..2
+        y$(4*g+t)_$q = y$(4*g+t)_$q + x$(4*g+t).x * b0_$q + x$(4*g+t).y * b1_$q + x$(4*g+t).z * b2_$q + x$(4*g+t).w * b3_$q;
+        //% end
+        //% end
+        //% end
+    }
+    // The first row is stored, then the others move up: the code of a store stands here once.
+    let rows = min(ROWS, params.m - i);
+    for (var r = 0u; r < rows; r++) {
+        //% for q in 0..2
+        if (j + $(4*q)u < params.n) {
+            store(z, i + r, j + $(4*q)u, y0_$q);
+        }
+        //% end
+        //% for q in 0..2
+        //% for r in 0..31
+        y$r_$q = y$(r+1)_$q;
+        //% end
+        //% end
+    }
+}
