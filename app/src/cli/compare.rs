@@ -113,7 +113,7 @@ pub fn command(args: &CompareArgs) -> Result<Outcome> {
     let backend_a = open(on_a, &config_a)?;
     let backend_b = if on_b == on_a { backend_a.clone() } else { open(on_b, &config_b)? };
     let devices = [&backend_a, &backend_b].map(|b| b.capabilities().device.clone());
-    let (mut a, mut b) = (bench.run(backend_a, &config_a)?, bench.run(backend_b, &config_b)?);
+    let (mut a, mut b) = (bench.observable(backend_a, &config_a)?, bench.observable(backend_b, &config_b)?);
     for _ in 1..steps {
         let (session, batch) = a.next_batch();
         session.step(batch.batch())?;

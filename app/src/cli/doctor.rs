@@ -95,7 +95,7 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
     let bench = (!args.no_run).then(|| Bench::new(&mut runs)).transpose();
     let [Resolved { config, .. }] = runs;
     device::check_memory(&config.train)?;
-    let mut session = Session::new(
+    let mut session = Session::observable(
         device::open(config.run.device, config.run.adapter.as_deref(), config.run.tune)?.backend,
         config.train.clone(),
     )?;

@@ -88,6 +88,11 @@ impl Bench {
         self.run_with(config, |train| Session::new(backend, train))
     }
 
+    /// A run over the data that is looked at instruction by instruction.
+    pub fn observable(&self, backend: Arc<dyn Backend>, config: &RunConfig) -> Result<Run> {
+        self.run_with(config, |train| Session::observable(backend, train))
+    }
+
     /// A run over the data that can measure the tensors that `globs` match.
     pub fn measuring(&self, backend: Arc<dyn Backend>, config: &RunConfig, globs: &[String]) -> Result<Run> {
         self.run_with(config, |train| Session::measuring(backend, train, globs))

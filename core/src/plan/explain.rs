@@ -171,6 +171,7 @@ fn with_casts(mut program: Program) -> (Program, Casts) {
     passes::fuse::run(&mut program);
     passes::dce::run(&mut program);
     let left = count(&program, is_cast);
+    passes::optimize(&mut program);
     let quantized = count(&program, |_, i| matches!(i.op, Op::Quantize(_) | Op::QuantizeMx(_)));
     (program, Casts { inserted, shared: inserted - merged, folded: merged - left, left, quantized })
 }

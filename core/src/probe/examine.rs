@@ -261,6 +261,7 @@ mod tests {
     use crate::program::memory::Layout;
     use crate::shape::Ty;
     use crate::trace::Graph;
+    use crate::train::Session;
     use crate::train::session::Batch;
     use std::sync::Arc;
 
@@ -350,7 +351,8 @@ mod tests {
             let config = tiny(name);
             let (x, t) = tokens(&config);
             let batch = Batch { x: bytemuck::cast_slice(&x), targets: bytemuck::cast_slice(&t) };
-            let (mut a, mut b) = (session(config.clone()), session(config));
+            let mut b = Session::new(Arc::new(CpuBackend::new()), config.clone()).unwrap();
+            let mut a = session(config);
             for _ in 0..3 {
                 let mut examiner = Examiner::new(a.program());
                 assert_eq!(a.step_observed(batch, &mut examiner).unwrap().report, b.step(batch).unwrap(), "{name}");

@@ -36,9 +36,9 @@ pub(crate) fn tiny(name: RecipeName) -> TrainConfig {
     }
 }
 
-/// A session over this config.
+/// A session over this config, to be looked at.
 pub(crate) fn session(config: TrainConfig) -> Session {
-    Session::new(Arc::new(CpuBackend::new()), config).unwrap()
+    Session::observable(Arc::new(CpuBackend::new()), config).unwrap()
 }
 
 /// Tokens and their successors for all micro-steps of one step.

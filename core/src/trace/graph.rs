@@ -104,8 +104,17 @@ impl Graph {
 
     /// Ends recording: runs the passes and validates. The first recording error, if any, is returned instead.
     pub fn finish(self) -> Result<Program> {
+        self.finish_with(passes::optimize)
+    }
+
+    /// As [`Graph::finish`], but what every product gives lies in memory by itself: to be looked at. The bits are the same.
+    pub fn finish_apart(self) -> Result<Program> {
+        self.finish_with(passes::optimize_apart)
+    }
+
+    fn finish_with(self, passes: impl Fn(&mut Program)) -> Result<Program> {
         let mut program = self.finish_raw()?;
-        passes::optimize(&mut program);
+        passes(&mut program);
         program.validate()?;
         Ok(program)
     }

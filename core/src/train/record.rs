@@ -30,6 +30,11 @@ pub fn train_step(config: &TrainConfig) -> Result<Program> {
     train_graph(config)?.finish()
 }
 
+/// The same step, bit for bit, with what every product gives in memory: for doctors and comparisons.
+pub fn observable_step(config: &TrainConfig) -> Result<Program> {
+    train_graph(config)?.finish_apart()
+}
+
 /// The training step as recorded, before the passes.
 pub fn train_graph(config: &TrainConfig) -> Result<Graph> {
     config.validate()?;

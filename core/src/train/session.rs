@@ -91,6 +91,12 @@ impl Session {
         Session::from_program(backend, config, program, None)
     }
 
+    /// As [`Session::new`], with the same bits, but what every product gives lies in memory for the observer of [`Session::step_observed`].
+    pub fn observable(backend: Arc<dyn Backend>, config: TrainConfig) -> Result<Session> {
+        let program = record::observable_step(&config)?;
+        Session::from_program(backend, config, program, None)
+    }
+
     /// As [`Session::new`], with room for [`Session::step_measured`]: statistics of the tensors that match any of `globs`, see [`measured::select`].
     pub fn measuring(backend: Arc<dyn Backend>, config: TrainConfig, globs: &[String]) -> Result<Session> {
         let program = record::train_step(&config)?;

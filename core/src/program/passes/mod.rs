@@ -14,15 +14,26 @@ use std::sync::Arc;
 
 /// Runs all passes until nothing changes: what one leaves behind can be work for another.
 pub fn optimize(program: &mut Program) {
-    loop {
-        let before = program.instrs.len();
+    until_nothing_changes(program, |program| {
+        optimize_apart(program);
+        epilogue::run(program);
+    });
+}
+
+/// All passes but [`epilogue`]: what every product gives lies in memory for whoever looks at it.
+pub fn optimize_apart(program: &mut Program) {
+    until_nothing_changes(program, |program| {
         cse::run(program);
         dce::run(program);
         fuse::run(program);
         dce::run(program);
-        if program.instrs.len() == before {
-            epilogue::run(program);
-        }
+    });
+}
+
+fn until_nothing_changes(program: &mut Program, passes: impl Fn(&mut Program)) {
+    loop {
+        let before = program.instrs.len();
+        passes(program);
         if program.instrs.len() == before {
             return;
         }
