@@ -8,7 +8,7 @@ use mantissa_core::op::conv::{Conv2d, Pool2d, PoolKind};
 use mantissa_core::op::expr::Map;
 use mantissa_core::op::loss::IGNORE_INDEX;
 use mantissa_core::op::map::{BinaryFn, Node, UnaryFn};
-use mantissa_core::op::matmul::MatMul;
+use mantissa_core::op::matmul::{Epilogue, MatMul};
 use mantissa_core::op::norm::{Norm, NormKind};
 use mantissa_core::op::reduce::{Reduce, ReduceKind};
 use mantissa_core::program::{Program, ValueId};
@@ -279,6 +279,7 @@ fn reduce(r: &Reduce, x: &Tensor) -> Tensor {
 }
 
 fn matmul(m: &MatMul, x: &[&Tensor]) -> Tensor {
+    assert_eq!(m.epilogue, Epilogue::None, "epilogues come from a pass");
     let (a, b) = (x[0], x[1]);
     let (ra, rb) = (a.shape.len(), b.shape.len());
     let lead = &a.shape[..ra - 2];

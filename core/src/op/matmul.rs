@@ -2,9 +2,10 @@
 //! `cpu/matmul.rs`.
 //!
 //! Operands: `a`, `b`, then the dequantization scales of those that have one (`scale_inv` f32[] per tensor, E8M0 blocks of 32
-//! along the contraction axis), then `bias` `[N]`, then what [`Epilogue::Add`] adds, `[.., M, N]`. Epilogues are put in by a
-//! pass (`program/passes/epilogue.rs`), never recorded. `a` is [.., M, K] ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if
-//! `trans_b`). Ranks are equal with equal leading axes, or `b` is a plain matrix shared by all leading axes of `a`.
+//! along the contraction axis), then `bias` `[N]`, then what [`Epilogue::Add`] adds: as many elements as
+//! the output has, in its order. Epilogues are put in by a pass (`program/passes/epilogue.rs`), never recorded. `a` is [.., M, K]
+//! ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if `trans_b`). Ranks are equal with equal leading axes, or `b` is a plain
+//! matrix shared by all leading axes of `a`.
 
 use super::map::UnaryFn;
 use super::{Op, arity, expect, expect_float, expect_round};
@@ -201,8 +202,8 @@ impl MatMul {
         shape.extend([rows, d.n]);
         let shape = Shape::from(shape);
         if let Some(i) = self.addend_input() {
-            let ok = inputs[i].dtype.is_float() && inputs[i].shape == shape;
-            expect(ok, "matmul", format!("a floating-point addend of shape {shape}"), &inputs[i])?;
+            let ok = inputs[i].dtype.is_float() && inputs[i].shape.numel() == shape.numel();
+            expect(ok, "matmul", format!("a floating-point addend with the elements of {shape}"), &inputs[i])?;
         }
         Ok(vec![Ty { dtype: self.out, shape }])
     }

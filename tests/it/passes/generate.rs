@@ -118,12 +118,14 @@ fn one<'g>(g: &'g Graph, c: &Choice, a: Var<'g>, b: Var<'g>, w: Var<'g>, gain: V
             before
         }
         14 => {
-            // A layer whose product is read by an activation and its gradient, or by a residual connection.
+            // A layer whose product is read by an activation and its gradient, or by a residual connection; as it is or in another shape.
             let product = g.autocast(Region::low(LOWS[c.detail % LOWS.len()]), || a.cast(DType::F32).matmul(w));
-            match ACTIVATIONS.get(c.detail % 8) {
-                Some(&f) => product.unary(f),
-                None => product + b,
-            }
+            let b = if b.id() == state.id() { b.copy() } else { b };
+            let then = |x: Var<'g>, b: Var<'g>| match ACTIVATIONS.get(c.detail % 8) {
+                Some(&f) => x.unary(f),
+                None => x + b,
+            };
+            if c.detail < 32 { then(product, b) } else { then(product.reshape([8, 4]), b.reshape([8, 4])).reshape([4, 8]) }
         }
         15 => {
             // A product that is added to the state, which others read before and after.

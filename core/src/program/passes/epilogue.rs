@@ -5,14 +5,15 @@
 //! 2. A `Map` that adds a tensor of the same shape to a product that nobody else reads joins it: a residual connection, or a gradient that
 //!    is added to its accumulator, which the product then adds to in place.
 //!
-//! The result comes to be where the product stood. It runs after the fusions of maps, which lose no partner this way.
+//! The product may have been given another shape in between. The result comes to be where the product stood. It runs after the fusions of maps, which lose no partner this way.
 
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::op::expr::Map;
 use crate::op::map::{BinaryFn, Node, UnaryFn};
 use crate::op::matmul::{Activation, Epilogue, MatMul};
-use crate::program::{Instr, Kind, Program, ValueId};
+use crate::program::{Instr, Kind, Program, Value, ValueId};
+use crate::shape::Ty;
 use std::collections::HashSet;
 
 /// Joins what can be joined.
@@ -26,60 +27,98 @@ pub fn run(program: &mut Program) {
     super::retain(program, &dropped);
 }
 
-/// A product without an epilogue, and its result if that is a temporary.
-fn plain(program: &Program, at: usize) -> Option<(&MatMul, ValueId)> {
-    let Op::MatMul(m) = &program.instrs[at].op else { return None };
-    let id = program.instrs[at].outputs[0];
-    (m.epilogue == Epilogue::None && program.value(id).kind == Kind::Temp).then_some((m, id))
+/// A product without an epilogue.
+struct Plain<'a> {
+    op: &'a MatMul,
+    at: usize,
+    /// The instruction that gives its result another shape before anything reads it.
+    view: Option<usize>,
+    /// Its result, in that shape: a temporary.
+    id: ValueId,
 }
 
-/// What the product rounds to so that its elements are those that were stored as `dtype`.
-fn rounding(m: &MatMul, stored: DType) -> Option<DType> {
-    if stored == DType::F32 { m.round } else { Some(stored) }
+impl Plain<'_> {
+    fn of(program: &Program, at: usize) -> Option<Plain<'_>> {
+        let Op::MatMul(op) = &program.instrs[at].op else { return None };
+        let temporary = |id: ValueId| program.value(id).kind == Kind::Temp;
+        let id = program.instrs[at].outputs[0];
+        let view = match readers(program, id)[..] {
+            [r] if matches!(program.instrs[r].op, Op::Reshape(_)) => Some(r),
+            _ => None,
+        };
+        let seen = view.map_or(id, |r| program.instrs[r].outputs[0]);
+        let fits = op.epilogue == Epilogue::None && temporary(id) && temporary(seen);
+        fits.then_some(Plain { op, at, view, id: seen })
+    }
+
+    /// The product with an epilogue whose result, a value of this type and kind, takes the place of its own.
+    fn with(&self, program: &Program, epilogue: Epilogue, result: ValueId) -> Option<MatMul> {
+        let (stored, value) = (program.ty(self.id).dtype, program.value(result));
+        // A view is a temporary.
+        let fits = self.view.is_none() || value.kind == Kind::Temp;
+        // What it rounds to so that its elements are those that were stored.
+        let round = if stored == DType::F32 { self.op.round } else { Some(stored) };
+        fits.then(|| MatMul { round, out: value.ty.dtype, epilogue, ..self.op.clone() })
+    }
+
+    /// Whether `reader` belongs to the same part of the step.
+    fn beside(&self, program: &Program, reader: usize) -> bool {
+        (self.at < program.micro_end) == (reader < program.micro_end)
+    }
 }
 
 /// Lets the product `at` do the activation of its result. Gives the instruction that did it.
 fn activation(program: &mut Program, at: usize) -> Option<usize> {
-    let (m, id) = plain(program, at)?;
-    let stored = program.ty(id).dtype;
+    let plain = Plain::of(program, at)?;
+    let (id, view) = (plain.id, plain.view);
     let readers = readers(program, id);
     let (reader, function, result) = readers.iter().find_map(|&r| activation_of(program, r, id).map(|(f, y)| (r, f, y)))?;
-    let out = program.ty(result).dtype;
+    let (stored, out) = (program.ty(id).dtype, program.ty(result).dtype);
     let alone = readers.len() == 1;
     // A result of zero stands for a product that is not positive only where no positive one is rounded to zero.
     let by_result = function == Activation::Relu && (out == stored || out == DType::F32);
     let others = || readers.iter().filter(|&&r| r != reader).all(|&r| reads_sign_only(&program.instrs[r], id));
-    if (at < program.micro_end) != (reader < program.micro_end) || !(alone || by_result && others()) {
+    if !plain.beside(program, reader) || !(alone || by_result && others()) {
         return None;
     }
-    let joined = MatMul { round: rounding(m, stored), out, epilogue: Epilogue::Activation(function), ..m.clone() };
+    let joined = plain.with(program, Epilogue::Activation(function), result)?;
     for r in readers {
         program.instrs[r].inputs.iter_mut().filter(|i| **i == id).for_each(|i| *i = result);
     }
-    join(program, at, reader, joined);
+    join(program, at, view, reader, joined);
     Some(reader)
 }
 
 /// Lets the product `at` add what is added to its result. Gives the instruction that did it.
 fn addend(program: &mut Program, at: usize) -> Option<usize> {
-    let (m, id) = plain(program, at)?;
-    let [reader] = readers(program, id)[..] else { return None };
-    let (addend, result) = sum_with(program, reader, id)?;
-    if (at < program.micro_end) != (reader < program.micro_end) || !movable(program, at, reader, addend, result) {
+    let plain = Plain::of(program, at)?;
+    let view = plain.view;
+    let [reader] = readers(program, plain.id)[..] else { return None };
+    let (addend, result) = sum_with(program, reader, plain.id)?;
+    if !plain.beside(program, reader) || !movable(program, at, reader, addend, result) {
         return None;
     }
-    let (round, out) = (rounding(m, program.ty(id).dtype), program.ty(result).dtype);
-    let joined = MatMul { round, out, epilogue: Epilogue::Add, ..m.clone() };
+    let joined = plain.with(program, Epilogue::Add, result)?;
     program.instrs[at].inputs.push(addend);
-    join(program, at, reader, joined);
+    join(program, at, view, reader, joined);
     Some(reader)
 }
 
 /// The product `at` becomes `joined` and gives the result of `reader`, which is left with nothing to read or give.
-fn join(program: &mut Program, at: usize, reader: usize, joined: MatMul) {
+fn join(program: &mut Program, at: usize, view: Option<usize>, reader: usize, joined: MatMul) {
     let done = &mut program.instrs[reader];
     let (outputs, why) = (std::mem::take(&mut done.outputs), done.why.take());
     done.inputs.clear();
+    let outputs = match view {
+        None => outputs,
+        Some(view) => {
+            let shape = program.ty(program.instrs[at].outputs[0]).shape.clone();
+            let id = ValueId(program.values.len() as u32);
+            program.values.push(Value { name: String::new(), ty: Ty { dtype: joined.out, shape }, kind: Kind::Temp });
+            (program.instrs[view].inputs, program.instrs[view].outputs) = (vec![id], outputs);
+            vec![id]
+        }
+    };
     let instr = &mut program.instrs[at];
     instr.op = joined.op();
     instr.outputs = outputs;
