@@ -9,13 +9,17 @@ use generate::{Choice, build, choices};
 use mantissa_core::DType;
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::model::ModelConfig;
+use mantissa_core::op::Op;
+use mantissa_core::op::expr::{Ex, Map};
+use mantissa_core::op::map::UnaryFn;
 use mantissa_core::op::quantize::{AmaxAlgo, MxRule, NonFiniteAmax};
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::recipe::{Fp8Format, Fp8Scaling};
 use mantissa_core::precision::scaler::ScalerConfig;
 use mantissa_core::precision::{Recipe, RecipeName};
-use mantissa_core::program::{Kind, Program, Rate, passes};
+use mantissa_core::program::display::op_text;
+use mantissa_core::program::{Init, Kind, Program, Rate, Role, passes};
 use mantissa_core::shape::Ty;
 use mantissa_core::trace::{Graph, Var};
 use mantissa_core::train::{Session, TrainConfig, record, session::Batch};
@@ -222,4 +226,84 @@ proptest! {
             prop_assert!(values.iter().all(|v| v.is_finite()), "{} under {:?}", weight, recipe);
         }
     }
+}
+
+/// Texts of the products of a step.
+fn products(program: &Program) -> Vec<String> {
+    let products = program.instrs.iter().filter(|i| matches!(i.op, Op::MatMul(_)));
+    products.map(|i| op_text(&i.op)).collect()
+}
+
+#[test]
+fn products_do_relu_residuals_and_accumulation_themselves() {
+    for name in RecipeName::ALL {
+        let step = |config: &TrainConfig| record::train_step(config).expect("records");
+        let count = |program: &Program, what: &str| products(program).iter().filter(|p| p.contains(what)).count();
+        let maps = |program: &Program, what: &str| {
+            program.instrs.iter().filter(|i| matches!(&i.op, Op::Map(m) if m.expr.to_string() == what)).count()
+        };
+        let mlp = step(&tiny::mlp(Recipe::new(name)));
+        assert!(count(&mlp, " relu)") > 0 && maps(&mlp, "relu(i0)") == 0, "{name}\n{mlp}");
+        let apart = record::observable_step(&tiny::mlp(Recipe::new(name))).expect("records");
+        assert!(count(&apart, " relu)") == 0 && maps(&apart, "relu(i0)") > 0, "{name}\n{apart}");
+
+        let gpt = tiny::gpt(Recipe::new(name), 10);
+        let ModelConfig::Gpt(model) = &gpt.model else { unreachable!("a gpt") };
+        // Two residual connections a layer. The gradient of GELU needs what GELU was given.
+        assert!(count(&step(&gpt), " + i") >= 2 * model.layers, "{name}\n{}", step(&gpt));
+        assert_eq!(count(&step(&gpt), " gelu_tanh)"), 0);
+        let eval = record::eval_step(&gpt).expect("records");
+        assert_eq!(count(&eval, " gelu_tanh)"), model.layers, "{name}\n{eval}");
+
+        let accumulating = step(&TrainConfig { grad_accum: 2, ..gpt.clone() });
+        let in_place = accumulating.instrs.iter().filter(|i| {
+            let last = i.inputs.last().map(|id| (accumulating.value(*id).kind, *id));
+            matches!(last, Some((Kind::State(Role::Accumulator, _), id)) if i.outputs == [id]) && matches!(i.op, Op::MatMul(_))
+        });
+        assert_eq!(
+            in_place.count(),
+            4 * model.layers,
+            "{name}: every weight of a linear layer but the shared one\n{accumulating}"
+        );
+    }
+}
+
+/// Each with what forbids it.
+#[test]
+fn a_product_that_others_need_keeps_its_result() {
+    let ty = || Ty::new(DType::F32, [4, 4]);
+    let joined = |record: &dyn for<'g> Fn(&'g Graph, Var<'g>, Var<'g>)| {
+        let g = Graph::new("refused", false);
+        let (a, w) = (g.input("a", ty(), Rate::Step), g.param("w", [4, 4], Init::Fill(0.5)));
+        record(&g, a, a.matmul(w));
+        let program = g.finish().expect("valid");
+        products(&program).iter().any(|p| p != "matmul(nn)")
+    };
+    assert!(joined(&|g, _, y| g.output("y", y.unary(UnaryFn::Silu))));
+    assert!(joined(&|g, a, y| g.output("y", y + a)));
+    assert!(!joined(&|g, _, y| {
+        g.output("y", y.unary(UnaryFn::Silu));
+        g.output("softmax", y.softmax());
+    }));
+    assert!(!joined(&|g, a, y| {
+        g.output("y", y + a);
+        g.output("softmax", y.softmax());
+    }));
+    assert!(!joined(&|g, _, y| g.output("y", y + y.softmax())));
+    assert!(!joined(&|g, a, y| g.output("y", y + a.mean(&[0], true))), "a row is no whole addend");
+    assert!(!joined(&|g, _, y| g.output("y", y.unary(UnaryFn::Tanh))), "no activation of a product");
+    // What is added changes between the product and the sum.
+    assert!(!joined(&|g, a, y| {
+        let state = g.state("state", ty(), Role::Telemetry, Init::Fill(1.0));
+        let add = Map::new(Ex::input(0) + Ex::input(1), &[state.ty(), a.ty()], DType::F32).expect("fits");
+        g.push_into(add.op(), &[state.id(), a.id()], &[Some(state.id())]);
+        g.output("y", y + state);
+    }));
+    // Somebody reads the state after the product and before the sum.
+    assert!(!joined(&|g, _, y| {
+        let state = g.state("state", ty(), Role::Telemetry, Init::Fill(1.0));
+        g.output("before", state.softmax());
+        let add = Map::new(Ex::input(0) + Ex::input(1), &[state.ty(), y.ty()], DType::F32).expect("fits");
+        g.push_into(add.op(), &[state.id(), y.id()], &[Some(state.id())]);
+    }));
 }
