@@ -292,6 +292,17 @@ fn a_product_that_others_need_keeps_its_result() {
     assert!(!joined(&|g, _, y| g.output("y", y + y.softmax())));
     assert!(!joined(&|g, a, y| g.output("y", y + a.mean(&[0], true))), "a row is no whole addend");
     assert!(!joined(&|g, _, y| g.output("y", y.unary(UnaryFn::Tanh))), "no activation of a product");
+    // The derivative of ReLU can be had from its result, if no positive product is rounded to zero there; the product itself cannot.
+    let relu_and = |dtype: DType, times_product: bool| {
+        joined(&|g, _, y| {
+            g.output("y", y.unary(UnaryFn::Relu).cast(dtype));
+            let slope = y.unary(UnaryFn::ReluGrad);
+            g.output("slope", if times_product { slope * y } else { slope });
+        })
+    };
+    assert!(relu_and(DType::F32, false));
+    assert!(!relu_and(DType::F16, false));
+    assert!(!relu_and(DType::F32, true));
     // What is added changes between the product and the sum.
     assert!(!joined(&|g, a, y| {
         let state = g.state("state", ty(), Role::Telemetry, Init::Fill(1.0));
