@@ -22,11 +22,11 @@ use std::sync::Arc;
 /// Dispatches that a training step of gpt-tiny may take.
 fn budget(name: RecipeName) -> usize {
     match name {
-        RecipeName::F32 | RecipeName::Tf32 => 148,
-        RecipeName::Bf16 => 150,
-        RecipeName::F16 => 156,
-        RecipeName::Fp8Delayed => 200,
-        RecipeName::Fp8Current | RecipeName::Mxfp8 => 247,
+        RecipeName::F32 | RecipeName::Tf32 => 140,
+        RecipeName::Bf16 => 142,
+        RecipeName::F16 => 148,
+        RecipeName::Fp8Delayed => 192,
+        RecipeName::Fp8Current | RecipeName::Mxfp8 => 239,
     }
 }
 
