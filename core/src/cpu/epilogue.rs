@@ -53,7 +53,10 @@ impl Epilogue<'_> {
             for (i, x) in x.chunks_mut(Self::PART).enumerate() {
                 let at = at + i * Self::PART;
                 let addend = addend.part(at..at + x.len()).load(0..x.len(), &mut scratch);
-                x.iter_mut().zip(addend).for_each(|(x, addend)| *x += addend);
+                simd::vectorize(
+                    #[inline(always)]
+                    move || x.iter_mut().zip(addend).for_each(|(x, addend)| *x += addend),
+                );
             }
         }
     }
