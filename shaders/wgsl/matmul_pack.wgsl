@@ -38,15 +38,9 @@ const SHIFT: u32 = 2u + select(select(0u, 1u, X == F16 || X == BF16), 2u, X == E
 fn four(at: u32, left: u32) -> vec4<f32> {
     var words: vec4<u32>;
     if (WHOLE) {
-        let v = x[at >> SHIFT];
-        let half = select(v, v.zwxy, SHIFT > 2u && (at & (1u << (SHIFT - 1u))) != 0u);
-        words = select(half, half.yzwx, SHIFT == 4u && (at & 4u) != 0u);
+        words = front(X, x[at >> SHIFT], at);
     } else {
-        let codes = vec4<u32>(code(at), code(at + 1u), code(at + 2u), code(at + 3u));
-        let c = select(vec4<u32>(), codes, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
-        let halves = vec4<u32>(c.x | (c.y << 16u), c.z | (c.w << 16u), 0u, 0u);
-        let bytes = vec4<u32>(c.x | (c.y << 8u) | (c.z << 16u) | (c.w << 24u), 0u, 0u, 0u);
-        words = select(select(c, halves, SHIFT == 3u), bytes, SHIFT == 4u);
+        words = packed(X, vec4<u32>(code(at), code(at + 1u), code(at + 2u), code(at + 3u)), left);
     }
     return quad(X, TF32_INPUTS, words);
 }

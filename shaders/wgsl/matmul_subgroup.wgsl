@@ -33,12 +33,6 @@ const ROWS: u32 = 32u;
 // Quads of a that a lane reads for four steps of k, of the 32 that its subgroup needs.
 const SHARES: u32 = max(ROWS / SUBGROUP, 1u);
 
-// The words of a vector with those of the quad at element `at` in front.
-fn front(v: vec4<u32>, at: u32) -> vec4<u32> {
-    let half = select(v, v.zwxy, QUADS > 1u && (at & (2u * QUADS)) != 0u);
-    return select(half, half.yzwx, QUADS == 4u && (at & 4u) != 0u);
-}
-
 // The words with those of the next quad in front.
 fn turned(v: vec4<u32>) -> vec4<u32> {
     return select(v.zwxy, v.yzwx, QUADS == 4u);
@@ -49,19 +43,11 @@ fn fresh(k: u32) -> bool {
     return (k & (4u * QUADS - 1u)) == 0u;
 }
 
-// Four codes in the words of the quad in front, `left` of them elements of the row; the others are zero.
-fn packed(dtype: u32, codes: vec4<u32>, left: u32) -> vec4<u32> {
-    let c = select(vec4<u32>(), codes, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
-    let halves = vec4<u32>(c.x | (c.y << 16u), c.z | (c.w << 16u), 0u, 0u);
-    let bytes = vec4<u32>(c.x | (c.y << 8u) | (c.z << 16u) | (c.w << 24u), 0u, 0u, 0u);
-    return select(select(c, halves, QUADS == 2u), bytes, QUADS == 4u);
-}
-
 // The quad at element `at` in front, read one by one where rows are no whole vectors.
 fn a_front(at: u32, left: u32) -> vec4<u32> {
     var v: vec4<u32>;
     if (WHOLE_A) {
-        v = front(a[at >> SHIFT], at);
+        v = front(A, a[at >> SHIFT], at);
     } else {
         v = packed(A, vec4<u32>(a_code(at), a_code(at + 1u), a_code(at + 2u), a_code(at + 3u)), left);
     }
@@ -75,7 +61,7 @@ fn a_code(at: u32) -> u32 {
 fn b_front(at: u32, left: u32) -> vec4<u32> {
     var v: vec4<u32>;
     if (WHOLE_B) {
-        v = front(b[at >> SHIFT], at);
+        v = front(B, b[at >> SHIFT], at);
     } else {
         v = packed(B, vec4<u32>(b_code(at), b_code(at + 1u), b_code(at + 2u), b_code(at + 3u)), left);
     }

@@ -286,8 +286,7 @@ fn a_measured_step_on_wgpu_has_the_bits_and_the_memory_of_a_plain_one() {
             let [a, b] = [&plain, &other].map(|s| s.read(&entry.name).expect("a value"));
             assert!(a == b, "{name}: {} differs", entry.name);
         }
-        let program = train_step(&config).expect("a valid run");
-        let tensors = measured::select(&program, &all).expect("tensors");
+        let (program, tensors) = measured::step(&config, &all).expect("a valid run");
         let variant = Arc::new(measured::measured(&program, &tensors).expect("a step that measures"));
         let zeros = |(id, v): (_, &Value)| {
             let copies = if v.kind == Kind::Input(Rate::MicroStep) { config.grad_accum } else { 1 };

@@ -116,10 +116,9 @@ fn programs() -> Vec<Program> {
             tiny::mlp(Recipe::new(name)),
         ];
         for config in runs {
-            let step = record::train_step(&config).expect("a valid run");
-            let tensors = measured::select(&step, &["*".to_string()]).expect("every tensor");
+            let (step, tensors) = measured::step(&config, &["**".to_string()]).expect("every tensor");
             out.push(measured::measured(&step, &tensors).expect("a step that measures"));
-            out.push(step);
+            out.push(record::train_step(&config).expect("a valid run"));
             out.push(record::eval_step(&config).expect("a valid run"));
             out.push(record::logits(&config, 1).expect("a valid run"));
         }

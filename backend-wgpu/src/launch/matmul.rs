@@ -129,8 +129,11 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     let (scale_a, scale_b, bias) = (optional(m.scale_input(0)), optional(m.scale_input(1)), optional(m.bias_input()));
     let [x, w, y] = [f.x(0), f.x(1), f.y(0)];
     let activation = match m.epilogue {
-        Epilogue::Activation(a) => 1 + Activation::ALL.iter().position(|&b| a == b).unwrap_or(0) as u32,
         Epilogue::None | Epilogue::Add => 0,
+        Epilogue::Activation(Activation::Relu) => 1,
+        Epilogue::Activation(Activation::GeluTanh) => 2,
+        Epilogue::Activation(Activation::GeluErf) => 3,
+        Epilogue::Activation(Activation::Silu) => 4,
     };
     // Nothing, an operand of its own, or what the output holds.
     let (add, addend) = match m.addend_input().map(|i| f.x(i)) {

@@ -4,6 +4,8 @@
 //! computes the same bits, no pass sees other readers than before, and its temporaries live as long as those of the plain step, in memory of the same size. Every
 //! row of the block is about the last micro-step.
 
+use super::config::TrainConfig;
+use super::record;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::op::matmul::MatMul;
@@ -42,6 +44,14 @@ pub struct Tensor {
     /// .. in this part of the step.
     micro: bool,
     scope: ScopeId,
+}
+
+/// The training step of `config` and those of its tensors that [`select`] finds. What is chosen by name is looked for in a step whose products do
+/// nothing of what follows them, so that `layer.y` is what the layer gives; inputs, weights and gradients lie in memory in any case.
+pub fn step(config: &TrainConfig, globs: &[String]) -> Result<(Program, Vec<Tensor>)> {
+    let program = if globs.is_empty() { record::train_step(config)? } else { record::observable_step(config)? };
+    let tensors = select(&program, globs)?;
+    Ok((program, tensors))
 }
 
 /// The tensors of `program` that match any of `globs`, which name tensors or scopes around them as overrides do; without globs input, weight, gradient of the

@@ -1,12 +1,13 @@
 //! Measured steps: the bits of plain steps, no memory beyond the block, and rows that say what an observer sees at the same places.
 
-use super::measured::{TENSOR_STATS, Tensor, measured, select};
-use super::record::train_step;
+use super::measured::{TENSOR_STATS, Tensor, measured, select, step};
+use super::record::{observable_step, train_step};
 use super::session::{Batch, init_memory};
 use super::{Session, TrainConfig};
 use crate::backend::Backend;
 use crate::cpu::CpuBackend;
 use crate::op::Op;
+use crate::op::matmul::Epilogue;
 use crate::op::tensor_stats::{WORDS, Word};
 use crate::precision::clip::Clip;
 use crate::precision::fp8;
@@ -14,6 +15,7 @@ use crate::precision::recipe::{Fp8Scaling, RecipeName};
 use crate::probe::stats::Stats;
 use crate::probe::testing::{tiny, tokens};
 use crate::probe::{Moment, Observer};
+use crate::program::Instr;
 use crate::program::memory::{Layout, MemoryPlan, Purpose};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,8 +53,7 @@ fn measured_steps_have_the_bits_of_plain_ones() {
 #[test]
 fn the_variant_takes_the_memory_of_the_plain_step_and_its_block() {
     for config in configs() {
-        let plain = train_step(&config).unwrap();
-        let tensors = select(&plain, &["**".to_string()]).unwrap();
+        let (plain, tensors) = step(&config, &["**".to_string()]).unwrap();
         let program = measured(&plain, &tensors).unwrap();
         let layout = Arc::new(Layout::new(&program));
         let [a, b] = [&plain, &program].map(|p| MemoryPlan::new(p, &layout).unwrap());
@@ -99,6 +100,23 @@ fn names_are_those_of_layers_parameters_and_scopes() {
     assert!(error.contains("gpt.h0.mlp.up") && error.contains("`gpt.h0.mlp.upp`"), "{error}");
 }
 
+/// Whatever follows the product of a layer in the step that runs: ReLU, a residual connection.
+#[test]
+fn the_output_of_a_layer_is_what_its_product_gives() {
+    for config in configs() {
+        let (program, tensors) = step(&config, &["gpt.*.*.*.y".to_string(), "gpt.h0.y".to_string()]).unwrap();
+        assert!(tensors.len() > 8, "{}", tensors.len());
+        let apart = |i: &Instr| !matches!(&i.op, Op::MatMul(m) if m.epilogue != Epilogue::None);
+        assert!(program.instrs.iter().all(apart), "{program}");
+        assert!(!train_step(&config).unwrap().instrs.iter().all(apart));
+        // What is measured by default lies in memory in the step that runs, under the same names.
+        let default = step(&config, &[]).unwrap().1;
+        let names: Vec<&String> = default.iter().map(|t| &t.name).collect();
+        let of_apart = select(&program, &[]).unwrap();
+        assert_eq!(names, of_apart.iter().map(|t| &t.name).collect::<Vec<_>>());
+    }
+}
+
 /// What an observer sees of the operand of each `TensorStats` instruction.
 #[derive(Default)]
 struct Seen(HashMap<usize, Stats>);
@@ -113,7 +131,7 @@ impl Observer for Seen {
 
 /// The second step of the measuring variant, observed.
 fn observed(config: &TrainConfig, tensors: &[Tensor], batch: Batch<'_>) -> Seen {
-    let program = Arc::new(measured(&train_step(config).unwrap(), tensors).unwrap());
+    let program = Arc::new(measured(&observable_step(config).unwrap(), tensors).unwrap());
     let backend = CpuBackend::new();
     let memory = backend.alloc(Arc::new(Layout::new(&program))).unwrap();
     init_memory(&*memory, config.seed).unwrap();

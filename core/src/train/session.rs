@@ -97,10 +97,9 @@ impl Session {
         Session::from_program(backend, config, program, None)
     }
 
-    /// As [`Session::new`], with room for [`Session::step_measured`]: statistics of the tensors that match any of `globs`, see [`measured::select`].
+    /// As [`Session::new`], with room for [`Session::step_measured`]: statistics of the tensors that match any of `globs`, see [`measured::step`].
     pub fn measuring(backend: Arc<dyn Backend>, config: TrainConfig, globs: &[String]) -> Result<Session> {
-        let program = record::train_step(&config)?;
-        let tensors = measured::select(&program, globs)?;
+        let (program, tensors) = measured::step(&config, globs)?;
         let measured =
             Measured { program: Arc::new(measured::measured(&program, &tensors)?), tensors, compiled: None, apart: false };
         Session::from_program(backend, config, program, Some(measured))

@@ -46,7 +46,7 @@ const TENSOR: u32 = 1u;
 const BLOCK32_LAST: u32 = 2u;
 const BLOCK32_FIRST: u32 = 3u;
 
-// Activations, in the order of Activation::ALL.
+// Activations, as in Activation.
 const RELU: u32 = 1u;
 const GELU_TANH: u32 = 2u;
 const GELU_ERF: u32 = 3u;

@@ -24,3 +24,19 @@ fn lone(dtype: u32, tf32: bool, word: u32, i: u32) -> f32 {
     let code = word >> ((i & ((1u << shift) - 1u)) * (32u >> shift) % 32u);
     return quad(dtype, tf32, vec4<u32>(code, 0u, 0u, 0u)).x;
 }
+
+// The words of a vector of 16 bytes with those of the quad at element `at` in front.
+fn front(dtype: u32, v: vec4<u32>, at: u32) -> vec4<u32> {
+    let shift = pack_shift(dtype);
+    let half = select(v, v.zwxy, shift > 0u && (at & (2u << shift)) != 0u);
+    return select(half, half.yzwx, shift == 2u && (at & 4u) != 0u);
+}
+
+// Four codes in the words of the quad in front, `left` of them elements of the row; the others are zero.
+fn packed(dtype: u32, codes: vec4<u32>, left: u32) -> vec4<u32> {
+    let shift = pack_shift(dtype);
+    let c = select(vec4<u32>(), codes, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
+    let halves = vec4<u32>(c.x | (c.y << 16u), c.z | (c.w << 16u), 0u, 0u);
+    let bytes = vec4<u32>(c.x | (c.y << 8u) | (c.z << 16u) | (c.w << 24u), 0u, 0u, 0u);
+    return select(select(c, halves, shift == 1u), bytes, shift == 2u);
+}

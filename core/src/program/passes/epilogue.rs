@@ -130,7 +130,7 @@ fn readers(program: &Program, id: ValueId) -> Vec<usize> {
     (0..program.instrs.len()).filter(|&r| program.instrs[r].inputs.contains(&id)).collect()
 }
 
-/// A map with one output of the shape of its first input.
+/// The map that an instruction is and its result, if that is all it gives.
 fn elementwise(program: &Program, at: usize) -> Option<(&Map, ValueId)> {
     let Op::Map(map) = &program.instrs[at].op else { return None };
     let [result] = program.instrs[at].outputs[..] else { return None };
