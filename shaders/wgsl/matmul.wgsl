@@ -251,6 +251,7 @@ fn finish(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     if (i >= total) {
         return;
     }
+    let scale = sum_scale();
     var word = 0u;
     for (var at = i; at < min(i + pack_size(Y), total); at++) {
         let first = (at / matrix) * params.splits * matrix + at % matrix;
@@ -258,7 +259,7 @@ fn finish(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
         for (var s = 0u; s < params.splits; s++) {
             sum += bitcast<f32>(sums[first + s * matrix]);
         }
-        word |= place_code(Y, encode(Y, finished(sum, at % params.n, at)), at);
+        word |= place_code(Y, encode(Y, finished(sum, scale, bias_of(at % params.n), addend_of(at))), at);
     }
     y[word_of(Y, i)] = word;
 }

@@ -14,7 +14,7 @@
 // eight steps, operands as they lie, 45 / 48 / 41; reading a word of every line one, two or four rounds ahead, as they lie: 50 for 54; storing panels
 // by 64 bits: not a hundredth. Not tried on a GPU.
 //% needs subgroups, int64
-//% import product, grid
+//% import product, oct, grid
 
 const ROWS: u32 = 32u;
 const COLUMNS: u32 = 64u;
@@ -23,6 +23,11 @@ const LANES: u32 = 8u;
 // In place of a and b: pairs of f32.
 @group(0) @binding(1) var<storage, read> panels_a: array<vec4<u64>>;
 @group(0) @binding(2) var<storage, read> panels_b: array<vec4<u64>>;
+// In place of y and addend: two, four or eight elements each. Rows of y are whole eights.
+@group(0) @binding(7) var<storage, read_write> words_y: array<u64>;
+@group(0) @binding(8) var<storage, read> words_addend: array<u64>;
+
+const OUT: u32 = select(Y, F32, PARTIAL);
 
 fn front_quad(v: vec4<u64>) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(u32(v.x), u32(v.x >> 32u), u32(v.y), u32(v.y >> 32u)));
@@ -30,6 +35,47 @@ fn front_quad(v: vec4<u64>) -> vec4<f32> {
 
 fn back_quad(v: vec4<u64>) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(u32(v.z), u32(v.z >> 32u), u32(v.w), u32(v.w >> 32u)));
+}
+
+// The eight elements in the first of four words.
+fn eight(dtype: u32, w0: u64, w1: u64, w2: u64, w3: u64) -> mat2x4<f32> {
+    let a = vec4<u32>(u32(w0), u32(w0 >> 32u), u32(w1), u32(w1 >> 32u));
+    let b = vec4<u32>(u32(w2), u32(w2 >> 32u), u32(w3), u32(w3 >> 32u));
+    return oct(dtype, a, b, 0u);
+}
+
+// What is added to eight elements of y, the first a multiple of eight.
+fn addends_of(at: u32) -> mat2x4<f32> {
+    if (ADD == ADD_OPERAND) {
+        let i = at >> (1u + pack_shift(ADDEND));
+        let more = 4u >> pack_shift(ADDEND);
+        return eight(ADDEND, words_addend[i], words_addend[i + 1u % more], words_addend[i + 2u % more], words_addend[i + 3u % more]);
+    } else if (ADD == ADD_OLD) {
+        let i = at >> (1u + pack_shift(Y));
+        let more = 4u >> pack_shift(Y);
+        return eight(Y, words_y[i], words_y[i + 1u % more], words_y[i + 2u % more], words_y[i + 3u % more]);
+    }
+    return mat2x4<f32>();
+}
+
+// Stores eight elements of y.
+fn store_eight(at: u32, sums: mat2x4<f32>, scale: f32, biases: mat2x4<f32>) {
+    var v = sums;
+    if (!PARTIAL) {
+        let addends = addends_of(at);
+        //% for q in 0..2
+        //% for e in 0..4
+        v[$q]$.e = finished(sums[$q]$.e, scale, biases[$q]$.e, addends[$q]$.e);
+        //% end
+        //% end
+    }
+    let words = oct_words(OUT, v);
+    let i = at >> (1u + pack_shift(OUT));
+    //% for w in 0..4
+    if ($(w)u < 4u >> pack_shift(OUT)) {
+        words_y[i + $(w)u] = u64(words[$w].x) | (u64(words[$w].y) << 32u);
+    }
+    //% end
 }
 
 @compute @workgroup_size(LANES)
@@ -80,17 +126,25 @@ fn panel_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
         //% end
         //% end
     }
-    // The first row is stored, then the others move up: the code of a store stands here once.
+    let scale = sum_scale();
+    var biases: mat2x4<f32>;
+    //% for q in 0..2
+    //% for e in 0..4
+    biases[$q]$.e = bias_of(min(j + $(4*q+e)u, params.n - 1u));
+    //% end
+    //% end
+    // The first four rows are stored, then the others move up: the code of a store stands here four times.
     let rows = min(ROWS, params.m - i);
-    for (var r = 0u; r < rows; r++) {
-        //% for q in 0..2
-        if (j + $(4*q)u < params.n) {
-            store(z, i + r, j + $(4*q)u, y0_$q);
+    let at = (z * params.m + i) * params.n + j;
+    for (var r = 0u; r < rows; r += 4u) {
+        //% for t in 0..4
+        if (j < params.n && r + $(t)u < rows) {
+            store_eight(at + (r + $(t)u) * params.n, mat2x4<f32>(y$(t)_0, y$(t)_1), scale, biases);
         }
         //% end
         //% for q in 0..2
-        //% for r in 0..31
-        y$r_$q = y$(r+1)_$q;
+        //% for r in 0..28
+        y$r_$q = y$(r+4)_$q;
         //% end
         //% end
     }

@@ -26,6 +26,9 @@ const SUBGROUP_ROWS: usize = 32;
 const PANEL: [usize; 2] = [32, 64];
 pub(crate) const PANEL_LANES: u32 = 8;
 
+/// Elements of a row of y that an invocation of `panel_tile` stores at once.
+const PANEL_EIGHT: usize = 8;
+
 /// Rows and columns of y from which on panels are worth laying out: of f32, and of what is read faster as it lies.
 const PANELS_FROM: usize = 128;
 const NARROW_PANELS_FROM: usize = 768;
@@ -108,7 +111,7 @@ pub(crate) fn suits_panels(m: &MatMul, operands: &Operands, max_bytes: u64) -> R
     let from = if a.dtype.size_bytes() == size_of::<f32>() { PANELS_FROM } else { NARROW_PANELS_FROM };
     let steps = k.next_multiple_of(PACKED[1]);
     let bytes = |lines: usize, panel: usize| (batch * lines.next_multiple_of(panel) * steps * size_of::<f32>()) as u64;
-    Ok(rows.min(n) >= from && bytes(rows, PANEL[0]).max(bytes(n, PANEL[1])) <= max_bytes)
+    Ok(rows.min(n) >= from && n.is_multiple_of(PANEL_EIGHT) && bytes(rows, PANEL[0]).max(bytes(n, PANEL[1])) <= max_bytes)
 }
 
 /// `y = a b`, whatever the layouts and dtypes.
@@ -172,15 +175,16 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
             .bind("scale_a", scale_a)
             .bind("scale_b", scale_b)
             .bind("bias", bias)
-            .bind("addend", addend)
     };
     let sums = if partial { f.scratch(splits * batch * rows * n * size_of::<f32>()) } else { Arg::Absent };
     let product = common(form.kernel())
         .set("PARTIAL", u32::from(partial))
-        .bind("y", if partial { sums } else { y })
         .groups(tiles[0] * tiles[1] * batch * splits);
+    let to = if partial { sums } else { y };
     let product = match panels {
-        Some([(a, _), (b, _)]) => product.bind("panels_a", a).bind("panels_b", b),
+        Some([(a, _), (b, _)]) => {
+            product.bind("panels_a", a).bind("panels_b", b).bind("words_y", to).bind("words_addend", addend)
+        }
         None => product
             .dtype("A", a.dtype)
             .dtype("B", b.dtype)
@@ -188,7 +192,9 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
             .set("TRANS_B", u32::from(m.trans_b))
             .set("TF32_INPUTS", tf32(m, a))
             .bind("a", x)
-            .bind("b", w),
+            .bind("b", w)
+            .bind("y", to)
+            .bind("addend", addend),
     };
     let tail = u32::from(!k.is_multiple_of(4));
     let product = match form {
@@ -206,7 +212,7 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     f.push(product.done()?);
     if partial {
         let words = (batch * rows * n).div_ceil(per_word(out));
-        f.push(common(("matmul", "finish")).bind("sums", sums).bind("y", y).items(words).done()?);
+        f.push(common(("matmul", "finish")).bind("sums", sums).bind("y", y).bind("addend", addend).items(words).done()?);
     }
     Ok(())
 }

@@ -146,18 +146,44 @@ fn b_scales(base: u32, i: u32, k: u32) -> vec4<f32> {
     return vec4<f32>(b_scale(base, i, k), b_scale(base, i + 1u, k), b_scale(base, i + 2u, k), b_scale(base, i + 3u, k));
 }
 
-// What a finished sum becomes: element j of a row and `at` of y.
-fn finished(sum: f32, j: u32, at: u32) -> f32 {
-    var x = sum;
+// The scale of whole operands, for their sums.
+fn sum_scale() -> f32 {
     if (SCALE_A == TENSOR && SCALE_B == TENSOR) {
-        x *= bitcast<f32>(scale_a[0]) * bitcast<f32>(scale_b[0]);
+        return bitcast<f32>(scale_a[0]) * bitcast<f32>(scale_b[0]);
     } else if (SCALE_A == TENSOR) {
-        x *= bitcast<f32>(scale_a[0]);
+        return bitcast<f32>(scale_a[0]);
     } else if (SCALE_B == TENSOR) {
-        x *= bitcast<f32>(scale_b[0]);
+        return bitcast<f32>(scale_b[0]);
+    }
+    return 1.0;
+}
+
+// The bias of column j.
+fn bias_of(j: u32) -> f32 {
+    if (HAS_BIAS) {
+        return decode(BIAS, bias[word_of(BIAS, j)], j);
+    }
+    return 0.0;
+}
+
+// What is added to element `at` of y.
+fn addend_of(at: u32) -> f32 {
+    if (ADD == ADD_OPERAND) {
+        return decode(ADDEND, addend[word_of(ADDEND, at)], at);
+    } else if (ADD == ADD_OLD) {
+        return decode(Y, y[word_of(Y, at)], at);
+    }
+    return 0.0;
+}
+
+// What a finished sum becomes, given what belongs to its element.
+fn finished(sum: f32, scale: f32, bias: f32, addend: f32) -> f32 {
+    var x = sum;
+    if (SCALE_A == TENSOR || SCALE_B == TENSOR) {
+        x *= scale;
     }
     if (HAS_BIAS) {
-        x += decode(BIAS, bias[word_of(BIAS, j)], j);
+        x += bias;
     }
     x = round_to(ROUND, x);
     if (ACTIVATION == RELU) {
@@ -169,10 +195,8 @@ fn finished(sum: f32, j: u32, at: u32) -> f32 {
     } else if (ACTIVATION == SILU) {
         x = silu_f32(x);
     }
-    if (ADD == ADD_OPERAND) {
-        x += decode(ADDEND, addend[word_of(ADDEND, at)], at);
-    } else if (ADD == ADD_OLD) {
-        x += decode(Y, y[word_of(Y, at)], at);
+    if (ADD != 0u) {
+        x += addend;
     }
     return x;
 }
@@ -183,12 +207,13 @@ fn store(z: u32, i: u32, j: u32, quad: vec4<f32>) {
     let at = (z * params.m + i) * params.n + j;
     let shift = select(pack_shift(Y), 0u, PARTIAL);
     let count = min(4u, params.n - j);
+    let scale = sum_scale();
     var word = 0u;
     for (var e = 0u; e < count; e++) {
         if (PARTIAL) {
             word = bitcast<u32>(values.x);
         } else {
-            word |= place_code(Y, encode(Y, finished(values.x, j + e, at + e)), at + e);
+            word |= place_code(Y, encode(Y, finished(values.x, scale, bias_of(j + e), addend_of(at + e))), at + e);
         }
         if (((e + 1u) & ((1u << shift) - 1u)) == 0u) {
             y[(at + e) >> shift] = word;
