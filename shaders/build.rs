@@ -10,8 +10,8 @@
 //! A kernel is a stem, an entry point and values of the constants. Each stem is checked with its defaults and with every constant moved
 //! away from its default in turn. Browsers refuse more than naga does: the same texts go through Tint in `tests/tint`.
 //!
-//! `map.wgsl.in` is no stem: its imports are put in front, and `src/map.rs` fills in the rest. Of `f16/` every kernel gets the file in front that
-//! suits the device; each stem is checked with each.
+//! `map.wgsl.in` is no stem: its imports are put in front, and `src/map.rs` fills in the rest. Of `f16/` and of `eights/` every kernel gets the file in
+//! front that suits the device; each stem is checked with what every device can do and with what some can.
 
 #[path = "build/repeat.rs"]
 mod repeat;
@@ -22,8 +22,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Files of `wgsl/f16`.
-const DECODINGS: [&str; 2] = ["integers", "unpack"];
+/// Folders of `wgsl/` and their files: for every device, for those that can do more.
+const CHOICES: [(&str, [&str; 2]); 2] = [("f16", ["integers", "unpack"]), ("eights", ["vectors", "words64"])];
 
 fn main() {
     println!("cargo:rerun-if-changed=wgsl");
@@ -34,10 +34,11 @@ fn main() {
     files.retain(|p| p.extension().is_some_and(|e| e == "wgsl"));
     files.sort();
     let part = |name: &str| stem::Parsed::read(&root.join(name)).unwrap_or_else(|problem| panic!("{name}: {problem}"));
-    let f16 = DECODINGS.map(|name| part(&format!("f16/{name}.wgsl")));
+    let fronts = [0, 1].map(|k| CHOICES.map(|(folder, names)| part(&format!("{folder}/{}.wgsl", names[k]))));
     let mut table = String::from("/// Every stem, by name.\npub static STEMS: &[Stem] = &[\n");
     for path in files {
-        let row = stem::Parsed::read(&path).and_then(|parsed| parsed.check(&f16).map(|reflected| parsed.row(&f16, &reflected)));
+        let row =
+            stem::Parsed::read(&path).and_then(|parsed| parsed.check(&fronts).map(|reflected| parsed.row(&fronts, &reflected)));
         match row {
             Ok(row) => table.push_str(&row),
             Err(problem) => {
@@ -51,15 +52,12 @@ fn main() {
     let template = part("map.wgsl.in");
     let _ =
         writeln!(table, "/// `wgsl/map.wgsl.in` with its imports.\nstatic MAP_TEMPLATE: &str = r#\"{}\"#;", template.text());
-    for (name, decoding) in DECODINGS.iter().zip(&f16) {
-        let constant = format!("F16_BY_{}", name.to_uppercase());
-        let _ = writeln!(table, "/// `wgsl/f16/{name}.wgsl`.\nstatic {constant}: &str = r#\"{}\"#;", decoding.text());
+    for (k, (folder, names)) in CHOICES.iter().enumerate() {
+        for (name, front) in names.iter().zip(&fronts) {
+            let constant = format!("{}_BY_{}", folder.to_uppercase(), name.to_uppercase());
+            let _ = writeln!(table, "/// `wgsl/{folder}/{name}.wgsl`.\nstatic {constant}: &str = r#\"{}\"#;", front[k].text());
+        }
     }
-    table.push_str("/// Name and text of every file of `wgsl/f16`.\npub static DECODINGS: &[(&str, &str)] = &[");
-    for name in DECODINGS {
-        let _ = write!(table, "({name:?}, F16_BY_{}), ", name.to_uppercase());
-    }
-    table.push_str("];\n");
     let out = Path::new(&env::var_os("OUT_DIR").expect("set by cargo")).join("kernels.rs");
     fs::write(out, table).expect("OUT_DIR is writable");
 }

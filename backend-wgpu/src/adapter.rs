@@ -10,7 +10,7 @@ use mantissa_core::dtype::DType;
 use mantissa_core::error::{Error, Result};
 use mantissa_core::program::Program;
 use mantissa_core::program::memory::Layout;
-use mantissa_shaders::F16;
+use mantissa_shaders::{Dialect, Eights, F16};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -324,7 +324,7 @@ impl WgpuBackend {
         };
         let gpu = Arc::new(Gpu::open(adapter).await?);
         let kinds = kinds(&gpu)?;
-        decode_f16(&gpu)?;
+        choose_dialect(&gpu)?;
         let tuner = match products {
             Choice::Fixed(one) if kinds.contains(&one) => Tuner::new(vec![one], false, None),
             Choice::Fixed(one) => {
@@ -371,14 +371,14 @@ impl WgpuBackend {
         &self.gpu
     }
 
-    /// How kernels decode f16 and fp8.
-    pub fn f16(&self) -> F16 {
-        self.gpu.pipelines.f16()
+    /// How kernels decode f16 and fp8, and read and write eight words.
+    pub fn dialect(&self) -> Dialect {
+        self.gpu.pipelines.dialect()
     }
 
-    /// Decodes them by integers in what is compiled from now on, whatever the device can do.
-    pub fn decode_f16_by_integers(&self) {
-        self.gpu.pipelines.decode_f16_by(F16::Integers);
+    /// Speaks as to any device in what is compiled from now on, whatever this one can do.
+    pub fn speak_plainly(&self) {
+        self.gpu.pipelines.speak(Dialect::default());
     }
 
     /// What is known of the adapter.
@@ -416,22 +416,28 @@ fn subgroups(_: &Arc<Gpu>) -> Result<Option<Products>> {
     Ok(None)
 }
 
-/// Has kernels decode f16 by the device's conversion, where that is seen to be exact.
-#[cfg(not(target_arch = "wasm32"))]
-fn decode_f16(gpu: &Arc<Gpu>) -> Result<()> {
-    if gpu.facts.converts_f16 {
-        gpu.pipelines.decode_f16_by(F16::Unpack);
-        if !crate::look::decodes_f16(gpu)? {
-            gpu.pipelines.decode_f16_by(F16::Integers);
-        }
+/// Speaks to the device as it understands best: f16 by its conversion, where that is seen to be exact, and 64 bits at once where a load costs what
+/// it has components.
+fn choose_dialect(gpu: &Arc<Gpu>) -> Result<()> {
+    let by_words = gpu.facts.software && gpu.device.features().contains(wgpu::Features::SHADER_INT64);
+    let eights = if by_words { Eights::Words64 } else { Eights::Vectors };
+    gpu.pipelines.speak(Dialect { f16: F16::Unpack, eights });
+    if !converts_f16(gpu)? {
+        gpu.pipelines.speak(Dialect { f16: F16::Integers, eights });
     }
     Ok(())
 }
 
+/// Whether the device's conversion of f16 is seen to be exact.
+#[cfg(not(target_arch = "wasm32"))]
+fn converts_f16(gpu: &Arc<Gpu>) -> Result<bool> {
+    Ok(gpu.facts.converts_f16 && crate::look::decodes_f16(gpu)?)
+}
+
 /// A browser lets nobody wait for a look at it.
 #[cfg(target_arch = "wasm32")]
-fn decode_f16(_: &Arc<Gpu>) -> Result<()> {
-    Ok(())
+fn converts_f16(_: &Arc<Gpu>) -> Result<bool> {
+    Ok(false)
 }
 
 impl Backend for WgpuBackend {

@@ -38,7 +38,7 @@ mod tune;
 pub use adapter::adapters_blocking;
 pub use adapter::{AdapterChoice, AdapterFacts, Choice, Products, WgpuBackend, adapters};
 pub use budget::{dispatches, kernels};
-pub use mantissa_shaders::F16;
+pub use mantissa_shaders::{Dialect, Eights, F16};
 pub use pipeline::Kernel;
 #[cfg(not(target_arch = "wasm32"))]
 pub use tune::Tuning;

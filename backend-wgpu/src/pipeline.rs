@@ -2,7 +2,7 @@
 
 use crate::adapter::Gpu;
 use mantissa_core::error::Result;
-use mantissa_shaders::{BindingKind, F16, Need};
+use mantissa_shaders::{BindingKind, Dialect, Need};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Kernel {
     /// Stem and entry point, for people.
     pub label: String,
-    /// The whole text, but for how f16 is decoded.
+    /// The whole text, but for what the dialect of a device puts in front.
     pub text: String,
     /// Entry point.
     pub entry: &'static str,
@@ -32,10 +32,10 @@ pub(crate) struct Pipeline {
 #[derive(Debug, Default)]
 pub(crate) struct Pipelines(Mutex<Known>);
 
-/// How they decode f16, and those that there are.
+/// Their dialect, and those that there are.
 #[derive(Debug, Default)]
 struct Known {
-    f16: F16,
+    dialect: Dialect,
     made: HashMap<Kernel, Arc<Pipeline>>,
 }
 
@@ -44,14 +44,14 @@ impl Pipelines {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How kernels decode f16.
-    pub(crate) fn f16(&self) -> F16 {
-        self.known().f16
+    /// How the device is spoken to.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.known().dialect
     }
 
-    /// Decodes f16 so in what is asked for from now on.
-    pub(crate) fn decode_f16_by(&self, f16: F16) {
-        *self.known() = Known { f16, made: HashMap::new() };
+    /// Speaks so in what is asked for from now on.
+    pub(crate) fn speak(&self, dialect: Dialect) {
+        *self.known() = Known { dialect, made: HashMap::new() };
     }
 
     /// The pipeline of `kernel`, compiled if it is new. Errs where the device lacks what it needs.
@@ -69,13 +69,13 @@ impl Pipelines {
         if let Some(found) = known.made.get(kernel) {
             return Ok(found.clone());
         }
-        let made = Arc::new(compile(&gpu.device, kernel, known.f16));
+        let made = Arc::new(compile(&gpu.device, kernel, known.dialect));
         known.made.insert(kernel.clone(), made.clone());
         Ok(made)
     }
 }
 
-fn compile(device: &wgpu::Device, kernel: &Kernel, f16: F16) -> Pipeline {
+fn compile(device: &wgpu::Device, kernel: &Kernel, dialect: Dialect) -> Pipeline {
     let label = Some(kernel.label.as_str());
     let entries: Vec<wgpu::BindGroupLayoutEntry> = kernel
         .bindings
@@ -100,7 +100,7 @@ fn compile(device: &wgpu::Device, kernel: &Kernel, f16: F16) -> Pipeline {
         bind_group_layouts: &[Some(&layout)],
         immediate_size: 0,
     });
-    let source = wgpu::ShaderSource::Wgsl(format!("{}{}", f16.text(), kernel.text).into());
+    let source = wgpu::ShaderSource::Wgsl((dialect.text() + &kernel.text).into());
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label,

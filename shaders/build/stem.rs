@@ -137,43 +137,31 @@ impl Parsed {
         out
     }
 
-    /// Validates the stem behind each of the files of `wgsl/f16`, with its defaults and every single change of a constant; the module with the
-    /// defaults.
-    pub(crate) fn check(&self, f16: &[Parsed]) -> Result<(Module, ModuleInfo), String> {
+    /// Validates the stem behind each front, with its defaults and every single change of a constant; the module with the defaults.
+    pub(crate) fn check<const N: usize>(&self, fronts: &[[Parsed; N]]) -> Result<(Module, ModuleInfo), String> {
         let mut with_defaults = None;
-        for decoding in f16 {
-            let text = |changed| format!("{}{}", decoding.text, self.stitched(changed));
+        for front in fronts {
+            let text = |changed| {
+                front.iter().map(|part| part.text.as_str()).chain([self.stitched(changed).as_str()]).collect::<String>()
+            };
+            let validate = |text: &str| {
+                validate(text, |need| self.needs.contains(&need) || front.iter().any(|part| part.needs.contains(&need)))
+            };
             for (i, c) in self.consts.iter().enumerate() {
                 for value in c.domain().into_iter().filter(|v| *v != c.default) {
-                    self.validate(&text(Some((i, value)))).map_err(|e| format!("with {} = {value}: {e}", c.name))?;
+                    validate(&text(Some((i, value)))).map_err(|e| format!("with {} = {value}: {e}", c.name))?;
                 }
             }
-            with_defaults = Some(self.validate(&text(None))?);
+            with_defaults = Some(validate(&text(None))?);
         }
-        with_defaults.ok_or_else(|| "wgsl/f16 is empty".into())
-    }
-
-    /// What naga makes of the text on a device that has what the stem needs, conversions of f16, and nothing else.
-    fn validate(&self, text: &str) -> Result<(Module, ModuleInfo), String> {
-        let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-        let conversions = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-        let needs = |need| self.needs.contains(&need);
-        let (mut capabilities, stages, operations) = if needs("Subgroups") {
-            (conversions | Capabilities::SUBGROUP, ShaderStages::COMPUTE, SubgroupOperationSet::all())
-        } else {
-            (conversions, ShaderStages::empty(), SubgroupOperationSet::empty())
-        };
-        capabilities.set(Capabilities::SHADER_INT64, needs("Int64"));
-        let mut validator = Validator::new(ValidationFlags::all(), capabilities);
-        validator.subgroup_stages(stages).subgroup_operations(operations);
-        let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
-        Ok((module, info))
+        with_defaults.ok_or_else(|| "nothing to put in front".into())
     }
 
     /// The row of the table, as Rust.
-    pub(crate) fn row(&self, f16: &[Parsed], (module, info): &(Module, ModuleInfo)) -> String {
+    pub(crate) fn row<const N: usize>(&self, fronts: &[[Parsed; N]], (module, info): &(Module, ModuleInfo)) -> String {
         let mut out = String::new();
-        let text = f16.iter().map(|decoding| decoding.text.as_str()).chain([self.stitched(None).as_str()]).collect::<String>();
+        let text =
+            fronts.iter().flatten().map(|part| part.text.as_str()).chain([self.stitched(None).as_str()]).collect::<String>();
         let _ = writeln!(out, "    Stem {{ name: {:?}, hash: {:#x},", self.name, fnv(&text));
         let _ = writeln!(out, "        source: r#\"{}\"#,", self.text);
         out.push_str("        needs: &[");
@@ -220,6 +208,22 @@ impl Parsed {
         out.push_str("] },\n");
         out
     }
+}
+
+/// What naga makes of the text on a device that has what the stem needs, conversions of f16, and nothing else.
+fn validate(text: &str, needs: impl Fn(&str) -> bool) -> Result<(Module, ModuleInfo), String> {
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    let conversions = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let (mut capabilities, stages, operations) = if needs("Subgroups") {
+        (conversions | Capabilities::SUBGROUP, ShaderStages::COMPUTE, SubgroupOperationSet::all())
+    } else {
+        (conversions, ShaderStages::empty(), SubgroupOperationSet::empty())
+    };
+    capabilities.set(Capabilities::SHADER_INT64, needs("Int64"));
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+    validator.subgroup_stages(stages).subgroup_operations(operations);
+    let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
+    Ok((module, info))
 }
 
 /// Fields of the uniform struct, if the stem has one: name, offset, scalar type.

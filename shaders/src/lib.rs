@@ -38,7 +38,7 @@ pub struct Stem {
     pub entries: &'static [Entry],
 }
 
-/// How a device decodes f16, and fp8 by way of it. Kernels find the functions for it in front of their own text.
+/// How a device decodes f16, and fp8 by way of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum F16 {
     /// By integers and exact sums: the same on every device.
@@ -57,13 +57,37 @@ impl std::fmt::Display for F16 {
     }
 }
 
-impl F16 {
+/// How a device reads and writes eight neighbouring words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Eights {
+    /// As two vectors: every device.
+    #[default]
+    Vectors,
+    /// As four words of 64 bits, for devices whose cost of a load goes by its components.
+    Words64,
+}
+
+/// How a device is spoken to: by default, as every device understands it. Kernels find functions for it in front of their own text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Dialect {
+    /// Decoding of f16.
+    pub f16: F16,
+    /// Accesses of eight words.
+    pub eights: Eights,
+}
+
+impl Dialect {
     /// What goes in front of the text of a kernel.
-    pub fn text(self) -> &'static str {
-        match self {
+    pub fn text(self) -> String {
+        let f16 = match self.f16 {
             F16::Integers => F16_BY_INTEGERS,
             F16::Unpack => F16_BY_UNPACK,
-        }
+        };
+        let eights = match self.eights {
+            Eights::Vectors => EIGHTS_BY_VECTORS,
+            Eights::Words64 => EIGHTS_BY_WORDS64,
+        };
+        format!("{f16}{eights}")
     }
 }
 

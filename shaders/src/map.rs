@@ -309,7 +309,7 @@ mod tests {
 
     #[track_caller]
     fn validate(kernel: &MapKernel) {
-        let text = format!("{}{}", crate::F16::Integers.text(), kernel.text);
+        let text = format!("{}{}", crate::Dialect::default().text(), kernel.text);
         let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
         let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
         validator.validate(&module).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));

@@ -2,7 +2,7 @@
 //
 // Formula: coef = min(1, 1 / (norm + 1e-6) * max_norm), NaN stays NaN; `adaptive` takes max_norm from a ring of past norms (each entry is
 // ranked by counting smaller ones, ties by position) and enters this norm; `value` holds every element in [-limit, limit].
-// Layout: `coef` one invocation; `adaptive` one workgroup; `value` one vector an invocation, in place. Bits are those of the CPU.
+// Layout: `coef` one invocation; `adaptive` one workgroup; `value` eight elements an invocation, in place. Bits are those of the CPU.
 // Source: PyTorch clip_grad.py; Seetharaman et al., "AutoClip", arXiv 2007.14469.
 //% import exact, grid
 //% const WG_SIZE: [256] = 256
@@ -13,14 +13,14 @@ struct Params {
     // Which of the remembered norms in ascending order, and how many there are.
     rank: u32,
     window: u32,
-    vectors: u32,
+    eights: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> norm: array<u32>;
 @group(0) @binding(2) var<storage, read_write> coef_out: array<u32>;
 @group(0) @binding(3) var<storage, read_write> ring: array<u32>;
 @group(0) @binding(4) var<storage, read_write> count: array<u32>;
-@group(0) @binding(5) var<storage, read_write> grads: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> grads: array<EightWords>;
 
 fn clip_coef(norm: u32, max_norm: u32) -> u32 {
     let shifted = bitcast<u32>(bitcast<f32>(norm) + 1e-6);
@@ -70,11 +70,14 @@ fn adaptive(@builtin(local_invocation_index) lane: u32) {
 @compute @workgroup_size(WG_SIZE)
 fn value(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(group, groups) * WG_SIZE + lane;
-    if (i < params.vectors) {
-        let bits = grads[i];
-        let a = bits & vec4<u32>(EXACT_MAGNITUDE);
+    if (i < params.eights) {
+        var bits = words_of(grads[i]);
         let limit = vec4<u32>(bitcast<u32>(params.max_norm));
-        let held = (bits & vec4<u32>(0x80000000u)) | limit;
-        grads[i] = select(bits, held, (a > limit) & (a <= vec4<u32>(EXACT_INF)));
+        //% for h in 0..2
+        let a$h = bits[$h] & vec4<u32>(EXACT_MAGNITUDE);
+        let held$h = (bits[$h] & vec4<u32>(0x80000000u)) | limit;
+        bits[$h] = select(bits[$h], held$h, (a$h > limit) & (a$h <= vec4<u32>(EXACT_INF)));
+        //% end
+        grads[i] = eight_words(bits);
     }
 }

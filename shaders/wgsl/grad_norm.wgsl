@@ -3,7 +3,7 @@
 // Formula: L2 sqrt(sum x^2), L1 sum |x|, Inf max |x|; NaN anywhere gives NaN. An L2 norm neither overflows nor loses small elements: magnitudes
 // below 2^-43 are squared after a factor of 2^90, those from 2^45 after 2^-80, each kind in a sum of its own (the CPU sums a piece again with
 // one of these factors where it has to). Subnormals become integers first, so that no adapter flushes them.
-// Layout: `pieces` reads 16384 elements a workgroup, neighbouring invocations neighbouring vectors, and writes one vec4 of sums
+// Layout: `pieces` reads 16384 elements a workgroup, neighbouring invocations neighbouring eights, and writes one vec4 of sums
 // (small, middle, big; bits of the largest magnitude); `total`, one workgroup, adds the pieces. Nothing depends on timing.
 // Source: Blue, "A portable Fortran program to find the Euclidean norm", 1978.
 //% import exact, grid
@@ -12,8 +12,8 @@
 
 const L2: u32 = 0u;
 const L1: u32 = 1u;
-// Vectors an invocation of `pieces` reads; the launch counts pieces by it.
-const VECTORS: u32 = 16u;
+// Eights an invocation of `pieces` reads; the launch counts pieces by it.
+const EIGHTS: u32 = 8u;
 const ENLARGE: f32 = 0x1p90f;
 // The same for a subnormal whose bits became a number.
 const ENLARGE_BITS: f32 = 0x1p-59f;
@@ -25,11 +25,11 @@ const SMALL_BELOW: u32 = 0x2a000000u;
 const BIG_FROM: u32 = 0x56000000u;
 
 struct Params {
-    vectors: u32,
+    eights: u32,
     pieces: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> x: array<EightWords>;
 @group(0) @binding(2) var<storage, read_write> sums: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<u32>;
 
@@ -67,17 +67,19 @@ fn pieces(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     var middle = vec4<f32>();
     var big = vec4<f32>();
     var top = vec4<u32>();
-    for (var k = 0u; k < VECTORS; k++) {
-        let i = (piece * VECTORS + k) * WG_SIZE + lane;
-        if (i < params.vectors) {
-            let a = x[i] & vec4<u32>(EXACT_MAGNITUDE);
-            top = max(top, a);
+    for (var k = 0u; k < EIGHTS; k++) {
+        let i = (piece * EIGHTS + k) * WG_SIZE + lane;
+        if (i < params.eights) {
+            let bits = words_of(x[i]);
+            //% for h in 0..2
+            let a$h = bits[$h] & vec4<u32>(EXACT_MAGNITUDE);
+            top = max(top, a$h);
             if (NORM == L1 || NORM == L2) {
-                let v = bitcast<vec4<f32>>(a);
-                let enlarged = select(v * ENLARGE, vec4<f32>(a) * ENLARGE_BITS, a < vec4<u32>(0x800000u));
+                let v = bitcast<vec4<f32>>(a$h);
+                let enlarged = select(v * ENLARGE, vec4<f32>(a$h) * ENLARGE_BITS, a$h < vec4<u32>(0x800000u));
                 let reduced = v * REDUCE;
-                let is_small = a < vec4<u32>(SMALL_BELOW);
-                let is_big = a >= vec4<u32>(BIG_FROM);
+                let is_small = a$h < vec4<u32>(SMALL_BELOW);
+                let is_big = a$h >= vec4<u32>(BIG_FROM);
                 if (NORM == L2) {
                     small += select(vec4<f32>(), enlarged * enlarged, is_small);
                     middle += select(v * v, vec4<f32>(), is_small | is_big);
@@ -87,6 +89,7 @@ fn pieces(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
                     middle += select(v, vec4<f32>(), is_small);
                 }
             }
+            //% end
         }
     }
     var own = vec4<u32>();

@@ -133,18 +133,18 @@ fn panel_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
     biases[$q]$.e = bias_of(min(j + $(4*q+e)u, params.n - 1u));
     //% end
     //% end
-    // The first four rows are stored, then the others move up: the code of a store stands here four times.
+    // Two rows are stored, then the others move up.
     let rows = min(ROWS, params.m - i);
     let at = (z * params.m + i) * params.n + j;
-    for (var r = 0u; r < rows; r += 4u) {
-        //% for t in 0..4
+    for (var r = 0u; r < rows; r += 2u) {
+        //% for t in 0..2
         if (j < params.n && r + $(t)u < rows) {
             store_eight(at + (r + $(t)u) * params.n, mat2x4<f32>(y$(t)_0, y$(t)_1), scale, biases);
         }
         //% end
         //% for q in 0..2
-        //% for r in 0..28
-        y$r_$q = y$(r+4)_$q;
+        //% for r in 0..30
+        y$r_$q = y$(r+2)_$q;
         //% end
         //% end
     }

@@ -4,8 +4,8 @@
 // Bias corrections: 1 - beta^t by the bits of t, from a table of q(k) = 1 - beta^(2^k) that the host rounds from f64:
 // 1 - a b = p + (1 - p) q for p = 1 - a, q = 1 - b. All terms are positive, so nothing cancels; the result is within a few ulps.
 // Layout: `prepare`, one invocation, turns the scalars into coefficients; `step_all` updates the lists, whose padding is zero and stays so.
-// Members start at blocks of 256 bytes, and OWNERS invocations share a block, so that each looks up a weight decay once for several vectors.
-// `decays`: for each run of members with one weight decay the vector behind its last, and the decay.
+// Members start at blocks of 256 bytes, and OWNERS invocations share a block, so that each looks up a weight decay once for several eights.
+// `decays`: for each run of members with one weight decay the eight behind its last, and the decay.
 // Sources: Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101; PyTorch optim/{adam,adamw,sgd}.py.
 //% import exact, grid
 //% const RULE: [0, 1, 2, 3, 4] = 0
@@ -19,8 +19,8 @@ const SGD: u32 = 2u;
 const MOMENTUM: u32 = 3u;
 const NESTEROV: u32 = 4u;
 
-// Vectors of a block, and the invocations that share it; the launch counts invocations by both.
-const BLOCK: u32 = 16u;
+// Eights of a block, and the invocations that share it; the launch counts invocations by both.
+const BLOCK: u32 = 8u;
 const OWNERS: u32 = 4u;
 
 // What an update needs to know of this step.
@@ -38,7 +38,7 @@ struct Step {
 }
 
 struct Params {
-    vectors: u32,
+    eights: u32,
     runs: u32,
     one_less_beta1: f32,
     beta2: f32,
@@ -53,12 +53,12 @@ struct Params {
 @group(0) @binding(3) var<storage, read> clip_coef: array<f32>;
 @group(0) @binding(4) var<storage, read> powers: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read> decays: array<vec2<u32>>;
-@group(0) @binding(6) var<storage, read> grad: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> grad: array<EightWords>;
 @group(0) @binding(7) var<storage, read_write> counter: array<u32>;
 @group(0) @binding(8) var<storage, read_write> now: array<Step>;
-@group(0) @binding(9) var<storage, read_write> param: array<vec4<f32>>;
-@group(0) @binding(10) var<storage, read_write> moment1: array<vec4<f32>>;
-@group(0) @binding(11) var<storage, read_write> moment2: array<vec4<f32>>;
+@group(0) @binding(9) var<storage, read_write> param: array<EightWords>;
+@group(0) @binding(10) var<storage, read_write> moment1: array<EightWords>;
+@group(0) @binding(11) var<storage, read_write> moment2: array<EightWords>;
 
 @compute @workgroup_size(1)
 fn prepare() {
@@ -87,7 +87,7 @@ fn prepare() {
     now[0] = s;
 }
 
-// Weight decay of vector i: that of the first run that ends behind it.
+// Weight decay of eight i: that of the first run that ends behind it.
 fn decay_of(i: u32) -> f32 {
     var low = 0u;
     var high = params.runs - 1u;
@@ -107,7 +107,7 @@ fn step_all(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     let item = group_index(group, groups) * WG_SIZE + lane;
     let first = item / OWNERS * BLOCK + item % OWNERS;
     let s = now[0];
-    if (first >= params.vectors || s.taken == 0u) {
+    if (first >= params.eights || s.taken == 0u) {
         return;
     }
     let weight_decay = decay_of(first);
@@ -116,34 +116,73 @@ fn step_all(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     }
 }
 
-fn step_one(i: u32, s: Step, weight_decay: f32) {
-    var g = grad[i] * s.clip_coef;
-    var w = param[i];
+fn floats(v: EightWords) -> mat2x4<f32> {
+    let h = words_of(v);
+    return mat2x4<f32>(bitcast<vec4<f32>>(h[0]), bitcast<vec4<f32>>(h[1]));
+}
+
+fn of_floats(v: mat2x4<f32>) -> EightWords {
+    return eight_words(array<vec4<u32>, 2>(bitcast<vec4<u32>>(v[0]), bitcast<vec4<u32>>(v[1])));
+}
+
+// A weight and its moments.
+struct State {
+    w: vec4<f32>,
+    first: vec4<f32>,
+    second: vec4<f32>,
+}
+
+fn update(old: State, grad: vec4<f32>, s: Step, weight_decay: f32) -> State {
+    var g = grad * s.clip_coef;
+    var next = old;
     if (RULE == ADAMW || RULE == ADAM) {
         if (RULE == ADAMW) {
-            w *= 1.0 - s.lr * weight_decay;
+            next.w *= 1.0 - s.lr * weight_decay;
         } else {
-            g += weight_decay * w;
+            g += weight_decay * next.w;
         }
-        let m = moment1[i];
-        let first = m + (g - m) * params.one_less_beta1;
-        let second = moment2[i] * params.beta2 + g * g * params.one_less_beta2;
-        let denominator = sqrt(second) / s.root_correction2 + params.eps;
-        moment1[i] = first;
-        moment2[i] = second;
-        param[i] = w - s.step_size * (first / denominator);
+        next.first = old.first + (g - old.first) * params.one_less_beta1;
+        next.second = old.second * params.beta2 + g * g * params.one_less_beta2;
+        let denominator = sqrt(next.second) / s.root_correction2 + params.eps;
+        next.w -= s.step_size * (next.first / denominator);
     } else {
-        g += weight_decay * w;
+        g += weight_decay * next.w;
         if (RULE == SGD) {
-            param[i] = w - s.lr * g;
+            next.w -= s.lr * g;
         } else {
-            let buffer = params.momentum * moment1[i] + s.share * g;
-            moment1[i] = buffer;
+            next.first = params.momentum * old.first + s.share * g;
             if (RULE == NESTEROV) {
-                param[i] = w - s.lr * (g + params.momentum * buffer);
+                next.w -= s.lr * (g + params.momentum * next.first);
             } else {
-                param[i] = w - s.lr * buffer;
+                next.w -= s.lr * next.first;
             }
         }
     }
+    return next;
+}
+
+fn step_one(i: u32, s: Step, weight_decay: f32) {
+    let grads = floats(grad[i]);
+    var w = floats(param[i]);
+    var first: mat2x4<f32>;
+    var second: mat2x4<f32>;
+    if (RULE != SGD) {
+        first = floats(moment1[i]);
+    }
+    if (RULE == ADAMW || RULE == ADAM) {
+        second = floats(moment2[i]);
+    }
+    //% for h in 0..2
+    let next$h = update(State(w[$h], first[$h], second[$h]), grads[$h], s, weight_decay);
+    w[$h] = next$h.w;
+    first[$h] = next$h.first;
+    second[$h] = next$h.second;
+    //% end
+    if (RULE != SGD) {
+        moment1[i] = of_floats(first);
+    }
+    if (RULE == ADAMW || RULE == ADAM) {
+        moment2[i] = of_floats(second);
+    }
+    param[i] = of_floats(w);
 }

@@ -37,11 +37,16 @@ pub fn wgpu_with_every_product() -> Vec<Arc<WgpuBackend>> {
     OPEN.get_or_init(every).clone()
 }
 
-/// As [`wgpu`], decoding f16 and fp8 by integers whatever the adapter can do.
-pub fn wgpu_by_integers() -> Option<Arc<dyn Backend>> {
+/// As [`wgpu`], spoken to as any adapter is, whatever this one can do.
+pub fn wgpu_spoken_to_plainly() -> Option<Arc<dyn Backend>> {
     static OPEN: OnceLock<Option<Arc<WgpuBackend>>> = OnceLock::new();
-    let by_integers = || open(Choice::default()).inspect(|backend| backend.decode_f16_by_integers());
-    OPEN.get_or_init(by_integers).clone().map(|b| b as Arc<dyn Backend>)
+    let plain = || open(Choice::default()).inspect(|backend| backend.speak_plainly());
+    OPEN.get_or_init(plain).clone().map(|b| b as Arc<dyn Backend>)
+}
+
+/// [`wgpu`] and [`wgpu_spoken_to_plainly`].
+pub fn wgpu_either_way() -> Vec<Arc<dyn Backend>> {
+    wgpu().into_iter().chain(wgpu_spoken_to_plainly()).collect()
 }
 
 fn open(products: Choice) -> Option<Arc<WgpuBackend>> {

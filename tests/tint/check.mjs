@@ -8,7 +8,7 @@
 import { readFileSync } from "node:fs";
 import { create, globals } from "webgpu";
 
-const { decodings, kernels, broken } = JSON.parse(readFileSync(process.argv[2], "utf8"));
+const { dialects, kernels, broken } = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const COMPUTE = globals.GPUShaderStage.COMPUTE;
 globalThis.gpu = create(["backend=null"]); // Dawn ends when this is collected
 const adapter = await globalThis.gpu.requestAdapter();
@@ -25,8 +25,8 @@ function layout(bindings) {
   return layouts.get(key);
 }
 
-// Whether `text` calls a function of `decoding`.
-const decodes = (decoding, text) => [...decoding.text.matchAll(/\bfn (\w+)/g)].some(([, name]) => text.includes(`${name}(`));
+// Whether `text` calls a function of `dialect`.
+const speaks = (dialect, text) => [...dialect.text.matchAll(/\bfn (\w+)/g)].some(([, name]) => text.includes(`${name}(`));
 
 // Compiles a kernel behind `front`, then a pipeline for each entry point. Gives what Tint and Dawn say of it: findings and the worst of their kinds.
 async function compile(kernel, front) {
@@ -54,11 +54,11 @@ async function compile(kernel, front) {
 let [texts, pipelines] = [0, 0];
 const count = { error: 0, warning: 0, none: 0 };
 for (const kernel of kernels) {
-  const fronts = decodings.filter((decoding) => decodes(decoding, kernel.text));
-  for (const { name, text } of fronts.length > 0 ? fronts : decodings.slice(0, 1)) {
+  const fronts = dialects.filter((dialect) => speaks(dialect, kernel.text));
+  for (const { name, text } of fronts.length > 0 ? fronts : dialects.slice(0, 1)) {
     const { worst, findings } = await compile(kernel, text);
     if (worst !== "none") {
-      console.log([`${worst}: ${kernel.name} { ${kernel.constants} }, f16 by ${name}`, ...findings].join("\n    "));
+      console.log([`${worst}: ${kernel.name} { ${kernel.constants} }, dialect of ${name}`, ...findings].join("\n    "));
     }
     count[worst] += 1;
     texts += 1;

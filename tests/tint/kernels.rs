@@ -14,7 +14,7 @@ use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::program::Program;
 use mantissa_core::train::{TrainConfig, measured, record};
 use mantissa_shaders::map::{Access, Input, generate};
-use mantissa_shaders::{BindingKind, DECODINGS, Need, STEMS, stem};
+use mantissa_shaders::{BindingKind, Dialect, F16, Need, STEMS, stem};
 use mantissa_tests::tiny;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use serde_json::{Value, json};
@@ -160,8 +160,9 @@ fn main() {
     add_maps(&mut modules);
     add_launches(&mut modules);
     let kernels: Vec<Value> = modules.iter().map(|(text, module)| module.json(text)).collect();
-    let decodings: Vec<Value> = DECODINGS.iter().map(|(name, text)| json!({ "name": name, "text": text })).collect();
-    let all = json!({ "decodings": decodings, "kernels": kernels, "broken": BROKEN.map(broken) });
+    let dialect = |f16| json!({ "name": format!("{f16:?}"), "text": Dialect { f16, ..Dialect::default() }.text() });
+    let dialects = [F16::Integers, F16::Unpack].map(dialect);
+    let all = json!({ "dialects": dialects, "kernels": kernels, "broken": BROKEN.map(broken) });
     let file = fs::File::create(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
     serde_json::to_writer(io::BufWriter::new(file), &all).expect("texts are JSON");
 }

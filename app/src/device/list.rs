@@ -60,7 +60,7 @@ fn rates(out: &mut impl Write, device: &Device) -> Result<()> {
         writeln!(out, "  {how}: {}", names.join(" "))?;
     }
     if let Some(gpu) = &device.gpu {
-        writeln!(out, "  products by {}, f16 and fp8 decoded by {}", gpu.products()[0], gpu.f16())?;
+        writeln!(out, "  products by {}, f16 and fp8 decoded by {}", gpu.products()[0], gpu.dialect().f16)?;
     }
     let (peak, copy) = (device.peak(DType::F32)?, device.copy_rate()?);
     writeln!(out, "  peak: {}FLOP/s ({}), copy {}B/s", spaced(peak.flops_per_s), peak.source, spaced(copy))?;

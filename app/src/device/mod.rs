@@ -39,7 +39,7 @@ impl Device {
         });
         let products = tuning.map_or_else(Choice::from_env, |when| Ok(Choice::tuned(when)))?;
         let gpu = Arc::new(WgpuBackend::open_with_blocking(choice, products).context("--device wgpu")?);
-        let why = format!("{}; products by {}, f16 decoded by {}", why.into(), gpu.products()[0], gpu.f16());
+        let why = format!("{}; products by {}, f16 decoded by {}", why.into(), gpu.products()[0], gpu.dialect().f16);
         Ok(Device { backend: gpu.clone(), why, gpu: Some(gpu) })
     }
 

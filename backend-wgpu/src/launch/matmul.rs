@@ -62,7 +62,12 @@ enum Form {
 }
 
 impl Form {
-    fn of(products: Products, m: &MatMul, operands: [&Ty; 2]) -> Form {
+    fn of(products: Products, m: &MatMul, operands: [&Ty; 2], columns: usize) -> Form {
+        let products = match products {
+            // An invocation stores eights of a row.
+            Products::Panels if !columns.is_multiple_of(PANEL_EIGHT) => Products::Subgroups(PANEL_LANES),
+            other => other,
+        };
         match (products, operands.into_iter().all(whole_vectors)) {
             (Products::WorkgroupMemory, _) => Form::Shared,
             (Products::Registers, false) => Form::Edge,
@@ -111,7 +116,7 @@ pub(crate) fn suits_panels(m: &MatMul, operands: &Operands, max_bytes: u64) -> R
     let from = if a.dtype.size_bytes() == size_of::<f32>() { PANELS_FROM } else { NARROW_PANELS_FROM };
     let steps = k.next_multiple_of(PACKED[1]);
     let bytes = |lines: usize, panel: usize| (batch * lines.next_multiple_of(panel) * steps * size_of::<f32>()) as u64;
-    Ok(rows.min(n) >= from && n.is_multiple_of(PANEL_EIGHT) && bytes(rows, PANEL[0]).max(bytes(n, PANEL[1])) <= max_bytes)
+    Ok(rows.min(n) >= from && bytes(rows, PANEL[0]).max(bytes(n, PANEL[1])) <= max_bytes)
 }
 
 /// `y = a b`, whatever the layouts and dtypes.
@@ -119,7 +124,7 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
     let (types, out) = (f.tx(), f.ty()[0].dtype);
     let (a, b) = (&types[0], &types[1]);
     let Dims { batch, m: rows, n, k, b_shared } = m.dims(a, b)?;
-    let form = Form::of(f.facts.products, m, [a, b]);
+    let form = Form::of(f.facts.products, m, [a, b], n);
     let owned = form.owned();
     let tiles = [rows.div_ceil(owned[0]), n.div_ceil(owned[1])];
     // Few tiles with long contractions, as those of weight gradients, leave a GPU idle; a software adapter has few threads to fill.
@@ -177,9 +182,7 @@ pub(super) fn matmul(m: &MatMul, f: &mut Frame<'_>) -> Result<()> {
             .bind("bias", bias)
     };
     let sums = if partial { f.scratch(splits * batch * rows * n * size_of::<f32>()) } else { Arg::Absent };
-    let product = common(form.kernel())
-        .set("PARTIAL", u32::from(partial))
-        .groups(tiles[0] * tiles[1] * batch * splits);
+    let product = common(form.kernel()).set("PARTIAL", u32::from(partial)).groups(tiles[0] * tiles[1] * batch * splits);
     let to = if partial { sums } else { y };
     let product = match panels {
         Some([(a, _), (b, _)]) => {

@@ -9,11 +9,11 @@ use mantissa_core::op::update::{ClipCoef, NormType, Optimizer, Record, RecordMod
 use mantissa_core::program::memory::align;
 
 const WORD: usize = size_of::<u32>();
-const VECTOR: usize = 4 * WORD;
+const EIGHT: usize = 8 * WORD;
 
-/// Vectors of an input; a list lies in one piece.
-fn vectors(f: &Frame<'_>, input: usize) -> usize {
-    f.x_place(input).size.div_ceil(VECTOR)
+/// Eights of an input; a list lies in one piece.
+fn eights(f: &Frame<'_>, input: usize) -> usize {
+    f.x_place(input).size.div_ceil(EIGHT)
 }
 
 /// A list set to zero.
@@ -33,14 +33,14 @@ pub(super) fn record(r: &Record, f: &mut Frame<'_>) -> Result<()> {
 
 /// The reciprocal and a cleared flag, then the list.
 pub(super) fn unscale_check(f: &mut Frame<'_>) -> Result<()> {
-    let vectors = vectors(f, 1);
+    let eights = eights(f, 1);
     let inv_scale = f.scratch(WORD);
     let launch = |entry| {
-        let k = kernel("unscale", entry).uniform("vectors", vectors);
+        let k = kernel("unscale", entry).uniform("eights", eights);
         k.bind("inv_scale", inv_scale).bind("found_inf", f.y(0))
     };
     let launches =
-        [launch("prepare").bind("loss_scale", f.x(0)).done()?, launch("unscale").bind("grads", f.y(1)).items(vectors).done()?];
+        [launch("prepare").bind("loss_scale", f.x(0)).done()?, launch("unscale").bind("grads", f.y(1)).items(eights).done()?];
     launches.into_iter().for_each(|l| f.push(l));
     Ok(())
 }
@@ -78,19 +78,19 @@ pub(super) fn update_loss_scale(u: &UpdateLossScale, f: &mut Frame<'_>) -> Resul
 
 /// Sums by pieces, then their sum.
 pub(super) fn grad_norm(norm: NormType, f: &mut Frame<'_>) -> Result<()> {
-    // Vectors that a workgroup of the kernel reads.
-    const PIECE: usize = 16 * 256;
+    // Eights that a workgroup of the kernel reads.
+    const PIECE: usize = 8 * 256;
     let kind = match norm {
         NormType::L2 => 0,
         NormType::L1 => 1,
         NormType::Inf => 2,
     };
-    let vectors = vectors(f, 0);
-    let pieces = vectors.div_ceil(PIECE);
-    let sums = f.scratch(pieces * VECTOR);
+    let eights = eights(f, 0);
+    let pieces = eights.div_ceil(PIECE);
+    let sums = f.scratch(pieces * 4 * WORD);
     let launch = |entry| {
         let k = kernel("grad_norm", entry).set("NORM", kind);
-        k.uniform("vectors", vectors).uniform("pieces", pieces).bind("sums", sums)
+        k.uniform("eights", eights).uniform("pieces", pieces).bind("sums", sums)
     };
     f.push(launch("pieces").bind("x", f.x(0)).groups(pieces).done()?);
     f.push(launch("total").bind("y", f.y(0)).done()?);
@@ -106,7 +106,7 @@ pub(super) fn clip_coef(c: &ClipCoef, f: &mut Frame<'_>) -> Result<()> {
         .uniform_f32("max_norm", c.max_norm.f32())
         .uniform("rank", rank as usize)
         .uniform("window", window)
-        .uniform("vectors", 0)
+        .uniform("eights", 0)
         .bind("norm", f.x(0))
         .bind("coef_out", f.y(0));
     if c.percentile.is_some() {
@@ -118,25 +118,25 @@ pub(super) fn clip_coef(c: &ClipCoef, f: &mut Frame<'_>) -> Result<()> {
 
 /// A list held in `[-limit, limit]`.
 pub(super) fn clip_value(limit: Real, f: &mut Frame<'_>) -> Result<()> {
-    let vectors = vectors(f, 0);
+    let eights = eights(f, 0);
     let launch = kernel("clip", "value")
         .uniform_f32("max_norm", limit.f32())
         .uniform("rank", 0)
         .uniform("window", 0)
-        .uniform("vectors", vectors)
+        .uniform("eights", eights)
         .bind("grads", f.y(0));
-    f.push(launch.items(vectors).done()?);
+    f.push(launch.items(eights).done()?);
     Ok(())
 }
 
 /// Coefficients of the step, then one pass over all lists.
 pub(super) fn optimizer(o: &Optimizer, f: &mut Frame<'_>) -> Result<()> {
-    // Vectors that an invocation of the kernel updates.
-    const VECTORS_EACH: usize = 4;
+    // Eights that an invocation of the kernel updates.
+    const EACH: usize = 2;
     let scalars = o.scalars();
     let moment = |k: usize| if k < o.rule.moments() { f.x(scalars + 2 + k) } else { Arg::Absent };
     let moments = [moment(0), moment(1)];
-    let vectors = vectors(f, scalars);
+    let eights = eights(f, scalars);
     let decays = decays(o, f);
     let runs = decays.len() / 2;
     let now = f.scratch(8 * WORD);
@@ -144,7 +144,7 @@ pub(super) fn optimizer(o: &Optimizer, f: &mut Frame<'_>) -> Result<()> {
         let k = kernel("optimizer", entry)
             .set("FOUND_INF", u32::from(o.found_inf))
             .set("CLIP_COEF", u32::from(o.clip_coef))
-            .uniform("vectors", vectors)
+            .uniform("eights", eights)
             .uniform("runs", runs)
             .bind("now", now);
         let (rule, [one_less_beta1, beta2, one_less_beta2, eps, momentum, one_less_dampening]) = match o.rule {
@@ -170,7 +170,7 @@ pub(super) fn optimizer(o: &Optimizer, f: &mut Frame<'_>) -> Result<()> {
     f.push(prepare.table("powers", powers(&o.rule)).bind("counter", f.y(0)).done()?);
     let step_all = launch("step_all").bind("param", f.x(scalars)).bind("grad", f.x(scalars + 1));
     let step_all = step_all.bind("moment1", moments[0]).bind("moment2", moments[1]).table("decays", decays);
-    f.push(step_all.items(vectors / VECTORS_EACH).done()?);
+    f.push(step_all.items(eights / EACH).done()?);
     Ok(())
 }
 
@@ -184,13 +184,13 @@ fn powers(rule: &Rule) -> Vec<u32> {
     (0..u32::BITS as i32).flat_map(|k| betas.map(|beta| power(k, beta).to_bits())).collect()
 }
 
-/// For each run of members with one weight decay: the vector behind its last, the decay.
+/// For each run of members with one weight decay: the eight behind its last, the decay.
 fn decays(o: &Optimizer, f: &Frame<'_>) -> Vec<u32> {
     let members = &f.tx()[o.scalars()..o.scalars() + o.len()];
     let mut runs: Vec<[u32; 2]> = Vec::new();
     let mut end = 0;
     for (member, decay) in members.iter().zip(&o.weight_decay) {
-        end += (align(member.size_bytes()) / VECTOR) as u32;
+        end += (align(member.size_bytes()) / EIGHT) as u32;
         let decay = decay.f32().to_bits();
         match runs.last_mut() {
             Some(last) if last[1] == decay => last[0] = end,

@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn integers_decode_every_code() {
         let Some(backend) = best() else { return };
-        backend.decode_f16_by_integers();
+        backend.speak_plainly();
         assert!(decodes_f16(backend.gpu()).unwrap());
     }
 }

@@ -2,7 +2,7 @@
 //! file; one that cannot be written is measured again next time.
 
 use crate::adapter::{AdapterFacts, Products};
-use mantissa_shaders::F16;
+use mantissa_shaders::Dialect;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -29,10 +29,10 @@ pub(crate) fn folder() -> Option<PathBuf> {
     set(FOLDER).or_else(|| Some(platform()?.join("mantissa")))
 }
 
-/// The file of an adapter in a folder, for kernels that decode f16 so.
-pub(super) fn file(folder: &Path, facts: &AdapterFacts, f16: F16) -> PathBuf {
+/// The file of an adapter in a folder, for kernels in a dialect.
+pub(super) fn file(folder: &Path, facts: &AdapterFacts, dialect: Dialect) -> PathBuf {
     let hashes = STEMS.iter().filter_map(|s| mantissa_shaders::stem(s)).map(|s| format!("{:x}", s.hash));
-    let what = [facts.name.clone(), facts.api.clone(), facts.driver.clone(), f16.to_string()]
+    let what = [facts.name.clone(), facts.api.clone(), facts.driver.clone(), format!("{dialect:?}")]
         .into_iter()
         .chain(hashes)
         .collect::<Vec<_>>()
@@ -64,6 +64,7 @@ pub(super) fn store(path: &Path, choices: &BTreeMap<String, Products>) -> std::i
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mantissa_shaders::F16;
 
     #[test]
     fn every_fact_of_a_device_has_a_file_of_its_own() {
@@ -80,18 +81,18 @@ mod tests {
             converts_f16: true,
             features: Vec::new(),
         };
-        let path = |facts: AdapterFacts, f16| file(Path::new("folder"), &facts, f16);
+        let path = |facts: AdapterFacts, dialect| file(Path::new("folder"), &facts, dialect);
         let paths = [
-            path(usual.clone(), F16::Integers),
-            path(usual.clone(), F16::Unpack),
-            path(AdapterFacts { name: "b".into(), ..usual.clone() }, F16::Integers),
-            path(AdapterFacts { api: "gl".into(), ..usual.clone() }, F16::Integers),
-            path(AdapterFacts { driver: "2".into(), ..usual.clone() }, F16::Integers),
+            path(usual.clone(), Dialect::default()),
+            path(usual.clone(), Dialect { f16: F16::Unpack, ..Dialect::default() }),
+            path(AdapterFacts { name: "b".into(), ..usual.clone() }, Dialect::default()),
+            path(AdapterFacts { api: "gl".into(), ..usual.clone() }, Dialect::default()),
+            path(AdapterFacts { driver: "2".into(), ..usual.clone() }, Dialect::default()),
         ];
         for (i, path) in paths.iter().enumerate() {
             assert!(path.starts_with("folder") && !paths[..i].contains(path), "{i}: {path:?}");
         }
-        assert_eq!(paths[0], path(usual, F16::Integers));
+        assert_eq!(paths[0], path(usual, Dialect::default()));
     }
 
     #[test]

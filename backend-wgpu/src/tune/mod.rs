@@ -97,7 +97,7 @@ impl Tuner {
     fn measured(&self, gpu: &Arc<Gpu>, m: &MatMul, operands: &Operands) -> Result<Products> {
         let class = measure::class(m, operands)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = self.folder.as_ref().map(|folder| cache::file(folder, &gpu.facts, gpu.pipelines.f16()));
+        let file = self.folder.as_ref().map(|folder| cache::file(folder, &gpu.facts, gpu.pipelines.dialect()));
         if let (false, Some(file)) = (known.read, &file) {
             known.choices = cache::load(file, &self.kinds);
             known.read = true;

@@ -1,9 +1,8 @@
 //! Elementwise expressions: casts bit for bit over all codes, every function on numbers and non-numbers, broadcasting, random numbers, updates in
 //! place, and random expressions whose arithmetic is exact.
 
-use mantissa_backend_wgpu::F16;
+use mantissa_backend_wgpu::{Dialect, Eights, F16};
 use mantissa_core::DType;
-use mantissa_core::backend::Backend;
 use mantissa_core::op::Op;
 use mantissa_core::op::expr::{Ex, Map};
 use mantissa_core::op::map::{BinaryFn, MapExpr, Node, NodeId, UnaryFn};
@@ -15,7 +14,6 @@ use mantissa_tests::data::normal;
 use mantissa_tests::devices;
 use mantissa_tests::machine::{Machine, bytes_of};
 use mantissa_tests::parity::{Bound, Case};
-use std::sync::Arc;
 
 const EXACT: &[Bound] = &[Bound::Exact];
 const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::E4m3, DType::E5m2];
@@ -48,15 +46,10 @@ fn stratified() -> Vec<u8> {
     (0..1u32 << 24).flat_map(|i| (i << 8 | low(i)).to_le_bytes()).collect()
 }
 
-/// The adapter as it is, and as one whose own conversion of f16 is not exact.
-fn either_way() -> Vec<Arc<dyn Backend>> {
-    devices::wgpu().into_iter().chain(devices::wgpu_by_integers()).collect()
-}
-
 #[test]
 fn casts_of_every_code_are_exact() {
     let cpu = devices::cpu();
-    for gpu in either_way() {
+    for gpu in devices::wgpu_either_way() {
         for from in [DType::F16, DType::Bf16, DType::E4m3, DType::E5m2, DType::E8m0] {
             for to in DType::ALL {
                 cast(from, to, codes(from)).check(&*cpu, &*gpu, EXACT);
@@ -69,7 +62,7 @@ fn casts_of_every_code_are_exact() {
 fn casts_of_f32_are_exact() {
     let cpu = devices::cpu();
     let bytes = stratified();
-    for gpu in either_way() {
+    for gpu in devices::wgpu_either_way() {
         for to in DType::ALL {
             cast(DType::F32, to, bytes.clone()).check(&*cpu, &*gpu, EXACT);
         }
@@ -77,10 +70,10 @@ fn casts_of_f32_are_exact() {
 }
 
 #[test]
-fn the_conversion_of_the_software_adapter_is_used() {
+fn what_the_software_adapter_can_do_is_used() {
     let Some(usual) = devices::wgpu_with_every_product().into_iter().next() else { return };
     if usual.facts().software && usual.facts().converts_f16 {
-        assert_eq!(usual.f16(), F16::Unpack);
+        assert_eq!(usual.dialect(), Dialect { f16: F16::Unpack, eights: Eights::Words64 });
     }
 }
 

@@ -130,6 +130,10 @@ fn every_layout_at_awkward_sizes() {
         [64, 128, 32],
         [257, 65, 64],
         [1, 300, 33],
+        // Whole eights of columns, for panels.
+        [3, 8, 65],
+        [65, 264, 7],
+        [257, 72, 64],
         [130, 4, 12],
         [72, 136, 260],
         [16, 16, 3000],
@@ -145,9 +149,13 @@ fn every_layout_at_awkward_sizes() {
 fn every_dtype_in_and_out() {
     for layout in LAYOUTS {
         for from in FLOATS {
-            for (out, sizes) in
-                [(from, [9, 48, 32]), (DType::F32, [33, 20, 40]), (DType::Bf16, [5, 7, 9]), (DType::E4m3, [6, 18, 16])]
-            {
+            for (out, sizes) in [
+                (from, [9, 48, 32]),
+                (DType::F32, [33, 20, 40]),
+                (DType::F32, [35, 24, 38]),
+                (DType::Bf16, [5, 7, 9]),
+                (DType::E4m3, [6, 18, 16]),
+            ] {
                 Product::new(layout, from, out, sizes).check();
             }
         }
@@ -193,7 +201,9 @@ fn block_scales_along_the_contraction() {
 fn batches_with_their_own_or_a_shared_operand() {
     for layout in LAYOUTS {
         for (batch, shared) in [(vec![3], false), (vec![2, 2], false), (vec![3], true), (vec![1, 5], true)] {
-            for (dtype, sizes) in [(DType::F32, [17, 9, 12]), (DType::Bf16, [7, 13, 40]), (DType::F32, [9, 70, 5])] {
+            for (dtype, sizes) in
+                [(DType::F32, [17, 9, 12]), (DType::Bf16, [7, 13, 40]), (DType::F32, [9, 70, 5]), (DType::F32, [9, 24, 5])]
+            {
                 let mut p = Product::new(layout, dtype, dtype, sizes);
                 (p.batch, p.shared) = (batch.clone(), shared);
                 p.check();
@@ -245,6 +255,7 @@ fn activations_and_addends_behind_the_rounding() {
                 (LAYOUTS[2], vec![3], [9, 21, 30]),
                 (LAYOUTS[1], vec![], [200, 260, 64]),
                 (LAYOUTS[2], vec![], [5, 6, 33000]),
+                (LAYOUTS[0], vec![], [5, 8, 33000]),
             ] {
                 let mut p = Product::new(layout, from, out, sizes);
                 (p.op.epilogue, p.op.round, p.batch, p.addend) = (epilogue, round, batch, addend);
@@ -286,13 +297,20 @@ fn subnormal_codes_are_values() {
             1 => (0..=255).collect(),
             _ => (0..256u16).flat_map(|c| (c * 5 + (c % 2) * 0x8000).to_le_bytes()).collect(),
         };
-        let one = Ty::new(dtype, [1, 1]);
         let mut decoded = vec![0.0; 256];
         slices::decode(dtype, &codes, &mut decoded);
-        let inputs = vec![(Ty::new(dtype, [256, 1]), codes), (one.clone(), bytes_of(&one, &[1.0]))];
-        let case = Case::of_bytes(format!("codes of {dtype}"), MatMul::new(false, false, DType::F32).op(), inputs);
-        for device in devices::wgpu_with_every_product() {
-            case.check(&*devices::cpu(), &*device, &[Bound::Absolute(vec![0.0])]);
+        // Of one column, and of the eight that panels take.
+        for columns in [1, 8] {
+            let ones = Ty::new(dtype, [1, columns]);
+            let inputs = vec![(Ty::new(dtype, [256, 1]), codes.clone()), (ones.clone(), bytes_of(&ones, &vec![1.0; columns]))];
+            let case = Case::of_bytes(
+                format!("codes of {dtype}, {columns} columns"),
+                MatMul::new(false, false, DType::F32).op(),
+                inputs,
+            );
+            for device in devices::wgpu_with_every_product() {
+                case.check(&*devices::cpu(), &*device, &[Bound::Absolute(vec![0.0])]);
+            }
         }
         assert!(decoded.iter().any(|v| *v != 0.0 && v.abs() < 0.01));
     }
@@ -313,7 +331,7 @@ fn every_code_is_decoded_four_at_a_time() {
         let identity: Vec<f32> = (0..K * K).map(|i| f32::from(u8::from(i / K == i % K))).collect();
         let inputs = vec![(Ty::new(dtype, [rows, K]), codes), (one.clone(), bytes_of(&one, &identity))];
         let case = Case::of_bytes(format!("codes of {dtype}"), MatMul::new(false, false, DType::F32).op(), inputs);
-        for device in every.iter().cloned().chain(devices::wgpu_by_integers()) {
+        for device in every.iter().cloned().chain(devices::wgpu_spoken_to_plainly()) {
             case.check(&*devices::cpu(), &*device, &[Bound::Absolute(vec![0.0])]);
         }
     }
@@ -335,6 +353,7 @@ fn every_kind_of_product_gives_the_same_bits() {
         for (dtype, sizes) in [
             (DType::F32, [70, 84, 300]),
             (DType::F32, [33, 67, 37]),
+            (DType::F32, [33, 88, 37]),
             (DType::Bf16, [40, 72, 96]),
             (DType::Bf16, [35, 43, 29]),
             (DType::E4m3, [32, 48, 176]),

@@ -54,39 +54,50 @@ const NORMS: [NormType; 3] = [NormType::L2, NormType::L1, NormType::Inf];
 
 #[test]
 fn grad_norm() {
-    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
-    // Sums of positive terms of at most 64 + 32 additions in a row and those over the pieces; half of it after the root.
-    let bound = [Bound::Ulps(16.0)];
-    for norm in NORMS {
-        for (n, std) in [(1, 1.0), (7, 1e-3), (257, 1e18), (16_385, 1e-20), (300_001, 0.01), (70_000, 1e30), (70_000, 1e-40)] {
-            let list = vec![f32s(normal(n, std, 5)), f32s(normal(65, std, 6))];
-            let bound = if norm == NormType::Inf { EXACT } else { &bound };
-            Case::of(format!("{norm:?} of {n} at {std:e}"), Op::GradNorm(GradNorm { norm }), list).check(&*cpu, &*gpu, bound);
+    let cpu = devices::cpu();
+    for gpu in devices::wgpu_either_way() {
+        // Sums of positive terms of at most 64 + 32 additions in a row and those over the pieces; half of it after the root.
+        let bound = [Bound::Ulps(16.0)];
+        for norm in NORMS {
+            for (n, std) in
+                [(1, 1.0), (7, 1e-3), (257, 1e18), (16_385, 1e-20), (300_001, 0.01), (70_000, 1e30), (70_000, 1e-40)]
+            {
+                let list = vec![f32s(normal(n, std, 5)), f32s(normal(65, std, 6))];
+                let bound = if norm == NormType::Inf { EXACT } else { &bound };
+                Case::of(format!("{norm:?} of {n} at {std:e}"), Op::GradNorm(GradNorm { norm }), list)
+                    .check(&*cpu, &*gpu, bound);
+            }
         }
     }
 }
 
 #[test]
 fn grad_norm_of_extremes() {
-    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
-    let tiny = f32::from_bits;
-    let lists = [
-        vec![3.0, 4.0, 12.0],
-        vec![0.0, -0.0],
-        vec![1.0, f32::NEG_INFINITY, 2.0],
-        vec![f32::INFINITY, f32::NAN],
-        vec![3e38, 3e38],
-        vec![2e38, -2e38],
-        vec![2e38, 1.0, 1e-30],
-        vec![1e-30, 1e-30],
-        vec![tiny(3), tiny(4)],
-        vec![1e-13, 1.2e-13, 3e13, 4e13],
-        [vec![1e17; 40_000], vec![1e-20; 40_000]].concat(),
-    ];
-    for norm in NORMS {
-        for list in &lists {
-            let name = format!("{norm:?} of {:?}", &list[..list.len().min(4)]);
-            Case::of(name, Op::GradNorm(GradNorm { norm }), vec![f32s(list.clone())]).check(&*cpu, &*gpu, &[Bound::Ulps(8.0)]);
+    let cpu = devices::cpu();
+    for gpu in devices::wgpu_either_way() {
+        let tiny = f32::from_bits;
+        let lists = [
+            vec![3.0, 4.0, 12.0],
+            vec![0.0, -0.0],
+            vec![1.0, f32::NEG_INFINITY, 2.0],
+            vec![f32::INFINITY, f32::NAN],
+            vec![3e38, 3e38],
+            vec![2e38, -2e38],
+            vec![2e38, 1.0, 1e-30],
+            vec![1e-30, 1e-30],
+            vec![tiny(3), tiny(4)],
+            vec![1e-13, 1.2e-13, 3e13, 4e13],
+            [vec![1e17; 40_000], vec![1e-20; 40_000]].concat(),
+        ];
+        for norm in NORMS {
+            for list in &lists {
+                let name = format!("{norm:?} of {:?}", &list[..list.len().min(4)]);
+                Case::of(name, Op::GradNorm(GradNorm { norm }), vec![f32s(list.clone())]).check(
+                    &*cpu,
+                    &*gpu,
+                    &[Bound::Ulps(8.0)],
+                );
+            }
         }
     }
 }
@@ -123,12 +134,14 @@ fn clip_coef_by_percentile() {
 
 #[test]
 fn clip_value() {
-    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
-    let special = vec![0.0, -0.0, 0.5, -0.5, 0.6, -0.6, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-45, -1e-45];
-    for limit in [0.5, 0.0, 1e-40, 1e30] {
-        let list = vec![f32s(special.clone()), f32s(normal(1001, 1.0, 4)), f32s(normal(3, 1e31, 5))];
-        let op = Op::ClipValue(ClipValue { limit: Real(limit) });
-        Case::of(format!("values to {limit}"), op, list).check(&*cpu, &*gpu, EXACT);
+    let cpu = devices::cpu();
+    for gpu in devices::wgpu_either_way() {
+        let special = vec![0.0, -0.0, 0.5, -0.5, 0.6, -0.6, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-45, -1e-45];
+        for limit in [0.5, 0.0, 1e-40, 1e30] {
+            let list = vec![f32s(special.clone()), f32s(normal(1001, 1.0, 4)), f32s(normal(3, 1e31, 5))];
+            let op = Op::ClipValue(ClipValue { limit: Real(limit) });
+            Case::of(format!("values to {limit}"), op, list).check(&*cpu, &*gpu, EXACT);
+        }
     }
 }
 
@@ -167,12 +180,14 @@ fn step(rule: Rule, counter: u32, started: bool, found_inf: Option<f32>, clip_co
 
 #[test]
 fn optimizer() {
-    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
-    for rule in rules() {
-        for counter in [0, 1, 9, 1000, 123_456, u32::MAX] {
-            for started in [false, true] {
-                for (found_inf, clip_coef) in [(None, None), (Some(0.0), Some(0.37))] {
-                    step(rule, counter, started, found_inf, clip_coef).check(&*cpu, &*gpu, &[Bound::Ulps(8.0)]);
+    let cpu = devices::cpu();
+    for gpu in devices::wgpu_either_way() {
+        for rule in rules() {
+            for counter in [0, 1, 9, 1000, 123_456, u32::MAX] {
+                for started in [false, true] {
+                    for (found_inf, clip_coef) in [(None, None), (Some(0.0), Some(0.37))] {
+                        step(rule, counter, started, found_inf, clip_coef).check(&*cpu, &*gpu, &[Bound::Ulps(8.0)]);
+                    }
                 }
             }
         }
@@ -181,10 +196,12 @@ fn optimizer() {
 
 #[test]
 fn skipped_step() {
-    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
-    for rule in rules() {
-        for found_inf in [1.0, 2.0, -1.0, f32::NAN, f32::INFINITY, f32::from_bits(1)] {
-            step(rule, 7, true, Some(found_inf), None).check(&*cpu, &*gpu, EXACT);
+    let cpu = devices::cpu();
+    for gpu in devices::wgpu_either_way() {
+        for rule in rules() {
+            for found_inf in [1.0, 2.0, -1.0, f32::NAN, f32::INFINITY, f32::from_bits(1)] {
+                step(rule, 7, true, Some(found_inf), None).check(&*cpu, &*gpu, EXACT);
+            }
         }
     }
 }
@@ -199,15 +216,17 @@ const SCALES: [f32; 12] = [65536.0, 1.0, 3.0, 0.5, 7.0, 0.0, 1e-40, 1e38, 3e38, 
 
 #[test]
 fn unscale_check() {
-    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
-    let special = [0.0, -0.0, 1e-45, -1e-40, 1.2e-38, 3e38, -3e38, 1.0, 2f32.powi(-110), 1.999_999_9];
-    for scale in SCALES {
-        unscale(scale, vec![special.to_vec(), normal(1003, 1.0, 60)]).check(&*cpu, &*gpu, SAME);
-        for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
-            for at in [0, 64, 1002] {
-                let mut x = normal(1003, 10.0, 61);
-                x[at] = bad;
-                unscale(scale, vec![normal(65, 1.0, 62), x]).check(&*cpu, &*gpu, SAME);
+    let cpu = devices::cpu();
+    for gpu in devices::wgpu_either_way() {
+        let special = [0.0, -0.0, 1e-45, -1e-40, 1.2e-38, 3e38, -3e38, 1.0, 2f32.powi(-110), 1.999_999_9];
+        for scale in SCALES {
+            unscale(scale, vec![special.to_vec(), normal(1003, 1.0, 60)]).check(&*cpu, &*gpu, SAME);
+            for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                for at in [0, 64, 1002] {
+                    let mut x = normal(1003, 10.0, 61);
+                    x[at] = bad;
+                    unscale(scale, vec![normal(65, 1.0, 62), x]).check(&*cpu, &*gpu, SAME);
+                }
             }
         }
     }
@@ -215,15 +234,17 @@ fn unscale_check() {
 
 #[test]
 fn unscale_random_words_by_random_scales() {
-    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
-    let mut rng = Rng::new(21, 0);
-    for _ in 0..16 {
-        let scale = f32::from_bits(rng.next_u32() >> 1);
-        let x = (0..1 << 16).map(|_| f32::from_bits(rng.next_u32())).collect();
-        unscale(scale, vec![x]).check(&*cpu, &*gpu, SAME);
-        // Products near 1, where every bit of the rounding shows.
-        let near = (0..1 << 16).map(|_| scale * (1.0 + rng.normal())).collect();
-        unscale(scale, vec![near]).check(&*cpu, &*gpu, SAME);
+    let cpu = devices::cpu();
+    for gpu in devices::wgpu_either_way() {
+        let mut rng = Rng::new(21, 0);
+        for _ in 0..16 {
+            let scale = f32::from_bits(rng.next_u32() >> 1);
+            let x = (0..1 << 16).map(|_| f32::from_bits(rng.next_u32())).collect();
+            unscale(scale, vec![x]).check(&*cpu, &*gpu, SAME);
+            // Products near 1, where every bit of the rounding shows.
+            let near = (0..1 << 16).map(|_| scale * (1.0 + rng.normal())).collect();
+            unscale(scale, vec![near]).check(&*cpu, &*gpu, SAME);
+        }
     }
 }
 

@@ -1,0 +1,18 @@
+// Eight neighbouring words of a buffer as four of 64 bits, for software adapters that have those; twin of vectors.wgsl.
+//
+// On llvmpipe a load or store is a loop over lanes whose cost goes by the number of components, not by their width (matmul_panels.wgsl).
+//% needs int64
+alias EightWords = vec4<u64>;
+
+// The words in order.
+fn words_of(v: EightWords) -> array<vec4<u32>, 2> {
+    let low = vec4<u32>(v);
+    let high = vec4<u32>(v >> vec4<u32>(32u));
+    return array<vec4<u32>, 2>(vec4<u32>(low.x, high.x, low.y, high.y), vec4<u32>(low.z, high.z, low.w, high.w));
+}
+
+fn eight_words(halves: array<vec4<u32>, 2>) -> EightWords {
+    let low = vec4<u32>(halves[0].xz, halves[1].xz);
+    let high = vec4<u32>(halves[0].yw, halves[1].yw);
+    return vec4<u64>(low) | (vec4<u64>(high) << vec4<u32>(32u));
+}
