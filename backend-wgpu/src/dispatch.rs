@@ -113,7 +113,7 @@ impl<'a> Binder<'a> {
             let label = &launch.kernel.label;
             return Err(self.gpu.error(format!("{label} binds {used} buffers; this adapter allows {most}")));
         }
-        let pipeline = self.gpu.pipelines.get(self.gpu, &launch.kernel)?;
+        let (pipeline, new) = self.gpu.pipelines.get(self.gpu, &launch.kernel)?;
         let tables = launch.tables.iter().map(|words| table(self.gpu, words)).collect::<Result<Vec<_>>>()?;
         let moves = |arg: &Arg| matches!(arg, Arg::Piece(p) if operands.strides[*p] != 0);
         let copies = if launch.args.iter().any(|(_, a)| moves(a)) { self.micro_steps } else { 1 };
@@ -139,7 +139,7 @@ impl<'a> Binder<'a> {
                     Arg::Piece(p) => {
                         let Place { buffer, offset, size } = operands.places[*p];
                         let at = offset + micro * operands.strides[*p];
-                        entry(*binding, self.buffer(buffer), at, size.next_multiple_of(VECTOR))
+                        entry(*binding, self.buffer(buffer), at, size.next_multiple_of(EIGHT))
                     }
                 });
             }
@@ -149,7 +149,19 @@ impl<'a> Binder<'a> {
                 entries: &entries,
             })
         });
-        Ok(Dispatch { groups: groups.collect(), pipeline, grid: launch.grid })
+        let dispatch = Dispatch { groups: groups.collect(), pipeline, grid: launch.grid };
+        if new && self.gpu.facts.software {
+            self.touch(&dispatch);
+        }
+        Ok(dispatch)
+    }
+
+    /// Runs it over no workgroups: llvmpipe compiles at the first dispatch, on the thread of its queue, while this one makes the next pipeline.
+    fn touch(&self, dispatch: &Dispatch) {
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("touch") });
+        let empty = Dispatch { grid: [0; 3], ..dispatch.clone() };
+        empty.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), 0);
+        self.gpu.queue.submit([encoder.finish()]);
     }
 
     fn buffer(&self, index: usize) -> &wgpu::Buffer {
@@ -160,8 +172,8 @@ impl<'a> Binder<'a> {
     }
 }
 
-/// Bytes of a `vec4<u32>`: bindings are whole vectors; the padding of the plan covers the rest.
-const VECTOR: usize = 16;
+/// Bytes of eight words: bindings are whole eights; the padding of the plan covers the rest.
+const EIGHT: usize = 32;
 
 fn entry(binding: u32, buffer: &wgpu::Buffer, offset: usize, size: usize) -> wgpu::BindGroupEntry<'_> {
     let binding_size = std::num::NonZeroU64::new(size as u64);

@@ -54,8 +54,8 @@ impl Pipelines {
         *self.known() = Known { dialect, made: HashMap::new() };
     }
 
-    /// The pipeline of `kernel`, compiled if it is new. Errs where the device lacks what it needs.
-    pub(crate) fn get(&self, gpu: &Gpu, kernel: &Kernel) -> Result<Arc<Pipeline>> {
+    /// The pipeline of `kernel`, compiled if it is new, and whether it is. Errs where the device lacks what it needs.
+    pub(crate) fn get(&self, gpu: &Gpu, kernel: &Kernel) -> Result<(Arc<Pipeline>, bool)> {
         for need in kernel.needs {
             let feature = match need {
                 Need::Subgroups => wgpu::Features::SUBGROUP,
@@ -67,11 +67,11 @@ impl Pipelines {
         }
         let mut known = self.known();
         if let Some(found) = known.made.get(kernel) {
-            return Ok(found.clone());
+            return Ok((found.clone(), false));
         }
         let made = Arc::new(compile(&gpu.device, kernel, known.dialect));
         known.made.insert(kernel.clone(), made.clone());
-        Ok(made)
+        Ok((made, true))
     }
 }
 
