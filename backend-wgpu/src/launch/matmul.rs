@@ -63,11 +63,9 @@ enum Form {
 
 impl Form {
     fn of(products: Products, m: &MatMul, operands: [&Ty; 2], columns: usize) -> Form {
-        let products = match products {
-            // An invocation stores eights of a row.
-            Products::Panels if !columns.is_multiple_of(PANEL_EIGHT) => Products::Subgroups(PANEL_LANES),
-            other => other,
-        };
+        // An invocation that takes panels stores eights of a row.
+        let panels = columns.is_multiple_of(PANEL_EIGHT);
+        let products = if products == Products::Panels && !panels { Products::Subgroups(PANEL_LANES) } else { products };
         match (products, operands.into_iter().all(whole_vectors)) {
             (Products::WorkgroupMemory, _) => Form::Shared,
             (Products::Registers, false) => Form::Edge,
