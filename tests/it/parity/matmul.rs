@@ -253,7 +253,8 @@ fn activations_and_addends_behind_the_rounding() {
                 (LAYOUTS[0], vec![], [33, 44, 40]),
                 (LAYOUTS[1], vec![], [70, 37, 9]),
                 (LAYOUTS[2], vec![3], [9, 21, 30]),
-                (LAYOUTS[1], vec![], [200, 260, 64]),
+                (LAYOUTS[1], vec![], [200, 264, 64]),
+                (LAYOUTS[0], vec![3], [35, 24, 20]),
                 (LAYOUTS[2], vec![], [5, 6, 33000]),
                 (LAYOUTS[0], vec![], [5, 8, 33000]),
             ] {
