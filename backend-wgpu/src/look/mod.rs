@@ -34,6 +34,7 @@ fn written(gpu: &Arc<Gpu>, kernel: Builder, bytes: usize) -> Result<Vec<u32>> {
 mod tests {
     use super::*;
     use crate::adapter::{AdapterChoice, Choice, WgpuBackend};
+    use mantissa_shaders::Dialect;
 
     /// Where there is no adapter, the tests of whole operations say so.
     fn best() -> Option<WgpuBackend> {
@@ -53,6 +54,7 @@ mod tests {
     fn integers_decode_every_code() {
         let Some(backend) = best() else { return };
         backend.speak_plainly();
+        assert_eq!(backend.dialect(), Dialect::default());
         assert!(decodes_f16(backend.gpu()).unwrap());
     }
 }
