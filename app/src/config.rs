@@ -3,11 +3,19 @@
 //! It is printed by `--print-config`, stored as `config.toml` in the run folder and accepted back by `--config`.
 
 use crate::sinks::{self, LogKind};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::train::TrainConfig;
 use mantissa_core::{Error, Result as CoreResult};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Largest config file that is read, bytes.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Characters of a text that a message about it shows.
+const SHOWN_CHARS: usize = 60;
 
 /// Stands for data that is always there: this repository's sources, or drawn digits for an mlp.
 pub const BUILTIN: &str = "builtin";
@@ -58,6 +66,9 @@ pub struct RunOptions {
     /// Folder that the first weights come from; random without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<String>,
+    /// Folder in which the run was started, which relative paths of files are about; written by `train` itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_in: Option<String>,
     /// Device.
     pub device: DeviceChoice,
     /// Adapter of the device, by number or by a part of its name; the best one without.
@@ -122,10 +133,40 @@ impl RunConfig {
 
     /// From a complete TOML document.
     pub fn from_toml(text: &str) -> Result<RunConfig> {
-        let config: RunConfig = toml::from_str(text)?;
+        let config: RunConfig = toml::from_str(text).map_err(|e| anyhow::anyhow!(toml_problem(text, &e)))?;
         check_sizes(&config.train)?;
         Ok(config)
     }
+}
+
+/// Reads a complete config file.
+pub fn read(path: &Path) -> Result<RunConfig> {
+    let text = read_text(path)?;
+    RunConfig::from_toml(&text).with_context(|| format!("cannot use the config: {}", path.display()))
+}
+
+/// The text of a config file, of a bounded size.
+pub fn read_text(path: &Path) -> Result<String> {
+    let context = || format!("cannot read the config: {}", path.display());
+    let mut text = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut text)).with_context(context)?;
+    if text.len() as u64 > MAX_CONFIG_BYTES {
+        bail!("config: expected at most {MAX_CONFIG_BYTES} bytes, found more: {}", path.display());
+    }
+    String::from_utf8(text).context("expected UTF-8 text").with_context(context)
+}
+
+/// What is wrong with a TOML text, and where: of a long line only what stands there.
+pub fn toml_problem(text: &str, problem: &toml::de::Error) -> String {
+    let at = text.floor_char_boundary(problem.span().map_or(0, |span| span.start).min(text.len()));
+    let start = text[..at].rfind('\n').map_or(0, |i| i + 1);
+    let number = text[..start].matches('\n').count() + 1;
+    let column = text[start..at].chars().count() + 1;
+    let line = text[start..].lines().next().unwrap_or_default();
+    let shown: String = line.chars().skip(column.saturating_sub(1 + SHOWN_CHARS / 2)).take(SHOWN_CHARS).collect();
+    let what = problem.message().trim();
+    let what = &what[..what.floor_char_boundary(4 * SHOWN_CHARS)];
+    format!("line {number}, column {column}: {}: `{}`", what.escape_debug(), shown.escape_debug())
 }
 
 /// Refuses sizes whose products leave 64-bit arithmetic, or that only a damaged file can mean.
@@ -156,4 +197,21 @@ pub fn check_sizes(train: &TrainConfig) -> CoreResult<()> {
         return Err(Error::config("--batch-size", format!("tensors of at most {MAX_ELEMENTS} elements"), found));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_of_a_long_line_is_shown_in_a_few_words() {
+        let problem = |text: &str| toml_problem(text, &text.parse::<toml::Table>().unwrap_err());
+        let long = format!("a = 1\nb = \"{}\u{1b}[2J{}\" c\n", "x".repeat(100_000), "\u{e4}".repeat(100_000));
+        let message = problem(&long);
+        assert!(message.len() < 600 && message.starts_with("line 2, column "), "{message}");
+        assert!(!message.contains('\u{1b}') && !message.contains('\n'), "{message:?}");
+        let short = problem("a = 1\nb = = 2\n");
+        assert!(short.starts_with("line 2, column 5: ") && short.ends_with("`b = = 2`"), "{short}");
+        assert!(problem("x").starts_with("line 1, column 2"), "{}", problem("x"));
+    }
 }

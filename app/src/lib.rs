@@ -4,6 +4,7 @@
 //! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 3 a device ran out of
 //! memory or was lost, 4 stopped by `--on-nonfinite stop` after saving, 130 interrupted after saving.
 
+pub mod append;
 pub mod banner;
 pub mod cast;
 pub mod checkpoint;
@@ -12,6 +13,7 @@ pub mod config;
 pub mod console;
 pub mod data;
 pub mod device;
+pub mod event_log;
 pub mod findings;
 pub mod init_from;
 pub mod predictions;
@@ -79,12 +81,52 @@ pub fn main() -> ExitCode {
         Err(error) => {
             use std::io::Write as _;
             // Nowhere left to report that stderr is closed.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {}", in_words(&error));
             let lost = error
                 .chain()
                 .filter_map(|e| e.downcast_ref::<Error>())
                 .any(|e| matches!(e, Error::OutOfMemory { .. } | Error::DeviceLost { .. }));
             ExitCode::from(if lost { EXIT_DEVICE } else { EXIT_REFUSED })
         }
+    }
+}
+
+/// An error and its causes on one line, outermost first. A cause that the words before it end with is not said twice.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut out = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if out.is_empty() {
+            out = cause;
+        } else if !out.ends_with(&cause) {
+            out = out + ": " + &cause;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        // As crates do that put the words of a cause into their own and name it as their cause, too.
+        #[derive(Debug)]
+        struct Twice(std::io::Error);
+        impl std::fmt::Display for Twice {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "I/O error: {}", self.0)
+            }
+        }
+        impl std::error::Error for Twice {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let full = || Twice(std::io::Error::other("no space left"));
+        let error = Err::<(), _>(full()).context("cannot write: x").unwrap_err();
+        assert_eq!(in_words(&error), "cannot write: x: I/O error: no space left");
+        assert_eq!(in_words(&anyhow::anyhow!("a").context("b")), "b: a");
     }
 }

@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 /// Images that are shown.
 const SHOWN: usize = 12;
+/// Pixels of all of them together. Each is two digits of a line of the log, whose length is bounded.
+const MAX_PIXELS: usize = 1 << 22;
 
 /// Scores of a batch, `[batch, classes]`, with its right answers.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ impl Answers<'_> {
         answers.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
         // Little data comes round more than once in a batch; the same image has the same answer, so it lies beside itself.
         answers.dedup_by(|(_, a), (_, b)| a == b);
-        answers.truncate(SHOWN);
+        answers.truncate(SHOWN.min(MAX_PIXELS / (size[0] * size[1]).max(1)));
         let shown = answers.into_iter().map(|((_, confidence, answer, label), image)| Prediction {
             label,
             answer,

@@ -1,11 +1,12 @@
 //! The folder of a run: `config.toml`, `events.jsonl`, `samples/`, `checkpoints/`. Whole files are written under a temporary name in the
-//! same folder, synced and renamed: whatever happens, a file is the old one or the new one. The event log grows line by line; a resumed run
-//! cuts it back to its checkpoint. While a run is written, its event log is locked.
+//! same folder, synced and renamed: whatever happens, a file is the old one or the new one. The event log ([`crate::event_log`]) grows line by line
+//! and is locked while the run is written. Links in the folder are never written through: it may come from somebody else.
 
 use crate::config::RunConfig;
+use crate::event_log::{EventLog, in_use};
 use anyhow::{Context, Result, bail};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, Seek, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Where runs go when nothing else is said.
@@ -27,65 +28,54 @@ const MAX_RUNS: usize = 1_000_000;
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    events: File,
+    events: EventLog,
 }
 
 impl RunFolder {
     /// Makes the folder (`out`, or a new one under `runs/`) and writes the config.
     pub fn create(out: Option<&Path>, config: &RunConfig) -> Result<RunFolder> {
         let path = match out {
-            Some(path) => {
-                refuse_used(path)?;
-                std::fs::create_dir_all(path).with_context(|| format!("cannot create the run folder: {}", path.display()))?;
-                path.to_path_buf()
-            }
+            Some(path) => asked_for(path)?,
             None => new_folder(&format!("{}-{}", config.run.model, config.train.recipe.name))?,
         };
-        write_whole(&path.join(CONFIG), config.to_toml()?.as_bytes())?;
-        RunFolder::open(&path)
+        // Locked before anything is written: of runs that are started together in one folder, one goes on.
+        let folder = RunFolder::open(&path)?;
+        refuse_others(&path)?;
+        let mut config = config.clone();
+        config.run.started_in = started_in();
+        folder.configure(&config)?;
+        Ok(folder)
     }
 
     /// Opens a run that is there, as its only writer.
     pub fn open(path: &Path) -> Result<RunFolder> {
-        let events = path.join(EVENTS);
-        let opened = OpenOptions::new().read(true).append(true).create(true).open(&events);
-        let events = opened.with_context(|| format!("cannot open the event log: {}", events.display()))?;
-        // Elsewhere a lock would keep others from reading, too. It goes with the process, however that ends.
-        if cfg!(unix) {
-            match events.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    bail!("expected a run that nobody writes to, found it in use: {}", path.display())
-                }
-                // A file system without locks is no reason not to train.
-                Err(TryLockError::Error(_)) => {}
-            }
-        }
-        Ok(RunFolder { path: path.to_path_buf(), events })
+        Ok(RunFolder { path: path.to_path_buf(), events: EventLog::open(&path.join(EVENTS))? })
     }
 
-    /// Cuts the event log back to what was written up to `step`; a line that was not written whole goes, too.
-    pub fn rewind(&mut self, step: u64) -> Result<()> {
-        let mut cut = || -> std::io::Result<()> {
-            self.events.rewind()?;
-            let mut reader = BufReader::new(&self.events);
-            let (mut kept, mut line) = (0u64, Vec::new());
-            while reader.read_until(b'\n', &mut line)? > 0 {
-                let of = serde_json::from_slice::<serde_json::Value>(&line).ok().and_then(|v| v.get("step")?.as_u64());
-                if !line.ends_with(b"\n") || of.is_none_or(|of| of > step) {
-                    break;
-                }
-                kept += line.len() as u64;
-                line.clear();
-            }
-            self.events.set_len(kept)
-        };
-        cut().with_context(|| format!("cannot cut the event log: {}", self.path.join(EVENTS).display()))
+    /// Cuts the event log back to what was written up to `step`; returns warnings about what is not as it should be.
+    pub fn rewind(&mut self, step: u64) -> Result<Vec<String>> {
+        self.events.rewind(step)
+    }
+
+    /// A run in a new folder with the events of this one up to `step`, and warnings as of [`RunFolder::rewind`]. It becomes a run with its config.
+    pub fn branch(&self, path: PathBuf, step: u64) -> Result<(RunFolder, Vec<String>)> {
+        let (events, warnings) = self.events.branch(&path.join(EVENTS), step)?;
+        Ok((RunFolder { path, events }, warnings))
+    }
+
+    /// Writes the config.
+    pub fn configure(&self, config: &RunConfig) -> Result<()> {
+        write_whole(&self.path.join(CONFIG), config.to_toml()?.as_bytes())
+    }
+
+    /// The event log.
+    pub fn log(&self) -> &EventLog {
+        &self.events
     }
 
     /// Makes the events last: before a checkpoint that they lead to.
     pub fn sync(&self) -> Result<()> {
-        self.events.sync_data().with_context(|| format!("cannot sync the event log: {}", self.path.join(EVENTS).display()))
+        self.events.sync()
     }
 
     /// The folder.
@@ -93,17 +83,50 @@ impl RunFolder {
         &self.path
     }
 
-    /// Appends a line to the event log, in one write.
+    /// Appends a line to the event log, whole or not at all.
     pub fn event(&mut self, line: &str) -> Result<()> {
-        let done = self.events.write_all(format!("{line}\n").as_bytes());
-        done.with_context(|| format!("cannot write the event log: {}", self.path.join(EVENTS).display()))
+        self.events.append(line)
     }
 
     /// Keeps a sample text.
     pub fn sample(&self, step: u64, text: &str) -> Result<()> {
         let dir = self.path.join(SAMPLES);
-        std::fs::create_dir_all(&dir).with_context(|| format!("cannot create the folder: {}", dir.display()))?;
-        write_whole(&dir.join(format!("step-{step:08}.txt")), text.as_bytes())
+        own_folder(&dir)?;
+        write_whole(&dir.join(sample_name(step)), text.as_bytes())
+    }
+}
+
+/// The folder that relative paths are about, for [`crate::config::RunOptions::started_in`].
+pub fn started_in() -> Option<String> {
+    std::env::current_dir().ok()?.to_str().map(String::from)
+}
+
+/// Name of the file of a sample text.
+fn sample_name(step: u64) -> String {
+    format!("step-{step:08}.txt")
+}
+
+/// The step of a sample text, by the name of its file.
+pub fn sample_step(path: &Path) -> Option<u64> {
+    let step = path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".txt")?.parse().ok()?;
+    (path.file_name()?.to_str()? == sample_name(step)).then_some(step)
+}
+
+/// Makes a folder inside a run, if it is not there. The run itself must be there; a link is refused, since writing into it would leave the run.
+pub fn own_folder(dir: &Path) -> Result<()> {
+    match std::fs::create_dir(dir) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            let meta = std::fs::symlink_metadata(dir).with_context(|| format!("cannot read the folder: {}", dir.display()))?;
+            if meta.is_symlink() {
+                bail!("expected a folder, found a link, which is not written through: {}", dir.display());
+            }
+            if !meta.is_dir() {
+                bail!("expected a folder, found a file: {}", dir.display());
+            }
+            Ok(())
+        }
+        Err(e) => Err(e).with_context(|| format!("cannot create the folder: {}", dir.display())),
     }
 }
 
@@ -116,20 +139,43 @@ pub fn refuse_used(path: &Path) -> Result<()> {
     if !path.is_dir() {
         bail!("--out: expected a new or empty folder, found a file: {}", path.display());
     }
+    refuse_others(path)
+}
+
+fn refuse_others(path: &Path) -> Result<()> {
     let entries = std::fs::read_dir(path).with_context(|| format!("cannot read the run folder: {}", path.display()))?;
-    let mut others = entries.filter(|e| e.as_ref().map_or(true, |e| e.file_name().to_string_lossy() != UNFINISHED_CONFIG));
+    let started = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name();
+        name == UNFINISHED_CONFIG || (name == EVENTS && entry.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0))
+    };
+    let mut others = entries.filter(|entry| entry.as_ref().map_or(true, |entry| !started(entry)));
     match others.next() {
         None => Ok(()),
+        Some(_) if in_use(&path.join(EVENTS)) => {
+            bail!("--out: expected a new or empty folder, found it in use: {}", path.display())
+        }
         Some(_) => bail!("--out: expected a new or empty folder, found files in it: {}", path.display()),
     }
+}
+
+/// The folder that a user asked for, made if it is not there.
+pub fn asked_for(path: &Path) -> Result<PathBuf> {
+    refuse_used(path)?;
+    std::fs::create_dir_all(path).with_context(|| format!("cannot create the run folder: {}", path.display()))?;
+    Ok(path.to_path_buf())
 }
 
 /// `runs/<stem>-<n>` with the first free number.
 fn new_folder(stem: &str) -> Result<PathBuf> {
     let runs = Path::new(RUNS);
     std::fs::create_dir_all(runs).with_context(|| format!("cannot create the folder: {}", runs.display()))?;
+    numbered(runs, stem)
+}
+
+/// `<parent>/<stem>-<n>`, new, with the first free number.
+pub fn numbered(parent: &Path, stem: &str) -> Result<PathBuf> {
     for n in 1..=MAX_RUNS {
-        let path = runs.join(format!("{stem}-{n}"));
+        let path = parent.join(format!("{stem}-{n}"));
         // Creating is the test: two runs started together get different folders.
         match std::fs::create_dir(&path) {
             Ok(()) => return Ok(path),
@@ -137,7 +183,7 @@ fn new_folder(stem: &str) -> Result<PathBuf> {
             Err(e) => return Err(e).with_context(|| format!("cannot create the run folder: {}", path.display())),
         }
     }
-    bail!("--out: expected a free number up to {MAX_RUNS}, found none: {}/{stem}", runs.display())
+    bail!("--out: expected a free number up to {MAX_RUNS}, found none: {}/{stem}", parent.display())
 }
 
 /// Writes a whole file: under a temporary name beside it, synced, renamed.
@@ -148,7 +194,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 /// As [`write_whole`], for contents that are written bit by bit.
 pub fn write_through(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     replace(path, |temporary| {
-        let mut file = File::create(temporary)?;
+        let mut file = File::create_new(temporary)?;
         fill(&mut file)?;
         Ok(file.sync_all()?)
     })
@@ -159,19 +205,37 @@ pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<(
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
+    remove_leftover(&temporary)?;
     let rename = || -> Result<()> {
         write(&temporary)?;
         std::fs::rename(&temporary, path)?;
-        // The rename itself lasts once the folder is synced; only Unix lets a folder be opened for that.
-        #[cfg(unix)]
-        File::open(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?.sync_all()?;
-        Ok(())
+        Ok(sync_parent(path)?)
     };
     rename().with_context(|| {
-        // The first error is the one to report; a leftover is overwritten by the next write.
+        // The first error is the one to report; a leftover is removed by the next write.
         let _ = std::fs::remove_file(&temporary);
         format!("cannot write the file: {}", path.display())
     })
+}
+
+/// Removes what an earlier write left under its temporary name. A link there is removed itself: what it leads to is somebody else's.
+pub fn remove_leftover(temporary: &Path) -> Result<()> {
+    match std::fs::remove_file(temporary) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove what stands in the way: {}", temporary.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Makes a new name last: the folder of `path` is synced. Only Unix lets a folder be opened for that.
+pub fn sync_parent(path: &Path) -> std::io::Result<()> {
+    sync_folder(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// Makes the names in a folder last.
+pub fn sync_folder(dir: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -208,29 +272,47 @@ mod tests {
         assert!(refuse_used(&dir.path().join("a")).is_err());
     }
 
-    #[test]
-    fn the_event_log_is_cut_back_to_a_step() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join(EVENTS);
-        let all = "{\"step\":1}\n{\"step\":1,\"val_loss\":2}\n{\"step\":2}\n{\"step\":3}\n{\"ste";
-        for (step, lines) in [(0, 0), (1, 2), (2, 3), (3, 4), (9, 4)] {
-            std::fs::write(&log, all).unwrap();
-            let mut folder = RunFolder::open(dir.path()).unwrap();
-            folder.rewind(step).unwrap();
-            folder.event("{\"step\":10}").unwrap();
-            let text = std::fs::read_to_string(&log).unwrap();
-            let expected: Vec<&str> = all.lines().take(lines).chain(["{\"step\":10}"]).collect();
-            assert_eq!(text.lines().collect::<Vec<_>>(), expected, "step {step}");
-        }
-    }
-
     #[cfg(unix)]
     #[test]
     fn a_run_has_one_writer() {
         let dir = tempfile::tempdir().unwrap();
         let first = RunFolder::open(dir.path()).unwrap();
         assert!(RunFolder::open(dir.path()).unwrap_err().to_string().contains("in use"));
+        // Of a run that has just been started there is only its lock.
+        assert!(refuse_used(dir.path()).is_ok());
+        std::fs::write(dir.path().join(CONFIG), "x").unwrap();
+        assert!(refuse_used(dir.path()).unwrap_err().to_string().contains("found it in use"));
         drop(first);
+        assert!(refuse_used(dir.path()).unwrap_err().to_string().contains("found files in it"));
         RunFolder::open(dir.path()).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_never_written_through() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        std::fs::create_dir(dir.path().join("elsewhere")).unwrap();
+        let run = dir.path().join("run");
+        std::fs::create_dir(&run).unwrap();
+        for name in ["x.txt", "x.txt.tmp"] {
+            symlink(&victim, run.join(name)).unwrap();
+        }
+        write_whole(&run.join("x.txt"), b"new").unwrap();
+        assert_eq!(std::fs::read(run.join("x.txt")).unwrap(), b"new");
+        symlink(dir.path().join("elsewhere"), run.join(SAMPLES)).unwrap();
+        let message = RunFolder::open(&run).unwrap().sample(1, "text").unwrap_err().to_string();
+        assert!(message.contains("found a link") && message.contains(SAMPLES), "{message}");
+        assert_eq!(std::fs::read_dir(dir.path().join("elsewhere")).unwrap().count(), 0);
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn samples_are_known_by_name() {
+        let step = |name: &str| sample_step(Path::new(name));
+        assert_eq!((step("r/samples/step-00000012.txt"), step("step-123456789.txt")), (Some(12), Some(123_456_789)));
+        assert_eq!([step("step-12.txt"), step("step-0000001x.txt"), step("notes.txt")], [None; 3]);
     }
 }

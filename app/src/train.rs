@@ -5,8 +5,9 @@ mod look;
 mod tell;
 
 use crate::banner::{self, Facts};
+use crate::checkpoint::moved;
 use crate::checkpoint::resume::{self, Resume};
-use crate::checkpoint::state::{self, Surroundings};
+use crate::checkpoint::state::Surroundings;
 use crate::checkpoint::write;
 use crate::cli::TrainArgs;
 use crate::cli::resolve;
@@ -154,7 +155,7 @@ impl<'a> Run<'a> {
         if let Some(out) = &out {
             run_folder::refuse_used(out)?;
         }
-        let loaded = data::load(&config)?;
+        let (loaded, digest) = moved::load(&config, resume.as_ref())?;
         for note in loaded.notes.iter().chain(&data::settle_vocab(&mut config, vocab_given, &loaded)?) {
             watcher.note(note);
         }
@@ -164,7 +165,7 @@ impl<'a> Run<'a> {
         }
         let device = device::open(config.run.device, config.run.adapter.as_deref(), config.run.tune)?;
         let backend = &device.backend;
-        let around = Surroundings { device: backend.capabilities().device.clone(), data: state::data_digest(&loaded.dataset) };
+        let around = Surroundings { device: backend.capabilities().device.clone(), data: digest };
         let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
         device::check_memory(&config.train)?;
         let mut session = match config.run.stats_every {
@@ -191,13 +192,14 @@ impl<'a> Run<'a> {
                     return Ok(None);
                 }
                 let seen = resume.health();
-                (resume.rewind()?, Some((step, seen)))
+                (resume.go_on(watcher)?, Some((step, seen)))
             }
         };
         let peak = device.peak(config.train.recipe.compute_dtype())?;
         loaded.vocabulary.save(folder.path())?;
         let images = matches!(loader.data(), Dataset::Images(_));
-        let sinks = Sinks::open(folder.path(), &config.run.log, images, resumed.as_ref().map(|r| r.0))?;
+        let (sinks, warnings) = Sinks::open(folder.path(), &config.run.log, images, resumed.as_ref().map(|r| r.0))?;
+        warnings.iter().for_each(|warning| watcher.warn(warning));
         let facts = Facts {
             config: &config,
             device: &around.device,
@@ -359,7 +361,9 @@ impl<'a> Run<'a> {
         if self.saved != Some(step) {
             self.logs.folder.sync()?;
             self.logs.sinks.sync()?;
-            write::save(self.logs.folder.path(), &self.session, self.health.state(), &self.around, self.config.run.keep)?;
+            let (folder, keep) = (self.logs.folder.path(), self.config.run.keep);
+            let saved = write::save(folder, &self.session, self.health.state(), &self.around, keep)?;
+            saved.warnings.iter().for_each(|warning| self.watcher.warn(warning));
             self.saved = Some(step);
         }
         Ok(())

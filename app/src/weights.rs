@@ -2,7 +2,7 @@
 
 use crate::checkpoint::state::State;
 use crate::checkpoint::{CHECKPOINTS, DONE, newest, read};
-use crate::config::RunConfig;
+use crate::config::{self, RunConfig};
 use crate::run_folder::CONFIG;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -25,8 +25,5 @@ pub fn checkpoint_of(path: &Path) -> Result<(PathBuf, State)> {
 
 /// The config of a run.
 pub fn config_of(run: &Path) -> Result<RunConfig> {
-    let path = run.join(CONFIG);
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("cannot read the config of the run: {}", path.display()))?;
-    RunConfig::from_toml(&text).with_context(|| format!("cannot use the config of the run: {}", path.display()))
+    config::read(&run.join(CONFIG)).context("cannot go on with the run")
 }

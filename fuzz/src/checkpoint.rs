@@ -39,7 +39,7 @@ impl Run {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let around = Surroundings { device: "none".into(), data: Digest { bytes: 0, crc32: 0 } };
         let written = write::save(dir.path(), &session, &HealthState::default(), &around, 0).expect("the folder is writable");
-        let whole = FILES.map(|name| fs::read(written.join(name)).expect("a whole checkpoint"));
+        let whole = FILES.map(|name| fs::read(written.path.join(name)).expect("a whole checkpoint"));
         let damaged = dir.path().join("damaged");
         fs::create_dir(&damaged).expect("the folder is writable");
         Run { session, whole, damaged, _dir: dir }

@@ -9,9 +9,11 @@
 //!
 //! A folder is written under a temporary name and renamed when it is complete, `DONE` included ([`mod@write`]): a folder that has its final name
 //! is whole. Reading ([`read`]) follows the checksums from `DONE` down and touches a session only after all has been checked. [`resume`] finds
-//! the run and the checkpoint that `--resume` means.
+//! the run and the checkpoint that `--resume` means, [`moved`] the files that it was started with, [`branch`] gives an older checkpoint a folder of its own.
 
+pub mod branch;
 pub mod model;
+pub mod moved;
 pub mod parts;
 pub mod read;
 pub mod resume;
@@ -37,6 +39,8 @@ const STEP_PREFIX: &str = "step-";
 const UNFINISHED: &str = ".unfinished-";
 /// Prefix of a folder that is being removed.
 const REMOVED: &str = ".removed-";
+/// Names tried where one is taken.
+const MAX_NAMES: usize = 1000;
 
 /// The folder of the checkpoint after `step` steps.
 pub fn folder(run: &Path, step: u64) -> PathBuf {
@@ -67,14 +71,22 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// The complete checkpoints of a run, oldest first.
+pub fn complete(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut all = list(run)?;
+    all.retain(|(_, path)| path.join(DONE).is_file());
+    Ok(all)
+}
+
 /// The newest complete checkpoint of a run; `None` if it has no checkpoint folder at all. Folders without `DONE` are passed over, but a run that has
 /// only such folders is refused.
 pub fn newest(run: &Path) -> Result<Option<PathBuf>> {
-    let all = list(run)?;
-    match all.iter().rev().find(|(_, path)| path.join(DONE).is_file()) {
-        Some((_, path)) => Ok(Some(path.clone())),
-        None if all.is_empty() => Ok(None),
-        None => bail!("expected a checkpoint with {DONE}, found {} without: {}", all.len(), run.join(CHECKPOINTS).display()),
+    match complete(run)?.pop() {
+        Some((_, path)) => Ok(Some(path)),
+        None => match list(run)?.len() {
+            0 => Ok(None),
+            n => bail!("expected a checkpoint with {DONE}, found {n} without: {}", run.join(CHECKPOINTS).display()),
+        },
     }
 }
 
@@ -90,18 +102,30 @@ pub(crate) fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
 
 /// Removes a checkpoint: renamed first, so that what is left after a crash does not look like one.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let aside = path.with_file_name(format!("{REMOVED}{name}"));
-    let done = clear(&aside).and_then(|()| std::fs::rename(path, &aside)).and_then(|()| std::fs::remove_dir_all(&aside));
-    done.with_context(|| format!("cannot remove the checkpoint: {}", path.display()))
+    let aside = set_aside(path, REMOVED, "")?;
+    std::fs::remove_dir_all(&aside).with_context(|| format!("cannot remove the checkpoint: {}", aside.display()))
 }
 
-/// Removes a folder, if it is there.
-fn clear(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
+/// Renames what is at `path` to the first free name of `prefix`, its own and `suffix`; returns that.
+fn set_aside(path: &Path, prefix: &str, suffix: &str) -> Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = free(&path.with_file_name(format!("{prefix}{name}{suffix}")))?;
+    std::fs::rename(path, &aside).with_context(|| format!("cannot rename to {}: {}", aside.display(), path.display()))?;
+    Ok(aside)
+}
+
+/// `path`, or if it is taken the first free name that it gives with a number. Nobody else takes it: a run has one writer.
+fn free(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let names = std::iter::once(path.to_path_buf()).chain((2..=MAX_NAMES).map(|n| path.with_file_name(format!("{name}-{n}"))));
+    for path in names {
+        match std::fs::symlink_metadata(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(path),
+            Ok(_) => {}
+            Err(e) => return Err(e).with_context(|| format!("cannot read the folder: {}", path.display())),
+        }
     }
+    bail!("expected a free name, found {MAX_NAMES} taken: {}", path.display())
 }
 
 #[cfg(test)]
@@ -132,7 +156,12 @@ mod tests {
         assert_eq!(list(run).unwrap().iter().map(|(s, _)| *s).collect::<Vec<_>>(), [10, 20, 30]);
         make("step-100000000", true);
         assert_eq!(newest(run).unwrap(), Some(folder(run, 100_000_000)));
+        // Whatever has the name that a checkpoint gets while it is removed.
+        for name in [".removed-step-100000000", ".removed-step-100000000-2"] {
+            std::fs::write(run.join(CHECKPOINTS).join(name), b"a file").unwrap();
+        }
         remove(&folder(run, 100_000_000)).unwrap();
         assert_eq!(newest(run).unwrap(), Some(folder(run, 20)));
+        assert!(!run.join(CHECKPOINTS).join(".removed-step-100000000-3").exists());
     }
 }

@@ -1,25 +1,32 @@
-//! What `--resume` means: which run, which checkpoint, which config.
+//! What `--resume` means: which run, which checkpoint, which config, and which folder it goes on in.
 //!
 //! The config is that of the run. Flags may be given again; one that would change numbers is refused, except `--steps`, which may move the end, and
 //! `--on-nonfinite`; both are reported. Nothing in the run folder is changed before everything has been checked.
+//!
+//! A run goes on in its folder from its newest checkpoint; what its log says of the steps after that is taken again. From an older checkpoint it goes on in
+//! a new folder ([`branch`]), since the newer ones and their steps would be lost, or, with `--discard-newer`, says what it drops and drops it.
 
+use super::branch::branch;
 use super::state::{State, Surroundings};
-use super::{CHECKPOINTS, list, newest, read, remove, step_of};
+use super::{CHECKPOINTS, DONE, complete, list, newest, read, remove, step_of};
 use crate::cli::{TrainArgs, overlay, resolve};
 use crate::config::RunConfig;
-use crate::run_folder::{CONFIG, RUNS, RunFolder, write_whole};
+use crate::run_folder::{self, CONFIG, RUNS, RunFolder};
+use crate::watcher::Watcher;
 use crate::weights::config_of;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::probe::health::HealthState;
 use mantissa_core::train::{Session, TrainConfig};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use toml::{Table, Value};
 
 /// Entry with the end of a run.
 const STEPS: &str = "train.schedule.steps";
 /// Entries that a resumed run may change although they decide numbers: nothing that has happened depends on them.
 const MAY_CHANGE: [&str; 2] = [STEPS, "train.on_nonfinite"];
+/// Clocks of two machines that share a folder may differ by this; what is later than that comes from a wrong clock.
+const CLOCK_SLACK: Duration = Duration::from_secs(60);
 
 /// A run to go on with.
 #[derive(Debug)]
@@ -32,7 +39,21 @@ pub struct Resume {
     pub checkpoint: Option<(PathBuf, State)>,
     /// Things to tell before going on.
     pub notes: Vec<String>,
+    /// The data that the run had, if others are given: they must be the same data.
+    pub data_before: Option<String>,
+    /// Whether a tokenizer is given that the run did not name: it must be the same one.
+    pub tokenizer_given: bool,
     config_changed: bool,
+    way: Way,
+}
+
+/// Where a run goes on.
+#[derive(Debug)]
+enum Way {
+    /// In its folder, without these checkpoints.
+    Same { discard: Vec<PathBuf> },
+    /// In a new folder, named or not.
+    Branch { out: Option<PathBuf> },
 }
 
 /// Finds the run and checkpoint that `path` (a run, a checkpoint, or nothing: the newest run) means, and checks flags and files.
@@ -43,12 +64,14 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
     let folder = RunFolder::open(&run)?;
     let mut args = args.clone();
     args.step.config = Some(run.join(CONFIG));
-    let config = resolve::resolve(&args)?.config;
+    let mut config = resolve::resolve(&args)?.config;
     let mut notes = Vec::new();
     let changed = differences(&stored, &config)?;
+    let tokenizer_given = config.run.tokenizer != stored.run.tokenizer;
     let decides = |entry: &str| {
         (entry.starts_with("train.") && !MAY_CHANGE.contains(&entry))
-            || matches!(entry, "run.data" | "run.model" | "run.tokenizer" | "run.init_from")
+            || matches!(entry, "run.model" | "run.init_from")
+            || (entry == "run.tokenizer" && (config.run.tokenizer.is_none() || stored.run.tokenizer.is_none()))
     };
     // Another model or recipe changes many entries: its name says it best.
     let refused = changed.iter().filter(|(entry, ..)| decides(entry)).min_by_key(|(entry, ..)| {
@@ -63,17 +86,17 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
         let but = if entry == STEPS { "; a cosine of the learning rate is stretched with it" } else { "" };
         notes.push(format!("{entry} was {before}, is {now}{but}"));
     }
-    let dir = match named {
-        Some(dir) => Some(dir),
-        None => newest(&run)?,
-    };
-    let checkpoint = match dir {
+    let data_before = (config.run.data != stored.run.data).then(|| stored.run.data.clone());
+    if data_before.is_some() {
+        config.run.started_in = run_folder::started_in();
+    }
+    let checkpoint = match checkpoint_of(&run, named.as_deref(), &mut notes)? {
         None => {
             notes.push("the run ended before its first checkpoint: it starts again".into());
             None
         }
         Some(dir) => {
-            let state = read::state(&dir)?;
+            let state = read::state(&dir).map_err(|e| anyhow!("{e:#}; {}", instead_of(&run, &dir)))?;
             same_config(&state, &stored.train).with_context(|| format!("cannot use the checkpoint {}", dir.display()))?;
             if state.step > config.train.schedule.steps {
                 bail!(
@@ -86,7 +109,54 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
             Some((dir, state))
         }
     };
-    Ok(Resume { config_changed: config != stored, folder, config, checkpoint, notes })
+    let step = checkpoint.as_ref().map_or(0, |(_, state)| state.step);
+    let way = way(&folder, step, args.out.clone(), args.discard_newer, &mut notes)?;
+    let config_changed = config != stored;
+    Ok(Resume { config_changed, folder, config, checkpoint, notes, data_before, tokenizer_given, way })
+}
+
+/// The checkpoint to go on from: the one named, or the newest that is complete.
+fn checkpoint_of(run: &Path, named: Option<&Path>, notes: &mut Vec<String>) -> Result<Option<PathBuf>> {
+    if let Some(named) = named {
+        return Ok(Some(named.to_path_buf()));
+    }
+    let newest = newest(run)?;
+    let step = newest.as_deref().and_then(step_of).unwrap_or_default();
+    for (_, passed) in list(run)?.iter().filter(|(s, _)| *s > step) {
+        notes.push(format!("passed over, since it has no {DONE}: {}", passed.display()));
+    }
+    Ok(newest)
+}
+
+/// Where a run goes on from `step`.
+fn way(run: &RunFolder, step: u64, out: Option<PathBuf>, discard: bool, notes: &mut Vec<String>) -> Result<Way> {
+    if out.is_some() {
+        return Ok(Way::Branch { out });
+    }
+    let newer: Vec<PathBuf> = complete(run.path())?.into_iter().filter(|(s, _)| *s > step).map(|(_, path)| path).collect();
+    if newer.is_empty() {
+        return Ok(Way::Same { discard: newer });
+    }
+    if !discard {
+        return Ok(Way::Branch { out: None });
+    }
+    let names: Vec<_> = newer.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy()).collect();
+    let (names, steps) = (names.join(", "), run.log().steps_after(step)?);
+    notes.push(format!(
+        "--discard-newer drops what came after step {step}: {steps} steps of the log, and of the checkpoints {names}: {}",
+        run.path().display()
+    ));
+    Ok(Way::Same { discard: newer })
+}
+
+/// What to do where the checkpoint `dir` cannot be used.
+fn instead_of(run: &Path, dir: &Path) -> String {
+    let step = step_of(dir);
+    let others = complete(run).unwrap_or_default().into_iter().rev().filter(|(s, _)| Some(*s) != step);
+    match others.into_iter().find(|(_, path)| read::state(path).is_ok()) {
+        Some((step, path)) => format!("the checkpoint of step {step} is whole: mantissa train --resume {}", path.display()),
+        None => "no other checkpoint of the run is whole".into(),
+    }
 }
 
 impl Resume {
@@ -108,18 +178,31 @@ impl Resume {
         Ok(differences.map(|d| format!("{d}: the run goes on, but not bit for bit as it would have")).collect())
     }
 
-    /// Takes back what the run did after the checkpoint, and hands its folder over. The last moment at which the resumption can still be refused is past.
-    pub fn rewind(mut self) -> Result<RunFolder> {
-        let (run, step) = (self.folder.path().to_path_buf(), self.step());
-        // Later checkpoints first: while one is left, the events that lead to it must be there.
-        for (_, later) in list(&run)?.into_iter().rev().filter(|(s, _)| *s > step) {
-            remove(&later)?;
-        }
-        if self.config_changed {
-            write_whole(&run.join(CONFIG), self.config.to_toml()?.as_bytes())?;
-        }
-        self.folder.rewind(step)?;
-        Ok(self.folder)
+    /// The folder to go on in, as it was at the checkpoint; tells what is dropped, left out or made. The last moment at which the resumption can
+    /// still be refused is past.
+    pub fn go_on(mut self, watcher: &dyn Watcher) -> Result<RunFolder> {
+        let step = self.step();
+        let (folder, warnings) = match &self.way {
+            Way::Same { discard } => {
+                // The latest first: while one is left, the events that lead to it must be there.
+                discard.iter().rev().try_for_each(|newer| remove(newer))?;
+                if self.config_changed {
+                    self.folder.configure(&self.config)?;
+                }
+                let warnings = self.folder.rewind(step)?;
+                (self.folder, warnings)
+            }
+            Way::Branch { out } => {
+                let checkpoint = self.checkpoint.as_ref().map(|(dir, state)| (state.step, dir.as_path()));
+                let (new, warnings) = branch(&self.folder, out.as_deref(), checkpoint, &self.config)?;
+                let in_place = if out.is_some() { "" } else { " (--discard-newer goes on in it and drops what is newer)" };
+                let (old, new_path) = (self.folder.path().display(), new.path().display());
+                watcher.note(&format!("goes on in a new folder, {old} stays as it is{in_place}: {new_path}"));
+                (new, warnings)
+            }
+        };
+        warnings.iter().for_each(|warning| watcher.warn(warning));
+        Ok(folder)
     }
 }
 
@@ -143,19 +226,25 @@ fn locate(path: Option<&Path>) -> Result<(PathBuf, Option<PathBuf>)> {
     }
 }
 
-/// The run under `runs/` that was written to last; `saved` asks for one with a checkpoint.
+/// The run under `runs/` that was written to last; `saved` asks for one with a checkpoint. A time in the future comes from a clock that was wrong: such
+/// a run counts only where no other does.
 pub fn newest_run(saved: bool) -> Result<PathBuf> {
     let time = |p: &Path| std::fs::metadata(p).and_then(|m| m.modified()).ok();
     let written = |run: &PathBuf| -> Option<SystemTime> {
-        let checkpoint = newest(run).ok().flatten().and_then(|dir| time(&dir.join(super::DONE)));
+        let checkpoint = newest(run).ok().flatten().and_then(|dir| time(&dir.join(DONE)));
         checkpoint.or_else(|| if saved { None } else { time(&run.join(CONFIG)) })
     };
     let runs = std::fs::read_dir(RUNS).ok().into_iter().flatten().filter_map(|e| e.ok().map(|e| e.path()));
-    let newest = runs.filter(|p| p.join(CONFIG).is_file()).filter_map(|p| written(&p).map(|t| (t, p))).max();
-    newest.map(|(_, path)| path).with_context(|| match saved {
+    let runs = runs.filter(|p| p.join(CONFIG).is_file()).filter_map(|p| written(&p).map(|t| (t, p)));
+    latest(runs, SystemTime::now()).with_context(|| match saved {
         true => format!("no run with weights; train first or name one with --run DIR: {RUNS}"),
         false => format!("no run to go on with; train first or name one with --resume PATH: {RUNS}"),
     })
+}
+
+/// The run with the latest time that is not in the future; if all are, the latest.
+fn latest(runs: impl Iterator<Item = (SystemTime, PathBuf)>, now: SystemTime) -> Option<PathBuf> {
+    runs.map(|(time, path)| (time <= now + CLOCK_SLACK, time, path)).max().map(|(_, _, path)| path)
 }
 
 /// Refuses a run whose config was edited after the checkpoint, except in what [`MAY_CHANGE`].
@@ -196,6 +285,20 @@ fn differing(a: &Table, b: &Table, prefix: &str) -> Vec<(String, String, String)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_in_the_future_does_not_win() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let of = |runs: &[(u64, &str)]| {
+            let runs =
+                runs.iter().map(|(secs, name)| (SystemTime::UNIX_EPOCH + Duration::from_secs(*secs), PathBuf::from(name)));
+            latest(runs, now).unwrap()
+        };
+        assert_eq!(of(&[(999_000, "a"), (999_999, "b"), (998_000, "c")]), Path::new("b"));
+        assert_eq!(of(&[(999_000, "a"), (2_000_000, "future"), (998_000, "c")]), Path::new("a"));
+        assert_eq!(of(&[(999_000, "a"), (1_000_030, "ahead by seconds")]), Path::new("ahead by seconds"));
+        assert_eq!(of(&[(2_000_000, "x"), (3_000_000, "y")]), Path::new("y"));
+    }
 
     #[test]
     fn differing_entries_are_named_with_both_values() {

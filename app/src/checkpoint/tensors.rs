@@ -5,8 +5,8 @@
 use crate::tensor_file::{Entry, Header};
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::DType;
-use safetensors::Dtype;
 use safetensors::tensor::View;
+use safetensors::{Dtype, SafeTensorError};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -120,7 +120,12 @@ pub fn write(path: &Path, tensors: &[Source<'_>], note: Option<(&str, &str)>) ->
     if let Some(error) = failure.into_inner() {
         return Err(error).with_context(context);
     }
-    done.with_context(context)?;
+    done.map_err(|e| match e {
+        // Its words would be followed by the same words of its cause.
+        SafeTensorError::IoError(e) => anyhow::Error::from(e),
+        e => e.into(),
+    })
+    .with_context(context)?;
     OpenOptions::new().write(true).open(path).and_then(|f| f.sync_all()).with_context(context)
 }
 

@@ -3,7 +3,7 @@
 use super::TrainArgs;
 use super::several::{Bench, Run, refuse_unused, take_steps};
 use super::text::{print, print_json};
-use crate::checkpoint::{self, read};
+use crate::checkpoint::{self, moved, read};
 use crate::cli::resolve::{self, Resolved};
 use crate::config::RunConfig;
 use crate::run_folder::CONFIG;
@@ -61,6 +61,7 @@ struct LogJson {
     last_step: Option<u64>,
     lines: usize,
     corrupt_lines: usize,
+    out_of_order_lines: usize,
 }
 
 #[derive(Serialize)]
@@ -92,6 +93,9 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
         }
     }
     let mut runs = [resolve::resolve(&flags)?];
+    if let (Some(folder), [run]) = (&args.folder, &mut runs) {
+        moved::locate(&mut run.config.run, folder);
+    }
     let bench = (!args.no_run).then(|| Bench::new(&mut runs)).transpose();
     let [Resolved { config, .. }] = runs;
     device::check_memory(&config.train)?;
@@ -130,6 +134,7 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
             last_step: p.history.last_step(),
             lines: p.counts.lines,
             corrupt_lines: p.counts.corrupt,
+            out_of_order_lines: p.counts.out_of_order,
         }),
         checkpoint: past.as_ref().and_then(|p| p.checkpoint),
         steps: observed,
@@ -196,14 +201,14 @@ fn text(r: &Report<'_>, past: Option<&Past>, planned: u64, last: Option<&StepRep
             Some(step) => write!(out, "log       {} steps, up to {step} of {planned}", history.len()),
             None => write!(out, "log       no step"),
         };
-        let _ = match counts.corrupt {
-            0 => writeln!(out),
-            n => writeln!(
-                out,
-                "; {n} of {} lines left out as unreadable, the first is line {}",
-                counts.lines, counts.first_corrupt
-            ),
-        };
+        if counts.corrupt > 0 {
+            let (n, lines, first) = (counts.corrupt, counts.lines, counts.first_corrupt);
+            let _ = write!(out, "; {n} of {lines} lines left out as unreadable, the first is line {first}");
+        }
+        if counts.out_of_order > 0 {
+            let _ = write!(out, "; {} left out as out of order", counts.out_of_order);
+        }
+        out.push('\n');
         let _ = match checkpoint {
             Some(step) => writeln!(out, "saved     after step {step}"),
             None => writeln!(out, "saved     no checkpoint that can be used"),

@@ -1,24 +1,18 @@
 //! Config files and `--set` entries as one TOML table, laid over the defaults.
 
-use anyhow::{Context, Result, bail};
+use crate::config::{read_text, toml_problem};
+use anyhow::{Result, bail};
 use std::path::Path;
 use toml::{Table, Value};
-
-/// Largest config file that is read, bytes.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// The table of a config file, with `sets` (`a.b=c`) applied.
 pub fn read(file: Option<&Path>, sets: &[String]) -> Result<Table> {
     let mut table = match file {
         None => Table::new(),
         Some(path) => {
-            let size = std::fs::metadata(path).with_context(|| format!("cannot read the config: {}", path.display()))?.len();
-            if size > MAX_CONFIG_BYTES {
-                bail!("config: expected at most {MAX_CONFIG_BYTES} bytes, found {size}: {}", path.display());
-            }
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the config: {}", path.display()))?;
-            text.parse::<Table>()
-                .map_err(|e| anyhow::anyhow!("config is not TOML: {}: {}", e.to_string().trim_end(), path.display()))?
+            let text = read_text(path)?;
+            let parsed = text.parse::<Table>();
+            parsed.map_err(|e| anyhow::anyhow!("config is not TOML: {}: {}", toml_problem(&text, &e), path.display()))?
         }
     };
     for entry in sets {
@@ -27,7 +21,7 @@ pub fn read(file: Option<&Path>, sets: &[String]) -> Result<Table> {
     Ok(table)
 }
 
-/// Applies one `a.b=c`. What does not parse as a TOML value is a string; nothing after `=` removes the entry.
+/// Applies one `a.b=c`. Numbers are spelled as in flags; what else does not parse as a TOML value is a string; nothing after `=` removes the entry.
 fn set(table: &mut Table, entry: &str) -> Result<()> {
     let Some((key, value)) = entry.split_once('=') else { bail!("--set: expected KEY=VALUE, got `{entry}`") };
     let keys: Vec<&str> = key.trim().split('.').collect();
@@ -38,7 +32,7 @@ fn set(table: &mut Table, entry: &str) -> Result<()> {
     let parsed = match value.parse::<Value>() {
         _ if value.is_empty() => Value::String(REMOVED.into()),
         Ok(parsed) => parsed,
-        Err(_) => Value::String(value.into()),
+        Err(_) => flag_number(value).unwrap_or_else(|| Value::String(value.into())),
     };
     let mut at = table;
     for k in &keys[..keys.len() - 1] {
@@ -49,6 +43,20 @@ fn set(table: &mut Table, entry: &str) -> Result<()> {
     }
     at.insert(keys[keys.len() - 1].to_string(), parsed);
     Ok(())
+}
+
+/// A number without a digit on one side of its point, such as `.5`, `1.` or `1.e-3`: flags take it, TOML does not.
+fn flag_number(text: &str) -> Option<Value> {
+    let (before, after) = text.split_once('.')?;
+    let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+    let (left, right) = (digit(before.chars().last()), digit(after.chars().next()));
+    let sign_only = matches!(before, "" | "+" | "-");
+    let exponent_only = after.is_empty() || after.starts_with(['e', 'E']);
+    match (left, right) {
+        (false, true) if sign_only => format!("{before}0.{after}").parse().ok(),
+        (true, false) if exponent_only => format!("{before}.0{after}").parse().ok(),
+        _ => None,
+    }
 }
 
 /// Stands in the overlay for an entry that is to be removed. Not a value anyone writes.
@@ -118,6 +126,19 @@ mod tests {
         assert_eq!(get_str(&base, "a.c"), Some("text"));
         remove(&mut base, "a.c");
         assert!(get(&base, "a.c").is_none() && get(&base, "q.r").is_none());
+    }
+
+    #[test]
+    fn numbers_are_spelled_as_in_flags() {
+        let number = |text: &str| read(None, &[format!("a={text}")]).unwrap().remove("a").unwrap();
+        let numbers =
+            [(".001", 0.001), ("1.", 1.0), ("-.5", -0.5), ("+3.e2", 300.0), ("1.e-3", 0.001), (".25E1", 2.5), ("1e-3", 1e-3)];
+        for (text, expected) in numbers {
+            assert_eq!(number(text), Value::Float(expected), "{text}");
+        }
+        for text in [".", "..", "./notes.txt", "1.x", ".5.5", "notes.", "-.", "e.5", "1..2", "../x"] {
+            assert_eq!(number(text), Value::String(text.into()), "{text}");
+        }
     }
 
     #[test]

@@ -184,6 +184,7 @@ fn defaults(preset: &str, source: Option<&Source>, recipe: RecipeName, optim: &s
             data: BUILTIN.into(),
             tokenizer: None,
             init_from: None,
+            started_in: None,
             device: DeviceChoice::Auto,
             adapter: None,
             tune: None,

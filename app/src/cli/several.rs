@@ -27,6 +27,7 @@ pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
         ("--sample-every", args.sample_every.is_some()),
         ("--sample-tokens", args.sample_tokens.is_some()),
         ("--resume", args.resume.is_some()),
+        ("--discard-newer", args.discard_newer),
         ("--checkpoint-every", args.checkpoint_every.is_some()),
         ("--keep", args.keep.is_some()),
         ("--log", args.log.is_some()),

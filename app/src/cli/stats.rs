@@ -8,18 +8,16 @@ use super::several::Bench;
 use super::text::{print, print_json};
 use super::{StepArgs, TrainArgs};
 use crate::run_folder::EVENTS;
+use crate::run_log::{self, Logged};
 use crate::show::{percent, scientific};
 use crate::{Outcome, device};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use mantissa_core::DType;
 use mantissa_core::precision::overrides::Pattern;
-use mantissa_core::telemetry::event::TensorEvent;
 use mantissa_core::telemetry::{Spoilt, TensorReport};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// Steps of a model when none are given: enough for fp8 histories and loss scales to settle.
@@ -124,25 +122,25 @@ fn badness(t: &TensorReport) -> (bool, f64, f64) {
 /// The tensors that a run measured at `step`.
 fn of_run(run: &Path, step: Option<u64>) -> Result<Measured> {
     let path = run.join(EVENTS);
-    let file = File::open(&path).with_context(|| format!("expected a run folder with {EVENTS}: {}", run.display()))?;
+    if !path.is_file() {
+        bail!("expected a run folder with {EVENTS}, found none: {}", run.display());
+    }
     let (mut at, mut tensors) = (None, Vec::new());
     let mut steps: Vec<u64> = Vec::new();
-    for line in BufReader::new(file).split(b'\n') {
-        let line = line.with_context(|| format!("cannot read the event log: {}", path.display()))?;
-        // Other lines, and one that a crash cut off, are not about tensors.
-        let Ok(event) = serde_json::from_slice::<TensorEvent>(&line) else { continue };
+    run_log::read(run, |logged| {
+        let Logged::Tensor(event) = logged else { return };
         if steps.last() != Some(&event.step) {
             steps.push(event.step);
         }
         if step.is_some_and(|s| s != event.step) {
-            continue;
+            return;
         }
         if at != Some(event.step) {
             at = Some(event.step);
             tensors.clear();
         }
         tensors.push(event.tensor);
-    }
+    })?;
     match (at, &steps[..]) {
         (Some(step), _) => Ok(Measured { source: run.display().to_string(), step, tensors }),
         (None, []) => bail!("expected a run with tensor statistics (train --stats-every K), found none: {}", path.display()),
@@ -237,6 +235,7 @@ mod tests {
     use super::*;
     use mantissa_core::telemetry::Fp8Stats;
     use mantissa_core::telemetry::event::Event;
+    use mantissa_core::telemetry::event::TensorEvent;
 
     fn report(name: &str, underflow: f32, nonfinite: f32) -> TensorReport {
         let stats = Fp8Stats { amax: 1.0, scale: 448.0, underflow, saturated: 0.0, nonfinite };

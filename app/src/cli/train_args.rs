@@ -150,9 +150,12 @@ pub struct TrainArgs {
     #[arg(long, value_name = "GLOB")]
     pub stats: Vec<String>,
     /// Go on with a run, bit for bit: its folder, or one of its checkpoints; without PATH the newest run. Its config holds; other numbers
-    /// are refused
-    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with_all = ["out", "config"])]
+    /// are refused. Where there are newer checkpoints, or with --out, it goes on in a new folder
+    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "config")]
     pub resume: Option<Option<PathBuf>>,
+    /// With --resume CHECKPOINT: go on in the folder of the run, and drop its newer checkpoints and what its logs say of later steps
+    #[arg(long, requires = "resume", conflicts_with = "out")]
+    pub discard_newer: bool,
     /// Steps between checkpoints, from which a run can be resumed; 0 only at the end [default: 200]
     #[arg(long, value_name = "N")]
     pub checkpoint_every: Option<u64>,

@@ -10,7 +10,7 @@ use csv::Tables;
 use mantissa_core::telemetry::event::Timing;
 use mantissa_core::telemetry::{StepReport, TensorReport};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tensorboard::TensorBoard;
 
 /// A kind of log.
@@ -95,6 +95,12 @@ pub fn tensor_scalars(t: &TensorReport) -> [Scalar; 11] {
     ]
 }
 
+/// The files of the logs in the folder of a run, whether they are written or not.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let tables = csv::FILES.iter().map(|name| folder.join(name)).filter(|path| path.is_file());
+    Ok(tables.chain(tensorboard::files(folder)?).collect())
+}
+
 /// The open logs of a run.
 #[derive(Debug)]
 pub struct Sinks {
@@ -104,11 +110,18 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// Opens the logs named in `logs`. A run that goes on after step `after` drops what was written about later steps.
-    pub fn open(folder: &Path, logs: &[LogKind], images: bool, after: Option<u64>) -> Result<Sinks> {
-        let tables = logs.contains(&LogKind::Csv).then(|| Tables::open(folder, images, after)).transpose()?;
-        let tensorboard = logs.contains(&LogKind::Tensorboard).then(|| TensorBoard::create(folder, after)).transpose()?;
-        Ok(Sinks { images, tables, tensorboard })
+    /// Opens the logs named in `logs`. A run that goes on after step `after` drops what was written about later steps; the warnings tell of what could
+    /// not be read.
+    pub fn open(folder: &Path, logs: &[LogKind], images: bool, after: Option<u64>) -> Result<(Sinks, Vec<String>)> {
+        let mut warnings = Vec::new();
+        let (mut tables, mut tensorboard) = (None, None);
+        if logs.contains(&LogKind::Csv) {
+            tables = Some(Tables::open(folder, images, after, &mut warnings)?);
+        }
+        if logs.contains(&LogKind::Tensorboard) {
+            tensorboard = Some(TensorBoard::create(folder, after, &mut warnings)?);
+        }
+        Ok((Sinks { images, tables, tensorboard }, warnings))
     }
 
     /// Makes sure that all that was written outlives a crash of the machine.
@@ -141,7 +154,9 @@ impl Sinks {
             tables.eval(step, &scalars)?;
         }
         if let Some(tensorboard) = &mut self.tensorboard {
-            tensorboard.scalars(step, "val/", &scalars)?;
+            // The tags of one quantity share their last word: `train/loss`, `val/loss`.
+            let short = scalars.map(|s| Scalar { name: s.name.trim_start_matches("val_"), ..s });
+            tensorboard.scalars(step, "val/", &short)?;
         }
         Ok(())
     }

@@ -1,22 +1,27 @@
 //! TensorBoard event files: records of an `Event` protocol buffer each.
 //!
-//! A record is a length (u64), its masked CRC-32C, the data, its masked CRC-32C, all little-endian. The crates that write such files
-//! are unmaintained or bring a protocol-buffer compiler; the five messages used here take a few lines.
-//! Sources: tensorflow `core/lib/io/record_writer.h`, `core/util/event.proto`, `core/framework/summary.proto`.
+//! [`records`] has their form. The crates that write such files are unmaintained or bring a protocol-buffer compiler; the five messages used here take
+//! a few lines. A run that goes on writes another file, which TensorBoard reads after those that are there: it goes by their names.
+//! Sources: tensorflow `core/util/event.proto`, `core/framework/summary.proto`.
+
+mod records;
 
 use super::Scalar;
+use crate::append::Appender;
+use crate::event_log::refuse_link;
 use anyhow::{Context, Result};
 use mantissa_core::telemetry::Histogram;
-use std::fs::File;
-use std::io::Write;
+use records::{mend, record};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// First event of every file.
 const FILE_VERSION: &[u8] = b"brain.Event:2";
-/// Added to a rotated CRC, so that the CRC of data that holds CRCs is no special value.
-const CRC_MASK: u32 = 0xA282_EAD8;
-/// Files of one second tried before giving up.
+/// What the name of every file begins with; seconds follow.
+const PREFIX: &str = "events.out.tfevents.";
+/// Digits of the seconds in a name.
+const SECS_DIGITS: usize = 10;
+/// Names tried before giving up.
 const MAX_FILES: usize = 1000;
 
 /// Field numbers of `Event`.
@@ -49,14 +54,28 @@ mod field {
 #[derive(Debug)]
 pub struct TensorBoard {
     path: PathBuf,
-    file: File,
+    file: Appender,
 }
 
 impl TensorBoard {
-    /// A new file in `folder`. A run that goes on after step `after` tells TensorBoard to forget what older files say about later steps.
-    pub fn create(folder: &Path, after: Option<u64>) -> Result<TensorBoard> {
-        let secs = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let (path, file) = new_file(folder, secs)?;
+    /// A new file in `folder`. A run that goes on after step `after` tells TensorBoard to forget what older files say about later steps; damaged records
+    /// of those are left out, and `warnings` tell of them.
+    pub fn create(folder: &Path, after: Option<u64>, warnings: &mut Vec<String>) -> Result<TensorBoard> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let old = files(folder)?;
+        for path in &old {
+            let mended = refuse_link(path).and_then(|()| mend(path));
+            let mended = mended.with_context(|| format!("cannot read the TensorBoard file: {}", path.display()))?;
+            if let Some((places, aside)) = mended {
+                warnings.push(format!(
+                    "damaged in {places} places, what is there is left out; the TensorBoard file as it was is kept: {}",
+                    aside.display()
+                ));
+            }
+        }
+        // The clock may have been set back since.
+        let newest = old.iter().filter_map(|path| secs_of(path)).max();
+        let (path, file) = new_file(folder, newest.map_or(now, |newest| now.max(newest + 1)))?;
         let mut board = TensorBoard { path, file };
         board.event(None, event::FILE_VERSION, FILE_VERSION)?;
         if let Some(after) = after {
@@ -107,7 +126,7 @@ impl TensorBoard {
 
     /// Makes sure that all events outlive a crash of the machine.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().with_context(|| format!("cannot write the TensorBoard file: {}", self.path.display()))
+        self.file.sync().with_context(|| format!("cannot write the TensorBoard file: {}", self.path.display()))
     }
 
     fn event(&mut self, step: Option<u64>, what: u32, content: &[u8]) -> Result<()> {
@@ -118,17 +137,36 @@ impl TensorBoard {
             varint_field(&mut message, event::STEP, step);
         }
         bytes_field(&mut message, what, content);
-        // One write, so that a reader sees whole records but for the last moment of a crash.
-        let done = self.file.write_all(&record(&message));
+        let done = self.file.append(&record(&message));
         done.with_context(|| format!("cannot write the TensorBoard file: {}", self.path.display()))
     }
 }
 
-fn new_file(folder: &Path, secs: u64) -> Result<(PathBuf, File)> {
+/// The event files in a folder, in the order of their names.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let context = || format!("cannot read the run folder: {}", folder.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(context)? {
+        let path = entry.with_context(context)?.path();
+        if secs_of(&path).is_some() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The seconds in the name of an event file.
+fn secs_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    name.split('.').next().filter(|digits| digits.len() == SECS_DIGITS)?.parse().ok()
+}
+
+fn new_file(folder: &Path, secs: u64) -> Result<(PathBuf, Appender)> {
     let mut last = None;
     for n in 0..MAX_FILES {
-        let path = folder.join(format!("events.out.tfevents.{secs:010}.mantissa.{n}"));
-        match File::create_new(&path) {
+        let path = folder.join(format!("{PREFIX}{secs:0SECS_DIGITS$}.mantissa.{n}"));
+        match Appender::create_new(&path) {
             Ok(file) => return Ok((path, file)),
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => last = Some(e),
             Err(e) => return Err(e).with_context(|| format!("cannot create the TensorBoard file: {}", path.display())),
@@ -136,21 +174,6 @@ fn new_file(folder: &Path, secs: u64) -> Result<(PathBuf, File)> {
     }
     let error = last.map_or_else(|| anyhow::anyhow!("no name is free"), anyhow::Error::from);
     Err(error).with_context(|| format!("cannot create a TensorBoard file: {}", folder.display()))
-}
-
-/// Data with its length and check sums.
-fn record(data: &[u8]) -> Vec<u8> {
-    let length = (data.len() as u64).to_le_bytes();
-    let mut out = Vec::with_capacity(data.len() + 16);
-    out.extend_from_slice(&length);
-    out.extend_from_slice(&masked_crc(&length).to_le_bytes());
-    out.extend_from_slice(data);
-    out.extend_from_slice(&masked_crc(data).to_le_bytes());
-    out
-}
-
-fn masked_crc(data: &[u8]) -> u32 {
-    crc32c::crc32c(data).rotate_right(15).wrapping_add(CRC_MASK)
 }
 
 /// Wire types of protocol buffers.
@@ -204,14 +227,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn check_sums_are_those_of_the_format() {
-        // CRC-32C of 32 zero bytes, RFC 3720 B.4.
-        assert_eq!(crc32c::crc32c(&[0; 32]), 0x8A91_36AA);
-        // First 12 bytes of every file of 24-byte first events, as TensorFlow writes it.
-        assert_eq!(masked_crc(&24u64.to_le_bytes()).to_le_bytes(), [0xa3, 0x7f, 0x4b, 0x22]);
-    }
-
-    #[test]
     fn messages_are_encoded_as_protocol_buffers() {
         let mut out = Vec::new();
         varint_field(&mut out, 2, 300);
@@ -224,8 +239,8 @@ mod tests {
     #[test]
     fn records_follow_each_other_and_names_never_clash() {
         let dir = tempfile::tempdir().unwrap();
-        let mut first = TensorBoard::create(dir.path(), None).unwrap();
-        let second = TensorBoard::create(dir.path(), Some(7)).unwrap();
+        let mut first = TensorBoard::create(dir.path(), None, &mut Vec::new()).unwrap();
+        let second = TensorBoard::create(dir.path(), Some(7), &mut Vec::new()).unwrap();
         assert_ne!(first.path, second.path);
         let scalars = [Scalar { name: "loss", value: Some(2.5) }, Scalar { name: "loss_scale", value: None }];
         first.scalars(3, "train/", &scalars).unwrap();
@@ -245,9 +260,40 @@ mod tests {
     }
 
     #[test]
+    fn files_follow_each_other_whatever_the_clock_says() {
+        let dir = tempfile::tempdir().unwrap();
+        // Written while the clock was ahead.
+        let ahead = dir.path().join(format!("{PREFIX}9000000000.mantissa.0"));
+        std::fs::write(&ahead, record(FILE_VERSION)).unwrap();
+        std::fs::write(dir.path().join(format!("{PREFIX}99999999999.mantissa.0")), b"of another program").unwrap();
+        let names: Vec<PathBuf> =
+            (0..3).map(|n| TensorBoard::create(dir.path(), Some(n), &mut Vec::new()).unwrap().path).collect();
+        let all = [vec![ahead], names].concat();
+        assert!(all.is_sorted() && all[3].to_string_lossy().contains("9000000003"), "{all:?}");
+        assert_eq!(files(dir.path()).unwrap(), all);
+    }
+
+    #[test]
+    fn damaged_records_of_older_files_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut board = TensorBoard::create(dir.path(), None, &mut Vec::new()).unwrap();
+        let scalars = [Scalar { name: "loss", value: Some(2.5) }];
+        (1..=3).for_each(|step| board.scalars(step, "train/", &scalars).unwrap());
+        let mut bytes = std::fs::read(&board.path).unwrap();
+        let at = bytes.windows(10).position(|w| w == b"train/loss").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&board.path, &bytes).unwrap();
+        let mut warnings = Vec::new();
+        TensorBoard::create(dir.path(), Some(3), &mut warnings).unwrap();
+        assert!(warnings.len() == 1 && warnings[0].contains("damaged in 1 place"), "{warnings:?}");
+        let left = std::fs::read(&board.path).unwrap();
+        assert_eq!(left.windows(10).filter(|w| w == b"train/loss").count(), 2);
+    }
+
+    #[test]
     fn histograms_are_over_logarithms_with_a_bucket_for_each_octave() {
         let dir = tempfile::tempdir().unwrap();
-        let mut board = TensorBoard::create(dir.path(), None).unwrap();
+        let mut board = TensorBoard::create(dir.path(), None, &mut Vec::new()).unwrap();
         let before = std::fs::metadata(&board.path).unwrap().len() as usize;
         board.histogram(4, "tensors/w/log2", &Histogram::default()).unwrap();
         assert_eq!(std::fs::metadata(&board.path).unwrap().len() as usize, before);

@@ -93,7 +93,7 @@ impl Run<'_> {
         };
         let text = String::from_utf8_lossy(&text);
         self.logs.folder.sample(step, &text)?;
-        self.event(Event::Sample(SampleEvent { step, sample: text.to_string() }))?;
+        self.event(Event::Sample(SampleEvent::new(step, &text)))?;
         self.watcher.line(&format!("sample at step {step}:\n{}\n", text.trim_end()));
         Ok(())
     }

@@ -72,7 +72,7 @@ fn a_larger_vocabulary_raises_the_models_unless_it_was_given() {
 
 /// A word-level tokenizer whose file is small.
 #[cfg(feature = "tokenizer")]
-const TOKENIZER: &str = r#"{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"Whitespace"},
+pub(super) const TOKENIZER: &str = r#"{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"Whitespace"},
     "model":{"type":"WordLevel","vocab":{"[UNK]":0,"to":1,"be":2,"or":3,"not":4},"unk_token":"[UNK]"}}"#;
 
 #[cfg(feature = "tokenizer")]

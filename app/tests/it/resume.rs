@@ -17,7 +17,7 @@ const NUMBERS: [&str; 8] = [
 ];
 
 /// The events of a run without what depends on the clock.
-fn events(run: &Path) -> Vec<Value> {
+pub(super) fn events(run: &Path) -> Vec<Value> {
     let mut lines = json_lines(&std::fs::read_to_string(run.join("events.jsonl")).expect("events"));
     // Each process tells what memory it has taken itself.
     lines.retain(|line| line.get("memory").is_none());
@@ -30,13 +30,13 @@ fn events(run: &Path) -> Vec<Value> {
     lines
 }
 
-fn checkpoint(run: &Path, step: u64) -> std::path::PathBuf {
+pub(super) fn checkpoint(run: &Path, step: u64) -> std::path::PathBuf {
     run.join(format!("checkpoints/step-{step:08}"))
 }
 
 /// The tensors of a checkpoint, byte for byte.
 #[track_caller]
-fn same_tensors(a: &Path, b: &Path) {
+pub(super) fn same_tensors(a: &Path, b: &Path) {
     for file in ["model.safetensors", "optim.safetensors"] {
         let read = |run: &Path| std::fs::read(run.join(file)).unwrap_or_else(|e| panic!("{e}: {}", run.join(file).display()));
         assert!(read(a) == read(b), "{file} differs: {} and {}", a.display(), b.display());
@@ -74,7 +74,7 @@ fn forty_steps_are_twenty_and_twenty_more_in_every_recipe() {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("copied");
     for entry in std::fs::read_dir(from).expect("copied") {
         let entry = entry.expect("copied");
@@ -135,7 +135,7 @@ fn the_newest_run_goes_on_and_the_end_can_be_moved() {
 }
 
 #[test]
-fn an_earlier_checkpoint_takes_the_run_back() {
+fn an_earlier_checkpoint_takes_the_run_back_if_asked() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("r");
     good(train(
@@ -143,7 +143,9 @@ fn an_earlier_checkpoint_takes_the_run_back() {
         &["--steps", "9", "--checkpoint-every", "3", "--keep", "0", "--out", "r", "--recipe", "fp8-delayed"],
     ));
     let before = (events(&run), std::fs::read(checkpoint(&run, 9).join("optim.safetensors")).unwrap());
-    good(output(dir.path(), &["train", "--resume", "r/checkpoints/step-00000003"]));
+    let o = good(output(dir.path(), &["train", "--resume", "r/checkpoints/step-00000003", "--discard-newer"]));
+    let said = "drops what came after step 3: 6 steps of the log, and of the checkpoints step-00000006, step-00000009";
+    assert!(stderr(&o).contains(said), "{}", stderr(&o));
     assert_eq!(events(&run), before.0);
     assert_eq!(std::fs::read(checkpoint(&run, 9).join("optim.safetensors")).unwrap(), before.1);
     assert_eq!(listing(&run.join("checkpoints")).len(), 3);
@@ -156,7 +158,7 @@ fn an_mlp_resumes_too() {
     good(output(dir.path(), &[&flags[..], &["--steps", "8", "--checkpoint-every", "4", "--keep", "0", "--out", "a"]].concat()));
     let (a, b) = (dir.path().join("a"), dir.path().join("b"));
     copy(&a, &b);
-    good(output(dir.path(), &["train", "--resume", "b/checkpoints/step-00000004"]));
+    good(output(dir.path(), &["train", "--resume", "b/checkpoints/step-00000004", "--discard-newer"]));
     assert_eq!(events(&b), events(&a));
     same_tensors(&checkpoint(&b, 8), &checkpoint(&a, 8));
 }
@@ -188,7 +190,9 @@ fn flags_that_change_numbers_are_refused_and_others_are_not() {
     refused(dir, &with(&["--grad-clip", "0"]), &["train.clip"]);
     refused(dir, &with(&["--data", "text.txt"]), &["run.data", "builtin", "text.txt"]);
     refused(dir, &with(&["--steps", "1"]), &["--steps of at least 2"]);
-    refused(dir, &with(&["--out", "other"]), &["--out"]);
+    refused(dir, &with(&["--out", "r"]), &["--out", "new or empty folder"]);
+    refused(dir, &with(&["--out", "other", "--discard-newer"]), &["--out", "--discard-newer"]);
+    refused(dir, &["--discard-newer"], &["--resume"]);
     refused(dir, &["--resume", "nowhere"], &["nowhere"]);
     refused(dir, &["--resume", "."], &["neither"]);
     refused(dir, &["--resume", "r/checkpoints"], &["neither"]);

@@ -85,6 +85,42 @@ impl Event {
     }
 }
 
+/// What a line of a log turns out to be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Read {
+    /// An event.
+    Event(Event),
+    /// An event of a later version, which belongs to this step.
+    Unknown(u64),
+    /// Damage: no object of JSON with a step, or not what its kind has.
+    Unreadable,
+}
+
+impl Read {
+    /// Judges a line, without its end.
+    pub fn line(line: &[u8]) -> Read {
+        #[derive(Deserialize)]
+        struct Stepped {
+            step: u64,
+        }
+        let Ok(text) = std::str::from_utf8(line) else { return Read::Unreadable };
+        match Event::from_line(text) {
+            Ok(Some(event)) => Read::Event(event),
+            Ok(None) => serde_json::from_str(text).map_or(Read::Unreadable, |Stepped { step }| Read::Unknown(step)),
+            Err(_) => Read::Unreadable,
+        }
+    }
+
+    /// The step it belongs to; `None` for damage.
+    pub fn step(&self) -> Option<u64> {
+        match self {
+            Read::Event(event) => Some(event.step()),
+            Read::Unknown(step) => Some(*step),
+            Read::Unreadable => None,
+        }
+    }
+}
+
 /// A step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepEvent {
@@ -345,6 +381,16 @@ impl Fp8Event {
     }
 }
 
+impl SampleEvent {
+    /// Longest text kept, bytes. JSON makes at most six of one, so that the line stays below [`MAX_LINE_BYTES`](super::lines::MAX_LINE_BYTES).
+    pub const MAX_BYTES: usize = 1 << 21;
+
+    /// A text written after step `step`; one that is longer than [`SampleEvent::MAX_BYTES`] is cut, between characters.
+    pub fn new(step: u64, text: &str) -> SampleEvent {
+        SampleEvent { step, sample: text[..text.floor_char_boundary(SampleEvent::MAX_BYTES)].to_string() }
+    }
+}
+
 impl EvalEvent {
     /// An evaluation after step `step`; `accuracy` for classifiers.
     pub fn new(step: u64, val_loss: f32, accuracy: Option<f32>) -> EvalEvent {
@@ -386,6 +432,37 @@ mod tests {
         assert_eq!(Event::Eval(EvalEvent::new(5, 2.5, None)).to_line().unwrap(), r#"{"step":5,"val_loss":2.5}"#);
         let nan = Event::Eval(EvalEvent::new(5, f32::NAN, None));
         assert_eq!(nan.to_line().unwrap(), r#"{"step":5,"val_loss":null,"val_loss_nonfinite":true}"#);
+    }
+
+    #[test]
+    fn a_line_is_an_event_one_of_a_later_version_or_damage() {
+        let line = Event::Eval(EvalEvent::new(5, 2.5, None)).to_line().unwrap();
+        assert_eq!(Read::line(line.as_bytes()).step(), Some(5));
+        assert_eq!(Read::line(b"{\"step\":7,\"later\":[\"val_loss\"]}\r"), Read::Unknown(7));
+        let damage: [&[u8]; 9] = [
+            b"",
+            b"\0\0",
+            b"\xff",
+            b"[1]",
+            b"{}",
+            b"{\"step\":\"7\",\"later\":1}",
+            b"{\"step\":-7}",
+            b"{\"step\":5,\"val_loss\":2.5}{\"step\":6,\"val_loss\":2.5}",
+            b"{\"step\":5,\"val_loss\":2.",
+        ];
+        for damage in damage {
+            assert_eq!(Read::line(damage), Read::Unreadable, "{}", damage.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_longest_sample_fits_into_a_line() {
+        for c in ["\u{1}", "\u{fffd}", "\u{1f600}", "x"] {
+            let event = SampleEvent::new(1, &c.repeat(SampleEvent::MAX_BYTES));
+            assert!((SampleEvent::MAX_BYTES - 3..=SampleEvent::MAX_BYTES).contains(&event.sample.len()));
+            assert!(Event::Sample(event).to_line().unwrap().len() <= crate::telemetry::lines::MAX_LINE_BYTES);
+        }
+        assert_eq!(SampleEvent::new(1, "short").sample, "short");
     }
 
     #[test]

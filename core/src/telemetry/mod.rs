@@ -1,6 +1,8 @@
 //! What a step tells the host: a small fixed schema of scalars, written on the device by `Record` and read late. Hosts tell it on as [`event`]s.
 
 pub mod event;
+pub mod in_order;
+pub mod lines;
 pub mod ring;
 pub mod tensor;
 

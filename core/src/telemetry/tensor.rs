@@ -23,12 +23,15 @@ impl Histogram {
         Histogram { first, zeros, counts: buckets[first..end.max(first)].to_vec() }
     }
 
+    /// The exponent field of 1: bucket `k + BIAS` holds the magnitudes in `[2^k, 2^(k+1))`.
+    pub const BIAS: i32 = 127;
+
     /// Elements that are finite and not zero, as (k, count) where magnitudes lie in `[2^k, 2^(k+1))`. f32 subnormals stand at k = -127.
     pub fn magnitudes(&self) -> impl Iterator<Item = (i32, u32)> {
         let count = |(i, &n): (usize, &u32)| {
             let bucket = self.first + i;
             let n = if bucket == 0 { n.saturating_sub(self.zeros) } else { n };
-            (n > 0 && bucket < BUCKETS - 1).then_some((bucket as i32 - 127, n))
+            (n > 0 && bucket < BUCKETS - 1).then_some((bucket as i32 - Histogram::BIAS, n))
         };
         self.counts.iter().enumerate().filter_map(count)
     }

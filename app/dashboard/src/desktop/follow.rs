@@ -1,8 +1,10 @@
-//! Reads the event log of a run folder as far as it goes, and further when it grows. A log that was cut back (by a resumed run) is read again.
+//! Reads the event log of a run folder as far as it goes, and further when it grows. A log that is no longer the one that was read (a resumed run has
+//! cut it back, or has put another in its place) is read again, also if it has grown beyond its old length meanwhile.
 
 use crate::store::{LineReader, Origin, Run};
-use anyhow::{Context, Result, bail};
-use mantissa_app::config::RunConfig;
+use anyhow::{Context, Result};
+use mantissa_app::config;
+use mantissa_app::event_log::same_file;
 use mantissa_app::run_folder::{CONFIG, EVENTS};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -10,13 +12,13 @@ use std::path::{Path, PathBuf};
 
 /// Bytes read at a time: a long log appears piece by piece, and the window stays alive.
 const BITE_BYTES: usize = 1 << 21;
+/// Bytes before the place up to which a log was read that are compared: some steps with their times, which no other branch of a run repeats.
+const TAIL_BYTES: usize = 1 << 12;
 
 /// Opens the run in a folder, without its events.
 pub(super) fn open(folder: &Path) -> Result<Run> {
-    let path = folder.join(CONFIG);
-    let text = std::fs::read_to_string(&path)
+    let config = config::read(&folder.join(CONFIG))
         .with_context(|| format!("expected the folder of a run, with {CONFIG} in it: {}", folder.display()))?;
-    let config = RunConfig::from_toml(&text).with_context(|| format!("cannot read the config: {}", path.display()))?;
     Ok(Run::new(&folder.to_string_lossy(), &config.run.model, Origin::Saved, config.train))
 }
 
@@ -29,14 +31,22 @@ pub(super) fn is_run(folder: &Path) -> bool {
 #[derive(Debug)]
 pub(super) struct Follower {
     path: PathBuf,
+    /// The file read last.
+    file: Option<File>,
     at: u64,
+    /// The last bytes before that place.
+    tail: Vec<u8>,
     reader: LineReader,
     buffer: Vec<u8>,
 }
 
 impl Follower {
     pub(super) fn new(folder: &Path) -> Follower {
-        Follower { path: folder.join(EVENTS), at: 0, reader: LineReader::default(), buffer: Vec::new() }
+        Follower::of(folder.join(EVENTS))
+    }
+
+    fn of(path: PathBuf) -> Follower {
+        Follower { path, file: None, at: 0, tail: Vec::new(), reader: LineReader::default(), buffer: Vec::new() }
     }
 
     /// Reads the next bite into `run`; returns whether there is more.
@@ -47,24 +57,39 @@ impl Follower {
         };
         let context = || format!("cannot read the event log: {}", self.path.display());
         let len = file.metadata().with_context(context)?.len();
-        if len < self.at {
+        if !self.goes_on(&mut file, len).with_context(context)? {
             run.clear();
-            *self = Follower { path: std::mem::take(&mut self.path), ..Follower::new(Path::new("")) };
+            *self = Follower::of(std::mem::take(&mut self.path));
             return Ok(true);
         }
-        if len == self.at {
+        if len > self.at {
+            file.seek(SeekFrom::Start(self.at)).with_context(context)?;
+            self.buffer.clear();
+            let read = (&file).take(BITE_BYTES as u64).read_to_end(&mut self.buffer).with_context(context)?;
+            self.at += read as u64;
+            self.tail.extend_from_slice(&self.buffer);
+            self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+            self.reader.feed(&self.buffer, |event| run.push(event));
+            run.corrupt = self.reader.corrupt();
+        }
+        self.file = Some(file);
+        // Cut while it was read, it is shorter; the next poll finds that out.
+        Ok(self.at < len)
+    }
+
+    /// Whether what was read is still there, in front of what is new.
+    fn goes_on(&self, file: &mut File, len: u64) -> std::io::Result<bool> {
+        let same = match &self.file {
+            Some(before) => same_file(before, file)?,
+            None => true,
+        };
+        if !same || len < self.at {
             return Ok(false);
         }
-        file.seek(SeekFrom::Start(self.at)).with_context(context)?;
-        self.buffer.clear();
-        let read = file.take(BITE_BYTES as u64).read_to_end(&mut self.buffer).with_context(context)?;
-        if read == 0 {
-            bail!("expected more of the event log, found its end: {}", self.path.display());
-        }
-        self.at += read as u64;
-        self.reader.feed(&self.buffer, |event| run.push(event));
-        run.corrupt = self.reader.corrupt;
-        Ok(self.at < len)
+        file.seek(SeekFrom::Start(self.at - self.tail.len() as u64))?;
+        let mut tail = Vec::with_capacity(self.tail.len());
+        file.take(self.tail.len() as u64).read_to_end(&mut tail)?;
+        Ok(tail == self.tail)
     }
 }
 
@@ -101,5 +126,37 @@ mod tests {
         std::fs::write(&path, line(1)).unwrap();
         while follower.poll(&mut run).unwrap() {}
         assert_eq!((run.evals.len(), run.corrupt), (1, 0));
+    }
+
+    #[test]
+    fn a_log_that_was_cut_and_grew_beyond_its_old_length_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(EVENTS);
+        let config = resolve(&Default::default()).unwrap().config;
+        let branch = |from: u64, to: u64, loss: f32| -> String {
+            (from..=to).map(|s| Event::Eval(EvalEvent::new(s, loss, None)).to_line().unwrap() + "\n").collect()
+        };
+        let old = branch(1, 1000, 3.0);
+        // Lines of another length, so that the old place is in the middle of one.
+        let new = branch(1, 500, 3.0) + &branch(501, 1200, 9.125);
+        for replaced in [false, true] {
+            std::fs::write(&path, &old).unwrap();
+            let mut run = Run::new("r", "gpt-tiny", Origin::Saved, config.train.clone());
+            let mut follower = Follower::new(dir.path());
+            while follower.poll(&mut run).unwrap() {}
+            assert_eq!(run.evals.last().unwrap().0, 1000);
+            if replaced {
+                std::fs::write(dir.path().join("b"), &new).unwrap();
+                std::fs::rename(dir.path().join("b"), &path).unwrap();
+            } else {
+                std::fs::write(&path, &new).unwrap();
+            }
+            while follower.poll(&mut run).unwrap() {}
+            assert_eq!((run.evals.last().unwrap().0, run.corrupt, run.refused), (1200, 0, 0), "replaced: {replaced}");
+            let newer = run.evals.last().unwrap().1;
+            assert_eq!(newer[0], 9.125);
+            while follower.poll(&mut run).unwrap() {}
+            assert_eq!(run.evals.last().unwrap().0, 1200, "nothing is read twice");
+        }
     }
 }

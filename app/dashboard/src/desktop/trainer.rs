@@ -9,6 +9,8 @@ use mantissa_app::run_folder::EVENTS;
 use mantissa_app::train::{Asked, Observe, Run};
 use mantissa_app::watcher::{Begin, Watcher};
 use mantissa_core::telemetry::event::Event;
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +19,8 @@ use std::thread::JoinHandle;
 
 /// Events that wait for the window at most.
 const ROOM: usize = 1 << 14;
+/// Bytes of a log read at a time.
+const PIECE_BYTES: usize = 1 << 18;
 /// Steps between steps whose instructions are timed.
 const TIMED_EVERY: u64 = 50;
 
@@ -140,8 +144,13 @@ impl Watcher for Link {
         let mut past = Vec::new();
         if run.steps > 0 {
             // What cannot be read is missing from the curves, nothing else.
-            let log = std::fs::read(run.folder.join(EVENTS)).unwrap_or_default();
-            LineReader::default().feed(&log, |e| past.push(e));
+            let (mut reader, mut piece) = (LineReader::default(), vec![0; PIECE_BYTES]);
+            if let Ok(mut log) = File::open(run.folder.join(EVENTS)) {
+                while let Ok(read @ 1..) = log.read(&mut piece) {
+                    reader.feed(&piece[..read], |e| past.push(e));
+                }
+            }
+            reader.finish(|e| past.push(e));
         }
         let (config, folder) = (Box::new(run.config.clone()), run.folder.to_path_buf());
         self.tell(Told::Begin { runner: self.runner, config, folder, past });

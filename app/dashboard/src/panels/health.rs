@@ -78,7 +78,7 @@ fn counts(run: &Run) -> Vec<String> {
     let one = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
     [
         one(run.dropped, "events dropped rather than slow a step"),
-        one(run.corrupt, "lines of the log could not be read"),
+        one(run.corrupt, "lines of the log are damaged or out of order"),
         one(run.refused, "events came twice or of too many tensors"),
     ]
     .into_iter()

@@ -1,19 +1,16 @@
 //! Events from the bytes of an `events.jsonl`, however they are cut: a line may arrive in pieces, be damaged, or be of a later version.
 
-use mantissa_core::telemetry::event::Event;
+use mantissa_core::telemetry::event::{Event, Read};
+use mantissa_core::telemetry::in_order::InOrder;
+use mantissa_core::telemetry::lines::Lines;
 
-/// A line longer than this is no event.
-const MAX_LINE_BYTES: usize = 1 << 24;
-
-/// Puts lines together and counts those that are no events.
+/// Puts lines together, hands on their events in order and counts those that are none.
 #[derive(Clone, Debug, Default)]
 pub struct LineReader {
-    /// The start of a line whose end has not come.
-    partial: Vec<u8>,
-    /// The line being read is too long and is passed over.
-    too_long: bool,
-    /// Lines that are no JSON objects of events.
-    pub corrupt: u64,
+    lines: Lines,
+    order: InOrder,
+    /// Lines that are no events.
+    unreadable: u64,
     /// Events of a kind that this version does not know.
     pub unknown: u64,
 }
@@ -21,47 +18,27 @@ pub struct LineReader {
 impl LineReader {
     /// Takes the next bytes and hands on the events whose lines end in them.
     pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Event)) {
-        let mut pieces = bytes.split(|b| *b == b'\n');
-        let last = pieces.next_back().unwrap_or_default();
-        for piece in pieces {
-            if self.partial.is_empty() && !self.too_long {
-                self.line(piece, &mut each);
-            } else {
-                self.keep(piece);
-                let line = std::mem::take(&mut self.partial);
-                match std::mem::take(&mut self.too_long) {
-                    true => self.corrupt += 1,
-                    false => self.line(&line, &mut each),
-                }
-            }
-        }
-        self.keep(last);
+        let LineReader { lines, order, unreadable, unknown } = self;
+        lines.feed(bytes, |line| match line.text.map(Read::line) {
+            Some(Read::Event(event)) => order.push(event, &mut each),
+            Some(Read::Unknown(_)) => *unknown += 1,
+            Some(Read::Unreadable) | None => *unreadable += 1,
+        });
+    }
+
+    /// Hands on what was held back, where a log ends for good.
+    pub fn finish(&mut self, each: impl FnMut(Event)) {
+        self.order.finish(each);
+    }
+
+    /// Lines so far that were damaged or out of order.
+    pub fn corrupt(&self) -> u64 {
+        self.unreadable + self.order.out_of_order
     }
 
     /// Bytes of a line whose end has not come: with a finished run, a line that was cut off.
-    pub fn unfinished(&self) -> usize {
-        self.partial.len()
-    }
-
-    fn keep(&mut self, piece: &[u8]) {
-        if self.partial.len() + piece.len() > MAX_LINE_BYTES {
-            self.too_long = true;
-            self.partial = Vec::new();
-        }
-        if !self.too_long {
-            self.partial.extend_from_slice(piece);
-        }
-    }
-
-    fn line(&mut self, line: &[u8], each: &mut impl FnMut(Event)) {
-        if line.trim_ascii().is_empty() {
-            return;
-        }
-        match std::str::from_utf8(line).ok().map(Event::from_line) {
-            Some(Ok(Some(event))) => each(event),
-            Some(Ok(None)) => self.unknown += 1,
-            Some(Err(_)) | None => self.corrupt += 1,
-        }
+    pub fn unfinished_bytes(&self) -> u64 {
+        self.lines.unfinished_bytes()
     }
 }
 
@@ -82,8 +59,8 @@ mod tests {
         for size in 1..=LOG.len() {
             let mut reader = LineReader::default();
             let found: Vec<u64> = LOG.as_bytes().chunks(size).flat_map(|piece| steps(&mut reader, piece)).collect();
-            assert_eq!((found, reader.corrupt, reader.unknown), (vec![1, 2], 1, 1), "pieces of {size}");
-            assert!(reader.unfinished() > 0);
+            assert_eq!((found, reader.corrupt(), reader.unknown), (vec![1, 2], 2, 1), "pieces of {size}");
+            assert!(reader.unfinished_bytes() > 0);
             assert_eq!(steps(&mut reader, b"oss\":0.5}\n"), [3]);
         }
     }
@@ -92,11 +69,12 @@ mod tests {
     fn damage_is_counted_and_never_kept() {
         let mut reader = LineReader::default();
         assert!(steps(&mut reader, b"\xff\xfe\n{\"step\":9}x\n[1]\n").is_empty());
-        assert_eq!(reader.corrupt + reader.unknown, 3);
         let piece = vec![b'x'; 1 << 20];
         (0..40).for_each(|_| assert!(steps(&mut reader, &piece).is_empty()));
-        assert!(reader.unfinished() <= MAX_LINE_BYTES);
-        assert_eq!(steps(&mut reader, b"\n{\"step\":4,\"val_loss\":1.0}\n"), [4]);
-        assert_eq!(reader.corrupt + reader.unknown, 4);
+        assert_eq!(steps(&mut reader, b"\n{\"step\":2,\"val_loss\":1.0}\n"), [2]);
+        assert_eq!((reader.corrupt(), reader.unknown), (4, 0));
+        let log = "{\"step\":3,\"val_loss\":1.0}\n{\"step\":99,\"val_loss\":1.0}\n{\"step\":4,\"val_loss\":1.0}\n";
+        assert_eq!(steps(&mut reader, log.as_bytes()), [3, 4]);
+        assert_eq!(reader.corrupt(), 5);
     }
 }

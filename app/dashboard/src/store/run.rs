@@ -134,7 +134,7 @@ pub struct Run {
     pub skipped: u64,
     /// Events that came with a step that was passed already, or of too many tensors.
     pub refused: u64,
-    /// Lines of its log that were no events.
+    /// Lines of its log that were damaged or out of order.
     pub corrupt: u64,
     /// Events that were dropped on the way rather than slow a step.
     pub dropped: u64,

@@ -1,0 +1,117 @@
+//! Puts the events of a log in their order: one line with a step that does not belong where it stands costs that line, and not the lines after it.
+//!
+//! Steps of a log rise. A step that leaps ahead is either the first after lines that are missing, or is out of order; which of them shows only in the
+//! next line. So it is held back until that comes.
+
+use super::event::Event;
+
+/// How far an event may be ahead of the step that landed last: steps overlap.
+const AHEAD: u64 = 3;
+
+/// Holds back what leaps ahead.
+#[derive(Clone, Debug, Default)]
+pub struct InOrder {
+    /// The last step that landed.
+    last: u64,
+    /// The latest step of any event.
+    reached: u64,
+    held: Option<Event>,
+    /// Events left out because they were out of order.
+    pub out_of_order: u64,
+}
+
+impl InOrder {
+    /// Takes the next event and hands on what is known to be in order.
+    pub fn push(&mut self, event: Event, mut each: impl FnMut(Event)) {
+        let step = event.step();
+        if let Some(held) = self.held.take() {
+            if held.step() <= step {
+                self.pass(held, &mut each);
+            } else {
+                self.out_of_order += 1;
+            }
+        }
+        if step > self.reached + AHEAD {
+            self.held = Some(event);
+        } else if matches!(event, Event::Step(_)) && step <= self.last {
+            self.out_of_order += 1;
+        } else {
+            self.pass(event, &mut each);
+        }
+    }
+
+    /// Hands on what was held back, where the log ends.
+    pub fn finish(&mut self, mut each: impl FnMut(Event)) {
+        if let Some(held) = self.held.take() {
+            self.pass(held, &mut each);
+        }
+    }
+
+    fn pass(&mut self, event: Event, each: &mut impl FnMut(Event)) {
+        self.reached = self.reached.max(event.step());
+        if let Event::Step(e) = &event {
+            self.last = e.step;
+        }
+        each(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::event::{EvalEvent, StepEvent, Timing};
+
+    fn step(step: u64) -> Event {
+        let report = crate::telemetry::StepReport {
+            step,
+            loss: 1.0,
+            lr: 1e-3,
+            grad_norm: 1.0,
+            loss_scale: None,
+            found_inf: false,
+            skipped: false,
+            skipped_total: 0,
+            growth_tracker: None,
+            fp8: None,
+        };
+        Event::Step(StepEvent::new(&report, Timing { ms: 1.0, items_per_s: 1.0, mfu: 0.1 }, false))
+    }
+
+    fn read(events: impl IntoIterator<Item = Event>) -> (Vec<u64>, u64) {
+        let (mut order, mut seen) = (InOrder::default(), Vec::new());
+        for event in events {
+            order.push(event, |e| seen.push(e.step()));
+        }
+        order.finish(|e| seen.push(e.step()));
+        (seen, order.out_of_order)
+    }
+
+    #[test]
+    fn one_line_out_of_order_costs_that_line() {
+        let all: Vec<u64> = (1..=20).collect();
+        assert_eq!(read(all.iter().map(|&s| step(s))), (all.clone(), 0));
+        for foreign in [999_999, 8, 1] {
+            let with = all[..9].iter().copied().chain([foreign]).chain(all[9..].iter().copied());
+            assert_eq!(read(with.map(step)), (all.clone(), 1), "{foreign}");
+        }
+        let late = all[..9].iter().copied().map(step).chain([Event::Eval(EvalEvent::new(999_999, 1.0, None))]);
+        assert_eq!(read(late.chain(all[9..].iter().copied().map(step))), (all, 1));
+    }
+
+    #[test]
+    fn steps_under_way_are_in_order() {
+        assert!(AHEAD > crate::train::LEAD as u64);
+    }
+
+    #[test]
+    fn a_hole_is_no_disorder() {
+        let hole: Vec<u64> = (1..=5).chain(300..=305).chain([900]).collect();
+        assert_eq!(read(hole.iter().map(|&s| step(s))), (hole, 0));
+        // A log that begins late, and evaluations with the step they follow.
+        let late = [step(500), Event::Eval(EvalEvent::new(500, 1.0, None)), step(501)];
+        assert_eq!(read(late), (vec![500, 500, 501], 0));
+        // An event of the last step whose own line is missing, and of a step that is about to land.
+        let ahead = [step(1), Event::Eval(EvalEvent::new(4, 1.0, None)), step(2), step(3)];
+        assert_eq!(read(ahead), (vec![1, 4, 2, 3], 0));
+    }
+}
