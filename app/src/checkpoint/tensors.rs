@@ -120,12 +120,12 @@ pub fn write(path: &Path, tensors: &[Source<'_>], note: Option<(&str, &str)>) ->
     if let Some(error) = failure.into_inner() {
         return Err(error).with_context(context);
     }
-    done.map_err(|e| match e {
-        // Its words would be followed by the same words of its cause.
-        SafeTensorError::IoError(e) => anyhow::Error::from(e),
-        e => e.into(),
-    })
-    .with_context(context)?;
+    let once = |e| {
+        let SafeTensorError::IoError(cause) = e else { return anyhow::Error::from(e) };
+        // Its own words would be followed by the same words of its cause.
+        cause.into()
+    };
+    done.map_err(once).with_context(context)?;
     OpenOptions::new().write(true).open(path).and_then(|f| f.sync_all()).with_context(context)
 }
 
