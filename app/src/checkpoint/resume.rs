@@ -219,7 +219,11 @@ fn locate(path: Option<&Path>) -> Result<(PathBuf, Option<PathBuf>)> {
     let full = path.canonicalize().with_context(|| format!("cannot read the folder: {}", path.display()))?;
     let parent = full.parent().filter(|p| step_of(&full).is_some() && p.file_name().is_some_and(|n| n == CHECKPOINTS));
     match parent.and_then(Path::parent).filter(|run| run.join(CONFIG).is_file()) {
-        Some(run) => Ok((run.to_path_buf(), Some(full.clone()))),
+        // In the user's words, if they name the run.
+        Some(run) => match path.ancestors().nth(2).filter(|named| named.canonicalize().is_ok_and(|named| named == run)) {
+            Some(named) => Ok((named.to_path_buf(), Some(path.to_path_buf()))),
+            None => Ok((run.to_path_buf(), Some(full.clone()))),
+        },
         None => {
             bail!("--resume: expected a run (with {CONFIG}) or a checkpoint inside one, found neither: {}", path.display())
         }

@@ -104,7 +104,9 @@ impl Read {
         struct Stepped {
             step: u64,
         }
-        let Ok(text) = std::str::from_utf8(line) else { return Read::Unreadable };
+        // A list would do for an object, as far as its deserializer goes.
+        let object = |text: &&str| text.trim_start().starts_with('{');
+        let Some(text) = std::str::from_utf8(line).ok().filter(object) else { return Read::Unreadable };
         match Event::from_line(text) {
             Ok(Some(event)) => Read::Event(event),
             Ok(None) => serde_json::from_str(text).map_or(Read::Unreadable, |Stepped { step }| Read::Unknown(step)),

@@ -59,22 +59,11 @@ impl InOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::testing::report;
     use crate::telemetry::event::{EvalEvent, StepEvent, Timing};
 
     fn step(step: u64) -> Event {
-        let report = crate::telemetry::StepReport {
-            step,
-            loss: 1.0,
-            lr: 1e-3,
-            grad_norm: 1.0,
-            loss_scale: None,
-            found_inf: false,
-            skipped: false,
-            skipped_total: 0,
-            growth_tracker: None,
-            fp8: None,
-        };
-        Event::Step(StepEvent::new(&report, Timing { ms: 1.0, items_per_s: 1.0, mfu: 0.1 }, false))
+        Event::Step(StepEvent::new(&report(step), Timing { ms: 1.0, items_per_s: 1.0, mfu: 0.1 }, false))
     }
 
     fn read(events: impl IntoIterator<Item = Event>) -> (Vec<u64>, u64) {
