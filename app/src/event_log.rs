@@ -55,7 +55,7 @@ impl EventLog {
         self.log.sync().with_context(|| format!("cannot sync the event log: {}", self.path.display()))
     }
 
-    /// Whether a line is about a step after `step`.
+    /// How many steps after `step` have a line.
     pub fn steps_after(&self, step: u64) -> Result<u64> {
         Ok(self.survey(step)?.later_steps)
     }
