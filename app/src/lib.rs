@@ -80,8 +80,9 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
         Err(error) => {
             use std::io::Write as _;
-            // Nowhere left to report that stderr is closed.
-            let _ = writeln!(std::io::stderr(), "error: {}", in_words(&error));
+            // Names of tensors, keys and files stand in messages as files spell them; a terminal must not obey them. Nowhere left to report
+            // that stderr is closed.
+            let _ = writeln!(std::io::stderr(), "error: {}", show::printable_text(&in_words(&error)));
             let lost = error
                 .chain()
                 .filter_map(|e| e.downcast_ref::<Error>())

@@ -1,6 +1,7 @@
-//! Numbers for people: the same in the terminal, the window and the browser.
+//! Numbers and names for people: the same in the terminal, the window and the browser.
 
 use crate::train::TrainConfig;
+use std::borrow::Cow;
 
 /// `1234567` as `1,234,567`.
 pub fn thousands(n: usize) -> String {
@@ -89,9 +90,54 @@ pub fn items_per_step(config: &TrainConfig) -> String {
     format!("{factors} = {}", thousands(config.items_per_step()))
 }
 
+/// A name that came from a file, fit for a line of a terminal: control characters (C0, DEL, C1), line breaks, tabs, and characters that turn the
+/// direction of writing stand as Rust writes them, ESC as `\u{1b}`. Everything else stays.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    escaped(text, unprintable)
+}
+
+/// [`printable`] for texts of several lines: line feeds and tabs stay.
+pub fn printable_text(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| unprintable(c) && !matches!(c, '\n' | '\t'))
+}
+
+fn escaped(text: &str, escape: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.chars().any(&escape) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if escape(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
+/// What a terminal obeys instead of showing: control characters, Unicode's line separators, and its marks, embeddings, overrides and isolates
+/// of direction.
+fn unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{61C}' | '\u{200E}' | '\u{200F}')
+        || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_left_of_a_name() {
+        assert!(matches!(printable("gewicht.\u{e4}\u{4e2d}\u{1F600} `x`"), Cow::Borrowed(_)));
+        assert_eq!(printable("w\u{1b}]0;X\u{7}"), "w\\u{1b}]0;X\\u{7}");
+        assert_eq!(printable("a\r\nb\tc"), "a\\r\\nb\\tc");
+        assert_eq!(printable("\u{9b}2J\u{7f}"), "\\u{9b}2J\\u{7f}");
+        assert_eq!(printable("a\u{202e}b\u{2066}c\u{2028}"), "a\\u{202e}b\\u{2066}c\\u{2028}");
+        assert_eq!(printable_text("a\n\tb\r\u{1b}c"), "a\n\tb\\r\\u{1b}c");
+        // Over all of Unicode: what comes out is its own printable form.
+        let all: String = (0..=u32::from(char::MAX)).filter_map(char::from_u32).collect();
+        let (name, text) = (printable(&all), printable_text(&all));
+        assert!(!name.chars().any(unprintable) && matches!(printable(&name), Cow::Borrowed(_)));
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'));
+    }
 
     #[test]
     fn the_median_is_the_middle() {
