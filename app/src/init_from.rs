@@ -4,13 +4,16 @@
 //! A source is a folder of Hugging Face `transformers` (in one file or in parts), a run (its newest checkpoint), or a checkpoint. A context shorter
 //! than that of the weights takes the first rows of the position table, as nanoGPT does; any other size that differs is refused by its tensor.
 
-use crate::checkpoint::parts::Parts;
-use crate::checkpoint::{CHECKPOINTS, DONE, model};
-use crate::config::RunConfig;
+use crate::checkpoint::model::Positions;
+use crate::checkpoint::parts::{self, Parts};
+use crate::checkpoint::{CHECKPOINTS, DONE, model, step_of};
+use crate::config::{BUILTIN, RunConfig};
+use crate::data::token_files;
 use crate::run_folder::CONFIG;
-use crate::vocabulary::{TOKENIZER, Vocabulary};
+use crate::vocabulary::{META, TOKENIZER, Vocabulary};
 use crate::weights::checkpoint_of;
 use anyhow::{Context, Result, bail};
+use mantissa_core::data::tokens::BYTE_VOCAB;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::train::{Session, TrainConfig};
 use std::path::{Path, PathBuf};
@@ -25,21 +28,33 @@ pub struct Source {
     dir: PathBuf,
 }
 
+/// Files of tokenizers in other forms than `tokenizer.json`.
+const OTHER_TOKENIZERS: [&str; 6] =
+    ["vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "tiktoken.model"];
+/// Longest name of a run that is taken from its source, characters.
+const MAX_NAME_CHARS: usize = 40;
+
 /// Finds out what `path` holds.
 pub fn open(path: &Path) -> Result<Source> {
+    if path.is_file() {
+        let found = parts::foreign(path).unwrap_or("a file; name the folder it lies in");
+        bail!("expected the folder of a model, found {found}: {}", path.display());
+    }
     if !path.is_dir() {
-        bail!("expected a folder with a model, found none: {}", path.display());
+        bail!("expected the folder of a model, found none: {}", path.display());
     }
     if path.join(CONFIG).is_file() || path.join(CHECKPOINTS).is_dir() || path.join(DONE).is_file() {
         let (dir, state) = checkpoint_of(path)?;
         return Ok(Source { model: state.config.model.clone(), train: Some(state.config), dir });
     }
     if !path.join(model::CONFIG).is_file() {
-        bail!("expected a run, a checkpoint or a GPT-2 of `transformers`, found neither: {}", path.display());
+        let config = model::CONFIG;
+        bail!(
+            "expected a run, a checkpoint or a GPT-2 of `transformers` with its {config}, found none of them: {}",
+            path.display()
+        );
     }
-    let config = model::read_hf_config(path)?.without_dropout().to_gpt();
-    let gpt = config.with_context(|| format!("cannot use the model: {}", path.join(model::CONFIG).display()))?;
-    Ok(Source { model: ModelConfig::Gpt(gpt), train: None, dir: path.to_path_buf() })
+    Ok(Source { model: ModelConfig::Gpt(model::read_hf_config(path)?), train: None, dir: path.to_path_buf() })
 }
 
 impl Source {
@@ -48,32 +63,105 @@ impl Source {
         Some(self.home().join(TOKENIZER)).filter(|file| file.is_file())
     }
 
-    /// What the tokens of the weights mean.
-    pub fn vocabulary(&self) -> Result<Vocabulary> {
-        match (&self.model, &self.train) {
-            // Without a tokenizer nothing is known of them.
-            (ModelConfig::Gpt(gpt), None) if self.tokenizer().is_none() => Ok(Vocabulary::Unnamed(gpt.vocab)),
-            (ModelConfig::Gpt(_) | ModelConfig::Mlp(_), _) => Vocabulary::of_run(self.home()),
+    /// Refuses weights that came with a tokenizer in a form that is not read: their tokens are no bytes, and a text would be noise to them.
+    pub fn refuse_other_tokenizers(&self) -> Result<()> {
+        let home = self.home();
+        let found = OTHER_TOKENIZERS.iter().find(|name| home.join(name).is_file());
+        match found.filter(|_| self.train.is_none() && self.tokenizer().is_none()) {
+            Some(name) => bail!(
+                "expected {TOKENIZER}, found {name} only; make it with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR), or give \
+                --tokenizer FILE: {}",
+                home.display()
+            ),
+            None => Ok(()),
         }
     }
 
-    /// Puts the weights into a new session. Nothing is written before all is checked.
-    pub fn load(&self, session: &Session) -> Result<()> {
-        let weights = Parts::open(&self.dir)?.cropping_positions();
-        model::load(session, &weights).with_context(|| format!("the weights do not fit the model: {}", self.dir.display()))
+    /// What the tokens of the weights mean.
+    pub fn vocabulary(&self) -> Result<Vocabulary> {
+        let home = self.home();
+        let ours = self.train.is_some();
+        let kept = self.tokenizer().is_some() || ours && home.join(META).is_file();
+        match &self.model {
+            // A run says what it reads, by keeping nothing too.
+            ModelConfig::Gpt(gpt) if !kept && !home.join(CONFIG).is_file() => {
+                self.refuse_other_tokenizers()?;
+                // So many tokens are bytes; of others nothing is known.
+                Ok(if gpt.vocab == BYTE_VOCAB { Vocabulary::Bytes } else { Vocabulary::Unnamed(gpt.vocab) })
+            }
+            ModelConfig::Gpt(_) | ModelConfig::Mlp(_) => Vocabulary::of_run(&home),
+        }
     }
 
-    /// The folder that files about the weights lie in: theirs, or the run that the checkpoint belongs to.
-    fn home(&self) -> &Path {
-        let ours = self.train.is_some();
-        self.dir.ancestors().nth(if ours { 2 } else { 0 }).unwrap_or(&self.dir)
+    /// Puts the weights into a new session; what there is to say about them. Nothing is written before all is checked.
+    pub fn load(&self, session: &Session) -> Result<Vec<String>> {
+        let parts = Parts::open(&self.dir)?;
+        let loaded = model::load(session, &parts, Positions::Crop);
+        loaded.with_context(|| format!("the weights do not fit the model: {}", self.dir.display()))
+    }
+
+    /// The folder that files about the weights lie in: the run that a checkpoint belongs to, or theirs.
+    fn home(&self) -> PathBuf {
+        let run = self.train.as_ref().and_then(|_| run_of(&self.dir)).filter(|run| run.join(CONFIG).is_file());
+        run.unwrap_or_else(|| self.dir.clone())
     }
 }
 
-/// Puts the weights that a run starts from, if its config names some, into its new session.
-pub fn fill(session: &Session, config: &RunConfig) -> Result<()> {
-    match &config.run.init_from {
-        Some(path) => open(Path::new(path)).and_then(|source| source.load(session)).context("--init-from"),
-        None => Ok(()),
+/// The folder of the run that a checkpoint lies in, by its place alone.
+fn run_of(checkpoint: &Path) -> Option<PathBuf> {
+    // A path such as `.` has neither name nor parents of its own.
+    let full = checkpoint.canonicalize().ok()?;
+    let parent = full.parent().filter(|p| step_of(&full).is_some() && p.file_name().is_some_and(|n| n == CHECKPOINTS));
+    parent.and_then(Path::parent).map(Path::to_path_buf)
+}
+
+/// What a run is called that starts from `path`: the name of that folder, or of the run that it is a checkpoint of, in characters that every file
+/// system takes.
+pub fn name(path: &Path) -> Option<String> {
+    let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let folder = run_of(&full).unwrap_or(full);
+    let name = folder.file_name()?.to_string_lossy().into_owned();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let name: String = name.chars().take(MAX_NAME_CHARS).map(plain).collect();
+    let name = name.trim_matches(['.', '-']);
+    (!name.is_empty()).then(|| name.to_string())
+}
+
+/// Puts the weights that a run starts from, if its config names some, into its new session; what there is to say about them.
+pub fn fill(session: &Session, config: &RunConfig) -> Result<Vec<String>> {
+    let Some(path) = &config.run.init_from else { return Ok(Vec::new()) };
+    let fill = || -> Result<Vec<String>> {
+        let source = open(Path::new(path))?;
+        let mut notes = source.load(session)?;
+        let data = &config.run.data;
+        let text = data == BUILTIN || token_files::find(Path::new(data)).is_none();
+        if let ModelConfig::Gpt(gpt) = &source.model
+            && (source.train.is_none() && config.run.tokenizer.is_none() && text && gpt.vocab != BYTE_VOCAB)
+        {
+            notes.push(format!(
+                "bytes are taken for the tokens of the weights, of which there are {}; if they mean something else, give their --tokenizer",
+                gpt.vocab
+            ));
+        }
+        Ok(notes)
+    };
+    fill().context("--init-from")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_called_after_its_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = dir.path().join("my run/checkpoints/step-00000010");
+        std::fs::create_dir_all(&checkpoint).unwrap();
+        assert_eq!(name(&checkpoint).unwrap(), "my-run");
+        assert_eq!(name(&checkpoint.join("../..")).unwrap(), "my-run");
+        assert_eq!(name(Path::new("/models/openai-community/gpt2/")).unwrap(), "gpt2");
+        assert_eq!(name(Path::new("/m/.gewicht\u{e4}\u{1b}[x")).unwrap(), "gewicht---x");
+        assert_eq!(name(Path::new(&format!("/m/{}", "x".repeat(300)))).unwrap().len(), MAX_NAME_CHARS);
+        assert_eq!(name(Path::new("/")), None);
     }
 }

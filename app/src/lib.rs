@@ -16,6 +16,7 @@ pub mod device;
 pub mod event_log;
 pub mod findings;
 pub mod init_from;
+pub mod plain_file;
 pub mod predictions;
 pub mod prefetch;
 mod profile;

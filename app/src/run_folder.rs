@@ -2,8 +2,9 @@
 //! same folder, synced and renamed: whatever happens, a file is the old one or the new one. The event log ([`crate::event_log`]) grows line by line
 //! and is locked while the run is written. Links in the folder are never written through: it may come from somebody else.
 
-use crate::config::RunConfig;
+use crate::config::{PRETRAINED, RunConfig};
 use crate::event_log::{EventLog, in_use};
+use crate::init_from;
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -36,7 +37,7 @@ impl RunFolder {
     pub fn create(out: Option<&Path>, config: &RunConfig) -> Result<RunFolder> {
         let path = match out {
             Some(path) => asked_for(path)?,
-            None => new_folder(&format!("{}-{}", config.run.model, config.train.recipe.name))?,
+            None => new_folder(&format!("{}-{}", model_name(config), config.train.recipe.name))?,
         };
         // Locked before anything is written: of runs that are started together in one folder, one goes on.
         let folder = RunFolder::open(&path)?;
@@ -158,6 +159,12 @@ fn refuse_others(path: &Path) -> Result<()> {
     }
 }
 
+/// What the model of a run is called: its preset, or what its weights come from.
+fn model_name(config: &RunConfig) -> String {
+    let source = config.run.init_from.as_ref().filter(|_| config.run.model == PRETRAINED);
+    source.and_then(|path| init_from::name(Path::new(path))).unwrap_or_else(|| config.run.model.clone())
+}
+
 /// The folder that a user asked for, made if it is not there.
 pub fn asked_for(path: &Path) -> Result<PathBuf> {
     refuse_used(path)?;
@@ -200,11 +207,16 @@ pub fn write_through(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) ->
     })
 }
 
-/// Puts what `write` makes (and syncs) under a temporary name in the place of `path`.
-pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// The name beside `path` under which its new contents are written.
+pub fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
-    let temporary = path.with_file_name(name);
+    path.with_file_name(name)
+}
+
+/// Puts what `write` makes (and syncs) under a temporary name in the place of `path`.
+pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let temporary = temporary(path);
     remove_leftover(&temporary)?;
     let rename = || -> Result<()> {
         write(&temporary)?;

@@ -119,7 +119,9 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
     let backend = args.device.open()?.backend;
     device::check_memory(&train)?;
     let session = &mut Session::new(backend, train)?;
-    source.load(session)?;
+    for note in source.load(session)? {
+        let _ = writeln!(std::io::stderr(), "note: {note}");
+    }
     let vocabulary = match &args.tokenizer {
         Some(path) => Vocabulary::from_tokenizer(path)?,
         None => source.vocabulary()?,

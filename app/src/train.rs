@@ -174,7 +174,9 @@ impl<'a> Run<'a> {
         };
         // A run that got as far as its first checkpoint has weights of its own.
         if resume.as_ref().is_none_or(|r| r.checkpoint.is_none()) {
-            init_from::fill(&session, &config)?;
+            for note in init_from::fill(&session, &config)? {
+                watcher.note(&note);
+            }
         }
         let (folder, resumed) = match resume {
             None => (RunFolder::create(out.as_deref(), &config)?, None),

@@ -3,6 +3,7 @@
 //! A run folder keeps the file that its vocabulary came from, so that `sample` needs the run folder only.
 
 pub mod chars;
+pub mod export;
 #[cfg_attr(not(feature = "tokenizer"), path = "vocabulary/pieces_absent.rs")]
 pub mod pieces;
 

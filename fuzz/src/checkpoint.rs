@@ -85,5 +85,5 @@ pub fn checkpoint(data: &[u8]) {
     fs::create_dir_all(&parts).expect("the folder is writable");
     fs::write(parts.join(mantissa_app::checkpoint::parts::INDEX), contents).expect("the folder is writable");
     let _ = Parts::open(&parts);
-    let _ = model::read_hf_config(dir).map(|config| config.to_gpt());
+    let _ = model::read_hf_config(dir);
 }

@@ -5,8 +5,9 @@ pub mod encoder;
 pub mod table;
 pub mod tensors;
 
-use crate::Outcome;
 use crate::cli::cast::CastArgs;
+use crate::show::printable;
+use crate::{Outcome, plain_file};
 use anyhow::{Result, bail};
 use encoder::Encoder;
 use std::io::Write;
@@ -17,15 +18,15 @@ pub fn command(args: &CastArgs) -> Result<Outcome> {
     let mut out = std::io::stdout().lock();
     let written = match (args.to, args.from) {
         (Some(dtype), _) => {
-            let [input, output] = files(&args.what)?;
             let encoder = Encoder::new(dtype, args.mode, args.seed, args.scale_rule)?;
+            let [input, output] = files(args)?;
             let done = tensors::encode(input, output, &encoder)?;
-            writeln!(out, "{}: {done} tensors as {dtype}", output.display())
+            writeln!(out, "{}", said(output, &done, &format!("as {dtype}")))
         }
         (None, Some(dtype)) => {
-            let [input, output] = files(&args.what)?;
+            let [input, output] = files(args)?;
             let done = tensors::decode(input, output, dtype)?;
-            writeln!(out, "{}: {done} tensors from {dtype} as f32", output.display())
+            writeln!(out, "{}", said(output, &done, &format!("from {dtype} as f32")))
         }
         (None, None) => {
             let numbers = args.what.iter().map(|text| number(text)).collect::<Result<Vec<f64>>>()?;
@@ -39,11 +40,34 @@ pub fn command(args: &CastArgs) -> Result<Outcome> {
     }
 }
 
-fn files(what: &[String]) -> Result<[&Path; 2]> {
-    match what {
-        [input, output] => Ok([Path::new(input), Path::new(output)]),
-        other => bail!("cast: expected two files, IN.safetensors and OUT.safetensors, got {} names", other.len()),
+/// The file to read and the one to write, which is another one, and none that is there unless it may be replaced.
+fn files(args: &CastArgs) -> Result<[&Path; 2]> {
+    let [input, output] = &args.what[..] else {
+        bail!("cast: expected two files, IN.safetensors and OUT.safetensors, got {} names", args.what.len());
+    };
+    let [input, output] = [Path::new(input), Path::new(output)];
+    plain_file::refuse_same("cast", input, output)?;
+    match output.symlink_metadata() {
+        Err(_) => Ok([input, output]),
+        Ok(meta) if !(meta.is_file() || meta.is_symlink()) => {
+            bail!("cast: expected a file to write, found {}: {}", plain_file::kind(meta.file_type()), output.display())
+        }
+        Ok(_) if args.force => Ok([input, output]),
+        Ok(_) => bail!("cast: expected a file that is not there yet, found one; --force replaces it: {}", output.display()),
     }
+}
+
+/// What was done, in a line.
+fn said(output: &Path, done: &tensors::Done, how: &str) -> String {
+    let count = |n: usize| format!("{n} {}", if n == 1 { "tensor" } else { "tensors" });
+    let copied = match done.copied {
+        0 => String::new(),
+        n => {
+            let types: Vec<&str> = done.copied_types.iter().map(String::as_str).collect();
+            format!(", {} copied ({})", count(n), types.join(", "))
+        }
+    };
+    format!("{}: {} {how}{copied}", printable(&output.display().to_string()), count(done.converted))
 }
 
 fn number(text: &str) -> Result<f64> {
@@ -66,6 +90,13 @@ mod tests {
         assert!(number("nan").unwrap().is_nan());
         assert!(number("1e400").unwrap_err().to_string().contains("f64 can hold"));
         assert!(number("model.safetensors").unwrap_err().to_string().contains("--to"));
-        assert!(files(&["a".into()]).is_err());
+    }
+
+    #[test]
+    fn what_was_copied_is_said_once() {
+        let mut done = tensors::Done { converted: 1, ..Default::default() };
+        assert_eq!(said(Path::new("o"), &done, "as e4m3"), "o: 1 tensor as e4m3");
+        (done.converted, done.copied, done.copied_types) = (12, 2, ["I64", "BOOL"].map(String::from).into());
+        assert_eq!(said(Path::new("o"), &done, "as e4m3"), "o: 12 tensors as e4m3, 2 tensors copied (BOOL, I64)");
     }
 }

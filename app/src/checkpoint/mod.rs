@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `model.safetensors`, `config.json` | weights and sizes; a GPT as `transformers` keeps it ([`model`]) |
+//! | `tokenizer.json`, `tokenizer_config.json`, `generation_config.json`, `meta.json` | what tokens mean, for `transformers` and for a folder that is moved ([`export`](crate::vocabulary::export)) |
 //! | `optim.safetensors` | every optimizer and precision state, by name |
 //! | `state.json` | step, seeds, data position, scaler, config, sizes and checksums of the files above ([`state`]) |
 //! | `DONE` | size and checksum of `state.json` |
@@ -21,6 +22,7 @@ pub mod state;
 pub mod tensors;
 pub mod write;
 
+use crate::plain_file;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -92,12 +94,7 @@ pub fn newest(run: &Path) -> Result<Option<PathBuf>> {
 
 /// Reads a file of a few bytes; a larger one is not what it should be.
 pub(crate) fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
-    let context = || format!("cannot read the file: {}", path.display());
-    let size = std::fs::metadata(path).with_context(context)?.len();
-    if size > max_bytes {
-        bail!("expected at most {max_bytes} bytes, found {size}: {}", path.display());
-    }
-    std::fs::read(path).with_context(context)
+    plain_file::read(path, max_bytes).with_context(|| format!("cannot read the file: {}", path.display()))
 }
 
 /// Removes a checkpoint: renamed first, so that what is left after a crash does not look like one.

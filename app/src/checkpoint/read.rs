@@ -1,10 +1,13 @@
 //! Reads a checkpoint. Checksums are followed from `DONE` down, so that a file that is missing, cut short, exchanged or damaged is named before any
-//! tensor is looked at; a session is written to only when everything has been read.
+//! tensor is looked at; a session is written to only when all of it has been found as it should be.
 
+use super::model::{Positions, Weights};
 use super::parts::Parts;
 use super::state::State;
-use super::tensors::{Digest, TensorFile};
+use super::tensors::Digest;
 use super::{DONE, OPTIM, STATE, model, read_small, step_of};
+use crate::show::printable;
+use crate::tensor_file::TensorFile;
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::program::memory::Purpose;
 use mantissa_core::train::Session;
@@ -55,18 +58,27 @@ pub fn restore(dir: &Path, state: &State, session: &mut Session) -> Result<()> {
 }
 
 fn checked_restore(dir: &Path, state: &State, session: &mut Session) -> Result<()> {
-    let weights = Parts::one(&dir.join(model::MODEL))?;
-    let mut values = model::read_weights(&weights, &session.config().model, &model::stored(session))?;
+    let parts = Parts::one(&dir.join(model::MODEL))?;
+    let weights = Weights::find(&parts, &session.config().model, model::stored(session), Positions::Exact)?;
+    weights.check()?;
     let states = TensorFile::open(&dir.join(OPTIM))?;
     for entry in session.saved().filter(|e| e.purpose != Purpose::Weights) {
-        values.push((entry.name.clone(), states.read_exact(&entry.name, entry.ty.dtype, &entry.ty.shape)?));
+        states.expect_exact(&entry.name, entry.ty.dtype, &entry.ty.shape)?;
     }
     let known = |name: &str| session.saved().any(|e| e.purpose != Purpose::Weights && e.name == name);
     if let Some(extra) = states.names().find(|n| !known(n)) {
-        bail!("expected the states of the recipe and optimizer only, found `{extra}` too: {}", states.path().display());
+        let (extra, path) = (printable(extra), states.path().display());
+        bail!("expected the states of the recipe and optimizer only, found `{extra}` too: {path}");
     }
-    let borrowed: Vec<(&str, &[u8])> = values.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
-    session.restore(state.step, state.skipped, &borrowed)?;
+    session.restore_with(state.step, state.skipped, |entry| match entry.purpose {
+        Purpose::Weights => weights.value(&entry.name),
+        Purpose::Optimizer
+        | Purpose::Precision
+        | Purpose::Telemetry
+        | Purpose::Gradients
+        | Purpose::Activations
+        | Purpose::Inputs => states.read_exact(&entry.name, entry.ty.dtype, &entry.ty.shape),
+    })?;
     if session.scaler_state()? != state.scaler {
         bail!("expected the scaler of {STATE}, {:?}, found {:?} in {OPTIM}", state.scaler, session.scaler_state()?);
     }
@@ -75,5 +87,6 @@ fn checked_restore(dir: &Path, state: &State, session: &mut Session) -> Result<(
 
 /// Puts only the weights of a checkpoint into `session`.
 pub fn weights(dir: &Path, session: &Session) -> Result<()> {
-    Parts::one(&dir.join(model::MODEL)).and_then(|file| model::load(session, &file)).with_context(|| context(dir))
+    let load = |parts| model::load(session, &parts, Positions::Exact);
+    Parts::one(&dir.join(model::MODEL)).and_then(load).map(|_| ()).with_context(|| context(dir))
 }

@@ -10,9 +10,11 @@
 //! checkpoints that cannot be removed stay. All of that is told.
 
 use super::state::{State, Surroundings};
-use super::tensors::{self, Digest, Source, file_dtype, swap_if_big_endian};
+use super::tensors::{self, Digest, Source};
 use super::{DONE, OPTIM, REMOVED, STATE, UNFINISHED, complete, folder, free, model, remove, set_aside};
 use crate::run_folder::{own_folder, sync_folder};
+use crate::tensor_file::{file_dtype, swap_if_big_endian};
+use crate::vocabulary::export;
 use anyhow::{Context, Result};
 use mantissa_core::probe::health::HealthState;
 use mantissa_core::program::memory::Purpose;
@@ -36,7 +38,7 @@ pub struct Saved {
 pub fn save(run: &Path, session: &Session, health: &HealthState, around: &Surroundings, keep: usize) -> Result<Saved> {
     let path = folder(run, session.steps());
     let mut warnings = Vec::new();
-    write(run, &path, &mut warnings, |dir| fill(dir, session, health, around))
+    write(run, &path, &mut warnings, |dir| fill(run, dir, session, health, around))
         .with_context(|| format!("cannot write the checkpoint: {}", path.display()))?;
     // The new one is safe: what goes wrong from here on costs disk space only.
     match old(run, session.steps(), keep) {
@@ -87,10 +89,13 @@ fn make_room(target: &Path, warnings: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn fill(dir: &Path, session: &Session, health: &HealthState, around: &Surroundings) -> Result<()> {
-    tensors::write(&dir.join(model::MODEL), &model::sources(session), Some(model::FORMAT))?;
+fn fill(run: &Path, dir: &Path, session: &Session, health: &HealthState, around: &Surroundings) -> Result<()> {
+    tensors::write_new(&dir.join(model::MODEL), &model::sources(session), Some(model::FORMAT))?;
     write_file(&dir.join(model::CONFIG), model::config_json(&session.config().model)?.as_bytes())?;
-    tensors::write(&dir.join(OPTIM), &states(session), None)?;
+    for (name, bytes) in export::files(run, &session.config().model)? {
+        write_file(&dir.join(name), &bytes)?;
+    }
+    tensors::write_new(&dir.join(OPTIM), &states(session), None)?;
     let mut files = BTreeMap::new();
     for name in [model::MODEL, model::CONFIG, OPTIM] {
         files.insert(name.to_string(), Digest::of_file(&dir.join(name))?);
@@ -105,17 +110,15 @@ fn fill(dir: &Path, session: &Session, health: &HealthState, around: &Surroundin
 /// Every persistent value but the weights.
 fn states(session: &Session) -> Vec<Source<'_>> {
     let entries = session.saved().filter(|e| e.purpose != Purpose::Weights);
-    let sources = entries.filter_map(|entry| {
-        Some(Source {
-            name: entry.name.clone(),
-            dtype: file_dtype(entry.ty.dtype)?,
-            shape: entry.ty.shape.to_vec(),
-            bytes: Box::new(|| {
-                let mut bytes = session.read(&entry.name)?;
-                swap_if_big_endian(entry.ty.dtype.size_bytes(), &mut bytes);
-                Ok(bytes)
-            }),
-        })
+    let sources = entries.map(|entry| Source {
+        name: entry.name.clone(),
+        dtype: file_dtype(entry.ty.dtype),
+        shape: entry.ty.shape.to_vec(),
+        bytes: Box::new(|| {
+            let mut bytes = session.read(&entry.name)?;
+            swap_if_big_endian(entry.ty.dtype.size_bytes(), &mut bytes);
+            Ok(bytes)
+        }),
     });
     sources.collect()
 }

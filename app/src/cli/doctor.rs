@@ -109,7 +109,7 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
         None => None,
     };
     if !args.no_run && past.as_ref().is_none_or(|p| p.checkpoint.is_none()) {
-        init_from::fill(&session, &config)?;
+        init_from::fill(&session, &config)?.iter().for_each(|note| eprintln!("note: {note}"));
     }
     let first = session.steps();
     let (observed, last) = match bench.and_then(|b| b.map(|b| b.attach(session)).transpose()) {

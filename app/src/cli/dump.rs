@@ -5,12 +5,13 @@
 //! 1e-8, decay on tensors of rank 2 and more, constant learning rate.
 
 use super::DeviceArgs;
-use crate::Outcome;
-use crate::checkpoint::model::{self, MODEL};
+use crate::checkpoint::model::{self, MODEL, Positions};
 use crate::checkpoint::parts::Parts;
-use crate::checkpoint::tensors::{self, Source, TensorFile, swap_if_big_endian};
-use crate::run_folder::replace;
-use anyhow::{Context, Result, anyhow, bail};
+use crate::checkpoint::tensors::{self, Source};
+use crate::run_folder::write_through;
+use crate::tensor_file::{TensorFile, swap_if_big_endian};
+use crate::{Outcome, plain_file};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use mantissa_core::DType;
 use mantissa_core::model::ModelConfig;
@@ -84,7 +85,7 @@ impl Tokens {
     fn read(path: &Path) -> Result<Tokens> {
         let file = TensorFile::open(path)?;
         let bad = |expected: &str, found: String| anyhow!("{TOKENS}: expected {expected}, found {found}: {}", path.display());
-        let shape = file.shape(TOKENS).ok_or_else(|| bad("a tensor of that name", "none".into()))?.to_vec();
+        let shape = file.entry(TOKENS).ok_or_else(|| bad("a tensor of that name", "none".into()))?.shape.clone();
         let &[steps, batch, row] = shape.as_slice() else { return Err(bad("shape [N, B, T+1]", format!("{shape:?}"))) };
         if steps == 0 || batch == 0 || row < 2 {
             return Err(bad("at least one step, row and target", format!("{shape:?}")));
@@ -130,10 +131,11 @@ type Tensor = (String, Vec<usize>, Vec<f32>);
 
 /// `mantissa dump`.
 pub fn command(args: &DumpArgs) -> Result<Outcome> {
-    let gpt = model::read_hf_config(&args.model)?
-        .without_dropout()
-        .to_gpt()
-        .with_context(|| format!("cannot use the model: {}", args.model.join(model::CONFIG).display()))?;
+    let gpt = model::read_hf_config(&args.model)?;
+    let weights = Parts::open(&args.model)?;
+    for input in weights.files().chain([args.batch.as_path(), &args.model.join(model::CONFIG)]) {
+        plain_file::refuse_same("dump", input, &args.out)?;
+    }
     let tokens = Tokens::read(&args.batch)?;
     let steps = args.steps.unwrap_or(tokens.steps as u64) as usize;
     let batch = args.batch.display();
@@ -164,11 +166,12 @@ pub fn command(args: &DumpArgs) -> Result<Outcome> {
         seed: SEED,
     };
     config.validate()?;
-    let weights = Parts::open(&args.model)?;
     let backend = args.device.open()?.backend;
     let types = [Ty::new(DType::U32, [tokens.batch, tokens.row - 1]), Ty::new(DType::U32, [tokens.batch, tokens.row - 1])];
     let mut session = Session::capturing(backend, config, types)?;
-    model::load(&session, &weights)?;
+    for note in model::load(&session, &weights, Positions::Exact)? {
+        let _ = writeln!(std::io::stderr(), "note: {note}");
+    }
     let out = run(&mut session, &tokens, steps, &stored)?;
     write(&args.out, &out)?;
     let [losses, grad_norms] =
@@ -225,7 +228,7 @@ fn write(path: &Path, out: &[Tensor]) -> Result<()> {
         Source { name: name.clone(), dtype: Dtype::F32, shape: shape.clone(), bytes: Box::new(move || Ok(bytes.clone())) }
     };
     let sources: Vec<Source<'_>> = out.iter().map(source).collect();
-    replace(path, |temporary| tensors::write(temporary, &sources, Some(model::FORMAT)))
+    write_through(path, |file| tensors::write(file, &sources, Some(model::FORMAT)))
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
         anyhow::anyhow!("config: `{}`: {problem}: {what}", e.path())
     })?;
 
-    put_from(&mut config.run, args, source.as_ref());
+    put_from(&mut config.run, args, source.as_ref())?;
     let given = |path: &str| overlay::get(&over, path).is_some();
     apply_run(args, &mut config, given("run.sample_tokens"));
     apply_model(args, &mut config)?;
@@ -221,15 +221,17 @@ fn put<T: Clone>(place: &mut T, flag: &Option<T>) {
 }
 
 /// Where weights come from, and the tokenizer that they bring along for texts.
-fn put_from(run: &mut RunOptions, args: &TrainArgs, source: Option<&Source>) {
+fn put_from(run: &mut RunOptions, args: &TrainArgs, source: Option<&Source>) -> Result<()> {
     if args.init_from.is_some() {
         run.init_from = args.init_from.clone();
     }
     let data = args.data.as_ref().unwrap_or(&run.data);
     let is_text = data == BUILTIN || token_files::find(Path::new(data)).is_none();
-    if run.tokenizer.is_none() && is_text {
-        run.tokenizer = source.and_then(Source::tokenizer).map(|file| file.display().to_string());
+    if let Some(source) = source.filter(|_| run.tokenizer.is_none() && args.tokenizer.is_none() && is_text) {
+        source.refuse_other_tokenizers().context("--init-from")?;
+        run.tokenizer = source.tokenizer().map(|file| file.display().to_string());
     }
+    Ok(())
 }
 
 fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool) {

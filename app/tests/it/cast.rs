@@ -42,19 +42,19 @@ fn tensors_go_through_every_format_and_back() {
     let x: Vec<f32> = (0..300).map(|i| (i as f32 - 150.0) * 1.7f32.powi(i % 30 - 15)).collect();
     save(&dir.path().join("x.safetensors"), &x);
     for (dtype, stored) in [
-        (DType::E4m3, Dtype::U8),
-        (DType::E5m2, Dtype::U8),
-        (DType::E8m0, Dtype::U8),
+        (DType::E4m3, Dtype::F8_E4M3),
+        (DType::E5m2, Dtype::F8_E5M2),
+        (DType::E8m0, Dtype::F8_E8M0),
         (DType::F16, Dtype::F16),
         (DType::Bf16, Dtype::BF16),
         (DType::Tf32, Dtype::F32),
     ] {
         for (mode, overflow) in [("saturate", Overflow::Saturate), ("ieee", Overflow::Ieee)] {
             let name = dtype.name();
-            good(output(dir.path(), &["cast", "--to", name, "--mode", mode, "x.safetensors", "y.safetensors"]));
+            good(output(dir.path(), &["cast", "--force", "--to", name, "--mode", mode, "x.safetensors", "y.safetensors"]));
             let (found, codes) = load(&dir.path().join("y.safetensors"));
             assert_eq!((found, codes.len()), (stored, x.len() * dtype.size_bytes()), "{dtype}");
-            good(output(dir.path(), &["cast", "--from", name, "y.safetensors", "z.safetensors"]));
+            good(output(dir.path(), &["cast", "--force", "--from", name, "y.safetensors", "z.safetensors"]));
             let (found, back) = load(&dir.path().join("z.safetensors"));
             assert_eq!(found, Dtype::F32);
             for (bytes, &x) in back.chunks_exact(4).zip(&x) {
@@ -71,7 +71,7 @@ fn scale_rules_and_random_rounding_differ_from_rounding_to_nearest() {
     let dir = tempfile::tempdir().unwrap();
     save(&dir.path().join("x"), &[3.0; 100]);
     let cast = |flags: &[&str]| {
-        good(output(dir.path(), &[&["cast"], flags, &["x", "y"]].concat()));
+        good(output(dir.path(), &[&["cast", "--force"], flags, &["x", "y"]].concat()));
         load(&dir.path().join("y")).1
     };
     assert_eq!(cast(&["--to", "e8m0", "--scale-rule", "floor"]), [128; 100]);
@@ -99,12 +99,17 @@ fn wrong_files_and_flags_leave_nothing_behind() {
         (&["--to", "e4m3", ".", "y"], "expected a file"),
         (&["--to", "e4m3", "x"], "two files"),
         (&["--to", "fp8", "x", "y"], "e4m3, e5m2, e8m0"),
-        (&["--from", "f16", "x", "y"], "tensor `w`: expected F16 (f16 codes), found F32"),
+        (&["--from", "f16", "x", "y"], "expected a tensor of F16 (f16 codes), found F32 only"),
         (&["--to", "f16", "--seed", "1", "x", "y"], "--mode stochastic"),
         (&["--to", "f16", "--scale-rule", "ceil", "x", "y"], "--to e8m0"),
         (&["--to", "f16", "--from", "f16", "x", "y"], "--from"),
         (&["abc"], "expected numbers"),
         (&["--to", "e4m3", "x", "no/such/folder/y"], "no/such/folder/y"),
+        (&["--to", "e4m3", "x", "x"], "found the same"),
+        (&["--to", "e4m3", "--force", "x", "./x"], "found the same"),
+        (&["--to", "e4m3", "x", "lie"], "--force replaces it"),
+        (&["--to", "e4m3", "--force", "x", "."], "found a folder"),
+        (&["--to", "e4m3", "--force", "x", "/dev/null"], "found a device"),
     ] {
         let o = output(dir.path(), &[&["cast"], args].concat());
         let message = stderr(&o);
@@ -112,4 +117,5 @@ fn wrong_files_and_flags_leave_nothing_behind() {
         assert!(message.starts_with("error: ") && message.contains(part), "{args:?}: {message}");
         assert_eq!(listing(dir.path()), before, "{args:?}");
     }
+    assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), bytes);
 }

@@ -64,12 +64,11 @@ fn every_kind_of_source_gives_the_same_run() {
     assert!(first[0] < fresh[0] - 0.3, "{first:?} starts where the first run ended, {fresh:?} does not");
     // The run that was made tells where it is from, and goes on without the source.
     fs::remove_dir_all(dir.path().join("sharded")).unwrap();
-    let runs: Vec<String> =
-        super::listing(&dir.path().join("runs")).into_iter().filter(|r| r.starts_with("pretrained")).collect();
-    assert_eq!(runs.len(), 3);
-    let last = format!("runs/{}", runs[2]);
-    assert!(fs::read_to_string(dir.path().join(&last).join("config.toml")).unwrap().contains("init_from = \"sharded\""));
-    good(output(dir.path(), &["train", "--resume", &last, "--steps", "3", "--quiet"]));
+    let runs = super::listing(&dir.path().join("runs"));
+    assert_eq!(runs, ["first-f32-1", "first-f32-2", "gpt-tiny-f32-1", "sharded-f32-1"]);
+    let last = "runs/sharded-f32-1";
+    assert!(fs::read_to_string(dir.path().join(last).join("config.toml")).unwrap().contains("init_from = \"sharded\""));
+    good(output(dir.path(), &["train", "--resume", last, "--steps", "3", "--quiet"]));
 }
 
 #[test]
@@ -95,10 +94,29 @@ fn a_shorter_context_is_cut_and_other_sizes_are_refused() {
 #[test]
 fn a_folder_of_transformers_brings_its_tokenizer() {
     let dir = tempfile::tempdir().unwrap();
-    shard(&source(dir.path(), "2"), &dir.path().join("hf"));
+    let checkpoint = source(dir.path(), "2");
+    shard(&checkpoint, &dir.path().join("hf"));
     let sample = ["sample", "--run", "hf", "--prompt", "a b", "--tokens", "3"];
-    let o = output(dir.path(), &sample);
-    assert!(o.status.code() == Some(2) && stderr(&o).contains("give a --tokenizer"), "{}", stderr(&o));
+    // As many tokens as bytes are bytes, to `sample` as to `train`. What another tokenizer left behind says that they are not.
+    let text = good(output(dir.path(), &sample)).stdout;
+    assert!(text.starts_with(b"a b") && text.len() == 7, "{text:?}");
+    fs::write(dir.path().join("hf/vocab.json"), "{}").unwrap();
+    for args in [&sample[..], &["train", "--init-from", "hf", "--data", "text.txt"]] {
+        let o = output(dir.path(), args);
+        assert!(
+            o.status.code() == Some(2) && stderr(&o).contains("expected tokenizer.json, found vocab.json"),
+            "{}",
+            stderr(&o)
+        );
+    }
+    // A checkpoint has a tokenizer beside its weights, which gives the same text when it is moved elsewhere.
+    fs::rename(&checkpoint, dir.path().join("moved")).unwrap();
+    let moved =
+        good(output(dir.path(), &["sample", "--run", "moved", "--prompt", "a b", "--tokens", "3", "--temperature", "0"]));
+    assert!(moved.stdout.starts_with(b"a b"));
+    assert!(
+        dir.path().join("moved/tokenizer_config.json").is_file() && dir.path().join("moved/generation_config.json").is_file()
+    );
     let words = (0..256).map(|i| (if i < 2 { ["a", "b"][i].to_string() } else { format!("w{i}") }, i.into()));
     let vocab: serde_json::Map<String, Value> = words.collect();
     let tokenizer = serde_json::json!({ "version": "1.0", "added_tokens": [], "pre_tokenizer": { "type": "Whitespace" },
@@ -108,6 +126,58 @@ fn a_folder_of_transformers_brings_its_tokenizer() {
     assert!(text.starts_with("a b"), "{text}");
     good(train(dir.path(), &["--data", "text.txt", "--init-from", "hf", "--steps", "1", "--out", "r"]));
     assert!(dir.path().join("r/tokenizer.json").is_file());
+    let carried = fs::read_to_string(dir.path().join("r/checkpoints/step-00000001/tokenizer.json")).unwrap();
+    assert_eq!(carried, tokenizer.to_string());
+}
+
+/// Rewrites the header of the weights in `folder`.
+fn rename(folder: &Path, change: impl Fn(&str) -> String) {
+    let path = folder.join("model.safetensors");
+    let bytes = fs::read(&path).expect("weights");
+    let whole = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let tensors: Vec<_> = whole.tensors().into_iter().map(|(name, t)| (change(&name), t)).collect();
+    fs::write(path, safetensors::serialize(tensors, None).expect("serializes")).expect("a file");
+}
+
+#[test]
+fn names_that_other_tools_write_are_the_same_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = source(dir.path(), "2");
+    let folder = dir.path().join("hf");
+    let fresh = || {
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        for name in ["config.json", "model.safetensors"] {
+            fs::copy(checkpoint.join(name), folder.join(name)).unwrap();
+        }
+    };
+    let plain = losses(dir.path(), &["--init-from", "first"]);
+    fresh();
+    rename(&folder, |name| name.replace("transformer.wte.weight", "lm_head.weight"));
+    assert_eq!(losses(dir.path(), &["--init-from", "hf"]), plain);
+    fresh();
+    rename(&folder, |name| format!("_orig_mod.module.{name}"));
+    assert_eq!(losses(dir.path(), &["--init-from", "hf"]), plain);
+    good(output(dir.path(), &["sample", "--run", "hf", "--tokens", "1"]));
+    fresh();
+    // Buffers of older versions have no weights.
+    rename(
+        &folder,
+        |name| if name == "transformer.ln_f.bias" { "transformer.h.0.attn.masked_bias".into() } else { name.into() },
+    );
+    let o = output(dir.path(), &["train", "--init-from", "hf", "--data", "text.txt"]);
+    assert!(stderr(&o).contains("expected a tensor `transformer.ln_f.bias`"), "{}", stderr(&o));
+    fresh();
+    rename(&folder, |name| name.replace("transformer.", "\u{1b}]0;x\u{7}."));
+    let o = output(dir.path(), &["train", "--init-from", "hf", "--data", "text.txt"]);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(stderr(&o).contains("found `\\u{1b}]0;x\\u{7}.` in") && !stderr(&o).contains('\u{1b}'), "{:?}", stderr(&o));
+    // Weights of another kind are named.
+    fs::rename(folder.join("model.safetensors"), folder.join("pytorch_model.bin")).unwrap();
+    for path in ["hf", "hf/pytorch_model.bin"] {
+        let o = output(dir.path(), &["train", "--init-from", path, "--data", "text.txt"]);
+        assert!(o.status.code() == Some(2) && stderr(&o).contains("safe_serialization=True"), "{}", stderr(&o));
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::program::{Init, Program, ValueId};
 use crate::rng::Rng;
 use crate::shape::Ty;
 use crate::telemetry::{Fp8Stats, StepReport, TELEMETRY};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// One batch as bytes: inputs and targets of all micro-steps, one after the other.
@@ -208,27 +208,40 @@ impl Session {
     /// Puts the run where another of the same config was after `step` steps. `values` must be those of [`Session::saved`], all of them and nothing
     /// else; nothing is written before that is checked. The next steps give the same bits as those of the other run.
     pub fn restore(&mut self, step: u64, skipped: u64, values: &[(&str, &[u8])]) -> Result<()> {
-        self.refuse_under_way("restore")?;
-        if skipped > step {
-            return Err(Error::data("skipped steps", format!("at most {step}, the steps taken"), skipped.to_string()));
-        }
-        for entry in self.saved() {
-            let what = || format!("value `{}`", entry.name);
-            let mut found = values.iter().filter(|(name, _)| *name == entry.name);
-            match (found.next(), found.next()) {
-                (Some((_, bytes)), None) if bytes.len() == entry.place.size => {}
-                (Some((_, bytes)), None) => {
-                    return Err(Error::data(what(), format!("{} bytes", entry.place.size), bytes.len().to_string()));
-                }
-                (None, _) => return Err(Error::data(what(), entry.ty.to_string(), "nothing")),
-                (Some(_), Some(_)) => return Err(Error::data(what(), "one", "several")),
+        let mut by_name = BTreeMap::new();
+        for (name, bytes) in values {
+            if by_name.insert(*name, *bytes).is_some() {
+                return Err(Error::data(format!("value `{name}`"), "one", "several"));
             }
         }
-        if let Some((name, _)) = values.iter().find(|(name, _)| !self.saved().any(|e| e.name == *name)) {
+        for entry in self.saved() {
+            let Some(bytes) = by_name.get(entry.name.as_str()) else {
+                return Err(Error::data(format!("value `{}`", entry.name), entry.ty.to_string(), "nothing"));
+            };
+            sized(entry, bytes)?;
+        }
+        if let Some(name) = by_name.keys().find(|name| !self.saved().any(|e| e.name == **name)) {
             return Err(Error::data("saved values", "those of the config only", format!("`{name}` too")));
         }
-        for (name, bytes) in values {
-            self.memory.write(name, bytes)?;
+        self.restore_with(step, skipped, |entry| Ok(by_name.get(entry.name.as_str()).copied().unwrap_or_default()))
+    }
+
+    /// [`Session::restore`] from values that are given one by one, when it is their turn, so that they are never in memory all at once. After an error
+    /// of `value` some are written and some not: the session is of no use then.
+    pub fn restore_with<B: AsRef<[u8]>, E: From<Error>>(
+        &mut self,
+        step: u64,
+        skipped: u64,
+        mut value: impl FnMut(&Entry) -> Result<B, E>,
+    ) -> Result<(), E> {
+        self.refuse_under_way("restore")?;
+        if skipped > step {
+            return Err(Error::data("skipped steps", format!("at most {step}, the steps taken"), skipped.to_string()).into());
+        }
+        for entry in self.saved() {
+            let bytes = value(entry)?;
+            sized(entry, bytes.as_ref())?;
+            self.memory.write(&entry.name, bytes.as_ref())?;
         }
         (self.step, self.skipped) = (step, skipped);
         Ok(())
@@ -454,6 +467,15 @@ enum Variant<'a> {
     Observed(&'a mut dyn Observer),
     Timed(&'a mut Vec<Span>),
     Measured,
+}
+
+/// Refuses bytes that are not those of a value.
+fn sized(entry: &Entry, bytes: &[u8]) -> Result<()> {
+    if bytes.len() == entry.place.size {
+        return Ok(());
+    }
+    let expected = format!("{} bytes", entry.place.size);
+    Err(Error::data(format!("value `{}`", entry.name), expected, bytes.len().to_string()))
 }
 
 fn not_measuring() -> Error {
