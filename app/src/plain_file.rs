@@ -34,8 +34,9 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
 /// Refuses to write `output` where that is the file `input`, under whatever name or link, or where it is first written in the place of `input`.
 /// `command` is who asks.
 pub fn refuse_same(command: &str, input: &Path, output: &Path) -> Result<()> {
-    // An error means that one of them is not there: then they are not the same.
-    let same = |path: &Path| same_file::is_same_file(input, path).unwrap_or(false);
+    // The comparison opens both, which a pipe would not let it. An error means that one is not there: then they are not the same.
+    let plain = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file());
+    let same = |path: &Path| plain(input) && plain(path) && same_file::is_same_file(input, path).unwrap_or(false);
     if same(output) {
         bail!("{command}: expected another file to write than the one that is read, found the same: {}", output.display());
     }

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::DType;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
-use serde_json::{Map, Value, json};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -108,21 +109,34 @@ impl Header {
 
     /// The bytes in front of the tensors.
     fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut map = Map::new();
-        if !self.metadata.is_empty() {
-            map.insert("__metadata__".into(), json!(self.metadata));
-        }
-        let mut start = 0;
-        for e in &self.entries {
-            let end = start + e.size_bytes;
-            map.insert(e.name.clone(), json!({ "dtype": e.dtype, "shape": e.shape, "data_offsets": [start, end] }));
-            start = end;
-        }
-        let mut text = serde_json::to_vec(&Value::Object(map)).context("cannot write the header")?;
+        let mut text = serde_json::to_vec(self).context("cannot write the header")?;
         text.resize(text.len().next_multiple_of(ALIGNMENT), b' ');
         let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
         bytes.append(&mut text);
         Ok(bytes)
+    }
+}
+
+/// As the library writes it: the text of the file, then the tensors in the order of their bytes.
+impl Serialize for Header {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Place<'a> {
+            dtype: Dtype,
+            shape: &'a [usize],
+            data_offsets: [usize; 2],
+        }
+        let mut map = serializer.serialize_map(None)?;
+        if !self.metadata.is_empty() {
+            map.serialize_entry("__metadata__", &self.metadata)?;
+        }
+        let mut start = 0;
+        for e in &self.entries {
+            let end = start + e.size_bytes;
+            map.serialize_entry(&e.name, &Place { dtype: e.dtype, shape: &e.shape, data_offsets: [start, end] })?;
+            start = end;
+        }
+        map.end()
     }
 }
 

@@ -12,8 +12,8 @@ config() { # SED: an edited config.json
   sed -i "$1" hf/config.json
 }
 loads() {
-  rm -rf out
-  exits 0 mantissa train --device cpu --init-from hf --recipe f32 --batch-size 1 --seq-len 8 --steps 1 --eval-batches 1 --out out
+  rm -rf trained
+  exits 0 mantissa train --device cpu --init-from hf --recipe f32 --batch-size 1 --seq-len 8 --steps 1 --eval-batches 1 --out trained
   exits 0 mantissa sample --device cpu --run hf --tokens 1
 }
 refuses() { # TEXT ..

@@ -118,7 +118,6 @@ pub fn write(file: &mut File, tensors: &[Source<'_>], note: Option<(&str, &str)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use safetensors::SafeTensors;
     use safetensors::tensor::TensorView;
 
     fn source(name: &str, shape: &[usize], values: Vec<f32>) -> Source<'static> {
@@ -141,9 +140,7 @@ mod tests {
             .zip(&views)
             .map(|(s, (name, b))| (name.as_str(), TensorView::new(s.dtype, s.shape.clone(), b).unwrap()));
         let theirs = safetensors::serialize(views, Some([("format".to_string(), "pt".to_string())].into())).unwrap();
-        // Headers may spell the same in another order; the tensors lie at the same places.
-        assert_eq!(SafeTensors::deserialize(&bytes).unwrap().tensor("0").unwrap().data(), [1, 2, 3]);
-        assert_eq!(bytes[bytes.len() - 15..], theirs[theirs.len() - 15..]);
+        assert_eq!(bytes, theirs);
         let digest = Digest::of_file(&path).unwrap();
         assert_eq!(digest, Digest::of(&bytes));
         digest.check(&path).unwrap();

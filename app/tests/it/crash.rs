@@ -2,7 +2,7 @@
 //!
 //! `MANTISSA_CRASH_SEED` repeats a failing sequence of moments, `MANTISSA_CRASH_KILLS` asks for more of them.
 
-use super::{good, json_lines, listing, mantissa, output, stderr};
+use super::{CHECKPOINT_FILES, good, json_lines, listing, mantissa, output, stderr};
 use mantissa_core::rng::Rng;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -107,7 +107,7 @@ fn checkpoints_are_whole(run: &Path) -> Vec<String> {
     let names: Vec<String> = listing(&run.join("checkpoints")).into_iter().filter(|n| n.starts_with("step-")).collect();
     for name in &names {
         let files = listing(&run.join("checkpoints").join(name));
-        assert_eq!(files, ["DONE", "config.json", "model.safetensors", "optim.safetensors", "state.json"], "{name}");
+        assert_eq!(files, CHECKPOINT_FILES, "{name}");
     }
     names
 }

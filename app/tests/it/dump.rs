@@ -111,6 +111,15 @@ fn folders_that_transformers_saves_are_the_same_model() {
     more.insert("transformer.h.0.attn.bias".into(), (Dtype::BOOL, vec![1, 1, 2, 2], vec![1, 0, 1, 1]));
     more.insert("transformer.h.0.attn.masked_bias".into(), (Dtype::F32, vec![], (-1e4f32).to_le_bytes().to_vec()));
     check(&more, "with a tied head and masks");
+    more.remove("transformer.wte.weight");
+    check(&more, "with the head's name only");
+    let wrapped: Tensors = more.iter().map(|(n, t)| (format!("_orig_mod.{n}"), t.clone())).collect();
+    check(&wrapped, "compiled");
+    let double = |t: &(Dtype, Vec<usize>, Vec<u8>)| {
+        let bytes = f32s(t).into_iter().flat_map(|x| f64::from(x).to_le_bytes()).collect();
+        (Dtype::F64, t.1.clone(), bytes)
+    };
+    check(&whole.iter().map(|(n, t)| (n.clone(), double(t))).collect(), "in f64");
     // Values that fit bf16 are the same model in bf16, f16 widening likewise.
     let rounded: Tensors = whole.iter().map(|(n, (d, s, b))| (n.clone(), (*d, s.clone(), mask(b)))).collect();
     write(&model, &rounded);
@@ -158,7 +167,7 @@ fn what_does_not_fit_is_refused() {
     };
     with(|t| drop(t.remove("transformer.ln_f.weight")), &["transformer.ln_f.weight", "found none"]);
     with(|t| drop(t.insert("extra".into(), t["transformer.ln_f.bias"].clone())), &["found `extra` too"]);
-    with(|t| drop(t.insert("ln_f.bias".into(), t["transformer.ln_f.bias"].clone())), &["each tensor once", "ln_f.bias"]);
+    with(|t| drop(t.insert("ln_f.bias".into(), t["transformer.ln_f.bias"].clone())), &["one prefix", "`ln_f.bias`"]);
     with(
         |t| {
             let mut head = t["transformer.wte.weight"].clone();
@@ -170,10 +179,10 @@ fn what_does_not_fit_is_refused() {
     with(
         |t| {
             let wte = &t["transformer.wte.weight"];
-            let wide = (Dtype::F64, wte.1.clone(), wte.2.repeat(2));
-            t.insert("transformer.wte.weight".into(), wide);
+            let whole = (Dtype::I32, wte.1.clone(), wte.2.clone());
+            t.insert("transformer.wte.weight".into(), whole);
         },
-        &["transformer.wte.weight", "f32, f16 or bf16", "F64"],
+        &["transformer.wte.weight", "f32, f16, bf16, f64", "I32"],
     );
     let config = dir.join("hf/config.json");
     let text = std::fs::read_to_string(&config).expect("config");
@@ -186,7 +195,7 @@ fn what_does_not_fit_is_refused() {
     edited("\"gelu_new\"", "\"quick_gelu\"", &["activation_function", "gelu_new, gelu", "quick_gelu", "config.json"]);
     edited("\"n_layer\": 1", "\"n_layer\": 2", &["transformer.h.1", "found none"]);
     edited("\"n_positions\": 32", "\"n_positions\": 8", &["rows of at most 8 + 1", "found 17"]);
-    edited("\"n_head\": 4", "\"n_head\": \"four\"", &["not the config of a GPT-2", "config.json"]);
+    edited("\"n_head\": 4", "\"n_head\": \"four\"", &["n_head: expected a whole number", "got \"four\"", "config.json"]);
     edited("\"vocab_size\": 256", "\"vocab_size\": 100", &["ids below 100"]);
     let batch = |dtype: Dtype, ids: &[i64], parts: &[&str]| {
         write_tokens(&dir.join("b.safetensors"), dtype, ids);
@@ -198,6 +207,12 @@ fn what_does_not_fit_is_refused() {
     wrong[5] = 256;
     batch(Dtype::I32, &wrong, &["ids below 256", "found 256"]);
     batch(Dtype::F32, &ids(), &["an integer type", "F32"]);
+    let over = |out: &str| {
+        let o = output(dir, &["dump", "--model", "hf", "--batch", "b.safetensors", "--out", out]);
+        assert!(o.status.code() == Some(2) && stderr(&o).contains("found the same"), "{out}: {}", stderr(&o));
+    };
+    over("b.safetensors");
+    over("hf/../hf/model.safetensors");
     let none = BTreeMap::from([("ids".to_string(), (Dtype::U8, vec![1], vec![1]))]);
     write(&dir.join("b.safetensors"), &none);
     refused(&[], &["tokens", "found none"]);

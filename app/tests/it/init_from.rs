@@ -171,7 +171,11 @@ fn names_that_other_tools_write_are_the_same_weights() {
     rename(&folder, |name| name.replace("transformer.", "\u{1b}]0;x\u{7}."));
     let o = output(dir.path(), &["train", "--init-from", "hf", "--data", "text.txt"]);
     assert_eq!(o.status.code(), Some(2));
-    assert!(stderr(&o).contains("found `\\u{1b}]0;x\\u{7}.` in") && !stderr(&o).contains('\u{1b}'), "{:?}", stderr(&o));
+    assert!(
+        stderr(&o).contains("found the prefix `\\u{1b}]0;x\\u{7}.` in") && !stderr(&o).contains('\u{1b}'),
+        "{:?}",
+        stderr(&o)
+    );
     // Weights of another kind are named.
     fs::rename(folder.join("model.safetensors"), folder.join("pytorch_model.bin")).unwrap();
     for path in ["hf", "hf/pytorch_model.bin"] {

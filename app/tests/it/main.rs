@@ -26,6 +26,18 @@ use std::process::{Command, Output};
 const TINY: [&str; 10] =
     ["--batch-size", "2", "--seq-len", "32", "--eval-batches", "2", "--sample-tokens", "0", "--set", "train.model.layers=1"];
 
+/// Files of the checkpoint of a model of bytes, sorted.
+const CHECKPOINT_FILES: [&str; 8] = [
+    "DONE",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "optim.safetensors",
+    "state.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
+
 /// Writes a text that does not change with the sources, as the built-in corpus does; its name.
 fn fixed_text(dir: &Path) -> &'static str {
     std::fs::write(dir.join("text.txt"), include_str!("../../../LICENSE-APACHE")).expect("a temporary folder is writable");

@@ -1,6 +1,6 @@
 //! `--resume`: bit for bit, from the newest or a named checkpoint, with clear refusals of whatever would make it something else.
 
-use super::{good, json_lines, listing, mantissa, output, stderr, stdout, train};
+use super::{CHECKPOINT_FILES, good, json_lines, listing, mantissa, output, stderr, stdout, train};
 use serde_json::Value;
 use std::path::Path;
 
@@ -96,7 +96,7 @@ fn a_checkpoint_has_the_documented_files_and_old_ones_go() {
     good(train(dir.path(), &flags));
     assert_eq!(listing(&out.join("checkpoints")), ["step-00000006", "step-00000008", "step-00000009"]);
     let last = checkpoint(&out, 9);
-    assert_eq!(listing(&last), ["DONE", "config.json", "model.safetensors", "optim.safetensors", "state.json"]);
+    assert_eq!(listing(&last), CHECKPOINT_FILES);
     let state: Value = serde_json::from_slice(&std::fs::read(last.join("state.json")).unwrap()).unwrap();
     assert_eq!((&state["step"], &state["recipe"], &state["data"]["position"]), (&9.into(), &"f16".into(), &18.into()));
     assert_eq!(state["scaler"]["_growth_tracker"], 9);
@@ -274,7 +274,7 @@ fn damaged_checkpoints_are_refused_by_name() {
         &edit("wte.weight\":{\"dtype\":\"F32\"", "wte.weight\":{\"dtype\":\"I32\""),
         &["wte.weight", "I32"],
     );
-    lie("model.safetensors", &edit("ln_f.bias", "ln_g.bias"), &["ln_f.bias", "found none"]);
+    lie("model.safetensors", &edit("ln_f.bias", "ln_g.bias"), &["found `transformer.ln_g.bias` too"]);
     lie("model.safetensors", &edit("[384]", "[18446744073709551615,2]"), &["not a safetensors file"]);
     lie("optim.safetensors", &model, &["optim.", "found none"]);
     let mut state: Value = serde_json::from_slice(&std::fs::read(last.join("state.json")).unwrap()).unwrap();

@@ -123,11 +123,10 @@ fn stranger(name: &str, among_known: bool) -> Error {
     let stacks =
         [FRONTS.as_slice(), WRAPPERS.as_slice()].concat().iter().map(|f| format!("{f}.")).collect::<Vec<_>>().join(" ");
     match unknown {
-        Some((prefix, _)) => Error::data(
-            "tensors",
-            format!("names with no prefix or some of {stacks}"),
-            format!("{} in {}", shown(prefix), shown(name)),
-        ),
+        Some((prefix, _)) => {
+            let expected = format!("names with no prefix or some of {stacks}");
+            Error::data("tensors", expected, format!("the prefix {} in {}", shown(prefix), shown(name)))
+        }
         None if among_known => Error::data("tensors", "those of a GPT-2 only", format!("{} too", shown(name))),
         None => Error::data("tensors", "those of a GPT-2, such as `transformer.h.0.attn.c_attn.weight`", shown(name)),
     }
@@ -209,7 +208,10 @@ mod tests {
         let heads = ["lm_head.weight".into(), "model.lm_head.weight".into()];
         assert!(refused(&heads).contains("each once"));
         let unknown = refused(&file("backbone.transformer."));
-        assert!(unknown.contains("transformer. _orig_mod. module.") && unknown.contains("found `backbone.` in"), "{unknown}");
+        assert!(
+            unknown.contains("transformer. _orig_mod. module.") && unknown.contains("found the prefix `backbone.` in"),
+            "{unknown}"
+        );
         let llama = ["model.layers.0.self_attn.q_proj.weight".to_string()];
         assert!(refused(&llama).contains("such as `transformer.h.0.attn.c_attn.weight`, found `model.layers.0"));
         let extra = [file(""), vec!["score.weight".into()]].concat();
