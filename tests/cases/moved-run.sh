@@ -1,6 +1,6 @@
 # A run goes on from any folder, and its data are those with the same digest wherever they lie.
 mkdir a b
-yes 'some text to learn from' | head -n 500 >a/notes.txt
+for _ in $(seq 500); do echo 'some text to learn from'; done >a/notes.txt
 (cd a && mantissa train "${TINY[@]}" --data notes.txt --steps 2 --out r --quiet)
 exits 0 mantissa train --resume a/r --steps 3 --quiet
 mv a/notes.txt b/
@@ -8,7 +8,7 @@ exits 2 mantissa train --resume a/r --steps 4 --quiet
 says err "a/notes.txt (not there)" "--data PATH"
 exits 0 mantissa train --resume a/r --data b/notes.txt --steps 4 --quiet
 never_says err "bit for bit"
-yes 'some other text' | head -n 500 >other.txt
+for _ in $(seq 500); do echo 'some other text'; done >other.txt
 exits 2 mantissa train --resume a/r --data other.txt --steps 5 --quiet
 says err "run.data: expected 12000 bytes"
 # All of it moved, and the run alone.

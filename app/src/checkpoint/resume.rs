@@ -43,6 +43,8 @@ pub struct Resume {
     pub data_before: Option<String>,
     /// Whether a tokenizer is given that the run did not name: it must be the same one.
     pub tokenizer_given: bool,
+    /// Things to tell even to those who want to hear little: what is passed over or dropped.
+    warnings: Vec<String>,
     config_changed: bool,
     way: Way,
 }
@@ -90,7 +92,8 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
     if data_before.is_some() {
         config.run.started_in = run_folder::started_in();
     }
-    let checkpoint = match checkpoint_of(&run, named.as_deref(), &mut notes)? {
+    let mut warnings = Vec::new();
+    let checkpoint = match checkpoint_of(&run, named.as_deref(), &mut warnings)? {
         None => {
             notes.push("the run ended before its first checkpoint: it starts again".into());
             None
@@ -110,26 +113,26 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
         }
     };
     let step = checkpoint.as_ref().map_or(0, |(_, state)| state.step);
-    let way = way(&folder, step, args.out.clone(), args.discard_newer, &mut notes)?;
+    let way = way(&folder, step, args.out.clone(), args.discard_newer, &mut warnings)?;
     let config_changed = config != stored;
-    Ok(Resume { config_changed, folder, config, checkpoint, notes, data_before, tokenizer_given, way })
+    Ok(Resume { config_changed, folder, config, checkpoint, notes, data_before, tokenizer_given, warnings, way })
 }
 
 /// The checkpoint to go on from: the one named, or the newest that is complete.
-fn checkpoint_of(run: &Path, named: Option<&Path>, notes: &mut Vec<String>) -> Result<Option<PathBuf>> {
+fn checkpoint_of(run: &Path, named: Option<&Path>, warnings: &mut Vec<String>) -> Result<Option<PathBuf>> {
     if let Some(named) = named {
         return Ok(Some(named.to_path_buf()));
     }
     let newest = newest(run)?;
     let step = newest.as_deref().and_then(step_of).unwrap_or_default();
     for (_, passed) in list(run)?.iter().filter(|(s, _)| *s > step) {
-        notes.push(format!("passed over, since it has no {DONE}: {}", passed.display()));
+        warnings.push(format!("passed over, since it has no {DONE}: {}", passed.display()));
     }
     Ok(newest)
 }
 
 /// Where a run goes on from `step`.
-fn way(run: &RunFolder, step: u64, out: Option<PathBuf>, discard: bool, notes: &mut Vec<String>) -> Result<Way> {
+fn way(run: &RunFolder, step: u64, out: Option<PathBuf>, discard: bool, warnings: &mut Vec<String>) -> Result<Way> {
     if out.is_some() {
         return Ok(Way::Branch { out });
     }
@@ -142,7 +145,7 @@ fn way(run: &RunFolder, step: u64, out: Option<PathBuf>, discard: bool, notes: &
     }
     let names: Vec<_> = newer.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy()).collect();
     let (names, steps) = (names.join(", "), run.log().steps_after(step)?);
-    notes.push(format!(
+    warnings.push(format!(
         "--discard-newer drops what came after step {step}: {steps} steps of the log, and of the checkpoints {names}: {}",
         run.path().display()
     ));
@@ -182,6 +185,7 @@ impl Resume {
     /// still be refused is past.
     pub fn go_on(mut self, watcher: &dyn Watcher) -> Result<RunFolder> {
         let step = self.step();
+        self.warnings.iter().for_each(|warning| watcher.warn(warning));
         let (folder, warnings) = match &self.way {
             Way::Same { discard } => {
                 // The latest first: while one is left, the events that lead to it must be there.
@@ -197,7 +201,7 @@ impl Resume {
                 let (new, warnings) = branch(&self.folder, out.as_deref(), checkpoint, &self.config)?;
                 let in_place = if out.is_some() { "" } else { " (--discard-newer goes on in it and drops what is newer)" };
                 let (old, new_path) = (self.folder.path().display(), new.path().display());
-                watcher.note(&format!("goes on in a new folder, {old} stays as it is{in_place}: {new_path}"));
+                watcher.warn(&format!("goes on in a new folder, {old} stays as it is{in_place}: {new_path}"));
                 (new, warnings)
             }
         };
