@@ -1,7 +1,7 @@
 // Softmax attention over a packed projection, forward and backward. CPU twins: core/src/cpu/{attention,attention_backward}.rs.
 //
-// Formula: y = dropout(softmax(mask(scale q k^T))) v, lse = ln sum e^(scale q k^T); backward, with p = exp(scale q k^T - lse),
-// delta = sum dy y and dp = dropout(dy v^T): ds = scale p (dp - delta), dq = ds k, dk = ds^T q, dv = dropout(p)^T dy.
+// Formula: y = dropout(softmax(mask(scale q k^T))) v; stats = [m, 1 / l] with m = max(scale q k^T), l = sum e^(scale q k^T - m); backward, with
+// p = exp(scale q k^T - m) / l, delta = sum dy y and dp = dropout(dy v^T): ds = scale p (dp - delta), dq = ds k, dk = ds^T q, dv = dropout(p)^T dy.
 // Layout: shared/heads.wgsl.
 // An invocation owns a query (`attention`, `attention_dq`) or a key with its value (`attention_dkv`), which sums over the query heads that
 // read it: nothing is added across invocations. It keeps its rows in registers and meets the other side row by row; all invocations of a
@@ -54,11 +54,11 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         }
     }
     if (i < t) {
-        let inverse = 1.0 / sum;
+        let inverse = inverse_sum(sum);
         for (var d = 0u; d < OCTS; d++) {
             put_y(own * params.heads + h, d, o[d] * inverse);
         }
-        lse[query] = largest + log(sum);
+        stats[query] = vec2<f32>(largest, inverse);
     }
 }
 
@@ -70,7 +70,7 @@ fn attention_dq(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
     let row0 = group.z * t;
     let own = row0 + min(i, t - 1u);
     let query = query_index(group.z, h, min(i, t - 1u));
-    let own_lse = saved_lse[query];
+    let own_stats = saved_stats[query];
     var own_delta = 0.0;
     var q: array<mat2x4<f32>, OCTS>;
     var g: array<mat2x4<f32>, OCTS>;
@@ -96,7 +96,7 @@ fn attention_dq(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
         if (DROPOUT) {
             dp = apply(keep(query, j), dp);
         }
-        let p = exp(s * params.scale - own_lse);
+        let p = probability(s * params.scale, own_stats);
         let ds = select(0.0, params.scale * p * (dp - own_delta), !CAUSAL || j <= i);
         for (var d = 0u; d < OCTS; d++) {
             dq[d] += k[d] * ds;
@@ -143,9 +143,9 @@ fn attention_dkv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
                 dp += dot8(v[d], g[d]);
             }
             let query = query_index(group.z, h, i);
-            // A hidden score may exceed lse: its exponential is dropped, infinite or not.
+            // A hidden score may be anything: its probability is dropped.
             let seen = !CAUSAL || j <= i;
-            var p = select(0.0, exp(s * params.scale - saved_lse[query]), seen);
+            var p = select(0.0, probability(s * params.scale, saved_stats[query]), seen);
             var factor = 1.0;
             if (DROPOUT) {
                 factor = keep(query, j);

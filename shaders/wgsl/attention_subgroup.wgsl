@@ -143,11 +143,11 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         weigh(&o, &k, &s);
     }
     if (i < t) {
-        let inverse = 1.0 / sum;
+        let inverse = inverse_sum(sum);
         for (var d = 0u; d < OCTS; d++) {
             put_y(own * params.heads + h, d, o[d] * inverse);
         }
-        lse[query] = largest + log(sum);
+        stats[query] = vec2<f32>(largest, inverse);
     }
 }
 
@@ -160,7 +160,7 @@ fn attention_dq(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
     let row0 = group.z * t;
     let own = row0 + min(i, t - 1u);
     let query = query_index(group.z, h, min(i, t - 1u));
-    let own_lse = saved_lse[query];
+    let own_stats = saved_stats[query];
     var own_delta = 0.0;
     var q: Head;
     var g: Head;
@@ -185,7 +185,7 @@ fn attention_dq(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
         var s = products(&q, &k);
         var dp = products(&g, &v);
         for (var x = 0u; x < LANES; x++) {
-            let p = exp(s[x] * params.scale - own_lse);
+            let p = probability(s[x] * params.scale, own_stats);
             var e = dp[x];
             if (DROPOUT) {
                 e = apply(keep(query, j + x), e);
@@ -235,12 +235,14 @@ fn attention_dkv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocat
             var s = products(&k, &q);
             var dp = products(&v, &g);
             let query = query_index(group.z, h, min(i + lane, t - 1u));
-            let all_lse = spread(saved_lse[query]);
+            let own_stats = saved_stats[query];
+            let all_largest = spread(own_stats.x);
+            let all_inverse = spread(own_stats.y);
             let all_delta = spread(saved_delta[query]);
             for (var x = 0u; x < LANES; x++) {
-                // A hidden score may exceed lse: its exponential is dropped, infinite or not.
+                // A hidden score may be anything: its probability is dropped.
                 let seen = i + x < t && (!CAUSAL || j <= i + x);
-                let p = select(0.0, exp(s[x] * params.scale - all_lse[x]), seen);
+                let p = select(0.0, probability(s[x] * params.scale, vec2<f32>(all_largest[x], all_inverse[x])), seen);
                 var factor = 1.0;
                 if (DROPOUT) {
                     factor = keep(query_index(group.z, h, i + x), j);

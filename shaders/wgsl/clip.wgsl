@@ -1,6 +1,7 @@
 // Gradient clipping: by norm (`coef`), by a percentile of past norms (`adaptive`), by value (`value`). CPU twin: core/src/cpu/clip.rs.
 //
-// Formula: coef = min(1, 1 / (norm + 1e-6) * max_norm), NaN stays NaN; `adaptive` takes max_norm from a ring of past norms (each entry is
+// Formula: coef = min(1, 1 / (norm + 1e-6) * max_norm), NaN stays NaN, as two factors: 1 and coef, or for norms from 2^64 on 2^-64 and
+// 1 / (norm 2^-64) * max_norm, since coef itself may be subnormal; `adaptive` takes max_norm from a ring of past norms (each entry is
 // ranked by counting smaller ones, ties by position) and enters this norm; `value` holds every element in [-limit, limit].
 // Layout: `coef` one invocation; `adaptive` one workgroup; `value` eight elements an invocation, in place. Bits are those of the CPU.
 // Source: PyTorch clip_grad.py; Seetharaman et al., "AutoClip", arXiv 2007.14469.
@@ -21,18 +22,33 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> ring: array<u32>;
 @group(0) @binding(4) var<storage, read_write> count: array<u32>;
 @group(0) @binding(5) var<storage, read_write> grads: array<EightWords>;
+@group(0) @binding(6) var<storage, read> far: array<u32>;
 
-fn clip_coef(norm: u32, max_norm: u32) -> u32 {
+const FAR: f32 = 0x1p-64f;
+// Bits of 2^64.
+const FAR_FROM: u32 = 0x5f800000u;
+
+// `far` is the norm times 2^-64.
+fn clip_coef(norm: u32, far: u32, max_norm: u32) -> vec2<u32> {
+    if (norm >= FAR_FROM && norm <= EXACT_INF) {
+        let coef = mul_exact(div_exact(EXACT_ONE, far), max_norm);
+        return select(vec2<u32>(bitcast<u32>(FAR), coef), vec2<u32>(EXACT_ONE), coef > FAR_FROM && coef <= EXACT_INF);
+    }
     let shifted = bitcast<u32>(bitcast<f32>(norm) + 1e-6);
     let sum = select(shifted, norm, (norm & EXACT_MAGNITUDE) >= EXACT_INF);
     let product = mul_exact(div_exact(EXACT_ONE, sum), max_norm);
     // Positive floats order as their bits.
-    return select(product, EXACT_ONE, product > EXACT_ONE && product <= EXACT_INF);
+    return vec2<u32>(EXACT_ONE, select(product, EXACT_ONE, product > EXACT_ONE && product <= EXACT_INF));
+}
+
+fn put(coef: vec2<u32>) {
+    coef_out[0] = coef.x;
+    coef_out[1] = coef.y;
 }
 
 @compute @workgroup_size(1)
 fn coef() {
-    coef_out[0] = clip_coef(norm[0], bitcast<u32>(params.max_norm));
+    put(clip_coef(norm[0], far[0], bitcast<u32>(params.max_norm)));
 }
 
 var<workgroup> max_norm: u32;
@@ -59,7 +75,7 @@ fn adaptive(@builtin(local_invocation_index) lane: u32) {
     workgroupBarrier();
     storageBarrier();
     if (lane == 0u) {
-        coef_out[0] = clip_coef(norm[0], max_norm);
+        put(clip_coef(norm[0], far[0], max_norm));
         if ((norm[0] & EXACT_MAGNITUDE) < EXACT_INF) {
             ring[seen % n] = norm[0];
             count[0] = select(seen + 1u, n, seen + 1u >= 2u * n);

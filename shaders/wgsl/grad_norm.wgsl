@@ -2,7 +2,8 @@
 //
 // Formula: L2 sqrt(sum x^2), L1 sum |x|, Inf max |x|; NaN anywhere gives NaN. An L2 norm neither overflows nor loses small elements: magnitudes
 // below 2^-43 are squared after a factor of 2^90, those from 2^45 after 2^-80, each kind in a sum of its own (the CPU sums a piece again with
-// one of these factors where it has to). Subnormals become integers first, so that no adapter flushes them.
+// one of these factors where it has to). Subnormals become integers first, so that no adapter flushes them. A norm of finite elements that exceeds
+// f32 is given as the largest f32; `far`, the norm times 2^-64, is right.
 // Layout: `pieces` reads 16384 elements a workgroup, neighbouring invocations neighbouring eights, and writes one vec4 of sums
 // (small, middle, big; bits of the largest magnitude); `total`, one workgroup, adds the pieces. Nothing depends on timing.
 // Source: Blue, "A portable Fortran program to find the Euclidean norm", 1978.
@@ -20,6 +21,8 @@ const ENLARGE_BITS: f32 = 0x1p-59f;
 const SHRINK: f32 = 0x1p-90f;
 const REDUCE: f32 = 0x1p-80f;
 const RESTORE: f32 = 0x1p80f;
+const FAR: f32 = 0x1p-64f;
+const LARGEST: u32 = 0x7f7fffffu;
 // Bits of 2^-43 and 2^45.
 const SMALL_BELOW: u32 = 0x2a000000u;
 const BIG_FROM: u32 = 0x56000000u;
@@ -32,6 +35,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<EightWords>;
 @group(0) @binding(2) var<storage, read_write> sums: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<u32>;
+@group(0) @binding(4) var<storage, read_write> far: array<u32>;
 
 var<workgroup> lanes: array<vec4<u32>, WG_SIZE>;
 
@@ -86,7 +90,8 @@ fn pieces(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
                     big += select(vec4<f32>(), reduced * reduced, is_big);
                 } else {
                     small += select(vec4<f32>(), enlarged, is_small);
-                    middle += select(v, vec4<f32>(), is_small);
+                    middle += select(v, vec4<f32>(), is_small | is_big);
+                    big += select(vec4<f32>(), reduced, is_big);
                 }
             }
             //% end
@@ -110,32 +115,48 @@ fn total(@builtin(local_invocation_index) lane: u32) {
     }
     let sum = add_lanes(own, lane);
     if (lane == 0u) {
-        y[0] = norm(sum);
+        let both = norm(sum);
+        y[0] = both.x;
+        far[0] = both.y;
     }
 }
 
-fn norm(sum: vec4<u32>) -> u32 {
+// The norm and `far` from the norm.
+fn near(norm: u32) -> vec2<u32> {
+    return vec2<u32>(norm, mul_exact(norm, bitcast<u32>(FAR)));
+}
+
+// The norm and `far` from the norm times 2^-80.
+fn restored(reduced: f32) -> vec2<u32> {
+    let bits = bitcast<u32>(reduced);
+    return vec2<u32>(min(mul_exact(bits, bitcast<u32>(RESTORE)), LARGEST), mul_exact(bits, bitcast<u32>(RESTORE * FAR)));
+}
+
+fn norm(sum: vec4<u32>) -> vec2<u32> {
     if (sum.w > EXACT_INF) {
-        return EXACT_NAN;
+        return vec2<u32>(EXACT_NAN);
     }
     if (sum.w == EXACT_INF || (NORM != L1 && NORM != L2)) {
-        return sum.w;
+        return near(sum.w);
     }
     let small = bitcast<f32>(sum.x);
     let middle = bitcast<f32>(sum.y);
     let big = bitcast<f32>(sum.z);
     let shrink = bitcast<u32>(SHRINK);
     if (NORM == L1) {
-        return select(bitcast<u32>(middle + small * SHRINK), mul_exact(sum.x, shrink), sum.y == 0u);
+        if (sum.z != 0u) {
+            return restored(big + middle * REDUCE);
+        }
+        return near(select(bitcast<u32>(middle + small * SHRINK), mul_exact(sum.x, shrink), sum.y == 0u));
     }
     if (sum.z != 0u) {
         let reduced = sqrt(middle) * REDUCE;
-        return mul_exact(bitcast<u32>(sqrt(big + reduced * reduced)), bitcast<u32>(RESTORE));
+        return restored(sqrt(big + reduced * reduced));
     }
     if (sum.y != 0u) {
         // Two factors in a row would be one to Mesa, and 0.
         let shrunk = sqrt(small) * SHRINK;
-        return bitcast<u32>(sqrt(middle + shrunk * shrunk));
+        return near(bitcast<u32>(sqrt(middle + shrunk * shrunk)));
     }
-    return mul_exact(bitcast<u32>(sqrt(small)), shrink);
+    return near(mul_exact(bitcast<u32>(sqrt(small)), shrink));
 }

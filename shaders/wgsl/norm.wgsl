@@ -2,7 +2,8 @@
 //
 // Formula: y = (x - mean) * rstd * weight + bias; rms: mean is 0 and rstd = 1 / sqrt(mean(x^2) + eps). Backward, with
 // xhat = (x - mean) * rstd and g = dy * weight: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) (rms: without mean(g)),
-// dweight = sum dy * xhat, dbias = sum dy. The variance is the corrected two-pass form of the twin.
+// dweight = sum dy * xhat, dbias = sum dy. The variance is the corrected two-pass form of the twin. Rows whose moments leave f32 are taken after a
+// factor of 2^-80; of these each lane finds the moments alone, since a barrier cannot stand in a branch.
 // Layout: x, y, dy, dx [n, c]; weight, bias, dweight, dbias [c]; mean, rstd [n] f32. LANES invocations a row; the parameter gradients have
 // 8 columns a workgroup, 32 invocations a column, and add runs of 64 rows. Where c is a multiple of eight (OCTS) rows are read eight elements
 // at a time, and the parameter gradients have 16 columns a workgroup, eight of them an invocation: on llvmpipe, which reads lane by lane, a forward
@@ -41,8 +42,22 @@ struct Params {
 // Elements that an invocation reads at a time.
 const STRIDE: u32 = select(1u, 8u, OCTS);
 
-// Statistics of the rows of the workgroup: centre and rstd.
-var<workgroup> stats: array<vec2<f32>, ROWS>;
+// What brings a row to mean 0 and mean square 1: xhat = (x * factor - centre) * rstd. The factor is 1, but REDUCE for large rows.
+struct Row {
+    factor: f32,
+    centre: f32,
+    rstd: f32,
+}
+
+const REDUCE: f32 = 0x1p-80f;
+const RESTORE: f32 = 0x1p80f;
+// Bits of 2^-100: a row with a smaller rstd may have elements that differ by more than f32 holds.
+const LARGE: u32 = 0x0d800000u;
+// Elements that enter one sum before it joins the total, where a lane adds alone.
+const RUN_ALONE: u32 = 64u;
+
+// Of the rows of the workgroup.
+var<workgroup> stats: array<Row, ROWS>;
 // Backward: mean(g) and mean(g * xhat).
 var<workgroup> means: array<vec2<f32>, ROWS>;
 
@@ -106,6 +121,14 @@ fn times8(a: mat2x4<f32>, b: mat2x4<f32>) -> mat2x4<f32> {
     return mat2x4<f32>(a[0] * b[0], a[1] * b[1]);
 }
 
+fn xhat_at(i: u32, s: Row) -> f32 {
+    return (x_at(i) * s.factor - s.centre) * s.rstd;
+}
+
+fn xhat_oct(i: u32, s: Row) -> mat2x4<f32> {
+    return (x_oct(i) * s.factor - all8(s.centre)) * s.rstd;
+}
+
 fn total8(a: mat2x4<f32>) -> f32 {
     let v = a[0] + a[1];
     return (v.x + v.y) + (v.z + v.w);
@@ -115,6 +138,51 @@ fn total8(a: mat2x4<f32>) -> f32 {
 fn not_negative(v: f32) -> f32 {
     let bits = bitcast<u32>(v);
     return select(v, 0.0, bits > 0x80000000u && bits <= 0xff800000u);
+}
+
+fn is_finite(v: f32) -> bool {
+    return (bitcast<u32>(v) & F32_MAGNITUDE) < F32_INF;
+}
+
+// Sums of x - centre and of its square, after the factor, over a large row.
+fn sums_alone(start: u32, end: u32, centre: f32) -> vec2<f32> {
+    var total = vec2<f32>(0.0);
+    for (var first = start; first < end; first += RUN_ALONE) {
+        var part = vec2<f32>(0.0);
+        for (var i = first; i < min(first + RUN_ALONE, end); i++) {
+            let v = x_at(i) * REDUCE - centre;
+            part += vec2<f32>(v, v * v);
+        }
+        total += part;
+    }
+    return total / f32(end - start);
+}
+
+// Of a large row; its rstd is 0 where all elements are equal.
+fn large_row(start: u32, end: u32) -> Row {
+    var d = sums_alone(start, end, 0.0);
+    var centre = 0.0;
+    if (LAYER) {
+        // Thrice: about 0, about a rough mean, and about the corrected mean, which is exact where all elements are equal.
+        centre = d.x;
+        centre += sums_alone(start, end, centre).x;
+        d = sums_alone(start, end, centre);
+        centre += d.x;
+        d.y = not_negative(d.y - d.x * d.x);
+    }
+    let spread = d.y + params.eps * REDUCE * REDUCE;
+    let inverse = select(1.0 / sqrt(spread), 0.0, spread == 0.0);
+    return Row(REDUCE, centre, bitcast<f32>(select(F32_NAN, bitcast<u32>(inverse), is_finite(spread))));
+}
+
+// The rstd of a row itself from that of the reduced row, and back. Subnormals pass as integers, so that no adapter flushes them.
+fn rstd_to_store(reduced: f32) -> f32 {
+    return select(reduced * REDUCE, bitcast<f32>(u32(round(reduced * 0x1p69f))), reduced < 0x1p-46f);
+}
+
+fn reduced_rstd(stored: f32) -> f32 {
+    let bits = bitcast<u32>(stored);
+    return select(stored * RESTORE, f32(bits) * 0x1p-69f, bits < 0x800000u);
 }
 
 @compute @workgroup_size(WG_SIZE)
@@ -154,11 +222,17 @@ fn norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         centre = rough + d.x;
         variance = not_negative(d.y - d.x * d.x);
     }
-    let inverse = 1.0 / sqrt(variance + params.eps);
+    var s = Row(1.0, centre, 1.0 / sqrt(variance + params.eps));
+    var own_rstd = s.rstd;
+    if (!is_finite(variance)) {
+        s = large_row(start, end);
+        centre = s.centre * RESTORE;
+        own_rstd = select(rstd_to_store(s.rstd), 1.0 / sqrt(params.eps), s.rstd == 0.0);
+    }
     if (lane % LANES == 0u) {
-        stats[lane / LANES] = vec2<f32>(centre, inverse);
+        stats[lane / LANES] = s;
         if (row < n) {
-            rstd[row] = inverse;
+            rstd[row] = own_rstd;
             if (LAYER) {
                 mean[row] = centre;
             }
@@ -166,7 +240,7 @@ fn norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     if (OCTS) {
         for (var i = first; i < end; i += LANES * STRIDE) {
-            let v = times8((x_oct(i) - all8(centre)) * inverse, weight_oct(i - start)) + bias_oct(i - start);
+            let v = times8(xhat_oct(i, s), weight_oct(i - start)) + bias_oct(i - start);
             let words = oct_words(Y, v);
             for (var k = 0u; k < (4u >> pack_shift(Y)); k++) {
                 y[(word_of(Y, i) >> 1u) + k] = words[k];
@@ -182,7 +256,7 @@ fn norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         var word = 0u;
         for (var j = i; j < min(i + pack_size(Y), share.end); j++) {
             let s = stats[r];
-            word |= place_code(Y, encode(Y, (x_at(j) - s.x) * s.y * weight_at(k) + bias_at(k)), j);
+            word |= place_code(Y, encode(Y, xhat_at(j, s) * weight_at(k) + bias_at(k)), j);
             k++;
             if (k == c) {
                 k = 0u;
@@ -207,10 +281,10 @@ fn norm_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     for (var i = first; i < end; i += LANES * STRIDE) {
         if (OCTS) {
             let g = times8(dy_oct(i), weight_oct(i - start));
-            sums += vec2<f32>(total8(g), total8(times8(g, (x_oct(i) - all8(s.x)) * s.y)));
+            sums += vec2<f32>(total8(g), total8(times8(g, xhat_oct(i, s))));
         } else {
             let g = dy_at(i) * weight_at(i - start);
-            sums += vec2<f32>(g, g * ((x_at(i) - s.x) * s.y));
+            sums += vec2<f32>(g, g * xhat_at(i, s));
         }
     }
     sums = row_sum(0u, lane, sums) / f32(c);
@@ -221,9 +295,8 @@ fn norm_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     }
     if (OCTS) {
         for (var i = first; i < end; i += LANES * STRIDE) {
-            let xhat = (x_oct(i) - all8(s.x)) * s.y;
             let g = times8(dy_oct(i), weight_oct(i - start));
-            let words = oct_words(X, (g - all8(sums.x) - xhat * sums.y) * s.y);
+            let words = oct_words(X, (g - all8(sums.x) - xhat_oct(i, s) * sums.y) * s.rstd * s.factor);
             for (var k = 0u; k < (4u >> pack_shift(X)); k++) {
                 dx[(word_of(X, i) >> 1u) + k] = words[k];
             }
@@ -239,8 +312,8 @@ fn norm_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         for (var j = i; j < min(i + pack_size(X), share.end); j++) {
             let s = stats[r];
             let m = means[r];
-            let xhat = (x_at(j) - s.x) * s.y;
-            word |= place_code(X, encode(X, (dy_at(j) * weight_at(k) - m.x - xhat * m.y) * s.y), j);
+            let v = (dy_at(j) * weight_at(k) - m.x - xhat_at(j, s) * m.y) * s.rstd * s.factor;
+            word |= place_code(X, encode(X, v), j);
             k++;
             if (k == c) {
                 k = 0u;
@@ -261,7 +334,7 @@ fn norm_parameters(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
         for (var r = r0; r < min(r0 + RUN, n); r += COLUMN_LANES) {
             let i = r * params.c + k;
             let s = row_stats(r);
-            part += dy_at(i) * vec2<f32>((x_at(i) - s.x) * s.y, 1.0);
+            part += dy_at(i) * vec2<f32>(xhat_at(i, s), 1.0);
         }
         total += part;
     }
@@ -291,7 +364,7 @@ fn norm_parameters_octs(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
             let i = r * params.c + 8u * k;
             let s = row_stats(r);
             let g = dy_oct(i);
-            part_weight += times8(g, (x_oct(i) - all8(s.x)) * s.y);
+            part_weight += times8(g, xhat_oct(i, s));
             part_bias += g;
         }
         total_weight += part_weight;
@@ -321,11 +394,15 @@ fn norm_parameters_octs(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
     }
 }
 
-// Centre and rstd of a row as the forward left them.
-fn row_stats(row: u32) -> vec2<f32> {
+// Of a row as the forward left it.
+fn row_stats(row: u32) -> Row {
     let r = min(row, params.n - 1u);
+    var s = Row(1.0, 0.0, saved_rstd[r]);
     if (LAYER) {
-        return vec2<f32>(saved_mean[r], saved_rstd[r]);
+        s.centre = saved_mean[r];
     }
-    return vec2<f32>(0.0, saved_rstd[r]);
+    if (bitcast<u32>(s.rstd) < LARGE) {
+        s = Row(REDUCE, s.centre * REDUCE, reduced_rstd(s.rstd));
+    }
+    return s;
 }

@@ -23,12 +23,17 @@ const NESTEROV: u32 = 4u;
 const BLOCK: u32 = 8u;
 const OWNERS: u32 = 4u;
 
+// Bits of 2^63, the root of the largest second moment.
+const LARGEST: u32 = 0x5f000000u;
+
 // What an update needs to know of this step.
 struct Step {
     // 0 where the step is skipped.
     taken: u32,
     lr: f32,
-    clip_coef: f32,
+    // Multiplied into the gradient one after the other.
+    clip_coef0: f32,
+    clip_coef1: f32,
     // lr / (1 - beta1^t)
     step_size: f32,
     // sqrt(1 - beta2^t)
@@ -62,13 +67,14 @@ struct Params {
 
 @compute @workgroup_size(1)
 fn prepare() {
-    var s = Step(0u, lr[0], 1.0, 0.0, 1.0, 1.0);
+    var s = Step(0u, lr[0], 1.0, 1.0, 0.0, 1.0, 1.0);
     if (!FOUND_INF || (found_inf[0] & EXACT_MAGNITUDE) == 0u) {
         let t = counter[0] + select(1u, 0u, counter[0] == 0xffffffffu);
         counter[0] = t;
         s.taken = 1u;
         if (CLIP_COEF) {
-            s.clip_coef = clip_coef[0];
+            s.clip_coef0 = clip_coef[0];
+            s.clip_coef1 = clip_coef[1];
         }
         if (t != 1u) {
             s.share = params.one_less_dampening;
@@ -135,8 +141,16 @@ struct State {
     second: vec4<f32>,
 }
 
+// Gradients whose squares are within f32, unless they are not finite.
+fn held(g: vec4<f32>) -> vec4<f32> {
+    let bits = bitcast<vec4<u32>>(g);
+    let magnitude = bits & vec4<u32>(EXACT_MAGNITUDE);
+    let largest = bitcast<vec4<f32>>((bits & vec4<u32>(0x80000000u)) | vec4<u32>(LARGEST));
+    return select(g, largest, (magnitude > vec4<u32>(LARGEST)) & (magnitude < vec4<u32>(EXACT_INF)));
+}
+
 fn update(old: State, grad: vec4<f32>, s: Step, weight_decay: f32) -> State {
-    var g = grad * s.clip_coef;
+    var g = grad * s.clip_coef0 * s.clip_coef1;
     var next = old;
     if (RULE == ADAMW || RULE == ADAM) {
         if (RULE == ADAMW) {
@@ -144,6 +158,7 @@ fn update(old: State, grad: vec4<f32>, s: Step, weight_decay: f32) -> State {
         } else {
             g += weight_decay * next.w;
         }
+        g = held(g);
         next.first = old.first + (g - old.first) * params.one_less_beta1;
         next.second = old.second * params.beta2 + g * g * params.one_less_beta2;
         let denominator = sqrt(next.second) / s.root_correction2 + params.eps;

@@ -1,9 +1,10 @@
 // Softmax cross entropy, fused: logits and targets to the mean loss, and back to the logits. CPU twin: core/src/cpu/xent.rs.
 //
 // Formula: loss = lse - x[t], with smoothing s: (1 - s) (lse - x[t]) + s (lse - mean x), where lse = ln sum e^x. Backward:
-// dlogits = (softmax(logits) - q) * dloss / count with q = (1 - s) onehot(t) + s / V. A target of -100 drops a row; any other target
+// dlogits = (e^(x - m) / l - q) * dloss / count with q = (1 - s) onehot(t) + s / V. A target of -100 drops a row; any other target
 // outside 0..V makes the row's loss, and so the mean and the row's gradient, NaN.
-// Layout: logits, dlogits [n, v]; targets [n]; loss of rows and lse [n] f32. `xent` has LANES invocations a row, `xent_mean` is one
+// Layout: logits, dlogits [n, v]; targets [n]; loss of rows [n] f32; stats [n, 2] f32, m = max x and 1 / l of
+// l = sum e^(x - m). `xent` has LANES invocations a row, `xent_mean` is one
 // workgroup over the rows, `xent_backward` one invocation a word.
 //% import codec, grid, rows
 //% const X: dtype = F32
@@ -20,10 +21,10 @@ struct Params {
 @group(0) @binding(1) var<storage, read> logits: array<u32>;
 @group(0) @binding(2) var<storage, read> targets: array<u32>;
 @group(0) @binding(3) var<storage, read_write> row_loss: array<f32>;
-@group(0) @binding(4) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(4) var<storage, read_write> stats: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> loss: array<f32>;
 @group(0) @binding(6) var<storage, read_write> count: array<f32>;
-@group(0) @binding(7) var<storage, read> saved_lse: array<f32>;
+@group(0) @binding(7) var<storage, read> saved_stats: array<vec2<f32>>;
 @group(0) @binding(8) var<storage, read> saved_count: array<f32>;
 @group(0) @binding(9) var<storage, read> dloss: array<f32>;
 @group(0) @binding(10) var<storage, read_write> dlogits: array<u32>;
@@ -65,7 +66,7 @@ fn xent(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     sums = row_sum(1u, lane, sums);
     if (lane % LANES == 0u && row < params.n) {
         let ln_sum = log(sums.x);
-        lse[row] = largest + ln_sum;
+        stats[row] = vec2<f32>(largest, 1.0 / sums.x);
         let t = targets[row];
         // ln_sum - (x - max) rather than lse - x: no cancellation against a large max.
         let nll = ln_sum - (x_at(start + min(t, v - 1u)) - largest);
@@ -117,7 +118,8 @@ fn xent_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     for (var j = i; j < min(i + pack_size(X), params.n * v); j++) {
         let t = targets[row];
         let q = off + select(0.0, 1.0 - params.smoothing, k == t);
-        let dx = nan_unless(t < v, (exp(x_at(j) - saved_lse[row]) - q) * scale);
+        let s = saved_stats[row];
+        let dx = nan_unless(t < v, (exp(x_at(j) - s.x) * s.y - q) * scale);
         word |= place_code(X, encode(X, select(dx, 0.0, t == IGNORE_INDEX)), j);
         k++;
         if (k == v) {

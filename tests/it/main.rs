@@ -4,6 +4,8 @@ mod convergence;
 mod device_clock;
 mod fp8;
 mod gradients;
+mod indices;
+mod large_gradients;
 mod nonfinite;
 mod parity;
 mod passes;

@@ -313,17 +313,18 @@ fn attention(a: &Attention, x: &[&Tensor]) -> Vec<Tensor> {
     let hs = width / (a.heads + 2 * a.kv_heads);
     let at = |b: usize, i: usize, head: usize, d: usize| qkv.data[(b * t + i) * width + head * hs + d];
     let mut y = vec![0.0; batch * t * a.heads * hs];
-    let mut lse = vec![0.0; batch * a.heads * t];
+    let mut stats = vec![0.0; batch * a.heads * t * 2];
     for b in 0..batch {
         for h in 0..a.heads {
             let kv = h / (a.heads / a.kv_heads);
             for i in 0..t {
                 let seen = if a.causal { i + 1 } else { t };
                 let score = |j: usize| a.scale.0 * (0..hs).map(|d| at(b, i, h, d) * at(b, j, a.heads + kv, d)).sum::<f64>();
-                let sum: f64 = (0..seen).map(|j| score(j).exp()).sum();
-                lse[(b * a.heads + h) * t + i] = sum.ln();
+                let scores: Vec<f64> = (0..seen).map(score).collect();
+                let [largest, inverse] = largest_and_inverse_sum(&scores);
+                stats[((b * a.heads + h) * t + i) * 2..][..2].copy_from_slice(&[largest, inverse]);
                 for j in 0..seen {
-                    let mut p = score(j).exp() / sum;
+                    let mut p = (scores[j] - largest).exp() * inverse;
                     if let Some(drop) = a.dropout {
                         let linear = ((b * a.heads + h) * t + i) * t + j;
                         let word = rng::bits(x[1].data[0] as u32, drop.stream, x[1].data[1] as u32, linear as u32);
@@ -337,7 +338,7 @@ fn attention(a: &Attention, x: &[&Tensor]) -> Vec<Tensor> {
             }
         }
     }
-    vec![Tensor::new(&[batch, t, a.heads * hs], y), Tensor::new(&[batch, a.heads, t], lse)]
+    vec![Tensor::new(&[batch, t, a.heads * hs], y), Tensor::new(&[batch, a.heads, t, 2], stats)]
 }
 
 fn norm(n: &Norm, x: &[&Tensor]) -> Vec<Tensor> {
@@ -367,9 +368,15 @@ fn norm(n: &Norm, x: &[&Tensor]) -> Vec<Tensor> {
     out
 }
 
-fn log_sum_exp(row: &[f64]) -> f64 {
+/// Of the exponentials of a row: their largest exponent, and the inverse of their sum over it.
+fn largest_and_inverse_sum(row: &[f64]) -> [f64; 2] {
     let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    top + row.iter().map(|v| (v - top).exp()).sum::<f64>().ln()
+    [top, 1.0 / row.iter().map(|v| (v - top).exp()).sum::<f64>()]
+}
+
+fn log_sum_exp(row: &[f64]) -> f64 {
+    let [top, inverse] = largest_and_inverse_sum(row);
+    top - inverse.ln()
 }
 
 fn softmax(log: bool, x: &Tensor) -> Tensor {
@@ -394,7 +401,8 @@ fn cross_entropy(smoothing: f64, x: &[&Tensor]) -> Vec<Tensor> {
         sum += (1.0 - smoothing) * (lse[i] - row[target as usize]) + smoothing * uniform;
         count += 1.0;
     }
-    vec![Tensor::new(&[], vec![sum / count]), Tensor::new(&[lse.len()], lse), Tensor::new(&[], vec![count])]
+    let stats = x[0].data.chunks(classes).flat_map(largest_and_inverse_sum).collect();
+    vec![Tensor::new(&[], vec![sum / count]), Tensor::new(&[lse.len(), 2], stats), Tensor::new(&[], vec![count])]
 }
 
 fn embedding(table: &Tensor, ids: &Tensor) -> Tensor {

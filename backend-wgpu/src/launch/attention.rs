@@ -20,7 +20,7 @@ const MAX_HEAD_SIZE: usize = 128;
 /// One launch; one more where heads do not fill whole octs.
 pub(super) fn forward(o: &Attention, f: &mut Frame<'_>) -> Result<()> {
     let store = Store::new(o, f)?;
-    let launch = common(o, "attention", 1, &store, f).bind("y", store.arg).bind("lse", f.y(1));
+    let launch = common(o, "attention", 1, &store, f).bind("y", store.arg).bind("stats", f.y(1));
     f.push(launch.grid(store.grid(o.heads)).done()?);
     store.finish(f)
 }
@@ -28,10 +28,11 @@ pub(super) fn forward(o: &Attention, f: &mut Frame<'_>) -> Result<()> {
 /// One launch for the gradients of queries, one for those of keys and values; one more where heads do not fill whole octs.
 pub(super) fn backward(o: &Attention, f: &mut Frame<'_>) -> Result<()> {
     let store = Store::new(o, f)?;
-    let delta = f.scratch(f.tx()[2].size_bytes());
+    // One number a query, where the statistics have two.
+    let delta = f.scratch(f.tx()[2].size_bytes() / 2);
     let part = |entry, f: &Frame<'_>| {
         let launch = common(o, entry, 4, &store, f).dtype("Y", f.tx()[1].dtype).dtype("DY", f.tx()[3].dtype);
-        launch.bind("saved_lse", f.x(2)).bind("dy", f.x(3)).bind("dqkv", store.arg)
+        launch.bind("saved_stats", f.x(2)).bind("dy", f.x(3)).bind("dqkv", store.arg)
     };
     let dq = part("attention_dq", f).bind("saved_y", f.x(1)).bind("delta", delta);
     f.push(dq.grid(store.grid(o.heads)).done()?);

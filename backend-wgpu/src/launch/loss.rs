@@ -10,7 +10,7 @@ use mantissa_core::op::loss::CrossEntropy;
 pub(super) fn cross_entropy(o: &CrossEntropy, f: &mut Frame<'_>) -> Result<()> {
     let shape = matrix(&f.tx()[0].shape);
     let row_loss = f.scratch(shape[0] * size_of::<f32>());
-    let rows = common(o, "xent", f).bind("logits", f.x(0)).bind("row_loss", row_loss).bind("lse", f.y(1));
+    let rows = common(o, "xent", f).bind("logits", f.x(0)).bind("row_loss", row_loss).bind("stats", f.y(1));
     f.push(over_rows(rows, shape, DType::F32).done()?);
     let mean = common(o, "xent_mean", f).uniform("n", shape[0]).uniform("c", shape[1]);
     f.push(mean.bind("row_loss", row_loss).bind("loss", f.y(0)).bind("count", f.y(2)).done()?);
@@ -23,7 +23,7 @@ pub(super) fn cross_entropy_backward(o: &CrossEntropy, f: &mut Frame<'_>) -> Res
     let [n, v] = matrix(&logits.shape);
     let words = logits.size_bytes().div_ceil(size_of::<u32>());
     let launch = common(o, "xent_backward", f).uniform("n", n).uniform("c", v).bind("logits", f.x(0));
-    let launch = launch.bind("saved_lse", f.x(2)).bind("saved_count", f.x(3)).bind("dloss", f.x(4)).bind("dlogits", f.y(0));
+    let launch = launch.bind("saved_stats", f.x(2)).bind("saved_count", f.x(3)).bind("dloss", f.x(4)).bind("dlogits", f.y(0));
     f.push(launch.groups(words.div_ceil(WG_SIZE)).done()?);
     Ok(())
 }

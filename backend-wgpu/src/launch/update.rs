@@ -93,13 +93,13 @@ pub(super) fn grad_norm(norm: NormType, f: &mut Frame<'_>) -> Result<()> {
         k.uniform("eights", eights).uniform("pieces", pieces).bind("sums", sums)
     };
     f.push(launch("pieces").bind("x", f.x(0)).groups(pieces).done()?);
-    f.push(launch("total").bind("y", f.y(0)).done()?);
+    f.push(launch("total").bind("y", f.y(0)).bind("far", f.y(1)).done()?);
     Ok(())
 }
 
 /// The factor, and with a percentile the ring of past norms.
 pub(super) fn clip_coef(c: &ClipCoef, f: &mut Frame<'_>) -> Result<()> {
-    let window = f.tx().get(1).map_or(0, |ring| ring.shape.numel());
+    let window = f.tx().get(2).map_or(0, |ring| ring.shape.numel());
     let rank = c.percentile.map_or(0, |p| AdaptiveClip::new(p.0, window as u32, c.max_norm.f32()).rank);
     let entry = if c.percentile.is_some() { "adaptive" } else { "coef" };
     let mut launch = kernel("clip", entry)
@@ -108,6 +108,7 @@ pub(super) fn clip_coef(c: &ClipCoef, f: &mut Frame<'_>) -> Result<()> {
         .uniform("window", window)
         .uniform("eights", 0)
         .bind("norm", f.x(0))
+        .bind("far", f.x(1))
         .bind("coef_out", f.y(0));
     if c.percentile.is_some() {
         launch = launch.bind("ring", f.y(1)).bind("count", f.y(2));

@@ -1,13 +1,17 @@
 //! `Attention`, forward: `y = dropout(softmax(mask(scale q k^T))) v` over a packed projection, in tiles.
 //!
 //! For one head, a tile of 64 queries meets the keys 64 at a time: scores, running row maximum and sum, and the weighted
-//! values are all that exists at any moment; `lse[b, h, t] = log sum exp(scores)` is kept for the backward pass, which
-//! recomputes the probabilities. Key tiles that the causal mask hides are never touched. Arithmetic is f32, the result is
-//! rounded once. A head is one task and nothing is summed across tasks, so bits do not depend on threads.
+//! values are all that exists at any moment. `stats[b, h, t] = [m, 1 / l]`, maximum and inverse sum, are kept for the backward
+//! pass, which recomputes the probabilities. Not their logarithm `m + log l`: at large scores it rounds `l` away. Key tiles that the causal
+//! mask hides are never touched. Arithmetic is f32, the result is rounded once. A head is one task and nothing is summed across
+//! tasks, so bits do not depend on threads.
+//!
+//! A score of -inf (its product overflowed) weighs nothing; the maximum starts at the lowest finite value, so it never is -inf itself. Scores of -inf
+//! only leave nothing to weigh: `y` is NaN, as is all that a score of NaN or +inf belongs to. `softmax` and PyTorch's do the same.
 //!
 //! Pseudo-code of one query tile:
 //! `for key tile { s = scale q k^T; m' = max(m, rowmax s); p = exp(s - m'); l = l exp(m - m') + rowsum p;`
-//! `o = o exp(m - m') + dropout(p) v } y = o / l; lse = m + log l`
+//! `o = o exp(m - m') + dropout(p) v } y = o / l; stats = [m, 1 / l]`
 //!
 //! Source: Dao, "FlashAttention-2" (arXiv 2307.08691), algorithm 1; grouped queries after Ainslie et al. (arXiv 2305.13245).
 
@@ -59,13 +63,13 @@ pub struct Dropout {
     pub step: u32,
 }
 
-/// `qkv: [B, T, (H + 2 KV) HS]` and `y: [B, T, H HS]`, any float dtypes; `lse: [B, H, T]`.
+/// `qkv: [B, T, (H + 2 KV) HS]` and `y: [B, T, H HS]`, any float dtypes; `stats: [B, H, T, 2]`.
 /// `work` has [`attention_work_len`] elements.
-pub fn attention(qkv: View<'_>, y: ViewMut<'_>, lse: &mut [f32], args: &AttentionArgs, work: &mut [f32]) {
+pub fn attention(qkv: View<'_>, y: ViewMut<'_>, stats: &mut [f32], args: &AttentionArgs, work: &mut [f32]) {
     let AttentionArgs { batch, t, heads, .. } = *args;
     debug_assert_eq!(qkv.len(), batch * t * args.packed_width());
     debug_assert_eq!(y.len(), batch * t * args.width());
-    debug_assert_eq!(lse.len(), batch * heads * t);
+    debug_assert_eq!(stats.len(), 2 * batch * heads * t);
     debug_assert!(work.len() >= attention_work_len(args));
     if y.is_empty() {
         return;
@@ -76,10 +80,10 @@ pub fn attention(qkv: View<'_>, y: ViewMut<'_>, lse: &mut [f32], args: &Attentio
         let b0 = g * group;
         let tasks = y.len() / (t * row_bytes) * heads;
         let work = &mut work[..tasks * part];
-        let lse = &mut lse[b0 * heads * t..][..tasks * t];
-        par::chunks2((work, part), (lse, t), |i, work, lse| {
+        let stats = &mut stats[2 * b0 * heads * t..][..2 * tasks * t];
+        par::chunks2((work, part), (stats, 2 * t), |i, work, stats| {
             let head = Head { args, b: b0 + i / heads, h: i % heads };
-            head.forward(qkv, work, lse);
+            head.forward(qkv, work, stats.as_chunks_mut().0);
         });
         let work = &*work;
         scatter(ViewMut::new(dtype, y), args.width(), args, |row, slot| {
@@ -139,7 +143,7 @@ pub(super) struct Head<'a> {
 
 impl Head<'_> {
     /// Leaves `y` of this head at the start of `work`, `[T, padded]`.
-    fn forward(&self, qkv: View<'_>, work: &mut [f32], lse: &mut [f32]) {
+    fn forward(&self, qkv: View<'_>, work: &mut [f32], stats: &mut [[f32; 2]]) {
         let a = self.args;
         let len = a.t * a.padded();
         let (o, work) = work.split_at_mut(len);
@@ -151,7 +155,7 @@ impl Head<'_> {
         gather(qkv, a.packed_width(), self.b, a.heads + kv, a, o);
         transpose(o, a, kt);
         gather(qkv, a.packed_width(), self.b, a.heads + a.kv_heads + kv, a, v);
-        pulp::Arch::new().dispatch(Forward { head: *self, o, q, v, kt, lse });
+        pulp::Arch::new().dispatch(Forward { head: *self, o, q, v, kt, stats });
     }
 
     /// `keep[j]` is the factor, 0 or the dropout scale, of query `i` and key `j0 + j`.
@@ -187,7 +191,7 @@ struct Forward<'a> {
     q: &'a [f32],
     v: &'a [f32],
     kt: &'a [f32],
-    lse: &'a mut [f32],
+    stats: &'a mut [[f32; 2]],
 }
 
 impl WithSimd for Forward<'_> {
@@ -195,7 +199,7 @@ impl WithSimd for Forward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Forward { head, o, q, v, kt, lse } = self;
+        let Forward { head, o, q, v, kt, stats } = self;
         let a = head.args;
         let width = a.padded();
         let (mut s, mut keep) = ([0.0; TILE * TILE], [0.0; TILE]);
@@ -203,7 +207,7 @@ impl WithSimd for Forward<'_> {
             let rows = TILE.min(a.t - i0);
             let (o, q) = (&mut o[i0 * width..][..rows * width], &q[i0 * width..][..rows * width]);
             o.fill(0.0);
-            let (mut max, mut sum) = ([f32::NEG_INFINITY; TILE], [0.0f32; TILE]);
+            let (mut max, mut sum) = ([f32::MIN; TILE], [0.0f32; TILE]);
             let keys = a.keys_before(i0 + rows);
             for j0 in (0..keys).step_by(TILE) {
                 let columns = TILE.min(keys - j0);
@@ -231,9 +235,9 @@ impl WithSimd for Forward<'_> {
                 product(simd, o, width, (rows, columns), p, &v[j0 * width..]);
             }
             for r in 0..rows {
-                let inverse = 1.0 / sum[r];
+                let inverse = if sum[r] > 0.0 { 1.0 / sum[r] } else { f32::NAN };
                 o[r * width..][..width].iter_mut().for_each(|o| *o *= inverse);
-                lse[i0 + r] = max[r] + math::ln(sum[r]);
+                stats[i0 + r] = [max[r], inverse];
             }
         }
     }

@@ -1,10 +1,11 @@
-//! `Attention`, backward: `dqkv` from `qkv`, `y`, `lse` and `dy`, in the tiles of the forward pass.
+//! `Attention`, backward: `dqkv` from `qkv`, `y`, `stats` and `dy`, in the tiles of the forward pass.
 //!
 //! One task owns a key and value head of one sequence and all query heads that read it, so `dk` and `dv` are summed inside
-//! the task, in order: same bits every run, no atomics. Probabilities are recomputed from `lse`. Arithmetic is f32.
+//! the task, in order: same bits every run, no atomics. Probabilities are recomputed from the maximum `m` and the inverse sum of
+//! the forward; scores have the bits that they had there, so no probability exceeds 1 however large they are. Arithmetic is f32.
 //!
 //! Pseudo-code, for each pair of tiles the mask leaves, with `delta_i = sum dy_i y_i`:
-//! `p = exp(scale q k^T - lse); dp = dropout(dy v^T); ds = scale p (dp - delta)`
+//! `p = exp(scale q k^T - m) / l; dp = dropout(dy v^T); ds = scale p (dp - delta)`
 //! `dv += dropout(p)^T dy; dk += ds^T q; dq += ds k`
 //!
 //! Source: Dao, "FlashAttention-2" (arXiv 2307.08691), algorithm 2.
@@ -16,12 +17,12 @@ use super::view::{View, ViewMut};
 use crate::float::math;
 use pulp::{Simd, WithSimd};
 
-/// `qkv` and `dqkv: [B, T, (H + 2 KV) HS]`, `y` and `dy: [B, T, H HS]`, any float dtypes; `lse: [B, H, T]`.
+/// `qkv` and `dqkv: [B, T, (H + 2 KV) HS]`, `y` and `dy: [B, T, H HS]`, any float dtypes; `stats: [B, H, T, 2]`.
 /// `work` has [`attention_backward_work_len`] elements.
 pub fn attention_backward(
     qkv: View<'_>,
     y: View<'_>,
-    lse: &[f32],
+    stats: &[f32],
     dy: View<'_>,
     dqkv: ViewMut<'_>,
     args: &AttentionArgs,
@@ -31,6 +32,7 @@ pub fn attention_backward(
     debug_assert_eq!(qkv.len(), args.batch * t * args.packed_width());
     debug_assert_eq!(dqkv.len(), qkv.len());
     debug_assert_eq!((y.len(), dy.len()), (args.batch * t * args.width(), y.len()));
+    debug_assert_eq!(stats.len(), 2 * args.batch * heads * t);
     debug_assert!(work.len() >= attention_backward_work_len(args));
     if dqkv.is_empty() {
         return;
@@ -42,7 +44,7 @@ pub fn attention_backward(
         let work = &mut work[..tasks * part];
         par::chunks(work, part, |i, work| {
             let (b, kv) = (g * group + i / kv_heads, i % kv_heads);
-            kv_head(qkv, y, lse, dy, args, (b, kv), work);
+            kv_head(qkv, y, stats, dy, args, (b, kv), work);
         });
         let work = &*work;
         let per_kv = heads / kv_heads;
@@ -72,7 +74,7 @@ fn part_len(args: &AttentionArgs) -> usize {
 fn kv_head(
     qkv: View<'_>,
     y: View<'_>,
-    lse: &[f32],
+    stats: &[f32],
     dy: View<'_>,
     a: &AttentionArgs,
     (b, kv): (usize, usize),
@@ -100,9 +102,9 @@ fn kv_head(
         gather(y, a.width(), b, h, a, dq);
         gather(dy, a.width(), b, h, a, dyh);
         gather(qkv, a.packed_width(), b, h, a, q);
-        let lse = &lse[(b * a.heads + h) * a.t..][..a.t];
+        let stats = &stats.as_chunks().0[(b * a.heads + h) * a.t..][..a.t];
         let head = Head { args: a, b, h };
-        pulp::Arch::new().dispatch(Backward { head, dq, dk, dv, k, q, dy: dyh, kt, vt, delta, lse });
+        pulp::Arch::new().dispatch(Backward { head, dq, dk, dv, k, q, dy: dyh, kt, vt, delta, stats });
     }
 }
 
@@ -118,7 +120,7 @@ struct Backward<'a> {
     kt: &'a [f32],
     vt: &'a [f32],
     delta: &'a mut [f32],
-    lse: &'a [f32],
+    stats: &'a [[f32; 2]],
 }
 
 impl WithSimd for Backward<'_> {
@@ -126,7 +128,7 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Backward { head, dq, dk, dv, k, q, dy, kt, vt, delta, lse } = self;
+        let Backward { head, dq, dk, dv, k, q, dy, kt, vt, delta, stats } = self;
         let a = head.args;
         let width = a.padded();
         for ((d, y), dy) in delta.iter_mut().zip(dq.chunks_exact(width)).zip(dy.chunks_exact(width)) {
@@ -144,8 +146,8 @@ impl WithSimd for Backward<'_> {
                 scores(simd, &mut ds, &dy[at.clone()], vt, a, (rows, j0, columns), 1.0);
                 for r in 0..rows {
                     let (p, ds) = (&mut p[r * TILE..][..TILE], &mut ds[r * TILE..][..TILE]);
-                    let (lse, delta) = (lse[i0 + r], delta[i0 + r]);
-                    p.iter_mut().for_each(|p| *p = math::exp(*p - lse));
+                    let ([max, inverse], delta) = (stats[i0 + r], delta[i0 + r]);
+                    p.iter_mut().for_each(|p| *p = math::exp(*p - max) * inverse);
                     let seen = visible(a, i0 + r, j0, columns);
                     p[seen..].fill(0.0);
                     if let Some(dropout) = &a.dropout {

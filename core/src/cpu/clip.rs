@@ -1,24 +1,33 @@
 //! Gradient clipping by norm, by value, and by a norm that adapts to the run.
 //!
-//! The coefficient is a scalar that is multiplied in unconditionally (no host sync): with an infinite norm it is 0, which turns
-//! infinite gradients into NaN, as in PyTorch; the step is skipped for `found_inf` all the same.
+//! The coefficient is multiplied in unconditionally (no host sync): with an infinite norm it is 0, which turns infinite gradients into
+//! NaN, as in PyTorch; the step is skipped for `found_inf` all the same.
+//!
+//! It has two factors, since one f32 does not reach: for a norm of 4e38 it would be subnormal, and 0 on many a device. The first is 1,
+//! and 2^-64 for norms from 2^64 on, whose coefficient is found from the norm times 2^-64.
 //! The settings are validated where they are made: a negative `max_norm` would turn gradients round.
 //!
 //! Sources: PyTorch `clip_grad.py`, `amp.md` 2; adaptive: Seetharaman et al., "AutoClip", arXiv 2007.14469.
 
+use super::grad_norm::FAR;
 use super::pieces::{ABS_MASK, BLOCK, INF_BITS, blocks, for_each_piece, is_set};
 use super::view::ViewMut;
 use super::{par, simd};
 
-/// `min(1, max_norm / (norm + 1e-6))`, rounded as PyTorch does: reciprocal first, then the product. NaN stays NaN.
-pub fn clip_coef(norm: f32, max_norm: f32) -> f32 {
+/// `min(1, max_norm / (norm + 1e-6))`, rounded as PyTorch does: reciprocal first, then the product. NaN stays NaN. Two factors, to be
+/// multiplied in one after the other. `norm` and `far` as [`super::grad_norm::grad_norm`] gives them.
+pub fn clip_coef([norm, far]: [f32; 2], max_norm: f32) -> [f32; 2] {
+    if norm >= 1.0 / FAR {
+        let coef = 1.0 / far * max_norm;
+        return if coef > 1.0 / FAR { [1.0; 2] } else { [FAR, coef] };
+    }
     let coef = 1.0 / (norm + 1e-6) * max_norm;
-    if coef > 1.0 { 1.0 } else { coef }
+    [1.0, if coef > 1.0 { 1.0 } else { coef }]
 }
 
-/// Multiplies every gradient (any float dtype) by `coef`, in place.
-pub fn clip_apply(grads: &mut [ViewMut<'_>], coef: f32) {
-    for_each_value(grads, move |x| x * coef);
+/// Multiplies every gradient (any float dtype) by the two factors of `coef`, in place.
+pub fn clip_apply(grads: &mut [ViewMut<'_>], coef: [f32; 2]) {
+    for_each_value(grads, move |x| x * coef[0] * coef[1]);
 }
 
 /// Clamps every gradient element (any float dtype) to `[-value, value]` in place. NaN stays, infinities become `value`.
@@ -111,7 +120,7 @@ mod tests {
         let norm = grad_norm(&views, kind, &mut vec![0.0; views.len()], &mut work);
         let mut outs: Vec<_> = grads.iter_mut().map(|g| ViewMut::of(g)).collect();
         clip_apply(&mut outs, clip_coef(norm, max_norm));
-        (norm, grads.concat())
+        (norm[0], grads.concat())
     }
 
     fn bits(x: &[f32]) -> Vec<u32> {
@@ -132,12 +141,27 @@ mod tests {
         assert_eq!(clip(vec![vec![3.0, 4.0]], NormType::L2, 10.0).1, [3.0, 4.0]);
         assert_eq!(clip(vec![vec![0.0, 0.0]], NormType::L2, 1.0).1, [0.0, 0.0]);
         assert_eq!(clip(vec![vec![3.0, 4.0]], NormType::L2, 0.0).1, [0.0, 0.0]);
-        assert_eq!(clip(vec![vec![3e38, 3e38]], NormType::L2, 1.0), (f32::INFINITY, vec![0.0, 0.0]));
         let (norm, g) = clip(vec![vec![f32::INFINITY, 1.0]], NormType::L2, 1.0);
         assert!(norm == f32::INFINITY && g[0].is_nan() && g[1] == 0.0);
         assert!(clip(vec![vec![f32::NAN, 1.0]], NormType::L2, 1.0).1.iter().all(|x| x.is_nan()));
         assert!(clip(vec![vec![f32::INFINITY, 1.0]], NormType::L2, f32::INFINITY).1.iter().all(|x| x.is_nan()));
-        assert_eq!(clip_coef(5.0, f32::INFINITY), 1.0);
+        assert_eq!(clip_coef([5.0, 0.0], f32::INFINITY), [1.0; 2]);
+    }
+
+    #[test]
+    fn finite_gradients_of_any_size_are_clipped_to_the_limit() {
+        for (large, small) in [(3e38f32, 3e38f32), (3e38, 1.0), (1e38, -1e37), (2e19, 2e19), (1e18, 3e18)] {
+            for max_norm in [1.0f32, 0.01, 1e30] {
+                let (norm, g) = clip(vec![vec![large], vec![small]], NormType::L2, max_norm);
+                let exact = f64::from(large).hypot(f64::from(small));
+                assert!((f64::from(norm) / exact.min(f64::from(f32::MAX)) - 1.0).abs() <= 2e-7, "{norm:e} for {exact:e}");
+                let factor = (f64::from(max_norm) / exact).min(1.0);
+                for (g, x) in g.iter().zip([large, small]) {
+                    let want = f64::from(x) * factor;
+                    assert!((f64::from(*g) - want).abs() <= 4e-7 * want.abs() + 1e-44, "{g:e} for {want:e}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -174,7 +198,7 @@ mod tests {
                 let coef = 0.3;
                 let rounded = |v: f32| float::decode(dtype, float::encode(dtype, dtype.overflow(), v));
                 expect.iter_mut().for_each(|v| *v = rounded(*v * coef));
-                clip_apply(&mut [ViewMut::new(dtype, &mut bytes), ViewMut::of::<f32>(&mut [])], coef);
+                clip_apply(&mut [ViewMut::new(dtype, &mut bytes), ViewMut::of::<f32>(&mut [])], [1.0, coef]);
                 let mut got = vec![0.0; n];
                 View::new(dtype, &bytes).decode_into(&mut got);
                 assert_eq!(got, expect, "{dtype} {n}");

@@ -4,9 +4,11 @@
 //! and tensor norms are combined by the same function. Sums therefore have at most about 60 additions in a row and
 //! depend on lengths only. Within an f32 the norm neither overflows nor loses small elements: a piece whose plain sum of
 //! squares leaves the safe range is summed again with a power-of-two factor (2^-80 or 2^90), which is exact.
-//! So the result is infinite only if an element is, or the norm itself exceeds f32: (3e38, 3e38) gives inf as in
-//! PyTorch, but (2e38, 2e38) gives 2.83e38 where PyTorch gives inf, and (1e-30, 1e-30) gives 1.41e-30 where it gives 0.
-//! NaN anywhere gives NaN for every kind of norm.
+//! The result is infinite only if an element is: (2e38, 2e38) gives 2.83e38 where PyTorch gives inf, and (1e-30, 1e-30) gives
+//! 1.41e-30 where it gives 0. NaN anywhere gives NaN for every kind of norm.
+//!
+//! Finite gradients may have a norm that exceeds f32, up to 2^148. The norm given is then the largest f32, which is finite as they are; the
+//! norm times 2^-64, given beside it, is right and is what clipping divides by.
 //!
 //! Sources: PyTorch `clip_grad.py`; scaling after Blue, "A portable Fortran program to find the Euclidean norm", 1978.
 
@@ -20,12 +22,30 @@ pub fn grad_norm_work_len(lengths: impl IntoIterator<Item = usize>) -> usize {
     lengths.into_iter().map(pieces_of).sum()
 }
 
-/// Norm over all elements of all `grads` (any float dtype); 0 for no elements. `norms: [grads.len()]` receives the norm of each.
-pub fn grad_norm(grads: &[View<'_>], kind: NormType, norms: &mut [f32], work: &mut [f32]) -> f32 {
+/// Factor on a norm that may exceed f32.
+pub const FAR: f32 = 1.0 / (1u128 << 64) as f32;
+
+/// Norm over all elements of all `grads` (any float dtype), at most the largest f32 if all are finite; and the norm times [`FAR`]. 0 for
+/// no elements. `norms: [grads.len()]` receives the norm of each, if the whole is within f32.
+pub fn grad_norm(grads: &[View<'_>], kind: NormType, norms: &mut [f32], work: &mut [f32]) -> [f32; 2] {
     debug_assert_eq!(grads.len(), norms.len());
     let work = &mut work[..grad_norm_work_len(grads.iter().map(View::len))];
-    tensor_norms(grads, kind, norms, work);
-    norm(View::of(norms), kind)
+    let near = total(grads, kind, norms, work, |x| x);
+    if near != f32::INFINITY {
+        return [near, near * FAR];
+    }
+    // Either an element is infinite or the norm exceeds f32.
+    let far = total(grads, kind, norms, work, |x| x * FAR);
+    [if far == f32::INFINITY { far } else { f32::MAX }, far]
+}
+
+/// A change of elements before they enter a norm.
+trait Change: Fn(f32) -> f32 + Copy + Sync + Send {}
+impl<F: Fn(f32) -> f32 + Copy + Sync + Send> Change for F {}
+
+fn total(grads: &[View<'_>], kind: NormType, norms: &mut [f32], work: &mut [f32], change: impl Change) -> f32 {
+    tensor_norms(grads, kind, norms, work, change);
+    norm(View::of(norms), kind, |x| x)
 }
 
 fn pieces_of(len: usize) -> usize {
@@ -33,14 +53,14 @@ fn pieces_of(len: usize) -> usize {
 }
 
 /// Halves the list and the scratch in step, so that small tensors run in parallel with each other.
-fn tensor_norms(grads: &[View<'_>], kind: NormType, norms: &mut [f32], work: &mut [f32]) {
+fn tensor_norms(grads: &[View<'_>], kind: NormType, norms: &mut [f32], work: &mut [f32], change: impl Change) {
     match grads {
         [] => {}
         [grad] => {
             par::chunks(work, 1, |i, piece| {
-                piece[0] = norm(grad.part(i * CHUNK..grad.len().min((i + 1) * CHUNK)), kind);
+                piece[0] = norm(grad.part(i * CHUNK..grad.len().min((i + 1) * CHUNK)), kind, change);
             });
-            norms[0] = norm(View::of(work), kind);
+            norms[0] = norm(View::of(work), kind, |x| x);
         }
         _ => {
             let (left, right) = grads.split_at(grads.len() / 2);
@@ -48,31 +68,34 @@ fn tensor_norms(grads: &[View<'_>], kind: NormType, norms: &mut [f32], work: &mu
             let (work0, work1) = work.split_at_mut(left.iter().map(|g| pieces_of(g.len())).sum());
             par::chunks(&mut [(left, norms0, work0), (right, norms1, work1)], 1, |_, half| {
                 let (grads, norms, work) = &mut half[0];
-                tensor_norms(grads, kind, norms, work);
+                tensor_norms(grads, kind, norms, work, change);
             });
         }
     }
 }
 
 /// Norm of one piece, on this thread.
-fn norm(x: View<'_>, kind: NormType) -> f32 {
+fn norm(x: View<'_>, kind: NormType, change: impl Change) -> f32 {
     match kind {
-        NormType::L1 => sum(x, f32::abs),
-        NormType::Inf => largest(x),
+        NormType::L1 => sum(x, |v| change(v).abs()),
+        NormType::Inf => change(largest(x)),
         NormType::L2 => {
-            let plain = sum(x, |v| v * v);
+            let plain = sum(x, |v| {
+                let v = change(v);
+                v * v
+            });
             // Squares below 2^-126 may be lost, each by less than 2^-126; harmless while the mean square is above 2^-100.
             let safe = x.len() as f32 * SMALLEST_MEAN_SQUARE;
             if plain.is_nan() || (plain >= safe && plain < f32::INFINITY) {
                 return plain.sqrt();
             }
-            let top = largest(x);
+            let top = change(largest(x));
             if top == 0.0 || top == f32::INFINITY {
                 return top;
             }
             let factor = if plain < safe { ENLARGE } else { REDUCE };
             let scaled = sum(x, |v| {
-                let v = v * factor;
+                let v = change(v) * factor;
                 v * v
             });
             scaled.sqrt() / factor
@@ -148,10 +171,14 @@ mod tests {
 
     const KINDS: [NormType; 3] = [NormType::L1, NormType::L2, NormType::Inf];
 
-    fn total(grads: &[&[f32]], kind: NormType) -> f32 {
+    fn both(grads: &[&[f32]], kind: NormType) -> [f32; 2] {
         let views: Vec<_> = grads.iter().map(|g| View::of(g)).collect();
         let mut work = vec![0.0; grad_norm_work_len(views.iter().map(View::len))];
         grad_norm(&views, kind, &mut vec![0.0; views.len()], &mut work)
+    }
+
+    fn total(grads: &[&[f32]], kind: NormType) -> f32 {
+        both(grads, kind)[0]
     }
 
     #[test]
@@ -171,7 +198,6 @@ mod tests {
 
     #[test]
     fn extreme_magnitudes_neither_overflow_nor_vanish() {
-        assert_eq!(total(&[&[3e38, 3e38]], NormType::L2), f32::INFINITY); // 4.24e38 is above f32
         let near = |got: f32, expect: f64| assert!((f64::from(got) / expect - 1.0).abs() <= 2e-7, "{got:e} {expect:e}");
         near(total(&[&[2e38, 2e38]], NormType::L2), 2e38 * 2f64.sqrt());
         near(total(&[&[2e38], &[2e38, 1.0]], NormType::L2), 2e38 * 2f64.sqrt());
@@ -180,6 +206,30 @@ mod tests {
         assert_eq!(f64::from(total(&[&[f32::from_bits(3), f32::from_bits(4)]], NormType::L2)), 5.0 * smallest);
         near(total(&[&vec![1e17; 40_000]], NormType::L2), 1e17 * 200.0);
         near(total(&[&vec![3e-20; 40_000]], NormType::L2), 3e-20 * 200.0);
+    }
+
+    #[test]
+    fn norms_of_finite_gradients_are_finite_and_known_beyond_f32() {
+        let far = 2f64.powi(-64);
+        let largest = vec![f32::MAX; 40_000];
+        let lists: [(&[&[f32]], f64, f64); 4] = [
+            (&[&[3e38, 3e38]], 3e38 * 2f64.sqrt(), 6e38),
+            (&[&[3e38], &[-3e38, 1.0], &[]], 3e38 * 2f64.sqrt(), 6e38),
+            (&[&largest], 200.0 * f64::from(f32::MAX), 40_000.0 * f64::from(f32::MAX)),
+            (&[&[3.0], &[4.0]], 5.0, 7.0),
+        ];
+        for (grads, l2, l1) in lists {
+            for (kind, exact) in [(NormType::L2, l2), (NormType::L1, l1)] {
+                let [norm, reduced] = both(grads, kind);
+                let saturated = exact.min(f64::from(f32::MAX));
+                assert!((f64::from(norm) / saturated - 1.0).abs() <= 2e-7, "{kind:?}: {norm:e} for {exact:e}");
+                assert!((f64::from(reduced) / (exact * far) - 1.0).abs() <= 2e-6, "{kind:?}: {reduced:e} for {exact:e}");
+            }
+        }
+        for kind in KINDS {
+            assert_eq!(both(&[&[3e38, f32::NEG_INFINITY]], kind), [f32::INFINITY; 2]);
+            assert!(both(&[&[3e38, 3e38, f32::NAN]], kind).iter().all(|n| n.is_nan()));
+        }
     }
 
     #[test]
@@ -200,7 +250,7 @@ mod tests {
             let mut work = vec![0.0; grad_norm_work_len(sizes)];
             for kind in KINDS {
                 let mut norms = vec![0.0; grads.len()];
-                let got = grad_norm(&grads, kind, &mut norms, &mut work);
+                let [got, _] = grad_norm(&grads, kind, &mut norms, &mut work);
                 let combine = |x: &[f64]| match kind {
                     NormType::L1 => x.iter().map(|v| v.abs()).sum::<f64>(),
                     NormType::L2 => x.iter().map(|v| v * v).sum::<f64>().sqrt(),

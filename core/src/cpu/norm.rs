@@ -3,6 +3,10 @@
 //! Layer: `y = (x - mean) * rstd * weight + bias`; rms: `y = x * rstd * weight + bias` with `rstd = 1 / sqrt(mean(x^2) + eps)`.
 //! The variance is the corrected two-pass form `(sum d^2 - (sum d)^2 / C) / C` with `d = x - mean`, and the mean itself is
 //! corrected by `sum d / C`, so rows with a large common offset keep their accuracy (Chan, Golub, LeVeque 1983).
+//!
+//! A row whose sum or squares leave f32 (from about 1e19) is normalised after a factor of 2^-80, which is exact; so every finite row
+//! has its norm. Rows in which an element is infinite or NaN are NaN as a whole. The factor is fixed and not the row's maximum: ordinary rows then need no
+//! pass for a maximum, and keep their bits. Where all elements of such a row are equal its variance is exactly 0.
 //! The parameter gradients are summed per task of rows into `work` and the tasks added in order: same bits on any machine.
 //! Arithmetic and accumulation are f32; every result is rounded once on store.
 //! Source: Ba et al. 2016 (arXiv 1607.06450); Zhang and Sennrich 2019 (arXiv 1910.07467).
@@ -107,21 +111,28 @@ pub fn norm_backward(
             for r in 0..dx.len() / c {
                 let row = i * task + r;
                 let range = row * c..(row + 1) * c;
-                let (x, dy) = (x.load(range.clone(), x_row), dy.load(range, dy_row));
+                let x = if rstd[row] < LARGE { reduced(x.part(range.clone()), x_row) } else { x.load(range.clone(), x_row) };
+                let dy = dy.load(range, dy_row);
                 let centre = match kind {
                     NormKind::Layer => mean[row],
                     NormKind::Rms => 0.0,
                 };
+                // Of a large row all is taken after the factor; only `dx` knows of it again.
+                let factor = if rstd[row] < LARGE { REDUCE } else { 1.0 };
+                let (centre, rstd) = (centre * factor, rstd[row] / factor);
                 rows::write(&mut dx, r * c..(r + 1) * c, dx_row, |dx| {
                     simd::vectorize(
                         #[inline(always)]
                         || {
-                            backward_row(kind, dy, x, weight, centre, rstd[row], dx);
+                            backward_row(kind, dy, x, weight, centre, rstd, dx);
                             if sums {
-                                add_partials(dy, x, centre, rstd[row], dw, db);
+                                add_partials(dy, x, centre, rstd, dw, db);
                             }
                         },
                     );
+                    if factor != 1.0 {
+                        dx.iter_mut().for_each(|dx| *dx *= factor);
+                    }
                 });
             }
         });
@@ -148,19 +159,61 @@ fn parameter<'s>(p: Option<View<'s>>, c: usize, absent: f32, row: &'s mut [f32])
 #[inline(always)]
 fn forward_row(kind: NormKind, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) -> (f32, f32) {
     let n = x.len();
-    let inv_n = 1.0 / n as f32;
-    let (centre, var) = match kind {
+    let (centre, var) = moments(kind, x);
+    if !var.is_finite() {
+        return forward_large_row(kind, x, weight, bias, eps, y);
+    }
+    let rstd = 1.0 / (var + eps).sqrt();
+    let (weight, bias, y) = (&weight[..n], &bias[..n], &mut y[..n]);
+    for i in 0..n {
+        y[i] = (x[i] - centre) * rstd * weight[i] + bias[i];
+    }
+    (centre, rstd)
+}
+
+/// Brings any finite row to where 2^31 squares cannot overflow.
+const REDUCE: f32 = 1.0 / (1u128 << 80) as f32;
+/// A row with a smaller rstd may have elements that differ by more than f32 holds, and the rstd may be subnormal.
+const LARGE: f32 = 1.0 / (1u128 << 100) as f32;
+
+/// [`forward_row`] of a row whose plain moments are not finite.
+#[cold]
+fn forward_large_row(kind: NormKind, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) -> (f32, f32) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = x * REDUCE);
+    let (mut centre, mut var) = moments(kind, y);
+    if kind == NormKind::Layer {
+        // Once more about the corrected mean, which is exact where all elements are equal: their deviations are then 0, not rounding.
+        (centre, var) = moments_about(centre, y);
+    }
+    let spread = if var.is_finite() { var + eps * REDUCE * REDUCE } else { f32::NAN };
+    // Here eps vanishes beside any variance but 0.
+    let (scale, rstd) = if spread == 0.0 { (0.0, 1.0 / eps.sqrt()) } else { (1.0 / spread.sqrt(), REDUCE / spread.sqrt()) };
+    for ((y, weight), bias) in y.iter_mut().zip(weight).zip(bias) {
+        *y = (*y - centre) * scale * weight + bias;
+    }
+    (centre / REDUCE, rstd)
+}
+
+/// Decodes a large row into `row`, after the factor.
+#[cold]
+fn reduced<'s>(x: View<'_>, row: &'s mut [f32]) -> &'s [f32] {
+    x.decode_into(row);
+    row.iter_mut().for_each(|x| *x *= REDUCE);
+    row
+}
+
+/// Mean (0 for `Rms`) of a row and its mean square about it.
+#[inline(always)]
+fn moments(kind: NormKind, x: &[f32]) -> (f32, f32) {
+    let inv_n = 1.0 / x.len() as f32;
+    match kind {
         NormKind::Layer => {
             let rough = lanes::sum(
                 x,
                 #[inline(always)]
                 |x| x,
             ) * inv_n;
-            let (sum_d, sum_dd) = deviations(x, rough);
-            let shift = sum_d * inv_n;
-            // Rounding can leave a constant row slightly below 0; the comparison is written so that NaN stays.
-            let var = sum_dd * inv_n - shift * shift;
-            (rough + shift, if var < 0.0 { 0.0 } else { var })
+            moments_about(rough, x)
         }
         NormKind::Rms => (
             0.0,
@@ -170,13 +223,18 @@ fn forward_row(kind: NormKind, x: &[f32], weight: &[f32], bias: &[f32], eps: f32
                 |x| x * x,
             ) * inv_n,
         ),
-    };
-    let rstd = 1.0 / (var + eps).sqrt();
-    let (weight, bias, y) = (&weight[..n], &bias[..n], &mut y[..n]);
-    for i in 0..n {
-        y[i] = (x[i] - centre) * rstd * weight[i] + bias[i];
     }
-    (centre, rstd)
+}
+
+/// Mean and variance, from deviations from a `rough` mean.
+#[inline(always)]
+fn moments_about(rough: f32, x: &[f32]) -> (f32, f32) {
+    let inv_n = 1.0 / x.len() as f32;
+    let (sum_d, sum_dd) = deviations(x, rough);
+    let shift = sum_d * inv_n;
+    // Rounding can leave a constant row slightly below 0; the comparison is written so that NaN stays.
+    let var = sum_dd * inv_n - shift * shift;
+    (rough + shift, if var < 0.0 { 0.0 } else { var })
 }
 
 /// `sum (x - m)` and `sum (x - m)^2` in one pass.

@@ -1,9 +1,13 @@
 //! Optimizer steps over a list of parameters: AdamW, Adam and SGD, each one pass over memory.
 //!
 //! A set `found_inf` (anything but 0, NaN included) means that nothing at all is touched: weights, moments, low-precision
-//! copies, step counter. Otherwise the gradient is `g * inv_scale * clip_coef` (two f32 products in this order, the same
-//! bits as unscaling and clipping in passes of their own), and weights and moments are updated in f32 in PyTorch's order of
+//! copies, step counter. Otherwise the gradient is multiplied by two factors (f32 products in this order, the same bits as
+//! unscaling and clipping in passes of their own), and weights and moments are updated in f32 in PyTorch's order of
 //! operations. `low` receives the new weight rounded once, so that the next step needs no cast.
+//!
+//! Adam takes a finite gradient beyond 2^63 as 2^63 with its sign, in both moments. Its square would exceed f32: in PyTorch the second moment
+//! is then infinite for good, and the weight never moves again, without a word. Here updates keep their bound and direction. An infinite
+//! gradient still makes the weight NaN.
 //!
 //! Scalars: the bias corrections `1 - beta^t` are `-expm1(t * ln beta)` in f64 and rounded to f32 once a step; a backend
 //! without f64 evaluates the same form in f32, within a few ulps (invariant 3 covers skip and counter, not these bits).
@@ -79,10 +83,9 @@ pub struct StepScalars {
     pub lr: f32,
     /// Overflow flag; anything but 0 skips the step.
     pub found_inf: f32,
-    /// Multiplies the gradient first; 1 where it is already unscaled.
-    pub inv_scale: f32,
-    /// Multiplies it second; 1 without clipping.
-    pub clip_coef: f32,
+    /// Multiply the gradient one after the other: the inverse of a loss scale that it still carries and a clip factor, or the two
+    /// factors of a clip; 1 where there is nothing to do.
+    pub factors: [f32; 2],
 }
 
 /// One step over all `params`. `step` counts the steps taken and goes up by one unless the step is skipped.
@@ -178,8 +181,7 @@ fn bias_correction(beta: f64, t: u32) -> f64 {
 /// Coefficients of one Adam step.
 struct Adam {
     lr: f32,
-    inv_scale: f32,
-    clip_coef: f32,
+    factors: [f32; 2],
     one_less_beta1: f32,
     beta2: f32,
     one_less_beta2: f32,
@@ -194,8 +196,7 @@ impl Adam {
     fn new([beta1, beta2]: [f64; 2], eps: f64, t: u32, s: &StepScalars) -> Adam {
         Adam {
             lr: s.lr,
-            inv_scale: s.inv_scale,
-            clip_coef: s.clip_coef,
+            factors: s.factors,
             one_less_beta1: (1.0 - beta1) as f32,
             beta2: beta2 as f32,
             one_less_beta2: (1.0 - beta2) as f32,
@@ -214,13 +215,14 @@ impl Adam {
             #[inline(always)]
             || {
                 for i in 0..n {
-                    let mut g = g[i] * self.inv_scale * self.clip_coef;
+                    let mut g = g[i] * self.factors[0] * self.factors[1];
                     let mut w = p[i];
                     if DECOUPLED {
                         w *= keep;
                     } else {
                         g += weight_decay * w;
                     }
+                    let g = held(g);
                     let moment1 = m[i] + (g - m[i]) * self.one_less_beta1;
                     let moment2 = v[i] * self.beta2 + g * g * self.one_less_beta2;
                     let denominator = moment2.sqrt() / self.root_correction2 + self.eps;
@@ -233,11 +235,20 @@ impl Adam {
     }
 }
 
+/// Root of the largest second moment.
+const LARGEST: f32 = (1u64 << 63) as f32;
+
+/// A gradient whose square is within f32, unless it is not finite.
+#[inline(always)]
+fn held(g: f32) -> f32 {
+    let magnitude = g.abs();
+    if magnitude > LARGEST && magnitude < f32::INFINITY { LARGEST.copysign(g) } else { g }
+}
+
 /// Coefficients of one SGD step.
 struct Sgd {
     lr: f32,
-    inv_scale: f32,
-    clip_coef: f32,
+    factors: [f32; 2],
     momentum: f32,
     /// `1 - dampening`, or 1 on the first step
     share: f32,
@@ -247,8 +258,7 @@ impl Sgd {
     fn new(momentum: f64, dampening: f64, first: bool, s: &StepScalars) -> Sgd {
         Sgd {
             lr: s.lr,
-            inv_scale: s.inv_scale,
-            clip_coef: s.clip_coef,
+            factors: s.factors,
             momentum: momentum as f32,
             share: if first { 1.0 } else { (1.0 - dampening) as f32 },
         }
@@ -261,7 +271,7 @@ impl Sgd {
             #[inline(always)]
             || {
                 for i in 0..n {
-                    let g = g[i] * self.inv_scale * self.clip_coef + weight_decay * p[i];
+                    let g = g[i] * self.factors[0] * self.factors[1] + weight_decay * p[i];
                     p[i] -= self.lr * g;
                 }
             },
@@ -275,7 +285,7 @@ impl Sgd {
             #[inline(always)]
             || {
                 for i in 0..n {
-                    let g = g[i] * self.inv_scale * self.clip_coef + weight_decay * p[i];
+                    let g = g[i] * self.factors[0] * self.factors[1] + weight_decay * p[i];
                     let buffer = self.momentum * b[i] + self.share * g;
                     b[i] = buffer;
                     p[i] -= self.lr * if NESTEROV { g + self.momentum * buffer } else { buffer };

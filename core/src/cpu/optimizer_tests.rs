@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::float;
 use crate::rng::Rng;
 
-const GOOD: StepScalars = StepScalars { lr: 1e-2, found_inf: 0.0, inv_scale: 1.0, clip_coef: 1.0 };
+const GOOD: StepScalars = StepScalars { lr: 1e-2, found_inf: 0.0, factors: [1.0; 2] };
 
 /// One tensor with its state.
 #[derive(Clone, PartialEq, Debug)]
@@ -117,7 +117,7 @@ fn hundred_steps_follow_the_f64_reference() {
             tensors.iter().map(|o| o.param.iter().map(|&p| (f64::from(p), 0.0, 0.0)).collect()).collect();
         let mut step = 0;
         for t in 1..=100 {
-            let scalars = StepScalars { lr: 1e-2 / (1.0 + t as f32 / 50.0), inv_scale: 0.25, clip_coef: 0.7, ..GOOD };
+            let scalars = StepScalars { lr: 1e-2 / (1.0 + t as f32 / 50.0), factors: [0.25, 0.7], ..GOOD };
             for (o, exact) in tensors.iter_mut().zip(&mut exact) {
                 let g: Vec<f32> = o.param.iter().map(|&p| 4.0 * (p + 0.3 * rng.normal())).collect();
                 o.set_grad([DType::F32, DType::Bf16, DType::F16][t as usize % 3], &g);
@@ -165,7 +165,7 @@ fn golden_sgd_steps() {
                 std::slice::from_mut(&mut t),
                 &rule,
                 &mut step,
-                &StepScalars { lr: 0.1, found_inf, inv_scale: 1.0 / 1024.0, clip_coef: 1.0 },
+                &StepScalars { lr: 0.1, found_inf, factors: [1.0 / 1024.0, 1.0] },
             );
             t.param[0]
         })
@@ -177,12 +177,12 @@ fn golden_sgd_steps() {
     let mut t = Owned::new(2, &rule, 0.0, &mut Rng::new(1, 0));
     t.param.fill(0.0);
     t.set_grad(DType::F32, &[48.0, 64.0]);
-    let clip_coef = super::super::clip::clip_coef(5.0, 1.0);
+    let [_, clip_coef] = super::super::clip::clip_coef([5.0, 0.0], 1.0);
     step_all(
         std::slice::from_mut(&mut t),
         &rule,
         &mut step,
-        &StepScalars { lr: 1.0, found_inf: 0.0, inv_scale: 1.0 / 16.0, clip_coef },
+        &StepScalars { lr: 1.0, found_inf: 0.0, factors: [1.0 / 16.0, clip_coef] },
     );
     assert_eq!([t.param[0].to_bits(), t.param[1].to_bits()], [0xBF19_9998, 0xBF4C_CCCA]);
 }
@@ -243,17 +243,38 @@ fn fused_unscale_and_clip_give_the_bits_of_separate_passes() {
             &mut found_inf,
             None,
         );
-        super::super::clip::clip_apply(&mut [ViewMut::of(&mut unscaled)], 0.37);
+        super::super::clip::clip_apply(&mut [ViewMut::of(&mut unscaled)], [1.0, 0.37]);
         apart.set_grad(DType::F32, &unscaled);
         let (mut a, mut b) = (0, 0);
-        step_all(
-            std::slice::from_mut(&mut fused),
-            &rule,
-            &mut a,
-            &StepScalars { inv_scale: 1.0 / 3.0, clip_coef: 0.37, ..GOOD },
-        );
+        step_all(std::slice::from_mut(&mut fused), &rule, &mut a, &StepScalars { factors: [1.0 / 3.0, 0.37], ..GOOD });
         step_all(std::slice::from_mut(&mut apart), &rule, &mut b, &GOOD);
         assert!(fused.param == apart.param && fused.moment1 == apart.moment1 && fused.moment2 == apart.moment2, "{rule:?}");
+    }
+}
+
+#[test]
+fn adam_takes_gradients_whose_square_exceeds_f32() {
+    for rule in rules().into_iter().filter(|r| r.moments() == 2) {
+        let mut rng = Rng::new(6, 0);
+        let mut one = Owned::new(6, &rule, 0.0, &mut rng);
+        one.param = vec![0.0; 6];
+        let mut step = 0;
+        let first = [3e38, -3e38, 2e19, 1.0, f32::INFINITY, f32::NAN];
+        one.set_grad(DType::F32, &first);
+        step_all(std::slice::from_mut(&mut one), &rule, &mut step, &GOOD);
+        // The first step of Adam is as long as the rate, whatever the gradient.
+        for (p, g) in one.param.iter().zip(&first[..4]) {
+            assert!((p + GOOD.lr * g.signum()).abs() <= 1e-6, "{rule:?}: {g:e} moved {p:e}");
+        }
+        assert!(one.param[4].is_nan() && one.param[5].is_nan(), "{rule:?}: {:?}", one.param);
+        assert!(one.moment2[..4].iter().all(|v| v.is_finite()), "{rule:?}: {:?}", one.moment2);
+        // And the weight still moves in the steps that follow.
+        let before = one.param[0];
+        one.set_grad(DType::F32, &[-3e38; 6]);
+        for _ in 0..20 {
+            step_all(std::slice::from_mut(&mut one), &rule, &mut step, &GOOD);
+        }
+        assert!(one.param[0] > before + 5.0 * GOOD.lr, "{rule:?}: {before} to {}", one.param[0]);
     }
 }
 

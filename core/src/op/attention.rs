@@ -1,8 +1,9 @@
 //! `Attention`: softmax(q k^T * scale) v per head, never materialising the scores. CPU kernel: `cpu/attention.rs`.
 //!
 //! Input `qkv` [B, T, (H + 2 KV) HS] packed: query heads, then key heads, then value heads; query head `h` reads key/value
-//! head `h / (H / KV)`. With dropout, input 1 is the random state u32`[2]`. Outputs `y` [B, T, H HS] and `lse` f32 [B, H, T], the
-//! log of the softmax denominator. Backward: inputs `qkv, y, lse, dy` (, random state), output `dqkv`. Source: FlashAttention-2.
+//! head `h / (H / KV)`. With dropout, input 1 is the random state u32`[2]`. Outputs `y` [B, T, H HS] and `stats` f32 [B, H, T, 2]: the
+//! largest score of a query and the inverse of the sum of exponentials over it. Backward: inputs `qkv, y, stats, dy` (, random state), output `dqkv`.
+//! Source: FlashAttention-2.
 
 use super::{Real, arity, expect, expect_float};
 use crate::dtype::DType;
@@ -57,10 +58,14 @@ impl Attention {
         Ok(())
     }
 
+    fn stats(&self, b: usize, t: usize) -> Ty {
+        Ty::new(DType::F32, [b, self.heads, t, 2])
+    }
+
     pub(super) fn infer(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
         self.rng("attention", inputs, 1)?;
         let [b, t, hs] = self.check("attention", &inputs[0])?;
-        Ok(vec![Ty::new(inputs[0].dtype, [b, t, self.heads * hs]), Ty::new(DType::F32, [b, self.heads, t])])
+        Ok(vec![Ty::new(inputs[0].dtype, [b, t, self.heads * hs]), self.stats(b, t)])
     }
 
     pub(super) fn infer_backward(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
@@ -69,7 +74,7 @@ impl Attention {
         let [b, t, hs] = self.check(name, &inputs[0])?;
         let y = [b, t, self.heads * hs];
         expect(*inputs[1].shape == y, name, format!("y of shape {y:?}"), &inputs[1])?;
-        expect(inputs[2] == Ty::new(DType::F32, [b, self.heads, t]), name, "lse f32 [B, H, T]", &inputs[2])?;
+        expect(inputs[2] == self.stats(b, t), name, "stats f32 [B, H, T, 2]", &inputs[2])?;
         expect(*inputs[3].shape == y, name, format!("dy of shape {y:?}"), &inputs[3])?;
         Ok(vec![inputs[0].clone()])
     }

@@ -1,8 +1,9 @@
 //! Softmax, log-softmax and mean cross-entropy over the last axis. CPU kernels: `cpu/softmax.rs`, `cpu/xent.rs`.
 //!
 //! `Softmax`: input `x`, output `y`. Backward: inputs `y, dy`, output `dx` (dtype `out`).
-//! `CrossEntropy`: inputs `logits` [N, V], `targets` u32 `[N]`; outputs `loss` f32[], `lse` f32 `[N]`, `count` f32[] (rows not ignored).
-//! Backward: inputs `logits, targets, lse, count, dloss`; output `dlogits` (dtype of the logits). `u32::MAX - 99` (-100 as i32) is ignored.
+//! `CrossEntropy`: inputs `logits` [N, V], `targets` u32 `[N]`; outputs `loss` f32[], `stats` f32 `[N, 2]` (of each row the
+//! largest logit and the inverse of the sum of exponentials over it), `count` f32[] (rows not ignored).
+//! Backward: inputs `logits, targets, stats, count, dloss`; output `dlogits` (dtype of the logits). `u32::MAX - 99` (-100 as i32) is ignored.
 
 use super::{Real, arity, expect, expect_float};
 use crate::dtype::DType;
@@ -56,14 +57,14 @@ impl CrossEntropy {
     pub(super) fn infer(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
         arity("cross_entropy", inputs, 2)?;
         let n = CrossEntropy::check("cross_entropy", inputs)?;
-        Ok(vec![Ty::scalar(DType::F32), Ty::new(DType::F32, [n]), Ty::scalar(DType::F32)])
+        Ok(vec![Ty::scalar(DType::F32), Ty::new(DType::F32, [n, 2]), Ty::scalar(DType::F32)])
     }
 
     pub(super) fn infer_backward(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
         let name = "cross_entropy_backward";
         arity(name, inputs, 5)?;
         let n = CrossEntropy::check(name, inputs)?;
-        expect(inputs[2] == Ty::new(DType::F32, [n]), name, "lse f32 [N]", &inputs[2])?;
+        expect(inputs[2] == Ty::new(DType::F32, [n, 2]), name, "stats f32 [N, 2]", &inputs[2])?;
         for s in &inputs[3..] {
             expect(*s == Ty::scalar(DType::F32), name, "f32 scalars count and dloss", s)?;
         }

@@ -236,6 +236,15 @@ pub(crate) fn expect_round(op: &'static str, round: Option<crate::DType>, out: c
     expect(fits, op, "a narrower float to round to before an f32 store", &format!("{round:?} before {out}"))
 }
 
+/// What an epsilon must be.
+pub(crate) const EPSILON: &str =
+    "a value of at least 1.1754944e-38 that is finite as f32; a smaller one may count as 0, and give 0 / 0";
+
+/// Whether something divided by `eps` alone is right on every device: it is neither 0, nor subnormal, nor infinite.
+pub(crate) fn epsilon_ok(eps: f32) -> bool {
+    eps >= f32::MIN_POSITIVE && eps.is_finite()
+}
+
 /// Refuses a value that is not a floating-point tensor.
 pub(crate) fn expect_float(op: &'static str, t: &Ty) -> Result<()> {
     expect(t.dtype.is_float(), op, "a floating-point operand", t)

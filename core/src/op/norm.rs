@@ -3,7 +3,7 @@
 //! Inputs `x` [.., C], `weight` `[C]` if `affine`, `bias` `[C]` if `bias`. Outputs `y`, then `mean` `[rows]` (layer norm only), `rstd` `[rows]`.
 //! Backward: inputs `dy, x, (weight), (mean), rstd`; outputs `dx` (dtype of x), `dweight`, `dbias` f32.
 
-use super::{Real, arity, expect, expect_float};
+use super::{EPSILON, Real, arity, epsilon_ok, expect, expect_float};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::shape::Ty;
@@ -22,7 +22,7 @@ pub enum NormKind {
 pub struct Norm {
     /// Which norm.
     pub kind: NormKind,
-    /// Added to the variance.
+    /// Added to the variance. As f32 it is a normal number: a constant row is 0 and not 0 / 0.
     pub eps: Real,
     /// Has a weight.
     pub affine: bool,
@@ -51,6 +51,7 @@ impl Norm {
     pub(super) fn infer(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
         arity(self.name(), inputs, 1 + usize::from(self.affine) + usize::from(self.bias))?;
         let x = &inputs[0];
+        expect(epsilon_ok(self.eps.f32()), self.name(), format!("as eps {EPSILON}"), &self.eps)?;
         expect_float(self.name(), x)?;
         expect(!x.shape.is_empty(), self.name(), "x with at least one axis", x)?;
         for p in &inputs[1..] {
@@ -72,5 +73,23 @@ impl Norm {
         let mut out = vec![x.clone()];
         out.extend((0..usize::from(self.affine) + usize::from(self.bias)).map(|_| Ty::new(DType::F32, [x.shape.last()])));
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epsilon_that_f32_does_not_hold_is_refused() {
+        let x = [Ty::new(DType::F32, [2, 8])];
+        for kind in [NormKind::Layer, NormKind::Rms] {
+            let with = |eps: f64| Norm { kind, eps: Real(eps), affine: false, bias: false, out: DType::F32 }.infer(&x);
+            assert!(with(1e-5).is_ok() && with(1e-12).is_ok());
+            for eps in [0.0, 1e-46, 1e-40, -1.0, 1e39, f64::NAN] {
+                let error = with(eps).expect_err("refused").to_string();
+                assert!(error.contains("eps") && error.contains("1.1754944e-38"), "{error}");
+            }
+        }
     }
 }

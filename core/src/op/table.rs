@@ -190,7 +190,7 @@ impl Op {
             return same(0..3);
         }
         if let Op::ClipCoef(_) = self {
-            return same(1..n_inputs);
+            return (2..n_inputs).map(|i| (i - 1, i)).collect();
         }
         if let Op::Zero = self { same(0..n_inputs) } else { Vec::new() }
     }

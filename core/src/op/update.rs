@@ -13,6 +13,11 @@ fn scalar_f32(op: &'static str, what: &str, t: &Ty) -> Result<()> {
     expect(*t == Ty::scalar(DType::F32), op, format!("{what} f32[]"), t)
 }
 
+/// A clip factor: two numbers that are multiplied in one after the other.
+fn coef() -> Ty {
+    Ty::new(DType::F32, [2])
+}
+
 fn all_f32(op: &'static str, list: &[Ty]) -> Result<()> {
     list.iter().try_for_each(|t| expect(t.dtype == DType::F32, op, "f32 tensors", t))
 }
@@ -43,7 +48,8 @@ pub enum NormType {
     Inf,
 }
 
-/// Global norm of a list of gradients. Inputs gradients f32; output the norm f32[].
+/// Global norm of a list of gradients. Inputs gradients f32; outputs the norm f32[], which is the largest f32 where the norm of finite
+/// gradients exceeds it, and `far` f32[], the norm times 2^-64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GradNorm {
     /// Which norm.
@@ -54,12 +60,12 @@ impl GradNorm {
     pub(super) fn infer(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
         expect(!inputs.is_empty(), "grad_norm", "at least one gradient", &"none")?;
         all_f32("grad_norm", inputs)?;
-        Ok(vec![Ty::scalar(DType::F32)])
+        Ok(vec![Ty::scalar(DType::F32); 2])
     }
 }
 
-/// `min(1, max_norm / (norm + 1e-6))`. Inputs `norm`, then for the adaptive limit `ring` f32 `[window]` and `count` u32[] with
-/// past finite norms; outputs the factor f32[], then the states.
+/// `min(1, max_norm / (norm + 1e-6))`. Inputs `norm` and `far` of [`GradNorm`], then for the adaptive limit `ring` f32 `[window]` and `count`
+/// u32[] with past finite norms; outputs the factor as two that are multiplied one after the other, f32 `[2]`, then the states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClipCoef {
     /// The limit; for the adaptive limit, the limit while the ring fills.
@@ -70,14 +76,14 @@ pub struct ClipCoef {
 
 impl ClipCoef {
     pub(super) fn infer(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
-        arity("clip_coef", inputs, if self.percentile.is_some() { 3 } else { 1 })?;
-        scalar_f32("clip_coef", "norm", &inputs[0])?;
+        arity("clip_coef", inputs, if self.percentile.is_some() { 4 } else { 2 })?;
+        inputs[..2].iter().try_for_each(|t| scalar_f32("clip_coef", "norm", t))?;
         if self.percentile.is_some() {
-            let ring_ok = inputs[1].dtype == DType::F32 && inputs[1].shape.len() == 1 && inputs[1].shape[0] > 0;
-            expect(ring_ok, "clip_coef", "ring f32 [window]", &inputs[1])?;
-            expect(inputs[2] == Ty::scalar(DType::U32), "clip_coef", "count u32[]", &inputs[2])?;
+            let ring_ok = inputs[2].dtype == DType::F32 && inputs[2].shape.len() == 1 && inputs[2].shape[0] > 0;
+            expect(ring_ok, "clip_coef", "ring f32 [window]", &inputs[2])?;
+            expect(inputs[3] == Ty::scalar(DType::U32), "clip_coef", "count u32[]", &inputs[3])?;
         }
-        Ok(inputs.to_vec())
+        Ok([&[coef()][..], &inputs[2..]].concat())
     }
 }
 
@@ -132,7 +138,7 @@ pub enum Rule {
         beta1: Real,
         /// Decay of the second moment.
         beta2: Real,
-        /// Added to the root of the second moment.
+        /// Added to the root of the second moment. As f32 it must be above 0, see [`crate::optim::OptimConfig::validate`].
         eps: Real,
         /// AdamW.
         decoupled: bool,
@@ -159,7 +165,7 @@ impl Rule {
 }
 
 /// One step over a list of n parameters; nothing is touched when `found_inf` is not 0.
-/// Inputs `lr` f32[], `step` u32[] (steps taken), (`found_inf` f32[]), (`clip_coef` f32[]), parameters f32, gradients f32, moments f32
+/// Inputs `lr` f32[], `step` u32[] (steps taken), (`found_inf` f32[]), (`clip_coef` f32 `[2]`), parameters f32, gradients f32, moments f32
 /// (all first moments, then all second); outputs `step`, the parameters, the moments.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Optimizer {
@@ -169,7 +175,7 @@ pub struct Optimizer {
     pub weight_decay: Vec<Real>,
     /// Has a `found_inf` input.
     pub found_inf: bool,
-    /// Has a `clip_coef` input, multiplied into every gradient.
+    /// Has a `clip_coef` input, whose two factors are multiplied into every gradient.
     pub clip_coef: bool,
 }
 
@@ -204,7 +210,12 @@ impl Optimizer {
         arity("optimizer", inputs, s + n * (2 + self.rule.moments()))?;
         scalar_f32("optimizer", "lr", &inputs[0])?;
         expect(inputs[1] == Ty::scalar(DType::U32), "optimizer", "step u32[]", &inputs[1])?;
-        inputs[2..s].iter().try_for_each(|t| scalar_f32("optimizer", "found_inf and clip_coef", t))?;
+        if self.found_inf {
+            scalar_f32("optimizer", "found_inf", &inputs[2])?;
+        }
+        if self.clip_coef {
+            expect(inputs[s - 1] == coef(), "optimizer", "clip_coef f32[2]", &inputs[s - 1])?;
+        }
         all_f32("optimizer", &inputs[s..])?;
         for (i, t) in inputs[s..].iter().enumerate() {
             let param = &inputs[s + i % n];

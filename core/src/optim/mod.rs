@@ -5,7 +5,7 @@ pub mod schedule;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::update::{Optimizer, Rule};
-use crate::op::{Op, Real};
+use crate::op::{EPSILON, Op, Real, epsilon_ok};
 use crate::program::{Init, Kind, Rate, Role, ValueId};
 use crate::shape::Ty;
 use crate::trace::{Graph, Var};
@@ -66,17 +66,22 @@ impl OptimConfig {
         OptimConfig::Sgd { momentum, dampening: 0.0, nesterov: false, weight_decay: 0.0 }
     }
 
-    /// Checks every constant.
+    /// Checks every constant, as the f32 that the update takes it as.
+    ///
+    /// An epsilon that is 0 there is refused: a weight whose gradients have all been exactly 0 would become 0 / 0, which no policy for
+    /// non-finite steps can see, since gradients and loss are finite. So is a subnormal one, which many a device takes for 0.
     pub fn validate(&self) -> Result<()> {
         let check = |ok: bool, name: &str, want: &str, got: f64| {
             if ok { Ok(()) } else { Err(Error::config(format!("optim.{name}"), want, got.to_string())) }
         };
-        let decay_ok = |wd: f64| check(wd >= 0.0 && wd.is_finite(), "weight_decay", "a finite value of at least 0", wd);
+        let decay_ok = |wd: f64| {
+            check(wd >= 0.0 && (wd as f32).is_finite(), "weight_decay", "a value of at least 0 that is finite as f32", wd)
+        };
         match *self {
             OptimConfig::AdamW { beta1, beta2, eps, weight_decay } | OptimConfig::Adam { beta1, beta2, eps, weight_decay } => {
                 check((0.0..1.0).contains(&beta1), "beta1", "a value in [0, 1)", beta1)?;
                 check((0.0..1.0).contains(&beta2), "beta2", "a value in [0, 1)", beta2)?;
-                check(eps >= 0.0 && eps.is_finite(), "eps", "a finite value of at least 0", eps)?;
+                check(epsilon_ok(eps as f32), "eps", EPSILON, eps)?;
                 decay_ok(weight_decay)
             }
             OptimConfig::Sgd { momentum, dampening, nesterov, weight_decay } => {
@@ -246,4 +251,30 @@ fn grad_is_own(g: &Graph, id: ValueId, taken: &[ValueId]) -> bool {
 /// First contents of a weight of a residual branch: GPT-2 divides by the root of the number of branches.
 pub fn residual_init(std: f32, branches: usize) -> Init {
     Init::Normal { std: std / (branches as f32).sqrt() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epsilon_that_f32_does_not_hold_is_refused() {
+        let with = |eps: f64| {
+            [
+                OptimConfig::AdamW { beta1: 0.9, beta2: 0.95, eps, weight_decay: 0.1 },
+                OptimConfig::Adam { beta1: 0.9, beta2: 0.95, eps, weight_decay: 0.1 },
+            ]
+        };
+        for eps in [1e-8, 1e-30, 1.2e-38, 1.0] {
+            assert!(with(eps).iter().all(|c| c.validate().is_ok()), "{eps:e}");
+        }
+        for eps in [0.0, -1e-8, 1e-46, 1e-40, 1e39, f64::INFINITY, f64::NAN] {
+            for config in with(eps) {
+                let error = config.validate().expect_err("refused").to_string();
+                assert!(error.starts_with("optim.eps: expected a value of at least 1.1754944e-38"), "{error}");
+            }
+        }
+        let decay = |weight_decay: f64| OptimConfig::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay };
+        assert!(decay(0.0).validate().is_ok() && decay(1e39).validate().is_err());
+    }
 }

@@ -1,7 +1,8 @@
 //! Gradient clipping: by global norm, by value, or by a percentile of recent norms. Recorded between `unscale` and `step`.
 //!
 //! The factor `min(1, max_norm / (norm + 1e-6))` is applied by the optimizer as it reads the gradients, in f32: the same bits as a pass of
-//! its own. With a non-finite norm and no loss scaler the update would be NaN or 0; `TrainConfig::error_if_nonfinite` stops there.
+//! its own. Finite gradients whose norm exceeds f32 are clipped as any others; the norm that is reported and remembered is then the largest f32. With an
+//! infinite gradient and no loss scaler the update would be NaN or 0; `TrainConfig::error_if_nonfinite` stops there.
 //! Kernels: `cpu/grad_norm.rs`, `cpu/clip.rs`. Source: `torch.nn.utils.clip_grad_norm_`.
 
 use super::scaler::GradScaler;
@@ -56,24 +57,31 @@ impl Clip {
     }
 }
 
-/// Records the norm of the gradients of `optim`, f32[]: after unscale, before clipping.
+/// Records the norm of the gradients of `optim`, f32[]: after unscale, before clipping. Finite if all of them are.
 #[track_caller]
 pub fn grad_norm<'g>(scaler: &GradScaler<'g>, optim: &Optim<'g>, norm: NormType) -> Result<Var<'g>> {
+    Ok(near_and_far(scaler, optim, norm)?[0])
+}
+
+/// The norm as f32 holds it, and times 2^-64.
+#[track_caller]
+fn near_and_far<'g>(scaler: &GradScaler<'g>, optim: &Optim<'g>, norm: NormType) -> Result<[Var<'g>; 2]> {
     scaler.check_unscaled(optim)?;
     let ids: Vec<ValueId> = optim.grads()?.iter().map(|v| v.id).collect();
-    Ok(optim.graph().push(Op::GradNorm(GradNorm { norm }), &ids)[0])
+    let out = optim.graph().push(Op::GradNorm(GradNorm { norm }), &ids);
+    Ok([out[0], out[1]])
 }
 
 /// Records clipping and returns the norm before it.
 #[track_caller]
 pub fn clip_grads<'g>(scaler: &GradScaler<'g>, optim: &mut Optim<'g>, clip: Clip) -> Result<Var<'g>> {
     clip.validate()?;
-    let norm = grad_norm(scaler, optim, NormType::L2)?;
+    let [norm, far] = near_and_far(scaler, optim, NormType::L2)?;
     let g = optim.graph();
     match clip {
         Clip::Norm(max_norm) => {
             let op = ClipCoef { max_norm: Real(f64::from(max_norm)), percentile: None };
-            let coef = g.push(Op::ClipCoef(op), &[norm.id])[0];
+            let coef = g.push(Op::ClipCoef(op), &[norm.id, far.id])[0];
             optim.set_clip_coef(coef);
         }
         Clip::Adaptive { percentile, window, max_norm } => {
@@ -81,7 +89,7 @@ pub fn clip_grads<'g>(scaler: &GradScaler<'g>, optim: &mut Optim<'g>, clip: Clip
             let ring = g.root_state(&name("norms"), Ty::new(DType::F32, [window]), Role::Precision, 0.0);
             let count = g.root_state(&name("norm_count"), Ty::scalar(DType::U32), Role::Precision, 0.0);
             let op = ClipCoef { max_norm: Real(f64::from(max_norm)), percentile: Some(Real(f64::from(percentile))) };
-            let out = g.push_into(Op::ClipCoef(op), &[norm.id, ring, count], &[None, Some(ring), Some(count)]);
+            let out = g.push_into(Op::ClipCoef(op), &[norm.id, far.id, ring, count], &[None, Some(ring), Some(count)]);
             optim.set_clip_coef(out[0]);
         }
         Clip::Value(limit) => {

@@ -1,7 +1,7 @@
 //! What happens when the loss or the gradients of a step are not finite.
 //!
 //! A loss scaler looks at every gradient while it unscales them. Recipes without one have the norm of the gradients, which is recorded in every
-//! step and is finite only if all of them are; so the check of `guard` is one elementwise instruction over two scalars, and the skip costs
+//! step and is finite exactly if all of them are; so the check of `guard` is one elementwise instruction over two scalars, and the skip costs
 //! nothing. `skip` and `stop` record the same Program: whether a run ends is for its host to decide, which reads `found_inf` after the step.
 
 use crate::dtype::DType;

@@ -5,6 +5,7 @@
 //! member at a multiple of [`ALIGN`] bytes. Temporaries take turns in buffers of their own: one value per buffer at a time, since WebGPU
 //! cannot bind one buffer for reading and writing at once.
 
+use super::indices::{IndexRange, index_ranges};
 use super::{Init, Kind, Program, Rate, Role, ValueId};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -150,6 +151,8 @@ pub struct MemoryPlan {
     /// Casts of parameters that lie in one buffer, to one dtype: indices of instructions whose outputs lie one after the other in one buffer
     /// of their own, so that a backend may run each group as one launch at the place of its first.
     pub cast_groups: Vec<Vec<usize>>,
+    /// Inputs that are indices, with their ranges.
+    pub indices: Vec<IndexRange>,
 }
 
 impl MemoryPlan {
@@ -159,7 +162,7 @@ impl MemoryPlan {
     }
 
     /// Gives `put` the bytes of every `Input` of `program`, micro-step by micro-step: buffer, first byte, contents. Errs, naming the input, if one is
-    /// missing or has another size.
+    /// missing, has another size, or holds an index out of its range.
     pub fn place_inputs(
         &self,
         program: &Program,
@@ -174,6 +177,9 @@ impl MemoryPlan {
                 let found = bytes.map_or("nothing".to_string(), |b| format!("{} bytes", b.len()));
                 Error::operand(format!("input `{}`", value.name), format!("{} bytes", size * copies), found)
             })?;
+            if let Some(range) = self.indices.iter().find(|r| r.input == id) {
+                range.check(value, bytes)?;
+            }
             let Some(place) = self.places[id.index()] else { continue };
             for (m, part) in bytes.chunks(size.max(1)).enumerate() {
                 put(place.buffer, place.offset + m * align(size), part);
@@ -298,6 +304,7 @@ impl<'a> Planner<'a> {
             buffers: self.buffers,
             places: self.places,
             cast_groups: self.cast_groups,
+            indices: index_ranges(self.program),
         })
     }
 

@@ -8,6 +8,7 @@
 
 pub mod cost;
 pub mod display;
+pub mod indices;
 pub mod memory;
 pub mod operands;
 pub mod passes;

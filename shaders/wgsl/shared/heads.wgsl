@@ -1,6 +1,7 @@
 // Heads of attention: operands, where they lie, reading and writing eight elements at a time. CPU twin: core/src/cpu/attention.rs.
 //
-// Layout: qkv, dqkv [B, T, (H + 2 KV) HS], query heads, then key heads, then value heads; y, dy [B, T, H HS]; lse, delta [B, H, T] f32.
+// Layout: qkv, dqkv [B, T, (H + 2 KV) HS], query heads, then key heads, then value heads; y, dy [B, T, H HS]; stats [B, H, T, 2] f32, the
+// largest score of a query and the inverse of the sum of exponentials over it; delta [B, H, T] f32.
 // Heads that are no multiple of eight (WHOLE is false) are read element by element and stored as f32, padded to whole octs.
 //% import oct, rng
 //% const X: dtype = F32
@@ -31,9 +32,9 @@ struct Params {
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> random_state: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec2<u32>>;
-@group(0) @binding(4) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(4) var<storage, read_write> stats: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read> saved_y: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read> saved_lse: array<f32>;
+@group(0) @binding(6) var<storage, read> saved_stats: array<vec2<f32>>;
 @group(0) @binding(7) var<storage, read> dy: array<vec4<u32>>;
 @group(0) @binding(8) var<storage, read_write> delta: array<f32>;
 @group(0) @binding(9) var<storage, read> saved_delta: array<f32>;
@@ -136,6 +137,17 @@ fn put_dqkv(head: u32, d: u32, v: mat2x4<f32>) {
     for (var k = 0u; k < (4u >> pack_shift(OUT)); k++) {
         dqkv[at + k] = words[k];
     }
+}
+
+// Probability of a score, by what the forward found about its query. No score exceeds the largest, unless a compiler contracts the products of
+// two kernels in two ways.
+fn probability(score: f32, s: vec2<f32>) -> f32 {
+    return exp(min(score - s.x, 0.0)) * s.y;
+}
+
+// Inverse of a sum of exponentials; NaN where all scores were -inf.
+fn inverse_sum(sum: f32) -> f32 {
+    return bitcast<f32>(select(F32_NAN, bitcast<u32>(1.0 / sum), sum > 0.0));
 }
 
 // Index of a query among those of all heads.

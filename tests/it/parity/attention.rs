@@ -37,7 +37,7 @@ fn forward(dtype: DType, sizes: Sizes, o: Attention) -> Case {
     Case::of_bytes(format!("{o:?} {dtype} {sizes:?}"), Op::Attention(o), inputs)
 }
 
-/// The backward of a forward, whose outputs `y` and `lse` it takes.
+/// The backward of a forward, whose outputs `y` and `stats` it takes.
 fn backward(forward: &Case, made: Vec<(Ty, Vec<u8>)>, dy: DType) -> Case {
     let Op::Attention(o) = &forward.op else { panic!("{}: not attention", forward.name) };
     let shape = [made[0].0.shape[0], made[0].0.shape[1], made[0].0.shape[2]];
@@ -69,6 +69,45 @@ fn every_dtype_and_head_size() {
     }
     for (i, hs) in [1, 4, 7, 32, 65, 128].into_iter().enumerate() {
         check(DType::F32, [1, 21, 2, 1 + i % 2, hs], true, None);
+    }
+}
+
+/// Scores of -inf, of f32's ends, and large ones: scores are `q low` for the first 64 keys and `q high` for the others.
+#[test]
+fn scores_at_the_ends_of_f32() {
+    let (cpu, [t, hs]) = (devices::cpu(), [200, 8]);
+    let levels =
+        [(1e20, -1e20, 0.0), (1e20, -1e20, -1e20), (1e20, 1e20, 0.0), (1.0, -3e38, -3e38), (1.0, 1e5, 1e5), (1.0, -1e5, 0.0)];
+    for gpu in devices::wgpu_with_every_product().into_iter().take(2) {
+        for (q, low, high) in levels {
+            for causal in [true, false] {
+                let mut qkv = vec![0.0f32; t * 3 * hs];
+                for (i, row) in qkv.chunks_mut(3 * hs).enumerate() {
+                    (row[0], row[hs]) = (q, if i < 64 { low } else { high });
+                    row[2 * hs..].fill(if i < 64 { 100.0 } else { (i % 4) as f32 });
+                }
+                let ty = Ty::new(DType::F32, [1, t, 3 * hs]);
+                let o = Attention { heads: 1, kv_heads: 1, causal, scale: Real(1.0), dropout: None };
+                let forward = Case::of_bytes(
+                    format!("scores of {q:e} by {low:e} and {high:e}, causal {causal}"),
+                    Op::Attention(o),
+                    vec![(ty.clone(), bytes_of(&ty, &qkv))],
+                );
+                forward.check(&*cpu, &*gpu, &[Bound::Ulps(64.0)]);
+                // dq and dk are differences that cancel, times q and keys of 1e20 and 3e38: those of values are compared.
+                let of_values = |backend: &dyn mantissa_core::backend::Backend| -> Vec<f32> {
+                    let made = forward.run(backend).expect("a forward");
+                    let out = backward(&forward, made, DType::F32).run(backend).expect("a backward");
+                    let mut all = vec![0.0; t * 3 * hs];
+                    mantissa_core::float::slices::decode(DType::F32, &out[0].1, &mut all);
+                    all.chunks(3 * hs).flat_map(|row| row[2 * hs..].to_vec()).collect()
+                };
+                for (i, (want, got)) in of_values(&*cpu).into_iter().zip(of_values(&*gpu)).enumerate() {
+                    let same = (want.is_nan() && got.is_nan()) || (want - got).abs() <= 1e-4;
+                    assert!(same, "{}: dv[{i}] {got} for {want}", forward.name);
+                }
+            }
+        }
     }
 }
 

@@ -88,6 +88,52 @@ fn parameters_are_optional_and_narrow_rows_may_be_stored_wider() {
     }
 }
 
+/// Rows whose sums or squares leave f32, forward and backward from what the specification found.
+#[test]
+fn large_rows_and_rows_beyond_f32() {
+    let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
+    for c in [40, 65, 768] {
+        let alternating = |x: f32| (0..c).map(move |i| if i % 2 == 0 { x } else { -x }).collect::<Vec<_>>();
+        let mut outlier = normal(c, 1.0, 3);
+        outlier[5] = -3e38;
+        let mut infinite = normal(c, 1.0, 4);
+        infinite[7] = f32::INFINITY;
+        let rows = [
+            alternating(1e19),
+            alternating(1e30),
+            alternating(3e38),
+            normal(c, 1e25, 5),
+            outlier,
+            vec![1e30; c],
+            vec![3e38; c],
+            infinite,
+            normal(c, 1.0, 6),
+        ];
+        let n = rows.len();
+        for kind in [NormKind::Layer, NormKind::Rms] {
+            for (row, x) in rows.iter().enumerate() {
+                // Alone, so that a bound by the largest element is that of the row.
+                let o = of(kind, true, true, DType::F32);
+                let case = forward(x, [1, c], DType::F32, o.clone());
+                let bounds = [Bound::Ulps(64.0), Bound::Ulps(32.0), Bound::Ulps(64.0)];
+                case.check(&*cpu, &*gpu, &bounds);
+                let made = case.run(&*cpu).expect("the specification runs");
+                let dy = (
+                    Ty::new(DType::F32, [1, c]),
+                    mantissa_tests::machine::bytes_of(&Ty::new(DType::F32, [1, c]), &normal(c, 1.0, 7)),
+                );
+                let mut inputs = vec![dy, case.inputs[0].clone(), case.inputs[1].clone()];
+                inputs.extend(made.into_iter().skip(1));
+                let backward = Case::of_bytes(format!("row {row} of {c}, {kind:?} backward"), Op::NormBackward(o), inputs);
+                backward.check(&*cpu, &*gpu, &[Bound::Ulps(512.0), Bound::Ulps(64.0), Bound::Ulps(64.0)]);
+            }
+            // Beside each other, in rows that share a workgroup.
+            let o = of(kind, true, false, DType::F32);
+            forward(&rows.concat(), [n, c], DType::F32, o).check(&*cpu, &*gpu, &[Bound::Ulps(64.0)]);
+        }
+    }
+}
+
 #[test]
 fn rows_with_an_offset_constant_rows_and_non_finite_rows() {
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };

@@ -84,6 +84,9 @@ fn grad_norm_of_extremes() {
             vec![3e38, 3e38],
             vec![2e38, -2e38],
             vec![2e38, 1.0, 1e-30],
+            vec![3e38, f32::NEG_INFINITY],
+            vec![f32::MAX; 40_000],
+            vec![1e14, 3e38, 2.0, 1e-30],
             vec![1e-30, 1e-30],
             vec![tiny(3), tiny(4)],
             vec![1e-13, 1.2e-13, 3e13, 4e13],
@@ -104,13 +107,24 @@ fn grad_norm_of_extremes() {
 
 #[test]
 fn clip_coef() {
+    /// The norm times 2^-64.
+    fn far(norm: f32) -> f32 {
+        norm * 2f32.powi(-64)
+    }
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };
-    let mut norms = vec![0.0, 0.5, 1.0, 3.0, 1e-45, 1e-6, 3e38, f32::INFINITY, f32::NAN, 0.999_999, 7.123e-3];
+    let mut norms =
+        vec![0.0, 0.5, 1.0, 3.0, 1e-45, 1e-6, 1.8e19, 1.9e19, 1e30, 3e38, f32::INFINITY, f32::NAN, 0.999_999, 7.123e-3];
     norms.extend(normal(40, 5.0, 9).into_iter().map(f32::abs));
     for max_norm in [1.0, 0.3, 1e-3, 1e30, 0.0] {
         for &norm in &norms {
             let op = Op::ClipCoef(ClipCoef { max_norm: Real(max_norm), percentile: None });
-            Case::of(format!("{norm:e} to {max_norm}"), op, vec![scalar(norm)]).check(&*cpu, &*gpu, SAME);
+            Case::of(format!("{norm:e} to {max_norm}"), op, vec![scalar(norm), scalar(far(norm))]).check(&*cpu, &*gpu, SAME);
+        }
+        // Norms beyond f32: the largest f32, and what they are.
+        for reduced in [2e19, 1e30, 1e20] {
+            let op = Op::ClipCoef(ClipCoef { max_norm: Real(max_norm), percentile: None });
+            let inputs = vec![scalar(f32::MAX), scalar(reduced)];
+            Case::of(format!("{reduced:e} 2^64 to {max_norm}"), op, inputs).check(&*cpu, &*gpu, SAME);
         }
     }
 }
@@ -122,9 +136,10 @@ fn clip_coef_by_percentile() {
         let mut ring: Vec<f32> = normal(window, 3.0, 11).into_iter().map(f32::abs).collect();
         ring[window / 2] = ring[0];
         for count in [0, window - 1, window, 2 * window - 1] {
-            for norm in [0.7, f32::INFINITY, f32::NAN] {
+            for norm in [0.7, 3e30, f32::INFINITY, f32::NAN] {
                 let op = Op::ClipCoef(ClipCoef { max_norm: Real(1.5), percentile: Some(Real(percentile)) });
-                let inputs = vec![bytes(scalar(norm)), bytes(f32s(ring.clone())), word(count as u32)];
+                let far = scalar(norm * 2f32.powi(-64));
+                let inputs = vec![bytes(scalar(norm)), bytes(far), bytes(f32s(ring.clone())), word(count as u32)];
                 let name = format!("{norm} with {count} of {window} norms, percentile {percentile}");
                 Case::of_bytes(name, op, inputs).check(&*cpu, &*gpu, SAME);
             }
@@ -160,14 +175,15 @@ fn rules() -> Vec<Rule> {
 }
 
 /// Three members with two weight decays. `started`: weights and moments of a run; otherwise zeros, so that the new weight is the update.
-fn step(rule: Rule, counter: u32, started: bool, found_inf: Option<f32>, clip_coef: Option<f32>) -> Case {
+fn step(rule: Rule, counter: u32, started: bool, found_inf: Option<f32>, clip_coef: Option<[f32; 2]>) -> Case {
     let sizes = [5, 1003, 65];
     let list = |std: f32, seed: u32, f: fn(f32) -> f32| {
         sizes.iter().enumerate().map(move |(i, &n)| f32s(normal(n, std, seed + i as u32).into_iter().map(f).collect()))
     };
     let std = f32::from(u8::from(started));
     let mut inputs = vec![bytes(scalar(1e-2)), word(counter)];
-    inputs.extend([found_inf, clip_coef].into_iter().flatten().map(|v| bytes(scalar(v))));
+    inputs.extend(found_inf.map(|v| bytes(scalar(v))));
+    inputs.extend(clip_coef.map(|v| bytes(f32s(v.to_vec()))));
     inputs.extend(list(std, 20, |w| w).map(bytes));
     inputs.extend(list(0.1, 30, |g| g).map(bytes));
     let moments =
@@ -185,10 +201,30 @@ fn optimizer() {
         for rule in rules() {
             for counter in [0, 1, 9, 1000, 123_456, u32::MAX] {
                 for started in [false, true] {
-                    for (found_inf, clip_coef) in [(None, None), (Some(0.0), Some(0.37))] {
+                    for (found_inf, clip_coef) in [(None, None), (Some(0.0), Some([1.0, 0.37])), (None, Some([0.25, 3.0]))] {
                         step(rule, counter, started, found_inf, clip_coef).check(&*cpu, &*gpu, &[Bound::Ulps(8.0)]);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Gradients whose squares exceed f32, and those that are not finite.
+#[test]
+fn optimizer_of_large_gradients() {
+    let cpu = devices::cpu();
+    for gpu in devices::wgpu_either_way() {
+        for rule in rules() {
+            for clip_coef in [None, Some([2f32.powi(-64), 0.037]), Some([1.0, 1e-3])] {
+                let mut case = step(rule, 3, true, None, clip_coef);
+                let (ty, grad) = {
+                    let first = 2 + usize::from(clip_coef.is_some()) + 3;
+                    (case.inputs[first].0.clone(), &mut case.inputs[first].1)
+                };
+                assert_eq!(*ty.shape, [5]);
+                *grad = bytes(f32s(vec![3e38, -3e38, 1e19, f32::INFINITY, f32::NAN])).1;
+                case.check(&*cpu, &*gpu, &[Bound::Ulps(8.0)]);
             }
         }
     }

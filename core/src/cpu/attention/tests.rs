@@ -10,7 +10,7 @@ pub(in crate::cpu) struct Run {
     pub(in crate::cpu) qkv: Vec<f32>,
     pub(in crate::cpu) dy: Vec<f32>,
     pub(in crate::cpu) y: Vec<f32>,
-    pub(in crate::cpu) lse: Vec<f32>,
+    pub(in crate::cpu) stats: Vec<f32>,
     pub(in crate::cpu) dqkv: Vec<f32>,
 }
 
@@ -22,6 +22,13 @@ pub(in crate::cpu) fn args(batch: usize, t: usize, heads: usize, kv_heads: usize
 pub(in crate::cpu) fn dropout(p: f64) -> Option<Dropout> {
     let threshold = (p * 4_294_967_296.0) as u32;
     Some(Dropout { threshold, scale: (1.0 / (1.0 - p)) as f32, seed: 11, stream: 3, step: 5 })
+}
+
+impl Run {
+    /// `log sum exp` of the scores, from what the forward leaves.
+    fn lse(&self) -> Vec<f32> {
+        self.stats.chunks(2).map(|s| s[0] - s[1].ln()).collect()
+    }
 }
 
 /// Random values on the grid of `dtype`.
@@ -45,21 +52,21 @@ pub(in crate::cpu) fn run(args: AttentionArgs, dtype: DType, qkv: Vec<f32>) -> R
     let packed: &[u8] = &bytemuck::cast_slice(&qkv_words)[..qkv.len() * size];
     let dy_bytes: &[u8] = &bytemuck::cast_slice(&dy_words)[..n * size];
     let (mut y_words, mut dqkv_words) = (vec![0u32; n], vec![0u32; qkv.len()]);
-    let mut lse = vec![f32::NAN; args.batch * args.heads * args.t];
+    let mut stats = vec![f32::NAN; 2 * args.batch * args.heads * args.t];
     let y_bytes = &mut bytemuck::cast_slice_mut(&mut y_words)[..n * size];
     let mut work = vec![f32::NAN; attention_work_len(&args)];
-    attention(View::new(dtype, packed), ViewMut::new(dtype, y_bytes), &mut lse, &args, &mut work);
+    attention(View::new(dtype, packed), ViewMut::new(dtype, y_bytes), &mut stats, &args, &mut work);
     let dqkv_bytes = &mut bytemuck::cast_slice_mut(&mut dqkv_words)[..qkv.len() * size];
     let mut work = vec![f32::NAN; attention_backward_work_len(&args)];
     let (packed, y_view, dy_view) = (View::new(dtype, packed), View::new(dtype, y_bytes), View::new(dtype, dy_bytes));
-    attention_backward(packed, y_view, &lse, dy_view, ViewMut::new(dtype, dqkv_bytes), &args, &mut work);
+    attention_backward(packed, y_view, &stats, dy_view, ViewMut::new(dtype, dqkv_bytes), &args, &mut work);
     let (mut y, mut dqkv) = (vec![0.0; n], vec![0.0; qkv.len()]);
     View::new(dtype, y_bytes).decode_into(&mut y);
     View::new(dtype, dqkv_bytes).decode_into(&mut dqkv);
-    Run { args, qkv, dy, y, lse, dqkv }
+    Run { args, qkv, dy, y, stats, dqkv }
 }
 
-/// The whole thing in f64: `y` and `lse`.
+/// The whole thing in f64: `y` and `log sum exp` of the scores.
 pub(in crate::cpu) fn exact(a: &AttentionArgs, qkv: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let (hs, width) = (a.head_size, a.packed_width());
     let (mut y, mut lse) = (vec![0.0; a.batch * a.t * a.width()], vec![0.0; a.batch * a.heads * a.t]);
@@ -110,7 +117,7 @@ fn check(args: AttentionArgs, dtype: DType) {
     let wide: Vec<f64> = r.qkv.iter().map(|&x| f64::from(x)).collect();
     let (y, lse) = exact(&r.args, &wide);
     assert_close(&r.y, &y, dtype, 2e-6, &format!("y {args:?} {dtype}"));
-    assert_close(&r.lse, &lse, DType::F32, 2e-6, &format!("lse {args:?} {dtype}"));
+    assert_close(&r.lse(), &lse, DType::F32, 2e-6, &format!("lse {args:?} {dtype}"));
 }
 
 #[test]
@@ -145,7 +152,35 @@ fn large_scores_do_not_overflow() {
     let (y, lse) = exact(&args, &wide);
     // Scores near 2500 carry an f32 error of 1e-4 into the exponent.
     assert_close(&r.y, &y, DType::F32, 1e-3, "y");
-    assert_close(&r.lse, &lse, DType::F32, 1e-6, "lse");
+    assert_close(&r.lse(), &lse, DType::F32, 1e-6, "lse");
+}
+
+/// One head of 8, 200 positions, scale 1: scores are `q low` for the keys of the first tile and `q high` for the others, whose values are
+/// 100 and `i % 4`.
+pub(in crate::cpu) fn two_levels(causal: bool, q: f32, low: f32, high: f32) -> Run {
+    let a = AttentionArgs { causal, scale: 1.0, ..args(1, 200, 1, 1, 8) };
+    let mut qkv = vec![0.0; a.t * a.packed_width()];
+    for (i, row) in qkv.chunks_mut(a.packed_width()).enumerate() {
+        (row[0], row[8]) = (q, if i < TILE { low } else { high });
+        row[16..].fill(if i < TILE { 100.0 } else { (i % 4) as f32 });
+    }
+    run(a, DType::F32, qkv)
+}
+
+#[test]
+fn a_tile_of_scores_of_minus_infinity_weighs_nothing() {
+    let r = two_levels(false, 1e20, -1e20, 0.0);
+    assert!(r.y.iter().all(|y| (y - 1.5).abs() <= 1e-5), "{:?}", &r.y[..8]);
+    assert!(r.lse().iter().all(|lse| (f64::from(*lse) - 136f64.ln()).abs() <= 1e-6), "{:?}", &r.lse()[..8]);
+    let r = two_levels(true, 1e20, -1e20, 0.0);
+    for (i, y) in r.y.chunks(8).enumerate() {
+        // Rows of the first tile see such scores only: there is nothing to weigh.
+        let seen = (TILE..=i).map(|j| (j % 4) as f32).sum::<f32>() / (i + 1).saturating_sub(TILE) as f32;
+        assert!(y.iter().all(|y| if i < TILE { y.is_nan() } else { (y - seen).abs() <= 1e-5 }), "row {i}: {y:?} for {seen}");
+        assert_eq!(r.stats[2 * i + 1].is_nan(), i < TILE, "row {i}");
+    }
+    let all = two_levels(false, 1e20, -1e20, -1e20);
+    assert!(all.y.iter().chain(&all.dqkv).all(|y| y.is_nan()));
 }
 
 #[test]
@@ -159,7 +194,7 @@ fn a_nan_reaches_the_rows_that_see_it_only() {
         let row = &r.y[i * args.width()..][..args.width()];
         assert_eq!(row[..8].iter().all(|y| y.is_nan()), i >= 70, "row {i}");
         assert!(row[8..].iter().all(|y| y.is_finite()), "the other head, row {i}");
-        assert_eq!(r.lse[i].is_nan(), i >= 70, "lse {i}");
+        assert_eq!(r.stats[2 * i + 1].is_nan(), i >= 70, "stats {i}");
     }
 }
 
@@ -171,7 +206,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a small pool");
         let r = pool.install(|| run(args, DType::Bf16, qkv.clone()));
-        [r.y, r.lse, r.dqkv].concat().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        [r.y, r.stats, r.dqkv].concat().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
     };
     assert_eq!(run(1), run(3));
 }

@@ -1,7 +1,7 @@
 //! Attention backward against its closed form in f64, which itself is checked by finite differences.
 
 use super::*;
-use crate::cpu::attention::tests::{args, assert_close, dropout, exact, run, values};
+use crate::cpu::attention::tests::{args, assert_close, dropout, exact, run, two_levels, values};
 use crate::dtype::DType;
 use crate::rng;
 
@@ -71,6 +71,32 @@ fn every_dtype_and_grouping_and_dropout() {
         check(AttentionArgs { dropout: dropout(0.3), ..args(2, 70, 2, 1, 24) }, dtype);
     }
     check(args(40, 5, 2, 1, 8), DType::F32);
+}
+
+#[test]
+fn probabilities_are_exact_however_large_the_scores() {
+    // Equal scores: each key has the weight 1 / 200, whatever the scores are, up to those that f32 just holds.
+    for score in [-3e38f32, -1e5, 0.0, 1e5, 3e38] {
+        let r = two_levels(false, 1.0, score, score);
+        let t = r.args.t;
+        for c in 0..8 {
+            let want = r.dy.chunks(8).map(|dy| f64::from(dy[c])).sum::<f64>() / t as f64;
+            for row in r.dqkv.chunks(24) {
+                assert!((f64::from(row[16 + c]) - want).abs() <= 1e-6, "scores of {score:e}: dv {} for {want}", row[16 + c]);
+            }
+        }
+        // dk = sum over queries of p (dp - delta), as q is 1.
+        let (y, v) = (f64::from(r.y[0]), |j: usize| if j < 64 { 100.0 } else { (j % 4) as f64 });
+        let all: f64 = r.dy.iter().map(|&dy| f64::from(dy)).sum();
+        for (j, row) in r.dqkv.chunks(24).enumerate() {
+            let want = all * (v(j) - y) / t as f64;
+            assert!((f64::from(row[8]) - want).abs() <= 2e-4, "scores of {score:e}: dk[{j}] {} for {want}", row[8]);
+        }
+    }
+    // Keys that weigh nothing have no gradient, and leave none behind.
+    let r = two_levels(false, 1e20, -1e20, 0.0);
+    assert!(r.dqkv.iter().all(|d| d.is_finite()));
+    assert!(r.dqkv.chunks(24).take(64).all(|row| row[8..].iter().all(|d| *d == 0.0)));
 }
 
 #[test]

@@ -124,8 +124,8 @@ pub(super) fn run(op: &Op, operands: &Operands, pieces: &mut [&mut [u8]], work: 
         Op::TensorStats(s) => update::tensor_stats(s, f, work),
         Op::MatMul(m) => layer::matmul(m, operands, f, work),
         Op::Attention(a) => {
-            let (out, mut lse) = (f.next(), f.next());
-            attention::attention(f.x[0], out, lse.f32s(), &layer::attention_args(a, &f.tx[0], f.x.get(1)), work);
+            let (out, mut stats) = (f.next(), f.next());
+            attention::attention(f.x[0], out, stats.f32s(), &layer::attention_args(a, &f.tx[0], f.x.get(1)), work);
         }
         Op::AttentionBackward(a) => {
             let args = layer::attention_args(a, &f.tx[0], f.x.get(4));
@@ -150,10 +150,10 @@ pub(super) fn run(op: &Op, operands: &Operands, pieces: &mut [&mut [u8]], work: 
             kernel(f.x[1], f.x[0], matrix(&f.tx[0].shape), f.next(), work);
         }
         Op::CrossEntropy(c) => {
-            let (mut loss, mut lse, mut count) = (f.next(), f.next(), f.next());
+            let (mut loss, mut stats, mut count) = (f.next(), f.next(), f.next());
             let shape = matrix(&f.tx[0].shape);
             let per_row = &mut work[..shape[0]];
-            let (mean, rows) = xent::xent(f.x[0], f.x[1], shape, c.label_smoothing.f32(), per_row, lse.f32s());
+            let (mean, rows) = xent::xent(f.x[0], f.x[1], shape, c.label_smoothing.f32(), per_row, stats.f32s());
             loss.f32s()[0] = mean;
             count.f32s()[0] = rows as f32;
         }

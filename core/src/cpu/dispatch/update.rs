@@ -110,19 +110,21 @@ pub(super) fn unscale_check(mut f: Frame<'_>) {
 
 pub(super) fn grad_norm(norm: NormType, mut f: Frame<'_>, work: &mut [f32]) {
     let (norms, work) = work.split_at_mut(1);
-    f.next().f32s()[0] = grad_norm::grad_norm(&[f.x[0]], norm, norms, work);
+    let [norm, far] = grad_norm::grad_norm(&[f.x[0]], norm, norms, work);
+    f.next().f32s()[0] = norm;
+    f.next().f32s()[0] = far;
 }
 
 pub(super) fn clip_coef(c: &ClipCoef, mut f: Frame<'_>) {
-    let norm = f.x[0].f32s()[0];
+    let norm = [0, 1].map(|i| f.x[i].f32s()[0]);
     match c.percentile {
-        None => f.next().f32s()[0] = clip::clip_coef(norm, c.max_norm.f32()),
+        None => f.next().f32s().copy_from_slice(&clip::clip_coef(norm, c.max_norm.f32())),
         Some(percentile) => {
             let [mut coef, mut ring, mut count] = three(f);
             let (ring, count) = (ring.f32s(), &mut count.u32s()[0]);
             let rule = AdaptiveClip::new(percentile.0, ring.len() as u32, c.max_norm.f32());
-            coef.f32s()[0] = clip::clip_coef(norm, rule.max_norm(ring, *count));
-            AdaptiveClip::record(ring, count, norm, 0.0);
+            coef.f32s().copy_from_slice(&clip::clip_coef(norm, rule.max_norm(ring, *count)));
+            AdaptiveClip::record(ring, count, norm[0], 0.0);
         }
     }
 }
@@ -148,12 +150,12 @@ pub(super) fn optimizer_step(o: &Optimizer, mut f: Frame<'_>) {
     let mut counter = f.next();
     let mut lists = [f.y.pop(), f.y.pop(), f.y.pop()];
     let Frame { x, tx, .. } = f;
-    let mut scalars = StepScalars { lr: x[0].f32s()[0], found_inf: 0.0, inv_scale: 1.0, clip_coef: 1.0 };
+    let mut scalars = StepScalars { lr: x[0].f32s()[0], found_inf: 0.0, factors: [1.0; 2] };
     if o.found_inf {
         scalars.found_inf = x[2].f32s()[0];
     }
     if o.clip_coef {
-        scalars.clip_coef = x[2 + usize::from(o.found_inf)].f32s()[0];
+        scalars.factors.copy_from_slice(x[2 + usize::from(o.found_inf)].f32s());
     }
     let rule = match o.rule {
         Rule::Adam { beta1, beta2, eps, decoupled: true } => OptimizerRule::AdamW { betas: [beta1.0, beta2.0], eps: eps.0 },

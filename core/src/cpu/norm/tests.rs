@@ -160,6 +160,85 @@ fn backward_over_many_tasks_and_dtypes_is_the_closed_form() {
     }
 }
 
+/// Rows whose sums or squares leave f32, `[c]`.
+fn large_rows(c: usize) -> Vec<(&'static str, Vec<f32>)> {
+    let alternating = |x: f32| (0..c).map(|i| if i % 2 == 0 { x } else { -x }).collect::<Vec<_>>();
+    vec![
+        ("1e19", alternating(1e19)),
+        ("1e30", alternating(1e30)),
+        ("3e38", alternating(3e38)),
+        ("the largest", alternating(f32::MAX)),
+        ("one sided", (0..c).map(|i| 1e35 * i as f32).collect()),
+        ("an outlier", (0..c).map(|i| if i == 5 { -3e38 } else { (i as f32).sin() }).collect()),
+        ("opposite ends", (0..c).map(|i| if i == 5 { -3e38 } else { 3e38 }).collect()),
+        ("normal", normal(c, 12).iter().map(|x| x * 1e25).collect()),
+    ]
+}
+
+#[test]
+fn large_rows_have_their_norm() {
+    for kind in KINDS {
+        for c in [7, 64, 65, 768] {
+            for (name, x) in large_rows(c) {
+                // bf16 reaches as far as f32.
+                for dtype in [DType::F32, DType::Bf16] {
+                    let x = x.iter().map(|&x| if dtype == DType::Bf16 { x * 0.99 } else { x }).collect::<Vec<_>>();
+                    let (x, dy, w) = (Stored::of(dtype, &x), normal(c, 13), Stored::of(DType::F32, &normal(c, 14)));
+                    let what = format!("{kind:?} of {name}, {c}, {dtype}");
+                    let got = forward(kind, &x, [1, c], Some(&w), None, DType::F32);
+                    let want = closed_form(kind, &x.exact(), c, &w.exact(), &vec![0.0; c]);
+                    assert_close(DType::F32, &got.y.values(), &want, 4e-6, &what);
+                    let (mean, rstd) = stats(kind, &x.exact());
+                    // Beyond 8.5e37 an rstd is subnormal and has fewer places.
+                    let near = |got: f32, want: f64, tol: f64| (f64::from(got) - want).abs() <= tol * want.abs() + 1.4e-45;
+                    assert!(near(got.rstd[0], rstd, 1e-6), "{what}: rstd {:e} for {rstd:e}", got.rstd[0]);
+                    if kind == NormKind::Layer {
+                        let largest = x.exact().iter().fold(0.0f64, |m, x| m.max(x.abs()));
+                        assert!((f64::from(got.mean[0]) - mean).abs() <= 1e-6 * largest, "{what}: mean {:e}", got.mean[0]);
+                    }
+                    let (dx, dw, _) = backward(kind, &x, &w, &Stored::of(DType::F32, &dy), [1, c], DType::F32);
+                    let xhat: Vec<f64> = x.exact().iter().map(|x| (x - mean) * rstd).collect();
+                    let g: Vec<f64> = dy.iter().zip(w.exact()).map(|(dy, w)| f64::from(*dy) * w).collect();
+                    let mean_g = if kind == NormKind::Layer { g.iter().sum::<f64>() / c as f64 } else { 0.0 };
+                    let mean_gx = g.iter().zip(&xhat).map(|(g, x)| g * x).sum::<f64>() / c as f64;
+                    let largest = g.iter().fold(1.0f64, |m, g| m.max(g.abs())) * rstd * (c as f64).sqrt();
+                    for (i, dx) in dx.values().into_iter().enumerate() {
+                        let want = rstd * (g[i] - mean_g - xhat[i] * mean_gx);
+                        assert!(
+                            (f64::from(dx) - want).abs() <= 1e-5 * largest + 1.4e-45,
+                            "{what}: dx[{i}] {dx:e} for {want:e}"
+                        );
+                    }
+                    let want: Vec<f64> = dy.iter().zip(&xhat).map(|(dy, x)| f64::from(*dy) * x).collect();
+                    assert_close(DType::F32, &dw.values(), &want, 1e-5, &format!("dweight of {what}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_row_of_equal_elements_is_zero_and_one_beyond_f32_is_nan() {
+    for c in [7, 64, 768] {
+        for x in [1e19f32, -1e30, 3e38, f32::MAX] {
+            let row = Stored::of(DType::F32, &vec![x; c]);
+            let got = forward(NormKind::Layer, &row, [1, c], None, None, DType::F32);
+            assert!(got.y.values().iter().all(|y| *y == 0.0), "{x:e} of {c}: {:?}", got.y.values());
+            assert_eq!(got.mean, [x], "{c}");
+            let got = forward(NormKind::Rms, &row, [1, c], None, None, DType::F32);
+            assert!(got.y.values().iter().all(|y| (y - x.signum()).abs() <= 2e-6), "{x:e} of {c}: {:?}", got.y.values());
+        }
+        for kind in KINDS {
+            for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                let mut x = normal(c, 15);
+                x[3] = bad;
+                let got = forward(kind, &Stored::of(DType::F32, &x), [1, c], None, None, DType::F32);
+                assert!(got.y.values().iter().all(|y| y.is_nan()) && got.rstd[0].is_nan(), "{kind:?} with {bad}");
+            }
+        }
+    }
+}
+
 #[test]
 fn non_finite_rows_stay_alone_and_empty_input_is_fine() {
     for kind in KINDS {

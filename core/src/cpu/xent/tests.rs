@@ -32,21 +32,28 @@ fn words(dtype: DType, x: &[u32]) -> View<'_> {
 
 struct Run {
     loss: Vec<f32>,
-    lse: Vec<f32>,
+    stats: Vec<f32>,
     mean: f32,
     count: u32,
 }
 
+impl Run {
+    /// `ln sum e^x` of each row, from what the forward leaves.
+    fn lse(&self) -> Vec<f32> {
+        self.stats.chunks(2).map(|s| s[0] - s[1].ln()).collect()
+    }
+}
+
 fn forward(x: &Stored, t: &[u32], v: usize, s: f32) -> Run {
     let n = t.len();
-    let (mut loss, mut lse) = (vec![7.0; n], vec![7.0; n]);
-    let (mean, count) = xent(x.view(), words(DType::I32, t), [n, v], s, &mut loss, &mut lse);
-    Run { loss, lse, mean, count }
+    let (mut loss, mut stats) = (vec![7.0; n], vec![7.0; 2 * n]);
+    let (mean, count) = xent(x.view(), words(DType::I32, t), [n, v], s, &mut loss, &mut stats);
+    Run { loss, stats, mean, count }
 }
 
 fn backward(x: &Stored, t: &[u32], v: usize, s: f32, run: &Run, dloss: f32, dtype: DType) -> Vec<f32> {
     let mut dx = Stored::dirty(dtype, t.len() * v);
-    xent_backward(x.view(), words(DType::U32, t), [t.len(), v], s, &run.lse, View::of(&[dloss]), run.count, dx.view_mut());
+    xent_backward(x.view(), words(DType::U32, t), [t.len(), v], s, &run.stats, View::of(&[dloss]), run.count, dx.view_mut());
     dx.values()
 }
 
@@ -60,7 +67,7 @@ fn forward_is_the_closed_form_for_every_dtype() {
                 let run = forward(&x, &t, v, s);
                 let (loss, lse, mean) = exact_loss(&x.exact(), v, &t, f64::from(s));
                 assert_close(DType::F32, &run.loss, &loss, 1e-6, "loss");
-                assert_close(DType::F32, &run.lse, &lse, 1e-6, "lse");
+                assert_close(DType::F32, &run.lse(), &lse, 1e-6, "lse");
                 assert_close(DType::F32, &[run.mean], &[mean], 1e-6, "mean");
                 assert_eq!(run.count, 5);
             }
@@ -100,13 +107,26 @@ fn backward_of_long_rows_is_the_closed_form_for_every_dtype() {
 }
 
 #[test]
+fn probabilities_are_exact_however_large_the_logits() {
+    let v = 8;
+    for logit in [-3e38f32, -1e5, 1e5, 3e38] {
+        let x = Stored::of(DType::F32, &vec![logit; v]);
+        let run = forward(&x, &[3], v, 0.0);
+        assert_close(DType::F32, &run.loss, &[8f64.ln()], 1e-6, "loss");
+        let mut want = vec![0.125; v];
+        want[3] -= 1.0;
+        assert_close(DType::F32, &backward(&x, &[3], v, 0.0, &run, 1.0, DType::F32), &want, 1e-6, "dlogits");
+    }
+}
+
+#[test]
 fn bad_targets_and_values_stay_in_their_row() {
     let v = 5;
     let x = Stored::of(DType::F32, &normal(4 * v, 4));
     let t = [0, v as u32, (-1i32) as u32, IGNORE_INDEX];
     let run = forward(&x, &t, v, 0.0);
     assert!(run.loss[0].is_finite() && run.loss[1].is_nan() && run.loss[2].is_nan() && run.loss[3] == 0.0);
-    assert!(run.mean.is_nan() && run.count == 3 && run.lse.iter().all(|l| l.is_finite()));
+    assert!(run.mean.is_nan() && run.count == 3 && run.stats.iter().all(|s| s.is_finite()));
     let dx = backward(&x, &t, v, 0.0, &run, 1.0, DType::F32);
     assert!(dx[..v].iter().all(|d| d.is_finite()));
     assert!(dx[v..3 * v].iter().all(|d| d.is_nan()));
@@ -126,7 +146,7 @@ fn infinite_logits_and_late_maxima() {
     x[v] = 1.0;
     x[2 * v + 1] = inf; // row 2: +inf
     let run = forward(&Stored::of(DType::F32, &x), &[2999, 0, 0], v, 0.0);
-    assert_eq!((run.loss[0], run.lse[0]), (0.0, 5.0));
+    assert_eq!((run.loss[0], &run.stats[..2]), (0.0, &[5.0, 1.0][..]));
     assert!(run.loss[1].is_nan() && run.loss[2].is_nan(), "{:?}", run.loss);
     let all_low = forward(&Stored::of(DType::F32, &vec![-inf; v]), &[0], v, 0.0);
     assert!(all_low.loss[0].is_nan());

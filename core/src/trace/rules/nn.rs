@@ -9,8 +9,8 @@ use crate::op::norm::Norm;
 use crate::trace::Var;
 
 pub(super) fn attention<'g>(ctx: &Context<'_, 'g>, a: &Attention, dy: Var<'g>) -> Vec<Option<Var<'g>>> {
-    let (qkv, y, lse) = (ctx.inputs[0], ctx.outputs[0], ctx.outputs[1]);
-    let mut ids = vec![qkv.id, y.id, lse.id, dy.id];
+    let (qkv, y, stats) = (ctx.inputs[0], ctx.outputs[0], ctx.outputs[1]);
+    let mut ids = vec![qkv.id, y.id, stats.id, dy.id];
     ids.extend(ctx.inputs[1..].iter().map(|v| v.id));
     let mut grads = vec![None; ctx.inputs.len()];
     grads[0] = Some(ctx.g.push(Op::AttentionBackward(a.clone()), &ids)[0]);
