@@ -115,7 +115,11 @@ fn large_rows_and_rows_beyond_f32() {
                 // Alone, so that a bound by the largest element is that of the row.
                 let o = of(kind, true, true, DType::F32);
                 let case = forward(x, [1, c], DType::F32, o.clone());
-                let bounds = [Bound::Ulps(64.0), Bound::Ulps(32.0), Bound::Ulps(64.0)];
+                // A mean may cancel: its error is that of its terms.
+                let terms = x.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
+                let mean = Bound::Absolute(vec![64.0 * DType::F32.unit_roundoff() * terms]);
+                let mean = (kind == NormKind::Layer).then_some(mean);
+                let bounds: Vec<Bound> = [Bound::Ulps(64.0)].into_iter().chain(mean).chain([Bound::Ulps(64.0)]).collect();
                 case.check(&*cpu, &*gpu, &bounds);
                 let made = case.run(&*cpu).expect("the specification runs");
                 let dy = (
@@ -125,7 +129,13 @@ fn large_rows_and_rows_beyond_f32() {
                 let mut inputs = vec![dy, case.inputs[0].clone(), case.inputs[1].clone()];
                 inputs.extend(made.into_iter().skip(1));
                 let backward = Case::of_bytes(format!("row {row} of {c}, {kind:?} backward"), Op::NormBackward(o), inputs);
-                backward.check(&*cpu, &*gpu, &[Bound::Ulps(512.0), Bound::Ulps(64.0), Bound::Ulps(64.0)]);
+                // Gradients of rows near the end of f32 are subnormal, which a device may flush.
+                let made = backward.run(&*cpu).expect("the specification runs");
+                let mut dx = vec![0.0f32; c];
+                mantissa_core::float::slices::decode(DType::F32, &made[0].1, &mut dx);
+                let largest = dx.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
+                let of_dx = 512.0 * DType::F32.unit_roundoff() * largest + f64::from(f32::MIN_POSITIVE);
+                backward.check(&*cpu, &*gpu, &[Bound::Absolute(vec![of_dx]), Bound::Ulps(64.0), Bound::Ulps(64.0)]);
             }
             // Beside each other, in rows that share a workgroup.
             let o = of(kind, true, false, DType::F32);
