@@ -85,6 +85,9 @@ pub struct RunOptions {
     pub sample_every: u64,
     /// Tokens of a sample; 0 takes none.
     pub sample_tokens: usize,
+    /// Steps between lines of progress; 0 prints the first and the last.
+    #[serde(default = "default_log_every")]
+    pub log_every: u64,
     /// Where the numbers of a run go.
     #[serde(default = "sinks::default_logs")]
     pub log: Vec<LogKind>,
@@ -102,10 +105,16 @@ pub struct RunOptions {
     pub keep: usize,
 }
 
+/// Steps between lines of progress when nothing is said.
+pub const DEFAULT_LOG_EVERY: u64 = 10;
 /// Steps between checkpoints when nothing is said.
 pub const DEFAULT_CHECKPOINT_EVERY: u64 = 200;
 /// Checkpoints kept when nothing is said: one to go on from, and the one before it.
 pub const DEFAULT_KEEP: usize = 2;
+
+fn default_log_every() -> u64 {
+    DEFAULT_LOG_EVERY
+}
 
 fn default_checkpoint_every() -> u64 {
     DEFAULT_CHECKPOINT_EVERY

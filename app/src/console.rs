@@ -1,11 +1,14 @@
 //! Where lines go: results on stdout, warnings on stderr; with `--json` stdout carries JSON only and everything for people goes to
-//! stderr. On a terminal the progress of a run stays on one line that rewrites itself; elsewhere it is printed now and then.
+//! stderr. On a terminal the progress of a run stays on one line that rewrites itself, below those worth keeping; elsewhere only these are printed.
+//!
+//! A stdout that cannot be written costs the lines that were to go there and one warning. [`Console::finish`] says how many they are.
 
 use crate::watcher::Watcher;
+use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mantissa_core::telemetry::event::Event;
-use std::cell::{Cell, RefCell};
-use std::io::{IsTerminal, Write};
+use std::cell::RefCell;
+use std::io::{Error, ErrorKind, IsTerminal, Write};
 
 /// The lines of a command.
 #[derive(Debug)]
@@ -13,7 +16,15 @@ pub struct Console {
     json: bool,
     quiet: bool,
     live: RefCell<Option<ProgressBar>>,
-    closed: Cell<bool>,
+    missing: RefCell<Missing>,
+}
+
+/// Lines that stdout did not take.
+#[derive(Debug, Default)]
+struct Missing {
+    /// Why it did not take the last one.
+    error: Option<Error>,
+    lines: u64,
 }
 
 impl Console {
@@ -29,26 +40,59 @@ impl Console {
             }
             bar
         });
-        Console { json, quiet, live: RefCell::new(live), closed: Cell::new(false) }
+        Console { json, quiet, live: RefCell::new(live), missing: RefCell::default() }
     }
 
-    /// Whether stdout has been closed by its reader: nobody is watching.
-    pub fn is_closed(&self) -> bool {
-        self.closed.get()
+    /// Errs if stdout did not take every line, unless its reader has closed it: that one has seen enough.
+    pub fn finish(&self) -> Result<()> {
+        let Missing { error, lines } = &*self.missing.borrow();
+        match error {
+            Some(e) if e.kind() != ErrorKind::BrokenPipe => bail!("stdout did not take {lines} lines: {e}"),
+            Some(_) | None => Ok(()),
+        }
     }
 
-    fn put(&self, text: &str) {
-        self.around(|| if self.json { write_line(std::io::stderr(), text) } else { write_line(std::io::stdout(), text) });
+    /// A line for people; whether it was written.
+    fn put(&self, text: &str) -> bool {
+        if self.json { self.complain(text) } else { self.print(text) }
+    }
+
+    /// A line on stdout; whether it was written.
+    fn print(&self, text: &str) -> bool {
+        let mut missing = self.missing.borrow_mut();
+        if missing.error.as_ref().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) {
+            missing.lines += 1;
+            return false;
+        }
+        // The start of a line that was cut off stays a line of its own.
+        let start = if missing.error.is_some() { "\n" } else { "" };
+        match self.around(|| write_line(std::io::stdout(), &format!("{start}{text}"))) {
+            Ok(()) => true,
+            Err(e) => {
+                let first = missing.lines == 0;
+                *missing = Missing { lines: missing.lines + 1, error: Some(e) };
+                if let (true, Some(e)) = (first, &missing.error) {
+                    let what = match e.kind() {
+                        ErrorKind::BrokenPipe => "nobody reads stdout any more".to_string(),
+                        _ => format!("cannot write to stdout: {e}"),
+                    };
+                    self.complain(&format!("warning: {what}; the run goes on without it"));
+                }
+                false
+            }
+        }
+    }
+
+    /// A line on stderr; whether it was written. Where that is closed, there is nowhere left to say so.
+    fn complain(&self, text: &str) -> bool {
+        self.around(|| write_line(std::io::stderr(), text)).is_ok()
     }
 
     /// Writes above the line that rewrites itself.
-    fn around(&self, write: impl FnOnce() -> std::io::Result<()>) {
-        let done = match &*self.live.borrow() {
+    fn around(&self, write: impl FnOnce() -> std::io::Result<()>) -> std::io::Result<()> {
+        match &*self.live.borrow() {
             Some(bar) => bar.suspend(write),
             None => write(),
-        };
-        if done.is_err() {
-            self.closed.set(true);
         }
     }
 }
@@ -61,45 +105,53 @@ impl Watcher for Console {
         }
     }
 
-    /// The final result: also with `--quiet`.
+    /// The final result: also with `--quiet`, and on stderr if stdout does not take it.
     fn result(&self, text: &str) {
-        self.put(text);
+        if !self.put(text) {
+            self.complain(text);
+        }
+    }
+
+    /// What can be done next: absent with `--quiet` and `--json`.
+    fn hint(&self, text: &str) {
+        if !self.json {
+            self.line(text);
+        }
     }
 
     /// Something worth knowing, on stderr, absent with `--quiet`.
     fn note(&self, text: &str) {
         if !self.quiet {
-            self.around(|| write_line(std::io::stderr(), &format!("note: {text}")));
+            self.complain(&format!("note: {text}"));
         }
     }
 
     /// A warning, on stderr: also with `--quiet`.
     fn warn(&self, text: &str) {
-        self.around(|| write_line(std::io::stderr(), &format!("warning: {text}")));
+        self.complain(&format!("warning: {text}"));
     }
 
-    /// The progress of this step: rewritten in place, or, when `print` says so, a line of its own.
+    /// The progress of this step: rewritten in place, and, when `print` says so, a line of its own.
     fn progress(&self, text: &str, print: bool) {
-        match &*self.live.borrow() {
-            Some(bar) => bar.set_message(text.to_string()),
-            None if print => self.line(text),
-            None => {}
+        if print {
+            self.line(text);
+        }
+        if let Some(bar) = &*self.live.borrow() {
+            bar.set_message(text.to_string());
         }
     }
 
-    /// Ends the line that rewrites itself: its last state becomes an ordinary line.
+    /// Ends the line that rewrites itself: what is worth keeping of it stands above.
     fn end_progress(&self) {
         if let Some(bar) = self.live.take() {
-            let last = bar.message();
             bar.finish_and_clear();
-            self.line(&last);
         }
     }
 
     /// On stdout, with `--json`.
     fn event(&self, _event: &Event, line: &str) {
         if self.json {
-            self.around(|| write_line(std::io::stdout(), line));
+            self.print(line);
         }
     }
 }

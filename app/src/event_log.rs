@@ -5,7 +5,7 @@
 //! new one. The lock lies on the file, not on its name: the new file is locked before it gets the name, and whoever opens a log looks whether the
 //! file locked is still the one of that name.
 
-use crate::append::Appender;
+use crate::append::{Appender, Backlog};
 use crate::run_folder::{remove_leftover, sync_parent};
 use anyhow::{Context, Result, bail};
 use mantissa_core::telemetry::event::{Event, Read as Parsed};
@@ -44,15 +44,20 @@ impl EventLog {
         bail!("expected an event log that stays where it is, found it replaced again and again: {}", path.display())
     }
 
-    /// Appends a line.
+    /// Appends a line. Errs if it has to wait for room; it is kept all the same.
     pub fn append(&mut self, line: &str) -> Result<()> {
         let done = self.log.append(format!("{line}\n").as_bytes());
         done.with_context(|| format!("cannot write the event log: {}", self.path.display()))
     }
 
-    /// Makes the lines last.
-    pub fn sync(&self) -> Result<()> {
-        self.log.sync().with_context(|| format!("cannot sync the event log: {}", self.path.display()))
+    /// Appends what waits, and makes the lines last.
+    pub fn sync(&mut self) -> Result<()> {
+        self.log.sync().with_context(|| format!("cannot write the event log: {}", self.path.display()))
+    }
+
+    /// Lines that are not in the log.
+    pub fn backlog(&self) -> Backlog {
+        self.log.backlog()
     }
 
     /// How many steps after `step` have a line.

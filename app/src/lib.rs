@@ -1,8 +1,9 @@
 //! The host of Mantissa: command line, files, signals, run folders. Everything that decides numbers is in `mantissa-core`.
 //!
-//! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`], a [`watcher::Watcher`] such as the [`console`] is told what happens,
-//! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done, 2 refused (one message on stderr), 3 a device ran out of
-//! memory or was lost, 4 stopped by `--on-nonfinite stop` after saving, 130 interrupted after saving.
+//! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`] until [`stop`] asks it to end, a [`watcher::Watcher`] such as the [`console`] is told what happens,
+//! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done; 2 refused, or a file could not be written (one message on stderr); 3 out of memory of a device or
+//! of the limits of the process, or a device was lost; 4 stopped by `--on-nonfinite stop` or `--error-if-nonfinite`, after saving; 130, 143, 129 stopped by SIGINT (Ctrl-C), SIGTERM,
+//! SIGHUP: after saving, or at once by a second one, which says what is not saved.
 
 pub mod append;
 pub mod banner;
@@ -24,6 +25,7 @@ pub mod run_folder;
 pub mod run_log;
 pub mod sample;
 pub mod sinks;
+pub mod stop;
 pub mod tensor_file;
 pub mod train;
 pub mod vocabulary;
@@ -35,15 +37,14 @@ pub use mantissa_core::show;
 use clap::Parser;
 use mantissa_core::error::Error;
 use std::process::ExitCode;
+use stop::Signal;
 
-/// Refused: a flag, file, config or shape is wrong.
+/// Refused: a flag, file, config or shape is wrong, or a file cannot be written.
 pub const EXIT_REFUSED: u8 = 2;
-/// A device ran out of memory or was lost; the last checkpoint is there.
+/// There is no memory, or a device was lost; the last checkpoint is there.
 const EXIT_DEVICE: u8 = 3;
-/// Stopped by `--on-nonfinite stop`, after the weights were saved.
+/// Stopped at a step that was not finite, after the weights were saved.
 const EXIT_NONFINITE: u8 = 4;
-/// Interrupted by Ctrl-C, after the weights were saved.
-const EXIT_INTERRUPTED: u8 = 130;
 
 /// How a command ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub enum Outcome {
     /// It did what it was asked.
     Done,
     /// It was asked to stop, and saved first.
-    Interrupted,
+    Interrupted(Signal),
     /// Something was not finite that is to end a run; it saved first.
     NonFinite,
 }
@@ -78,19 +79,22 @@ pub fn main() -> ExitCode {
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::NonFinite) => ExitCode::from(EXIT_NONFINITE),
-        Ok(Outcome::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
+        Ok(Outcome::Interrupted(signal)) => ExitCode::from(signal.exit_code()),
         Err(error) => {
             use std::io::Write as _;
             // Names of tensors, keys and files stand in messages as files spell them; a terminal must not obey them. Nowhere left to report
             // that stderr is closed.
             let _ = writeln!(std::io::stderr(), "error: {}", show::printable_text(&in_words(&error)));
-            let lost = error
-                .chain()
-                .filter_map(|e| e.downcast_ref::<Error>())
-                .any(|e| matches!(e, Error::OutOfMemory { .. } | Error::DeviceLost { .. }));
-            ExitCode::from(if lost { EXIT_DEVICE } else { EXIT_REFUSED })
+            let memory = error.chain().filter_map(|e| e.downcast_ref::<device::Shortage>()).any(|e| e.is_of_process());
+            ExitCode::from(if memory || is_of_device(&error) { EXIT_DEVICE } else { EXIT_REFUSED })
         }
     }
+}
+
+/// Whether a device has no memory left or is gone, so that nothing more can be read from it.
+fn is_of_device(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|e| e.downcast_ref::<Error>());
+    causes.any(|e| matches!(e, Error::OutOfMemory { .. } | Error::DeviceLost { .. }))
 }
 
 /// An error and its causes on one line, outermost first. A cause that the words before it end with is not said twice.

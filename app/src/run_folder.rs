@@ -2,10 +2,12 @@
 //! same folder, synced and renamed: whatever happens, a file is the old one or the new one. The event log ([`crate::event_log`]) grows line by line
 //! and is locked while the run is written. Links in the folder are never written through: it may come from somebody else.
 
+use crate::append::Backlog;
 use crate::config::{PRETRAINED, RunConfig};
 use crate::event_log::{EventLog, in_use};
 use crate::init_from;
 use anyhow::{Context, Result, bail};
+use same_file::Handle;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -30,6 +32,8 @@ const MAX_RUNS: usize = 1_000_000;
 pub struct RunFolder {
     path: PathBuf,
     events: EventLog,
+    /// The folder itself, whatever it is called by now.
+    here: Handle,
 }
 
 impl RunFolder {
@@ -50,7 +54,31 @@ impl RunFolder {
 
     /// Opens a run that is there, as its only writer.
     pub fn open(path: &Path) -> Result<RunFolder> {
-        Ok(RunFolder { path: path.to_path_buf(), events: EventLog::open(&path.join(EVENTS))? })
+        RunFolder::of(path.to_path_buf(), EventLog::open(&path.join(EVENTS))?)
+    }
+
+    fn of(path: PathBuf, events: EventLog) -> Result<RunFolder> {
+        let here = Handle::from_path(&path).with_context(|| format!("cannot open the run folder: {}", path.display()))?;
+        Ok(RunFolder { path, events, here })
+    }
+
+    /// Whether the folder with its config still stands where it was made or opened.
+    pub fn is_here(&self) -> bool {
+        self.is_at(&self.path)
+    }
+
+    /// Where the folder has been moved to, if that is beside its old place.
+    pub fn moved_to(&self) -> Option<PathBuf> {
+        let parent = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let entries = std::fs::read_dir(parent).ok()?.filter_map(|e| e.ok());
+        // Only folders are opened: a pipe would wait for its other end.
+        let mut folders =
+            entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| self.path.with_file_name(e.file_name()));
+        folders.find(|path| self.is_at(path))
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        path.join(CONFIG).is_file() && Handle::from_path(path).is_ok_and(|there| there == self.here)
     }
 
     /// Cuts the event log back to what was written up to `step`; returns warnings about what is not as it should be.
@@ -61,7 +89,7 @@ impl RunFolder {
     /// A run in a new folder with the events of this one up to `step`, and warnings as of [`RunFolder::rewind`]. It becomes a run with its config.
     pub fn branch(&self, path: PathBuf, step: u64) -> Result<(RunFolder, Vec<String>)> {
         let (events, warnings) = self.events.branch(&path.join(EVENTS), step)?;
-        Ok((RunFolder { path, events }, warnings))
+        Ok((RunFolder::of(path, events)?, warnings))
     }
 
     /// Writes the config.
@@ -75,8 +103,13 @@ impl RunFolder {
     }
 
     /// Makes the events last: before a checkpoint that they lead to.
-    pub fn sync(&self) -> Result<()> {
+    pub fn sync(&mut self) -> Result<()> {
         self.events.sync()
+    }
+
+    /// Lines that are not in the event log.
+    pub fn backlog(&self) -> Backlog {
+        self.events.backlog()
     }
 
     /// The folder.
@@ -84,7 +117,7 @@ impl RunFolder {
         &self.path
     }
 
-    /// Appends a line to the event log, whole or not at all.
+    /// Appends a line to the event log, whole or not at all. Errs if it has to wait for room; it is kept all the same.
     pub fn event(&mut self, line: &str) -> Result<()> {
         self.events.append(line)
     }
@@ -326,5 +359,23 @@ mod tests {
         let step = |name: &str| sample_step(Path::new(name));
         assert_eq!((step("r/samples/step-00000012.txt"), step("step-123456789.txt")), (Some(12), Some(123_456_789)));
         assert_eq!([step("step-12.txt"), step("step-0000001x.txt"), step("notes.txt")], [None; 3]);
+    }
+
+    #[test]
+    fn a_folder_that_was_moved_is_missed_and_found_beside_its_old_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (dir.path().join("r"), dir.path().join("r2"));
+        std::fs::create_dir(&old).unwrap();
+        std::fs::write(old.join(CONFIG), "").unwrap();
+        let folder = RunFolder::open(&old).unwrap();
+        assert!(folder.is_here() && folder.moved_to() == Some(old.clone()));
+        std::fs::rename(&old, &new).unwrap();
+        // Another folder in its place is not the same one.
+        std::fs::create_dir(&old).unwrap();
+        std::fs::write(old.join(CONFIG), "").unwrap();
+        assert!(!folder.is_here());
+        assert_eq!(folder.moved_to(), Some(new.clone()));
+        std::fs::remove_dir_all(&new).unwrap();
+        assert_eq!(folder.moved_to(), None);
     }
 }

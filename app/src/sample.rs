@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::rng::Rng;
 use mantissa_core::train::Session;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 /// Stands after each of several texts, as in nanoGPT.
 const SEPARATOR: &str = "---------------\n";
@@ -132,6 +132,7 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
     };
     let prompt = vocabulary.prompt(&text).context("cannot use the prompt")?;
     let mut out = std::io::stdout().lock();
+    let mut put = |bytes: &[u8]| out.write_all(bytes).and_then(|()| out.flush());
     for n in 0..args.samples {
         let mut sampler = Sampler {
             temperature: args.temperature as f32,
@@ -140,20 +141,22 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
             rng: Rng::named(args.seed.wrapping_add(n), "sample"),
         };
         let mut stream = TextStream::new(&vocabulary, &prompt)?;
-        // Bytes as they come: a reader that closes its end stops the writing.
-        let mut open = out.write_all(text.as_bytes()).is_ok();
-        if open {
+        // Bytes as they come.
+        let mut written = put(text.as_bytes());
+        if written.is_ok() {
             generate(session, &prompt, vocabulary.size(), args.tokens, &mut sampler, |token| {
-                open = out.write_all(&stream.push(token)?).and_then(|()| out.flush()).is_ok();
-                Ok(open)
+                written = put(&stream.push(token)?);
+                Ok(written.is_ok())
             })?;
         }
-        if !open {
-            break;
-        }
-        let rest = stream.finish()?;
         let end = if args.samples > 1 { SEPARATOR } else { "" };
-        let _ = out.write_all(&rest).and_then(|()| writeln!(out)).and_then(|()| out.write_all(end.as_bytes()));
+        let rest = stream.finish()?;
+        match written.and_then(|()| put(&[&rest, "\n".as_bytes(), end.as_bytes()].concat())) {
+            Ok(()) => {}
+            // A reader that closes its end has seen enough.
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => break,
+            Err(e) => return Err(e).context("cannot write the text to stdout"),
+        }
     }
     Ok(Outcome::Done)
 }

@@ -1,6 +1,9 @@
-//! `mantissa train`: everything is checked, then the run folder is made, then steps, evaluations and samples until the end or Ctrl-C.
+//! `mantissa train`: everything is checked, then the run folder is made, then steps, evaluations and samples until the end or a
+//! signal.
 
 mod ceiling;
+mod end;
+mod logs;
 mod look;
 mod tell;
 
@@ -8,9 +11,8 @@ use crate::banner::{self, Facts};
 use crate::checkpoint::moved;
 use crate::checkpoint::resume::{self, Resume};
 use crate::checkpoint::state::Surroundings;
-use crate::checkpoint::write;
 use crate::cli::TrainArgs;
-use crate::cli::resolve;
+use crate::cli::{resolve, text};
 use crate::config::RunConfig;
 use crate::console::Console;
 use crate::device::Device;
@@ -18,38 +20,49 @@ use crate::prefetch::Prefetch;
 use crate::profile::{Clock, Profile, timed_step};
 use crate::run_folder::{self, RunFolder};
 use crate::sinks::Sinks;
+use crate::stop::Stop;
 use crate::vocabulary::Vocabulary;
 use crate::watcher::{Begin, Watcher};
-use crate::{Outcome, data, device, findings, init_from, show};
-use anyhow::{Context, Result, bail};
+use crate::{Outcome, data, device, init_from, show};
+use anyhow::{Result, bail};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
-use mantissa_core::probe::doctor::Doctor;
 use mantissa_core::probe::health::Health;
 use mantissa_core::telemetry::event::{Event, ProfileEvent};
 use mantissa_core::train::{LEAD, Session};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ceiling::Ceiling;
+use logs::Logs;
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
     let asked = Asked::new(args)?;
     if args.print_config {
-        print!("{}", asked.config.to_toml()?);
-        return Ok(Outcome::Done);
+        return text::print(&asked.config.to_toml()?);
     }
     let console = Console::new(args.json, args.quiet);
-    let stop = stop_on_signal()?;
-    let Some(mut run) = Run::prepare(asked, &console)? else { return Ok(Outcome::Done) };
+    let outcome = drive(asked, &console, &Stop::on_signals(args.quiet)?);
+    match (outcome, console.finish()) {
+        (Ok(Outcome::Done), Err(unprinted)) => Err(unprinted),
+        (outcome, printed) => {
+            // How the run itself ended says more.
+            if let Err(unprinted) = printed {
+                console.warn(&format!("{unprinted:#}"));
+            }
+            outcome
+        }
+    }
+}
+
+fn drive(asked: Asked, console: &Console, stop: &Stop) -> Result<Outcome> {
+    let Some(mut run) = Run::prepare(asked, console, stop)? else { return Ok(Outcome::Done) };
     while !run.is_over() {
-        // Between steps only: everything that belongs to a step has been done when a checkpoint says that it was taken.
-        if stop.load(Ordering::SeqCst) || console.is_closed() {
+        if let Some(signal) = stop.asked() {
             run.interrupt()?;
-            return Ok(Outcome::Interrupted);
+            return Ok(Outcome::Interrupted(signal));
         }
         run.advance(Observe::Nothing)?;
     }
@@ -85,25 +98,6 @@ impl Asked {
     }
 }
 
-/// A flag that Ctrl-C sets. A second Ctrl-C ends the process at once.
-fn stop_on_signal() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(i32::from(crate::EXIT_INTERRUPTED));
-        }
-    })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(stop)
-}
-
-/// Where the numbers of a run are kept.
-struct Logs {
-    folder: RunFolder,
-    sinks: Sinks,
-}
-
 /// What to look at while a step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observe {
@@ -117,6 +111,7 @@ pub enum Observe {
 pub struct Run<'a> {
     config: RunConfig,
     watcher: &'a dyn Watcher,
+    stop: Stop,
     session: Session,
     /// For evaluation.
     loader: Loader,
@@ -125,8 +120,10 @@ pub struct Run<'a> {
     vocabulary: Vocabulary,
     logs: Logs,
     around: Surroundings,
-    /// Step of the last checkpoint of this process.
+    /// Step of the last checkpoint.
     saved: Option<u64>,
+    /// Why the last attempt at a checkpoint failed.
+    unsaved: Option<String>,
     /// A step has ended the run before the last.
     ended: bool,
     batch: BatchBytes,
@@ -138,6 +135,8 @@ pub struct Run<'a> {
     /// When the steps under way began, oldest first, and when the last one landed.
     begun: VecDeque<Instant>,
     last_landed: Instant,
+    /// When the last line of progress was kept.
+    last_line: Instant,
     step_ms: Vec<f64>,
     skipped_in_a_row: u64,
     health: Health,
@@ -149,8 +148,9 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Loads data, makes or restores the session and opens the run folder: everything before the first step. `None` if the run to go on with
-    /// has taken all its steps.
-    pub fn prepare(asked: Asked, watcher: &'a dyn Watcher) -> Result<Option<Run<'a>>> {
+    /// has taken all its steps. A request to `stop` is looked at later, by [`Run::advance`] and [`Run::finish`]: what takes long in them ends
+    /// early, and whoever steps the run calls [`Run::interrupt`].
+    pub fn prepare(asked: Asked, watcher: &'a dyn Watcher, stop: &Stop) -> Result<Option<Run<'a>>> {
         let Asked { mut config, resume, recipe_why, vocab_given, out } = asked;
         if let Some(out) = &out {
             run_folder::refuse_used(out)?;
@@ -221,6 +221,10 @@ impl<'a> Run<'a> {
         watcher.begin(&Begin { config: &config, folder: folder.path(), steps: session.steps() });
         let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
         let ceiling = Ceiling::new(session.program().step_cost().flops, peak.flops_per_s);
+        let saved = resumed.as_ref().map(|(step, _)| *step).filter(|step| *step > 0);
+        if let Some(step) = saved {
+            stop.saved(step);
+        }
         let mut health = Health::new(&config.train.recipe, session.program());
         if let Some((_, seen)) = resumed {
             health.restore(seen);
@@ -228,13 +232,15 @@ impl<'a> Run<'a> {
         Ok(Some(Run {
             config,
             watcher,
+            stop: stop.clone(),
             session,
             loader,
             prefetch,
             vocabulary: loaded.vocabulary,
-            logs: Logs { folder, sinks },
+            logs: Logs::new(folder, sinks),
             around,
-            saved: None,
+            saved,
+            unsaved: None,
             ended: false,
             batch: BatchBytes::default(),
             images,
@@ -243,6 +249,7 @@ impl<'a> Run<'a> {
             start: Instant::now(),
             begun: VecDeque::new(),
             last_landed: Instant::now(),
+            last_line: Instant::now(),
             step_ms: Vec::new(),
             skipped_in_a_row: 0,
             health,
@@ -264,23 +271,28 @@ impl<'a> Run<'a> {
             Observe::Times => self.step_timed()?,
         }
         let step = self.session.steps();
+        self.stop.taken(step);
         let run = &self.config.run;
         let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
         let (eval, sample, save) =
             (due(run.eval_every), due(run.sample_every) && run.sample_tokens > 0, due(run.checkpoint_every));
+        // What could not be saved is tried again as soon as the run stands still anyway.
+        let save = save || (self.unsaved.is_some() && (eval || sample));
         let waits = eval || sample || save || step == steps || self.config.train.may_end_early();
         self.land(if waits { 0 } else { LEAD })?;
+        self.refuse_moved()?;
         if self.ended {
             return Ok(());
+        }
+        // Saved first: what follows may take long, and may be what a crash or a signal meets.
+        if save {
+            self.save()?;
         }
         if eval {
             self.evaluate()?;
         }
         if sample {
             self.sample()?;
-        }
-        if save {
-            self.save()?;
         }
         Ok(())
     }
@@ -341,84 +353,5 @@ impl<'a> Run<'a> {
             self.tell(landed)?;
         }
         Ok(())
-    }
-
-    /// Says where the last step, which was skipped, went wrong.
-    fn explain(&mut self) -> Result<()> {
-        let mut batch = BatchBytes::default();
-        self.loader.train(self.session.steps(), &mut batch);
-        let mut doctor = Doctor::new(&self.session);
-        match doctor.repeat(&mut self.session, batch.batch()) {
-            Ok(_) => doctor.findings().iter().flat_map(findings::lines).for_each(|line| self.watcher.result(&line)),
-            // The checkpoint is what matters; `doctor` can look again.
-            Err(e) => self.watcher.warn(&format!("cannot look into the step: {e}")),
-        }
-        Ok(())
-    }
-
-    /// Writes a checkpoint, unless the last one is of this step.
-    pub fn save(&mut self) -> Result<()> {
-        self.settle()?;
-        let step = self.session.steps();
-        if self.saved != Some(step) {
-            self.logs.folder.sync()?;
-            self.logs.sinks.sync()?;
-            let (folder, keep) = (self.logs.folder.path(), self.config.run.keep);
-            let saved = write::save(folder, &self.session, self.health.state(), &self.around, keep)?;
-            saved.warnings.iter().for_each(|warning| self.watcher.warn(warning));
-            self.saved = Some(step);
-        }
-        Ok(())
-    }
-
-    /// Ends a run before all its steps: a checkpoint, and how to go on.
-    pub fn interrupt(&mut self) -> Result<()> {
-        self.watcher.end_progress();
-        self.save()?;
-        let (step, took, path) = (self.session.steps(), self.took(), self.logs.folder.path().display());
-        self.watcher.result(&format!("interrupted after step {step} ({took}); go on with --resume: {path}"));
-        Ok(())
-    }
-
-    /// Ends a run at a step that was not finite: a checkpoint, and where the step went wrong.
-    fn give_up(&mut self) -> Result<()> {
-        // Saved first: looking into the step moves scales and histories once more.
-        self.save()?;
-        let step = self.session.steps();
-        self.explain()?;
-        let (took, path) = (self.took(), self.logs.folder.path().display());
-        self.watcher
-            .result(&format!("stopped at step {step} ({took}), which is not finite; the weights before it are saved: {path}"));
-        Ok(())
-    }
-
-    /// Ends a run that is over: last evaluation, sample, checkpoint, result.
-    pub fn finish(&mut self) -> Result<Outcome> {
-        self.watcher.end_progress();
-        if self.ended {
-            self.give_up()?;
-            return Ok(Outcome::NonFinite);
-        }
-        let eval = self.evaluate()?;
-        if self.config.run.sample_tokens > 0 {
-            self.sample()?;
-        }
-        self.save()?;
-        let ms = show::median(&mut self.step_ms);
-        let rate = self.config.train.items_per_step() as f64 / (ms / 1e3);
-        self.watcher.result(&format!(
-            "done: {} steps in {} | {} | median {ms:.1} ms, {} {}/s | {}",
-            self.session.steps(),
-            self.took(),
-            eval.show(),
-            show::prefixed(rate),
-            self.loader.data().unit(),
-            self.logs.folder.path().display()
-        ));
-        Ok(Outcome::Done)
-    }
-
-    fn took(&self) -> String {
-        show::clock(self.start.elapsed().as_secs_f64())
     }
 }

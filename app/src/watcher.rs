@@ -40,4 +40,7 @@ pub trait Watcher {
 
     /// The final result.
     fn result(&self, text: &str);
+
+    /// What can be done next.
+    fn hint(&self, _text: &str) {}
 }

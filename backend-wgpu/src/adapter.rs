@@ -263,9 +263,7 @@ impl Gpu {
         let device = self.facts.name.clone();
         match fault {
             None => Ok(()),
-            Some(Fault::OutOfMemory(problem)) => {
-                Err(Error::OutOfMemory { device, requested: bytes, largest: self.max_buffer_bytes(), problem })
-            }
+            Some(Fault::OutOfMemory(problem)) => Err(Error::OutOfMemory { device, requested: bytes, problem }),
             Some(Fault::Lost(problem)) => Err(Error::DeviceLost { device, problem }),
             Some(Fault::Other(problem)) => Err(Error::Device { device, problem }),
         }

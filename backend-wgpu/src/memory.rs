@@ -60,8 +60,7 @@ pub(crate) fn allocate(gpu: &Gpu, plan: &[Buffer]) -> Result<Vec<wgpu::Buffer>> 
             return Err(Error::OutOfMemory {
                 device: gpu.facts.name.clone(),
                 requested: Some(size),
-                largest: gpu.max_buffer_bytes(),
-                problem: format!("one buffer of {}", b.purpose.name()),
+                problem: format!("expected at most {} bytes in one buffer of {}", gpu.max_buffer_bytes(), b.purpose.name()),
             });
         }
         let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {

@@ -68,14 +68,12 @@ pub enum Error {
         problem: String,
     },
     /// A device has no memory for what was asked.
-    #[error("device {device} is out of memory: expected at most {largest} bytes in one buffer, got {} ({problem})", requested.map_or("a request that failed".to_string(), |n| format!("a request of {n}")))]
+    #[error("device {device} is out of memory{}: {problem}", requested.map_or(String::new(), |n| format!(" for {n} bytes more")))]
     OutOfMemory {
         /// Device name.
         device: String,
         /// Bytes asked for, where known.
         requested: Option<u64>,
-        /// Largest buffer the device allows, bytes.
-        largest: u64,
         /// What the driver said.
         problem: String,
     },

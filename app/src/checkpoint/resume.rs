@@ -12,6 +12,7 @@ use super::{CHECKPOINTS, DONE, complete, list, newest, read, remove, step_of};
 use crate::cli::{TrainArgs, overlay, resolve};
 use crate::config::RunConfig;
 use crate::run_folder::{self, CONFIG, RUNS, RunFolder};
+use crate::show;
 use crate::watcher::Watcher;
 use crate::weights::config_of;
 use anyhow::{Context, Result, anyhow, bail};
@@ -85,8 +86,7 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
         bail!("--resume: {entry}: expected {before} as in the run, got {now}; a run with other numbers is a new run: {run}");
     }
     for (entry, before, now) in changed.iter().filter(|(entry, ..)| MAY_CHANGE.contains(&entry.as_str())) {
-        let but = if entry == STEPS { "; a cosine of the learning rate is stretched with it" } else { "" };
-        notes.push(format!("{entry} was {before}, is {now}{but}"));
+        notes.push(format!("{entry} was {before}, is {now}"));
     }
     let data_before = (config.run.data != stored.run.data).then(|| stored.run.data.clone());
     if data_before.is_some() {
@@ -109,6 +109,7 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
                     dir.display()
                 );
             }
+            notes.extend(rate_jump(&stored.train, &config.train, state.step));
             Some((dir, state))
         }
     };
@@ -208,6 +209,22 @@ impl Resume {
         warnings.iter().for_each(|warning| watcher.warn(warning));
         Ok(folder)
     }
+}
+
+/// What a moved end of the schedule does to the learning rate right after `step`.
+fn rate_jump(then: &TrainConfig, now: &TrainConfig, step: u64) -> Option<String> {
+    let next = step + 1;
+    // The old schedule has no rate beyond its end.
+    let planned = then.schedule.lr(next.min(then.schedule.steps));
+    let (before, after) = (then.schedule.lr(step), now.schedule.lr(next));
+    let from = |lr: f64, step: u64| format!("{} (step {step})", show::scientific(lr));
+    (step > 0 && after != planned).then(|| {
+        format!(
+            "the learning rate follows the new number of steps: lr goes from {} to {}",
+            from(before, step),
+            from(after, next)
+        )
+    })
 }
 
 /// The run, and the checkpoint if one was named.

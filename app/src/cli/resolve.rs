@@ -6,7 +6,8 @@
 use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainArgs};
 use super::{DeviceArgs, overlay};
 use crate::config::{
-    BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DeviceChoice, PRETRAINED, RunConfig, RunOptions, check_sizes,
+    BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DEFAULT_LOG_EVERY, DeviceChoice, PRETRAINED, RunConfig, RunOptions,
+    check_sizes,
 };
 use crate::data::token_files;
 use crate::init_from::{self, Source};
@@ -195,6 +196,7 @@ fn defaults(preset: &str, source: Option<&Source>, recipe: RecipeName, optim: &s
             log: sinks::default_logs(),
             stats_every: 0,
             stats: Vec::new(),
+            log_every: DEFAULT_LOG_EVERY,
             checkpoint_every: DEFAULT_CHECKPOINT_EVERY,
             keep: DEFAULT_KEEP,
         },
@@ -259,6 +261,7 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
     if !args.stats.is_empty() {
         run.stats = args.stats.clone();
     }
+    put(&mut run.log_every, &args.log_every);
     put(&mut run.checkpoint_every, &args.checkpoint_every);
     put(&mut run.keep, &args.keep);
     if let Some(n) = args.sample_tokens {

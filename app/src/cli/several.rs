@@ -29,6 +29,7 @@ pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
         ("--resume", args.resume.is_some()),
         ("--discard-newer", args.discard_newer),
         ("--checkpoint-every", args.checkpoint_every.is_some()),
+        ("--log-every", args.log_every.is_some()),
         ("--keep", args.keep.is_some()),
         ("--log", args.log.is_some()),
         ("--stats-every", args.stats_every.is_some()),

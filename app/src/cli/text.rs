@@ -1,7 +1,7 @@
 //! Text of reports: lines that fit [`WIDTH`] columns, and the way to stdout.
 
 use crate::{Outcome, show};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::io::{ErrorKind, Write};
 
 /// Columns that every report fits.
@@ -13,7 +13,7 @@ pub fn print(text: &str) -> Result<Outcome> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(Outcome::Done),
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Outcome::Done),
-        Err(e) => Err(e.into()),
+        Err(e) => Err(e).context("cannot write to stdout"),
     }
 }
 

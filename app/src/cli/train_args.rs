@@ -139,6 +139,9 @@ pub struct TrainArgs {
     /// Run folder, new or empty [default: runs/MODEL-RECIPE-N]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Steps between printed lines of progress, beside one every ten seconds; 0 prints the first and the last step [default: 10]
+    #[arg(long, value_name = "N")]
+    pub log_every: Option<u64>,
     /// Logs in the run folder, by commas: jsonl (always), csv, tensorboard [default: jsonl]
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     pub log: Option<Vec<LogKind>>,
@@ -205,7 +208,7 @@ pub struct TrainArgs {
     /// Clip the norm to this percentile of the last 100 norms, to --grad-clip until there are 100
     #[arg(long, value_name = "PCT", value_parser = finite, help_heading = "Optimizer")]
     pub adaptive_clip: Option<f64>,
-    /// Stop with an error when the norm of the gradients is not finite
+    /// Stop when the norm of the gradients is not finite, saved (exit code 4)
     #[arg(long, help_heading = "Optimizer")]
     pub error_if_nonfinite: bool,
     /// A step whose loss or gradients are not finite: skip it; stop there, saved and explained (exit code 4); or ignore it and apply it, as

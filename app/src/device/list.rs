@@ -1,6 +1,6 @@
 //! `mantissa devices`: the CPU and every adapter, with what each can do.
 
-use super::{Device, available_memory_bytes};
+use super::{Device, memory};
 use crate::Outcome;
 use crate::show::spaced;
 use anyhow::Result;
@@ -14,8 +14,9 @@ pub fn command() -> Result<Outcome> {
     let mut out = std::io::stdout().lock();
     let cpu = Device::cpu("listed");
     writeln!(out, "cpu: {}", cpu.backend.capabilities().device)?;
-    if let Some(bytes) = available_memory_bytes() {
-        writeln!(out, "  memory available: {:.1} GiB", bytes as f64 / (1u64 << 30) as f64)?;
+    if let Some(available) = memory::available() {
+        let gib = available.bytes as f64 / (1u64 << 30) as f64;
+        writeln!(out, "  memory available: {gib:.1} GiB, {}", available.by.name())?;
     }
     rates(&mut out, &cpu)?;
     let adapters = adapters_blocking();

@@ -2,8 +2,10 @@
 
 mod cpu_rates;
 mod list;
+mod memory;
 
 pub use list::command;
+pub use memory::Shortage;
 
 use crate::config::{DeviceChoice, TuneChoice};
 use anyhow::{Context, Result, bail};
@@ -95,28 +97,14 @@ pub struct Peak {
     pub source: String,
 }
 
-/// Bytes of memory that a program may still take, where the system says so.
-pub fn available_memory_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
-/// Refuses a run whose planned memory is not there, before any of it is taken.
+/// Refuses a run whose planned memory, that of evaluations included, is not there, before any of it is taken.
 pub fn check_memory(config: &TrainConfig) -> Result<()> {
     let program = record::train_step(config)?;
     let layout = Arc::new(Layout::new(&program));
-    let planned = MemoryPlan::new(&program, &layout)?.total_bytes() as u64;
-    match available_memory_bytes() {
-        Some(available) if planned > available => {
-            let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
-            bail!(
-                "memory: expected a run of at most {}, which is available, got one of {} planned; try a smaller --batch-size or --seq-len",
-                gib(available),
-                gib(planned)
-            )
-        }
+    let eval: usize = MemoryPlan::new(&record::eval_step(config)?, &layout)?.buffers.iter().map(|b| b.size).sum();
+    let needed = (MemoryPlan::new(&program, &layout)?.total_bytes() + eval) as u64;
+    match memory::available() {
+        Some(available) if needed > available.bytes => Err(Shortage { needed, available }.into()),
         Some(_) | None => Ok(()),
     }
 }

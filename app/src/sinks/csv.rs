@@ -3,7 +3,7 @@
 //! about later steps; a row that cannot be read costs that row, is counted and told.
 
 use super::{Scalar, eval_scalars, step_scalars, tensor_scalars};
-use crate::append::Appender;
+use crate::append::{Appender, Backlog};
 use crate::event_log::{keep_aside, read_lines, refuse_link};
 use crate::run_folder::write_through;
 use anyhow::{Context, Result};
@@ -72,11 +72,20 @@ impl Tables {
     }
 
     /// Makes sure that all rows outlive a crash of the machine.
-    pub fn sync(&self) -> Result<()> {
-        for table in [&self.steps, &self.evals].into_iter().chain(&self.tensors) {
-            table.log.sync().with_context(|| format!("cannot write the table: {}", table.path.display()))?;
-        }
-        Ok(())
+    pub fn sync(&mut self) -> Result<()> {
+        let tables = [&mut self.steps, &mut self.evals].into_iter().chain(&mut self.tensors);
+        let synced = tables.map(|table| {
+            let done = table.log.sync();
+            done.with_context(|| format!("cannot write the table: {}", table.path.display()))
+        });
+        // Every table has its turn, whatever becomes of the others.
+        synced.fold(Ok(()), Result::and)
+    }
+
+    /// Rows that are not in the files.
+    pub fn backlog(&self) -> Backlog {
+        let tables = [&self.steps, &self.evals].into_iter().chain(&self.tensors);
+        tables.map(|table| table.log.backlog()).fold(Backlog::default(), std::ops::Add::add)
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod csv;
 pub mod tensorboard;
 
+use crate::append::Backlog;
 use anyhow::Result;
 use csv::Tables;
 use mantissa_core::telemetry::event::Timing;
@@ -124,56 +125,52 @@ impl Sinks {
         Ok((Sinks { images, tables, tensorboard }, warnings))
     }
 
-    /// Makes sure that all that was written outlives a crash of the machine.
-    pub fn sync(&self) -> Result<()> {
-        if let Some(tables) = &self.tables {
-            tables.sync()?;
-        }
-        if let Some(tensorboard) = &self.tensorboard {
-            tensorboard.sync()?;
-        }
-        Ok(())
+    /// Writes what waits, and makes sure that all that was written outlives a crash of the machine.
+    pub fn sync(&mut self) -> Result<()> {
+        self.each(Tables::sync, TensorBoard::sync)
+    }
+
+    /// Rows and events that could not be written yet, or are lost.
+    pub fn backlog(&self) -> Backlog {
+        let rows = self.tables.as_ref().map(Tables::backlog).unwrap_or_default();
+        rows + self.tensorboard.as_ref().map(TensorBoard::backlog).unwrap_or_default()
     }
 
     /// Writes a step.
     pub fn step(&mut self, report: &StepReport, timing: Timing) -> Result<()> {
         let scalars = step_scalars(report, timing, self.images);
-        if let Some(tables) = &mut self.tables {
-            tables.step(report.step, &scalars)?;
-        }
-        if let Some(tensorboard) = &mut self.tensorboard {
-            tensorboard.scalars(report.step, "train/", &scalars)?;
-        }
-        Ok(())
+        self.each(|t| t.step(report.step, &scalars), |b| b.scalars(report.step, "train/", &scalars))
     }
 
     /// Writes an evaluation.
     pub fn eval(&mut self, step: u64, val_loss: f32, val_accuracy: Option<f32>) -> Result<()> {
         let scalars = eval_scalars(val_loss, val_accuracy);
-        if let Some(tables) = &mut self.tables {
-            tables.eval(step, &scalars)?;
-        }
-        if let Some(tensorboard) = &mut self.tensorboard {
-            // The tags of one quantity share their last word: `train/loss`, `val/loss`.
-            let short = scalars.map(|s| Scalar { name: s.name.trim_start_matches("val_"), ..s });
-            tensorboard.scalars(step, "val/", &short)?;
-        }
-        Ok(())
+        // The tags of one quantity share their last word: `train/loss`, `val/loss`.
+        let short = scalars.clone().map(|s| Scalar { name: s.name.trim_start_matches("val_"), ..s });
+        self.each(|t| t.eval(step, &scalars), |b| b.scalars(step, "val/", &short))
     }
 
     /// Writes the report of a tensor.
     pub fn tensor(&mut self, step: u64, tensor: &TensorReport) -> Result<()> {
-        if let Some(tables) = &mut self.tables {
-            tables.tensor(step, tensor)?;
-        }
-        if let Some(tensorboard) = &mut self.tensorboard {
-            let prefix = format!("tensors/{}/", tensor.name);
-            tensorboard.scalars(step, &prefix, &tensor_scalars(tensor))?;
-            if let Some(stats) = &tensor.stats {
-                tensorboard.histogram(step, &format!("{prefix}log2"), &stats.histogram)?;
-            }
-        }
-        Ok(())
+        let prefix = format!("tensors/{}/", tensor.name);
+        self.each(
+            |t| t.tensor(step, tensor),
+            |b| {
+                let scalars = b.scalars(step, &prefix, &tensor_scalars(tensor));
+                let histogram = tensor.stats.as_ref().map(|s| b.histogram(step, &format!("{prefix}log2"), &s.histogram));
+                scalars.and(histogram.unwrap_or(Ok(())))
+            },
+        )
+    }
+
+    /// Does something to every log there is: one that fails does not keep the others from their turn. The first error.
+    fn each(
+        &mut self,
+        tables: impl FnOnce(&mut Tables) -> Result<()>,
+        tensorboard: impl FnOnce(&mut TensorBoard) -> Result<()>,
+    ) -> Result<()> {
+        let tables = self.tables.as_mut().map_or(Ok(()), tables);
+        tables.and(self.tensorboard.as_mut().map_or(Ok(()), tensorboard))
     }
 }
 

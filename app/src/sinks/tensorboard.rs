@@ -7,7 +7,7 @@
 mod records;
 
 use super::Scalar;
-use crate::append::Appender;
+use crate::append::{Appender, Backlog};
 use crate::event_log::refuse_link;
 use anyhow::{Context, Result};
 use mantissa_core::telemetry::Histogram;
@@ -125,8 +125,13 @@ impl TensorBoard {
     }
 
     /// Makes sure that all events outlive a crash of the machine.
-    pub fn sync(&self) -> Result<()> {
+    pub fn sync(&mut self) -> Result<()> {
         self.file.sync().with_context(|| format!("cannot write the TensorBoard file: {}", self.path.display()))
+    }
+
+    /// Events that are not in the file.
+    pub fn backlog(&self) -> Backlog {
+        self.file.backlog()
     }
 
     fn event(&mut self, step: Option<u64>, what: u32, content: &[u8]) -> Result<()> {

@@ -31,7 +31,8 @@ impl Eval {
 }
 
 impl Run<'_> {
-    pub(super) fn evaluate(&mut self) -> Result<Eval> {
+    /// The loss on held-out data; `None` if the run was asked to stop meanwhile, which is looked at before every batch.
+    pub(super) fn evaluate(&mut self) -> Result<Option<Eval>> {
         if self.ceiling.is_doubted() {
             let peak = self.device.peak(self.config.train.recipe.compute_dtype())?;
             self.ceiling.raise(peak.flops_per_s);
@@ -39,6 +40,9 @@ impl Run<'_> {
         let (count, step) = (self.config.run.eval_batches, self.session.steps());
         let (mut loss, mut right) = (0.0f64, 0usize);
         for i in 0..count {
+            if self.stop.asked().is_some() {
+                return Ok(None);
+            }
             self.loader.val(i, count, &mut self.batch);
             loss += f64::from(self.session.eval(self.batch.batch())?);
             right += self.right_answers(i == 0)?;
@@ -48,9 +52,9 @@ impl Run<'_> {
         self.tell_memory()?;
         self.tell_tuned()?;
         self.event(Event::Eval(EvalEvent::new(step, eval.loss, eval.accuracy)))?;
-        self.logs.sinks.eval(step, eval.loss, eval.accuracy)?;
+        self.logs.eval(step, eval.loss, eval.accuracy, self.watcher);
         self.watcher.line(&format!("eval  step {step} | {}", eval.show()));
-        Ok(eval)
+        Ok(Some(eval))
     }
 
     /// Images of the present evaluation batch whose highest score is that of their label; a few of them are told, if asked.
@@ -66,7 +70,11 @@ impl Run<'_> {
         Ok(right)
     }
 
+    /// A sample text; none if the run was asked to stop meanwhile, which is looked at before every token.
     pub(super) fn sample(&mut self) -> Result<()> {
+        if self.stop.asked().is_some() {
+            return Ok(());
+        }
         let step = self.session.steps();
         let mut sampler = Sampler {
             temperature: SAMPLE_TEMPERATURE,
@@ -78,10 +86,14 @@ impl Run<'_> {
         let (values, count) = (self.vocabulary.size(), self.config.run.sample_tokens);
         // A vocabulary without a line break starts from its first token.
         let prompt = self.vocabulary.prompt(SAMPLE_PROMPT).unwrap_or_else(|_| vec![0]);
+        let stop = &self.stop;
         let done = generate(&mut self.session, &prompt, values, count, &mut sampler, |token| {
             tokens.push(token);
-            Ok(true)
+            Ok(stop.asked().is_none())
         });
+        if self.stop.asked().is_some() {
+            return Ok(());
+        }
         let text = done.and_then(|()| self.vocabulary.decode(&tokens));
         let text = match text {
             Ok(text) => text,
@@ -92,7 +104,7 @@ impl Run<'_> {
             }
         };
         let text = String::from_utf8_lossy(&text);
-        self.logs.folder.sample(step, &text)?;
+        self.logs.sample(step, &text, self.watcher);
         self.event(Event::Sample(SampleEvent::new(step, &text)))?;
         self.watcher.line(&format!("sample at step {step}:\n{}\n", text.trim_end()));
         Ok(())

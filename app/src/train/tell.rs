@@ -8,10 +8,10 @@ use mantissa_core::telemetry::event::{
 };
 use mantissa_core::telemetry::{StepReport, TensorReport};
 use mantissa_core::train::Landed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Where progress is printed line by line, a run has about this many lines.
-const PRINTED_LINES: u64 = 20;
+/// Longest time between two lines of progress that are kept.
+const LINE_AFTER: Duration = Duration::from_secs(10);
 
 impl Run<'_> {
     /// Events, logs and progress of a step that has landed.
@@ -26,14 +26,17 @@ impl Run<'_> {
         let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
         let timing = Timing { ms, items_per_s, mfu: self.ceiling.share(ms) };
         self.event(Event::Step(StepEvent::new(report, timing, self.images)))?;
-        self.logs.sinks.step(report, timing)?;
+        self.logs.step(report, timing, self.watcher);
         self.tensors(report.step, tensors.as_deref().unwrap_or_default())?;
         self.notices(&landed)?;
         self.tell_memory()?;
         self.tell_tuned()?;
-        let steps = self.config.train.schedule.steps;
-        let every = steps.div_ceil(PRINTED_LINES);
-        let print = self.step_ms.len() == 1 || report.step.is_multiple_of(every) || report.step == steps;
+        let (steps, every) = (self.config.train.schedule.steps, self.config.run.log_every);
+        let due = every > 0 && report.step.is_multiple_of(every);
+        let print = due || self.step_ms.len() == 1 || report.step == steps || now.duration_since(self.last_line) >= LINE_AFTER;
+        if print {
+            self.last_line = now;
+        }
         self.watcher.progress(&self.progress(report, timing), print);
         self.ended |= self.config.train.ends_at(report);
         Ok(())
@@ -43,13 +46,14 @@ impl Run<'_> {
     pub(super) fn event(&mut self, event: Event) -> Result<()> {
         let line = event.to_line().context("cannot write an event as JSON")?;
         self.watcher.event(&event, &line);
-        self.logs.folder.event(&line)
+        self.logs.event(&line, self.watcher);
+        Ok(())
     }
 
     /// The tensors that a step has measured.
     fn tensors(&mut self, step: u64, reports: &[TensorReport]) -> Result<()> {
         for report in reports {
-            self.logs.sinks.tensor(step, report)?;
+            self.logs.tensor(step, report, self.watcher);
             self.event(Event::Tensor(TensorEvent { step, tensor: report.clone() }))?;
         }
         Ok(())

@@ -17,6 +17,10 @@ mod resume;
 mod runs;
 mod saving;
 mod stats;
+#[cfg(unix)]
+mod stopping;
+#[cfg(target_os = "linux")]
+mod unwritable;
 
 use serde_json::Value;
 use std::path::Path;

@@ -255,3 +255,16 @@ fn what_was_measured_to_be_fastest_stands_in_the_log_of_this_run_and_the_next() 
     let o = run("sometimes", &[], "fourth");
     assert!(o.status.code() == Some(2) && stderr(&o).contains("off, auto or always"), "{}", stderr(&o));
 }
+
+#[test]
+fn progress_is_kept_every_so_many_steps_and_the_end_says_what_can_follow() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = stdout(&good(train(dir.path(), &["--steps", "9", "--log-every", "4", "--out", "r"])));
+    assert!([1, 4, 8, 9].iter().all(|step| text.contains(&format!("step {step}/9 | loss"))), "{text}");
+    let next = "next: mantissa sample --run r | mantissa gui r | mantissa train --resume r --steps 18";
+    assert_eq!(text.lines().last(), Some(next));
+    for flags in [["--quiet", "--out", "q"], ["--json", "--out", "j"]] {
+        let o = good(train(dir.path(), &[&["--steps", "1"], &flags[..]].concat()));
+        assert!(!stdout(&o).contains("next:") && !stderr(&o).contains("next:"), "{}{}", stdout(&o), stderr(&o));
+    }
+}

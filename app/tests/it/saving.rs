@@ -1,4 +1,4 @@
-//! Weights on disk: written whole or not at all, readable by `sample`, saved on Ctrl-C.
+//! Weights on disk: written whole or not at all, readable by `sample`.
 
 use super::{TINY, good, mantissa, output, stderr, stdout, train};
 use std::io::{BufRead, BufReader};
@@ -72,27 +72,4 @@ fn a_killed_run_leaves_whole_weights() {
         let o = output(dir.path(), &["sample", "--run", &out, "--tokens", "1"]);
         assert_eq!(o.status.code(), Some(0), "round {round}: {}", stderr(&o));
     }
-}
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_finishes_the_step_saves_and_exits_with_130() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut child = start(dir.path(), &["--steps", "100000", "--eval-every", "0", "--json", "--out", "r"]);
-    let reader = wait_for_lines(&mut child, 3);
-    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
-    let rest: Vec<String> = reader.lines().map_while(Result::ok).collect();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(rest.iter().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()), "{rest:?}");
-    good(output(dir.path(), &["sample", "--run", "r", "--tokens", "1"]));
-}
-
-#[test]
-fn a_reader_that_goes_away_ends_the_run_without_a_panic() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut child = start(dir.path(), &["--steps", "100000", "--json", "--out", "r"]);
-    drop(wait_for_lines(&mut child, 2));
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    good(output(dir.path(), &["sample", "--run", "r", "--tokens", "1"]));
 }

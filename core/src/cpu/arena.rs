@@ -1,5 +1,6 @@
 //! Memory of the CPU backend: buffers of cache lines, and lending many disjoint pieces of them to a kernel at once, in safe code.
 
+use crate::error::{Error, Result};
 use crate::program::memory::Place;
 use arrayvec::ArrayVec;
 
@@ -13,9 +14,11 @@ pub struct Line([u32; 16]);
 pub struct Buffer(Vec<Line>);
 
 impl Buffer {
-    /// At least `size` bytes of zeros.
-    pub fn new(size: usize) -> Buffer {
-        Buffer(vec![Line::default(); size.div_ceil(size_of::<Line>())])
+    /// At least `size` bytes of zeros. Errs if there is no memory for them.
+    pub fn new(size: usize) -> Result<Buffer> {
+        let mut lines = Vec::new();
+        grow(&mut lines, size.div_ceil(size_of::<Line>()))?;
+        Ok(Buffer(lines))
     }
 
     /// The bytes.
@@ -27,6 +30,18 @@ impl Buffer {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         bytemuck::cast_slice_mut(&mut self.0)
     }
+}
+
+/// Makes `items` at least `len` long, with zeros. Errs, instead of ending the process, if there is no memory for them.
+pub fn grow<T: Copy + Default>(items: &mut Vec<T>, len: usize) -> Result<()> {
+    let more = len.saturating_sub(items.len());
+    items.try_reserve_exact(more).map_err(|e| Error::OutOfMemory {
+        device: "cpu".into(),
+        requested: Some((len * size_of::<T>()) as u64),
+        problem: e.to_string(),
+    })?;
+    items.resize(items.len() + more, T::default());
+    Ok(())
 }
 
 /// Most pieces of memory one instruction may touch; a list counts as one piece.
@@ -71,8 +86,8 @@ mod tests {
 
     #[test]
     fn pieces_are_the_bytes_of_their_places() {
-        let mut persistent = vec![Buffer::new(512), Buffer::new(64), Buffer::new(512)];
-        let mut own = vec![Buffer::new(64), Buffer::new(256)];
+        let mut persistent = [512, 64, 512].map(|size| Buffer::new(size).unwrap());
+        let mut own = [64, 256].map(|size| Buffer::new(size).unwrap());
         let place = |buffer, offset, size| Place { buffer, offset, size };
         let places = [place(0, 0, 4), place(0, 256, 8), place(2, 4, 4), place(4, 0, 256)];
         {
@@ -88,5 +103,11 @@ mod tests {
         assert_eq!(persistent[2].bytes()[3..9], [0, 3, 3, 3, 3, 0]);
         assert!(own[1].bytes().iter().all(|&b| b == 4) && own[0].bytes().iter().all(|&b| b == 0));
         assert_eq!(own[1].bytes().as_ptr() as usize % 64, 0);
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        let Err(Error::OutOfMemory { requested, .. }) = Buffer::new(usize::MAX / 4) else { panic!("expected an error") };
+        assert!(requested >= Some((usize::MAX / 4) as u64));
     }
 }

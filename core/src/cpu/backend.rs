@@ -2,7 +2,7 @@
 //!
 //! Compiling resolves every operand to a place in memory and sizes the scratch space; a submitted step then allocates nothing.
 
-use super::arena::{Buffer, MAX_PIECES, lend};
+use super::arena::{Buffer, MAX_PIECES, grow, lend};
 use super::dispatch;
 use super::par;
 use super::view::View;
@@ -47,7 +47,7 @@ impl Backend for CpuBackend {
     }
 
     fn alloc(&self, layout: Arc<Layout>) -> Result<Arc<dyn Memory>> {
-        let buffers = layout.buffers.iter().map(|b| Buffer::new(b.size)).collect();
+        let buffers = layout.buffers.iter().map(|b| Buffer::new(b.size)).collect::<Result<_>>()?;
         Ok(Arc::new(CpuMemory { layout, buffers: Arc::new(Mutex::new(buffers)) }))
     }
 
@@ -142,15 +142,15 @@ struct Workspace {
 }
 
 impl Workspace {
-    /// Makes room for `plan` and `work` elements of scratch. A buffer that grows loses its contents.
-    fn fit(&mut self, plan: &MemoryPlan, work: usize) {
+    /// Makes room for `plan` and `work` elements of scratch. A buffer that grows loses its contents. Errs if there is no memory.
+    fn fit(&mut self, plan: &MemoryPlan, work: usize) -> Result<()> {
         self.own.resize_with(plan.buffers.len().max(self.own.len()), Buffer::default);
         for (own, planned) in self.own.iter_mut().zip(&plan.buffers) {
             if own.bytes().len() < planned.size {
-                *own = Buffer::new(planned.size);
+                *own = Buffer::new(planned.size)?;
             }
         }
-        self.work.resize(work.max(self.work.len()), 0.0);
+        grow(&mut self.work, work)
     }
 }
 
@@ -172,7 +172,7 @@ impl CpuExecutable {
     ) -> Result<CpuExecutable> {
         program.validate()?;
         let steps = program.instrs.iter().map(|i| Step::new(&program, &plan, i)).collect::<Result<Vec<_>>>()?;
-        lock(&workspace).fit(&plan, steps.iter().map(|s| s.work).max().unwrap_or(0));
+        lock(&workspace).fit(&plan, steps.iter().map(|s| s.work).max().unwrap_or(0))?;
         Ok(CpuExecutable { program, plan, steps, memory, workspace })
     }
 

@@ -63,13 +63,14 @@ impl TrainConfig {
     }
 
     /// Whether the run is to end after the step of `report`: the policy is [`OnNonFinite::Stop`], and something was not finite that no lower loss
-    /// scale can mend.
+    /// scale can mend; or the norm of the gradients was not finite and `error_if_nonfinite` is set.
     pub fn ends_at(&self, report: &StepReport) -> bool {
         let searching = match (self.recipe.scaler, report.loss_scale) {
             (Some(scaler), Some(scale)) => report.loss.is_finite() && f64::from(scale) > scaler.min_scale,
             (None, _) | (_, None) => false,
         };
-        self.on_nonfinite == OnNonFinite::Stop && report.found_inf && !searching
+        let stops = self.on_nonfinite == OnNonFinite::Stop && report.found_inf && !searching;
+        stops || (self.error_if_nonfinite && !report.grad_norm.is_finite())
     }
 
     /// Whether what a step tells may keep the next one from being taken, so that a host must wait for it.

@@ -274,17 +274,18 @@ impl Session {
         let landed = self.under_way.pop_front().map(|flight| flight.land(slots, measured, self.skipped, guarded));
         if let Some(Landed { report, .. }) = &landed {
             self.skipped = report.skipped_total;
-            if self.config.error_if_nonfinite && !report.grad_norm.is_finite() {
-                let value = report.grad_norm.to_string();
-                return Err(Error::NonFinite { what: "grad_norm".into(), value, step: report.step });
-            }
         }
         Ok(landed)
     }
 
-    /// Runs one step on `batch` and waits for its report. Only with no other step under way, as all that follow.
+    /// Runs one step on `batch` and waits for its report. Only with no other step under way, as all that follow. Errs at a norm that is not finite, if
+    /// the config asks for it; hosts that take reports from [`Session::landed`] ask [`TrainConfig::ends_at`], and can still save.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport> {
-        Ok(self.run_step(batch, Variant::Plain)?.report)
+        let report = self.run_step(batch, Variant::Plain)?.report;
+        if self.config.error_if_nonfinite && !report.grad_norm.is_finite() {
+            return Err(Error::NonFinite { what: "grad_norm".into(), value: report.grad_norm.to_string(), step: report.step });
+        }
+        Ok(report)
     }
 
     /// As [`Session::step`], with `observer` called around every instruction.

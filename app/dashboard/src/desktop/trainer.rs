@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use mantissa_app::cli::TrainArgs;
 use mantissa_app::config::RunConfig;
 use mantissa_app::run_folder::EVENTS;
+use mantissa_app::stop::{Signal, Stop};
 use mantissa_app::train::{Asked, Observe, Run};
 use mantissa_app::watcher::{Begin, Watcher};
 use mantissa_core::telemetry::event::Event;
@@ -72,6 +73,7 @@ pub struct Trainer {
     events: Receiver<(usize, Event)>,
     told: Receiver<Told>,
     dropped: Arc<AtomicU64>,
+    stop: Stop,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -82,18 +84,24 @@ impl Trainer {
         let (event_sender, events) = sync_channel(ROOM);
         let (teller, told) = channel();
         let dropped = Arc::new(AtomicU64::new(0));
+        let stop = Stop::default();
+        let heard = stop.clone();
         let link = Link { runner: 0, events: event_sender, told: teller, dropped: dropped.clone() };
         let work = move || {
-            let ended = train(jobs, &orders, &link).map_err(|e| format!("{e:#}"));
+            let ended = train(jobs, &orders, &link, &heard).map_err(|e| format!("{e:#}"));
             link.tell(Told::Ended(ended));
         };
         let thread =
             std::thread::Builder::new().name("mantissa-train".into()).spawn(work).context("cannot start the trainer")?;
-        Ok(Trainer { commands, events, told, dropped, thread: Some(thread) })
+        Ok(Trainer { commands, events, told, dropped, stop, thread: Some(thread) })
     }
 
     /// Asks for something. A trainer that has ended does not hear it.
     pub fn send(&self, command: Command) {
+        if command == Command::Stop {
+            // Heard in the middle of an evaluation, too.
+            self.stop.ask(Signal::Interrupt);
+        }
         let _ = self.commands.send(command);
     }
 
@@ -180,13 +188,20 @@ impl Watcher for Link {
     }
 }
 
-fn train(jobs: Vec<TrainArgs>, orders: &Receiver<Command>, link: &Link) -> Result<()> {
+fn train(jobs: Vec<TrainArgs>, orders: &Receiver<Command>, link: &Link, stop: &Stop) -> Result<()> {
     let links: Vec<Link> = (0..jobs.len()).map(|runner| Link { runner, ..link.clone() }).collect();
     let mut runs = Vec::new();
     for (job, link) in jobs.iter().zip(&links) {
-        runs.extend(Run::prepare(Asked::new(job)?, link)?);
+        runs.extend(Run::prepare(Asked::new(job)?, link, stop)?);
     }
     link.tell(Told::Paused(false));
+    let ended = take_turns(&mut runs, orders, link);
+    // What ends one run, or a request to stop, costs the others nothing.
+    runs.iter_mut().map(Run::interrupt).fold(ended, Result::and)
+}
+
+/// Steps the runs in turn until all are over or the window wants no more; those not over are left.
+fn take_turns(runs: &mut Vec<Run<'_>>, orders: &Receiver<Command>, link: &Link) -> Result<()> {
     let mut pace = Pace { paused: false, credit: false };
     let mut round = 0;
     while !runs.is_empty() {
@@ -200,34 +215,42 @@ fn train(jobs: Vec<TrainArgs>, orders: &Receiver<Command>, link: &Link) -> Resul
                     link.tell(Told::Paused(pace.paused));
                 }
                 Command::Save => {
-                    for run in &mut runs {
-                        run.save()?;
+                    let saved = runs.iter_mut().map(Run::save).collect::<Result<Vec<bool>>>()?;
+                    if saved.iter().all(|saved| *saved) {
+                        link.note("checkpoint saved");
                     }
-                    link.note("checkpoint saved");
                 }
                 Command::ScaleLossScale(factor) => {
-                    for run in &mut runs {
+                    for run in runs.iter_mut() {
                         // In a race, only some have a loss scale.
                         if run.has_loss_scale() {
                             run.scale_loss_scale(factor)?;
                         }
                     }
                 }
-                Command::Stop => return runs.iter_mut().try_for_each(Run::interrupt),
+                Command::Stop => return Ok(()),
             }
         }
         round += 1;
         let observe = if round % TIMED_EVERY == 3 { Observe::Times } else { Observe::Nothing };
-        for run in &mut runs {
-            run.advance(observe)?;
-            if pace.paused {
-                run.settle()?;
-            }
-            if run.is_over() {
-                run.finish()?;
+        let mut index = 0;
+        while let Some(run) = runs.get_mut(index) {
+            let over = run.advance(observe).and_then(|()| {
+                if pace.paused {
+                    run.settle()?;
+                }
+                if run.is_over() { run.finish().map(|_| true) } else { Ok(false) }
+            });
+            match over {
+                Ok(false) => index += 1,
+                Ok(true) => drop(runs.remove(index)),
+                Err(e) => {
+                    // One that has failed is past saving.
+                    drop(runs.remove(index));
+                    return Err(e);
+                }
             }
         }
-        runs.retain(|run| !run.is_over());
     }
     Ok(())
 }
