@@ -72,9 +72,10 @@ impl Console {
                 let first = missing.lines == 0;
                 *missing = Missing { lines: missing.lines + 1, error: Some(e) };
                 if let (true, Some(e)) = (first, &missing.error) {
-                    let what = match e.kind() {
-                        ErrorKind::BrokenPipe => "nobody reads stdout any more".to_string(),
-                        _ => format!("cannot write to stdout: {e}"),
+                    let what = if e.kind() == ErrorKind::BrokenPipe {
+                        "nobody reads stdout any more".to_string()
+                    } else {
+                        format!("cannot write to stdout: {e}")
                     };
                     self.complain(&format!("warning: {what}; the run goes on without it"));
                 }
