@@ -32,7 +32,7 @@ struct Running {
 
 impl Running {
     fn start(dir: &Path, args: &[&str]) -> Running {
-        std::fs::write(dir.join("text.txt"), include_str!("../../../LICENSE-APACHE")).unwrap();
+        std::fs::write(dir.join("text.txt"), include_str!("../../../LICENSE-APACHE")).expect("a temporary folder is writable");
         let mut child =
             mantissa(dir, &[&["train"], args].concat()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         let (send, err) = channel();
@@ -70,7 +70,7 @@ impl Running {
     }
 
     fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill starts").success());
     }
 
     /// The exit code, the rest of stdout and of stderr, of a run that is to end now.
@@ -80,14 +80,14 @@ impl Running {
         while let Ok(line) = self.err.recv_timeout(PATIENCE) {
             err.push(line);
         }
-        let ended = self.child.try_wait().unwrap();
+        let ended = self.child.try_wait().expect("a child of ours");
         if ended.is_none() {
             // Closed a moment before the end, or still running: then this is what fails the test.
             let _ = Command::new("kill").args(["-KILL", &self.child.id().to_string()]).status();
         }
         let mut out = String::new();
-        self.out.read_to_string(&mut out).unwrap();
-        let code = self.child.wait().unwrap().code();
+        self.out.read_to_string(&mut out).expect("readable");
+        let code = self.child.wait().expect("an exit status").code();
         (code, out, err.join("\n"))
     }
 }

@@ -23,7 +23,7 @@ const SMALL: [&str; 12] = [
 ];
 
 fn full() -> File {
-    OpenOptions::new().write(true).open("/dev/full").unwrap()
+    OpenOptions::new().write(true).open("/dev/full").expect("Linux has it")
 }
 
 /// `train` of a small model, with files of at most `bytes`.
@@ -106,18 +106,18 @@ fn a_checkpoint_without_room_is_tried_again_and_missed_at_the_end() {
 fn disturbed(dir: &Path, disturb: impl FnOnce()) -> Output {
     fixed_text(dir);
     let args = [&["train"], &TINY[..], &SMALL, &["--steps", "100000000", "--checkpoint-every", "0", "--json"]].concat();
-    let mut child = mantissa(dir, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut child = mantissa(dir, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
     let mut line = String::new();
     while !line.starts_with("{\"step\":3,") {
         line.clear();
-        assert!(out.read_line(&mut line).unwrap() > 0, "the run ended early");
+        assert!(out.read_line(&mut line).expect("readable") > 0, "the run ended early");
     }
     disturb();
     // Read on, so that the run is not held up.
     let reader = std::thread::spawn(move || out.lines().map_while(Result::ok).count());
-    let o = child.wait_with_output().unwrap();
-    reader.join().unwrap();
+    let o = child.wait_with_output().expect("an exit status");
+    reader.join().expect("the reader ends");
     o
 }
 
