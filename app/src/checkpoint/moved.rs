@@ -28,6 +28,7 @@ pub fn load(config: &RunConfig, resume: Option<&Resume>) -> Result<(Loaded, Dige
         let (loaded, found) = with_digest(&config)?;
         return match wanted {
             Some(wanted) if wanted == found => Ok((loaded, found)),
+            None if *before == config.run.data => Ok((loaded, found)),
             Some(wanted) => bail!(
                 "--resume: run.data: expected {wanted}, as in the run ({before}), got {found}; a run with other data is a new run: {}",
                 config.run.data

@@ -10,7 +10,7 @@ use super::branch::branch;
 use super::state::{State, Surroundings};
 use super::{CHECKPOINTS, DONE, complete, list, newest, read, remove, step_of};
 use crate::cli::{TrainArgs, overlay, resolve};
-use crate::config::RunConfig;
+use crate::config::{BUILTIN, RunConfig};
 use crate::run_folder::{self, CONFIG, RUNS, RunFolder};
 use crate::show;
 use crate::watcher::Watcher;
@@ -88,7 +88,9 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
     for (entry, before, now) in changed.iter().filter(|(entry, ..)| MAY_CHANGE.contains(&entry.as_str())) {
         notes.push(format!("{entry} was {before}, is {now}"));
     }
-    let data_before = (config.run.data != stored.run.data).then(|| stored.run.data.clone());
+    // A path that is given is meant as it is typed, also where the run was given the same words in another folder.
+    let same_builtin = config.run.data == BUILTIN && stored.run.data == BUILTIN;
+    let data_before = (args.data.is_some() && !same_builtin).then(|| stored.run.data.clone());
     if data_before.is_some() {
         config.run.started_in = run_folder::started_in();
     }
