@@ -88,9 +88,10 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
     for (entry, before, now) in changed.iter().filter(|(entry, ..)| MAY_CHANGE.contains(&entry.as_str())) {
         notes.push(format!("{entry} was {before}, is {now}"));
     }
-    // A path that is given is meant as it is typed, also where the run was given the same words in another folder.
+    // A path that is given (by --set, too) is meant as it is typed, also where the run was given the same words in another folder.
     let same_builtin = config.run.data == BUILTIN && stored.run.data == BUILTIN;
-    let data_before = (args.data.is_some() && !same_builtin).then(|| stored.run.data.clone());
+    let given = args.data.is_some() || config.run.data != stored.run.data;
+    let data_before = (given && !same_builtin).then(|| stored.run.data.clone());
     if data_before.is_some() {
         config.run.started_in = run_folder::started_in();
     }
