@@ -4,14 +4,16 @@ use crate::config::RunConfig;
 use crate::device::Peak;
 use crate::show;
 use anyhow::Result;
+use mantissa_core::DType;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::Decay;
 use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::clip::Clip;
-use mantissa_core::precision::recipe::{Fp8Scaling, Recipe};
-use mantissa_core::program::memory::MemoryPlan;
-use mantissa_core::train::{Session, TrainConfig, record};
+use mantissa_core::precision::fp8_layers::Fp8Layers;
+use mantissa_core::precision::overrides::Override;
+use mantissa_core::precision::recipe::{Fp8Config, Fp8Scaling, Recipe};
+use mantissa_core::train::{Session, TrainConfig};
 use std::path::Path;
 
 /// Everything the banner needs beside the session.
@@ -39,20 +41,22 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
     let train = &config.train;
     let unit = if matches!(train.model, ModelConfig::Gpt(_)) { "tokens/step" } else { "images/step" };
     let plan = session.plan();
-    // Evaluation shares weights and states and has buffers of its own.
-    let eval = MemoryPlan::new(&record::eval_step(train)?, &plan.layout)?.buffers.iter().map(|b| b.size).sum();
+    // Evaluation shares weights and states and has buffers and scratch of its own.
+    let [eval, eval_scratch] = session.evaluation_bytes()?;
+    let scratch = session.scratch_bytes() + eval_scratch;
     let purposes = plan
         .bytes_by_purpose()
         .into_iter()
         .map(|(p, bytes)| (p.name(), bytes))
-        .chain([("evaluation", eval), ("scratch", session.scratch_bytes())]);
+        .chain([("evaluation", eval), ("scratch", scratch)]);
     let parts: Vec<String> = purposes.map(|(name, bytes)| format!("{name} {}", show::mebibytes(bytes))).collect();
+    let layers = Fp8Layers::of(session.program());
     let flops = session.program().step_cost().flops as f64;
     let row = |name: &str, text: String| format!("{name:<12} {text}");
     Ok(vec![
         row("mantissa", env!("CARGO_PKG_VERSION").to_string()),
         row("device", format!("{device} ({device_why})")),
-        row("recipe", format!("{} ({recipe_why}): {}", train.recipe.name, recipe(&train.recipe))),
+        row("recipe", format!("{} ({recipe_why}): {}", train.recipe.label(), recipe(&train.recipe, &layers))),
         row("model", format!("{}: {}", config.run.model, model(&train.model))),
         row("weights", config.run.init_from.as_ref().map_or("random".to_string(), |path| format!("from {path}"))),
         row("data", data.to_string()),
@@ -65,46 +69,64 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
             "peak",
             format!("{}FLOP/s ({}); a step takes {}FLOP", show::spaced(peak.flops_per_s), peak.source, show::spaced(flops)),
         ),
-        row(
-            "memory",
-            format!("{} planned: {}", show::mebibytes(plan.total_bytes() + eval + session.scratch_bytes()), parts.join(", ")),
-        ),
+        row("memory", format!("{} planned: {}", show::mebibytes(plan.total_bytes() + eval + scratch), parts.join(", "))),
         row("run folder", folder.display().to_string()),
         row("seed", train.seed.to_string()),
         row("kernel set", mantissa_core::cpu::KERNEL_SET.to_string()),
     ])
 }
 
-fn recipe(recipe: &Recipe) -> String {
+fn recipe(recipe: &Recipe, layers: &Fp8Layers) -> String {
     let mut parts = Vec::new();
     if let Some(fp8) = &recipe.fp8 {
-        let (forward, backward) = (fp8.format.forward().name(), fp8.format.backward().name());
-        parts.push(match fp8.scaling {
-            Fp8Scaling::Delayed { amax_history_len, margin, .. } => {
-                format!("linear layers in {forward}, their gradients in {backward}, scales from the amax of {amax_history_len} steps, margin {margin}")
-            }
-            Fp8Scaling::Current { .. } => {
-                format!("linear layers in {forward}, their gradients in {backward}, scales from the present amax")
-            }
-            Fp8Scaling::Mx { .. } => format!("linear layers in {forward}, their gradients in {backward}, one e8m0 scale per 32 elements"),
-        });
+        parts.push(fp8_part(fp8, layers));
     }
     parts.push(match recipe.low {
-        Some(low) => format!("matrix products in {}, sums and master weights in f32", low.name()),
-        None => "everything in f32".into(),
+        Some(low) => format!("{} in {}, sums and master weights in f32", products(recipe, layers), low.name()),
+        None => format!("{} in f32", if layers.inside > 0 { "everything else" } else { "everything" }),
     });
-    if let Some(s) = &recipe.scaler {
-        let growth = match s.growth_interval {
-            0 => "never grows".to_string(),
-            n => format!("x{} after {n} good steps", s.growth_factor),
-        };
-        parts.push(format!(
-            "loss_scale from {}, x{} on overflow, {growth}",
-            show::loss_scale(s.init_scale as f32),
-            s.backoff_factor
-        ));
+    match &recipe.scaler {
+        Some(s) => {
+            let growth = match s.growth_interval {
+                0 => "never grows".to_string(),
+                n => format!("x{} after {n} good steps", s.growth_factor),
+            };
+            parts.push(format!(
+                "loss_scale from {}, x{} on overflow, {growth}",
+                show::loss_scale(s.init_scale as f32),
+                s.backoff_factor
+            ));
+        }
+        None if recipe.low == Some(DType::F16) => parts.push("no loss scale: small gradients become 0".into()),
+        None => {}
+    }
+    if !recipe.overrides.is_empty() {
+        let each = |o: &Override| format!("{}={}", o.scope, o.dtype.name());
+        parts.push(format!("overrides {}", recipe.overrides.iter().map(each).collect::<Vec<_>>().join(", ")));
     }
     parts.join("; ")
+}
+
+fn products(recipe: &Recipe, layers: &Fp8Layers) -> &'static str {
+    if recipe.fp8.is_some() && layers.inside > 0 { "other matrix products" } else { "matrix products" }
+}
+
+/// What is in fp8, which the recipe only asks for: layers have sizes.
+fn fp8_part(fp8: &Fp8Config, layers: &Fp8Layers) -> String {
+    let left_out = layers.left_out();
+    if layers.inside == 0 {
+        return format!("fp8 is off, {} in it: {}", layers.count(), left_out.as_deref().unwrap_or("the model has none"));
+    }
+    let (forward, backward) = (fp8.format.forward().name(), fp8.format.backward().name());
+    let scales = match fp8.scaling {
+        Fp8Scaling::Delayed { amax_history_len, margin, .. } => {
+            format!("scales from the amax of {amax_history_len} micro-steps, margin {margin}")
+        }
+        Fp8Scaling::Current { .. } => "scales from the present amax".to_string(),
+        Fp8Scaling::Mx { .. } => "one e8m0 scale per 32 elements".to_string(),
+    };
+    let not = left_out.map_or_else(String::new, |names| format!(", not {names}"));
+    format!("{} in {forward}, their gradients in {backward}, {scales}{not}", layers.count())
 }
 
 fn model(model: &ModelConfig) -> String {

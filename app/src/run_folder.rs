@@ -41,7 +41,7 @@ impl RunFolder {
     pub fn create(out: Option<&Path>, config: &RunConfig) -> Result<RunFolder> {
         let path = match out {
             Some(path) => asked_for(path)?,
-            None => new_folder(&format!("{}-{}", model_name(config), config.train.recipe.name))?,
+            None => new_folder(&format!("{}-{}", model_name(config), config.train.recipe.label()))?,
         };
         // Locked before anything is written: of runs that are started together in one folder, one goes on.
         let folder = RunFolder::open(&path)?;

@@ -5,6 +5,7 @@ mod ceiling;
 mod end;
 mod logs;
 mod look;
+mod skipped;
 mod tell;
 
 use crate::banner::{self, Facts};
@@ -26,6 +27,8 @@ use crate::watcher::{Begin, Watcher};
 use crate::{Outcome, data, device, init_from, show};
 use anyhow::{Result, bail};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
+use mantissa_core::precision::fp8_layers::compute_dtype;
+use mantissa_core::precision::scaler::LEAST_SCALE;
 use mantissa_core::probe::health::Health;
 use mantissa_core::telemetry::event::{Event, ProfileEvent};
 use mantissa_core::train::{LEAD, Session};
@@ -197,7 +200,7 @@ impl<'a> Run<'a> {
                 (resume.go_on(watcher)?, Some((step, seen)))
             }
         };
-        let peak = device.peak(config.train.recipe.compute_dtype())?;
+        let peak = device.peak(compute_dtype(&config.train.recipe, session.program()))?;
         loaded.vocabulary.save(folder.path())?;
         let images = matches!(loader.data(), Dataset::Images(_));
         let (sinks, warnings) = Sinks::open(folder.path(), &config.run.log, images, resumed.as_ref().map(|r| r.0))?;
@@ -313,7 +316,7 @@ impl<'a> Run<'a> {
         let Some(mut state) = self.session.scaler_state()? else {
             bail!("expected a recipe with a loss scaler (f16), got {}", self.config.train.recipe.name);
         };
-        state.scale = (state.scale * factor).min(f32::MAX);
+        state.scale = (state.scale * factor).clamp(LEAST_SCALE, f32::MAX);
         self.watcher.line(&format!("loss_scale set to {} by hand", show::loss_scale(state.scale)));
         Ok(self.session.load_scaler_state(&state)?)
     }

@@ -9,7 +9,7 @@ use mantissa_core::backend::{Backend, Capabilities, Executable, Memory, Support}
 use mantissa_core::dtype::DType;
 use mantissa_core::error::{Error, Result};
 use mantissa_core::program::Program;
-use mantissa_core::program::memory::Layout;
+use mantissa_core::program::memory::{Layout, MemoryPlan};
 use mantissa_shaders::{Dialect, Eights, F16};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -451,6 +451,10 @@ impl Backend for WgpuBackend {
         let own = memory.as_any().downcast_ref::<WgpuMemory>().filter(|m| Arc::ptr_eq(&m.gpu, &self.gpu));
         let memory = own.ok_or_else(|| self.gpu.error("the memory is of another backend"))?;
         crate::executable::compile(&self.gpu, program, memory, &self.tuner)
+    }
+
+    fn scratch_bytes(&self, program: &Program, plan: &MemoryPlan) -> Result<usize> {
+        crate::budget::scratch_bytes(program, plan, &self.gpu.limits)
     }
 
     /// Classes of matrix products, and the kind that each gets.

@@ -14,6 +14,7 @@ use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::scaler::ScalerConfig;
 use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::rng::Rng;
+use mantissa_core::show;
 use mantissa_core::train::session::Batch;
 use mantissa_core::train::{Session, TrainConfig};
 use std::sync::Arc;
@@ -63,10 +64,11 @@ fn main() -> Result<()> {
         let after = session.read_f32(weight)?;
         let note = if report.skipped { "  skipped: a gradient overflowed" } else { "" };
         println!(
-            "{:>4}  {:.4}  {:>9.3}  {used:>10}  {:>10}{note}",
+            "{:>4}  {:.4}  {:>9.3}  {:>10}  {:>10}{note}",
             report.step,
             report.loss,
             report.grad_norm,
+            show::loss_scale(used),
             report.growth_tracker.unwrap_or_default()
         );
 

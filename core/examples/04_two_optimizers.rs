@@ -15,7 +15,7 @@ use mantissa_core::rng::Rng;
 use mantissa_core::shape::Ty;
 use mantissa_core::trace::{Graph, Var};
 use mantissa_core::train::session::init_memory;
-use mantissa_core::{DType, Result};
+use mantissa_core::{DType, Result, show};
 use std::sync::Arc;
 
 const POINTS: usize = 128;
@@ -98,6 +98,7 @@ fn main() -> Result<()> {
         distance[usize::from(i > 0)] = away;
         if i % 60 == 0 || now != [false, false] {
             let scale = f32s(wait(memory.read("loss_scale")?)?)[0];
+            let scale = show::loss_scale(scale);
             println!("{:>5}  {scale:>10}  {:>9}, {}  {mean:.2?}", i + 1, skips[0], skips[1]);
         }
     }

@@ -47,6 +47,9 @@ pub trait Backend: Send + Sync + Debug {
     /// Prepares `program` to run over `memory`, which must come from this backend.
     fn compile(&self, program: Arc<Program>, memory: &Arc<dyn Memory>) -> Result<Box<dyn Executable>>;
 
+    /// Bytes of scratch space that an executable of `program`, laid out as `plan`, will take on top of it. Nothing is taken yet.
+    fn scratch_bytes(&self, program: &Program, plan: &MemoryPlan) -> Result<usize>;
+
     /// What Programs got because it was measured to be the fastest on this device, now or in an earlier run: of what, and which. For the record.
     fn tuned(&self) -> Vec<(String, String)> {
         Vec::new()

@@ -26,7 +26,7 @@ pub enum Error {
         got: String,
     },
     /// A gradient scaler or optimizer was used in an order that would train wrongly.
-    #[error("{call}: {problem}; {remedy}")]
+    #[error("{call}: {problem}; {remedy}{}", at(.place))]
     Misuse {
         /// The call that came at the wrong time.
         call: &'static str,
@@ -34,6 +34,8 @@ pub enum Error {
         problem: String,
         /// What to do.
         remedy: &'static str,
+        /// Scope and source line of the user's code, when known.
+        place: String,
     },
     /// A Program breaks a rule that every backend relies on.
     #[error("malformed Program: instruction {instr} ({op}) in scope `{scope}`: expected {expected}, found {found}")]
@@ -110,6 +112,11 @@ impl Error {
         Error::Operand { op: op.into(), expected: expected.into(), got: got.into(), place: String::new() }
     }
 
+    /// An [`Error::Misuse`] without a place; the recorder adds it.
+    pub fn misuse(call: &'static str, problem: impl Into<String>, remedy: &'static str) -> Error {
+        Error::Misuse { call, problem: problem.into(), remedy, place: String::new() }
+    }
+
     /// An [`Error::Config`].
     pub fn config(name: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) -> Error {
         Error::Config { name: name.into(), expected: expected.into(), got: got.into() }
@@ -120,11 +127,14 @@ impl Error {
         Error::Data { what: what.into(), expected: expected.into(), found: found.into() }
     }
 
-    /// Adds scope and source line to an [`Error::Operand`] that has none.
+    /// Adds scope and source line to an [`Error::Operand`] or [`Error::Misuse`] that has none.
     pub fn at_place(self, where_: impl Into<String>) -> Error {
         match self {
             Error::Operand { op, expected, got, place } if place.is_empty() => {
                 Error::Operand { op, expected, got, place: where_.into() }
+            }
+            Error::Misuse { call, problem, remedy, place } if place.is_empty() => {
+                Error::Misuse { call, problem, remedy, place: where_.into() }
             }
             other @ (Error::Operand { .. }
             | Error::Config { .. }

@@ -7,6 +7,7 @@ mod gradients;
 mod indices;
 mod large_gradients;
 mod nonfinite;
+mod owed;
 mod parity;
 mod passes;
 mod precision_graph;

@@ -196,8 +196,8 @@ fn any_recipe() -> impl Strategy<Value = Recipe> {
             let format = if hybrid { Fp8Format::Hybrid } else { Fp8Format::E4m3 };
             recipe = Recipe::new(name).fp8_scaling(scaling).fp8_format(format);
         }
-        // f16 always has one; the others may.
-        if recipe.scaler.is_some() || scale { recipe.scaler(scaler) } else { recipe }
+        // f16 always has one; the fp8 recipes may.
+        if recipe.scaler.is_some() || scale && recipe.fp8.is_some() { recipe.scaler(scaler) } else { recipe }
     })
 }
 

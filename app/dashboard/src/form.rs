@@ -37,7 +37,7 @@ pub struct Form {
     pub init_scale_log2: i32,
     /// Good steps until the loss scale grows (f16).
     pub growth_interval: u32,
-    /// Steps of amax remembered (fp8-delayed).
+    /// Micro-steps of amax remembered (fp8-delayed).
     pub amax_history: usize,
     /// Steps between statistics of tensors.
     pub stats_every: u64,

@@ -79,8 +79,13 @@ fn checked_restore(dir: &Path, state: &State, session: &mut Session) -> Result<(
         | Purpose::Activations
         | Purpose::Inputs => states.read_exact(&entry.name, entry.ty.dtype, &entry.ty.shape),
     })?;
-    if session.scaler_state()? != state.scaler {
-        bail!("expected the scaler of {STATE}, {:?}, found {:?} in {OPTIM}", state.scaler, session.scaler_state()?);
+    let found = session.scaler_state()?;
+    let agree = match (&found, &state.scaler) {
+        (Some(found), Some(saved)) => found.agrees_with(saved),
+        (found, saved) => found == saved,
+    };
+    if !agree {
+        bail!("expected the scaler of {STATE}, {:?}, found {found:?} in {OPTIM}", state.scaler);
     }
     Ok(())
 }

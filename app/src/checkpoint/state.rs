@@ -194,6 +194,7 @@ mod tests {
             backoff_factor: s.backoff_factor,
             growth_interval: s.growth_interval,
             growth_tracker: 3,
+            hysteresis_tracker: None,
         });
         State {
             version: VERSION,

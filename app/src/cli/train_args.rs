@@ -211,8 +211,9 @@ pub struct TrainArgs {
     /// Stop when the norm of the gradients is not finite, saved (exit code 4)
     #[arg(long, help_heading = "Optimizer")]
     pub error_if_nonfinite: bool,
-    /// A step whose loss or gradients are not finite: skip it; stop there, saved and explained (exit code 4); or ignore it and apply it, as
-    /// PyTorch does without a scaler. A loss scaler always skips while a lower scale may help [default: skip]
+    /// A step whose loss, gradients or fp8 operands are not finite: skip it; stop there, saved and explained (exit code 4); or ignore it and
+    /// apply it, as PyTorch does without a scaler (infinite fp8 operands then count as the largest value of their format). A loss scaler
+    /// always skips while a lower scale may help [default: skip]
     #[arg(long, value_name = "POLICY", help_heading = "Optimizer")]
     pub on_nonfinite: Option<OnNonFinite>,
 
@@ -228,14 +229,14 @@ pub struct TrainArgs {
     /// Factor after an overflow, between 0 and 1 [default: 0.5] (f16)
     #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]
     pub backoff_factor: Option<f64>,
-    /// The loss scale never falls below this; 0 removes the floor [default: 2^-14] (f16)
+    /// The loss scale never falls below this; 0 lets it fall to 2^-126 [default: 2^-14] (f16)
     #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]
     pub min_scale: Option<f64>,
     /// Overflows in a row until the loss scale backs off [default: 1] (f16)
     #[arg(long, value_name = "N", help_heading = "Loss scaling, f16 only")]
     pub hysteresis: Option<u32>,
 
-    /// Steps of amax remembered [default: 1024] (fp8-delayed)
+    /// Micro-steps of amax remembered [default: 1024] (fp8-delayed)
     #[arg(long, value_name = "N", help_heading = "fp8")]
     pub amax_history: Option<usize>,
     /// Headroom of scales, in powers of two [default: 0] (fp8-delayed)

@@ -101,8 +101,13 @@ pub struct Peak {
 pub fn check_memory(config: &TrainConfig) -> Result<()> {
     let program = record::train_step(config)?;
     let layout = Arc::new(Layout::new(&program));
-    let eval: usize = MemoryPlan::new(&record::eval_step(config)?, &layout)?.buffers.iter().map(|b| b.size).sum();
-    let needed = (MemoryPlan::new(&program, &layout)?.total_bytes() + eval) as u64;
+    let plan = MemoryPlan::new(&program, &layout)?;
+    // Evaluation has buffers and scratch of its own beside the step.
+    let eval = record::eval_step(config)?;
+    let eval_plan = MemoryPlan::new(&eval, &layout)?;
+    let cpu = CpuBackend::new();
+    let scratch = cpu.scratch_bytes(&program, &plan)? + cpu.scratch_bytes(&eval, &eval_plan)?;
+    let needed = (plan.total_bytes() + eval_plan.own_bytes() + scratch) as u64;
     match memory::available() {
         Some(available) if needed > available.bytes => Err(Shortage { needed, available }.into()),
         Some(_) | None => Ok(()),

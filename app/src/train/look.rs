@@ -6,6 +6,7 @@ use crate::sample::{Sampler, generate};
 use anyhow::Result;
 use mantissa_core::data::Dataset;
 use mantissa_core::model::ModelConfig;
+use mantissa_core::precision::fp8_layers::compute_dtype;
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::event::{EvalEvent, Event, PredictionsEvent, SampleEvent};
 
@@ -34,7 +35,7 @@ impl Run<'_> {
     /// The loss on held-out data; `None` if the run was asked to stop meanwhile, which is looked at before every batch.
     pub(super) fn evaluate(&mut self) -> Result<Option<Eval>> {
         if self.ceiling.is_doubted() {
-            let peak = self.device.peak(self.config.train.recipe.compute_dtype())?;
+            let peak = self.device.peak(compute_dtype(&self.config.train.recipe, self.session.program()))?;
             self.ceiling.raise(peak.flops_per_s);
         }
         let (count, step) = (self.config.run.eval_batches, self.session.steps());

@@ -1,6 +1,6 @@
 //! What a run tells of its steps: events, logs, progress, and what people should know beside the numbers.
 
-use super::Run;
+use super::{Run, skipped};
 use crate::show;
 use anyhow::{Context, Result};
 use mantissa_core::telemetry::event::{
@@ -115,11 +115,8 @@ impl Run<'_> {
         let r = &landed.report;
         if r.skipped {
             self.skipped_in_a_row += 1;
-            // Without a loss scale the warning below says it, once.
-            if let (Some(before), Some(after)) = (r.loss_scale, landed.next_loss_scale) {
-                let (before, after) = (show::loss_scale(before), show::loss_scale(after));
-                let what = "gradients overflowed, step skipped, loss_scale";
-                self.watcher.line(&format!("step {}: {what} {before} -> {after}", r.step));
+            if let Some(line) = skipped::line(landed, self.config.train.recipe.scaler) {
+                self.watcher.line(&line);
             }
         } else if self.skipped_in_a_row > 0 {
             let at = r.loss_scale.map_or_else(String::new, |s| format!(" at loss_scale {}", show::loss_scale(s)));

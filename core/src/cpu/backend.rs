@@ -57,6 +57,19 @@ impl Backend for CpuBackend {
         let plan = MemoryPlan::new(&program, &memory.layout)?;
         Ok(Box::new(CpuExecutable::new(program, plan, memory.buffers.clone(), Arc::default())?))
     }
+
+    fn scratch_bytes(&self, program: &Program, plan: &MemoryPlan) -> Result<usize> {
+        Ok(size_of::<f32>() * work_len(&steps(program, plan)?))
+    }
+}
+
+fn steps(program: &Program, plan: &MemoryPlan) -> Result<Vec<Step>> {
+    program.instrs.iter().map(|i| Step::new(program, plan, i)).collect()
+}
+
+/// Elements of scratch that the largest of `steps` needs.
+fn work_len(steps: &[Step]) -> usize {
+    steps.iter().map(|s| s.work).max().unwrap_or(0)
 }
 
 fn device_error(problem: impl Into<String>) -> Error {
@@ -171,8 +184,8 @@ impl CpuExecutable {
         workspace: Arc<Mutex<Workspace>>,
     ) -> Result<CpuExecutable> {
         program.validate()?;
-        let steps = program.instrs.iter().map(|i| Step::new(&program, &plan, i)).collect::<Result<Vec<_>>>()?;
-        lock(&workspace).fit(&plan, steps.iter().map(|s| s.work).max().unwrap_or(0))?;
+        let steps = steps(&program, &plan)?;
+        lock(&workspace).fit(&plan, work_len(&steps))?;
         Ok(CpuExecutable { program, plan, steps, memory, workspace })
     }
 

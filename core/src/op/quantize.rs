@@ -19,6 +19,9 @@ pub const MX_BLOCK: usize = 32;
 /// Columns of a statistics row: amax, scale used, share of all values that became zero though they were not, share saturated, non-finite count.
 pub const STATS: usize = 5;
 
+/// The column with the number of elements that were not finite before the tensor was quantized.
+pub const NONFINITE_COLUMN: usize = 4;
+
 /// Where the scale of `Quantize` comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scaling {

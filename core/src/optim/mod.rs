@@ -8,7 +8,7 @@ use crate::op::update::{Optimizer, Rule};
 use crate::op::{EPSILON, Op, Real, epsilon_ok};
 use crate::program::{Init, Kind, Rate, Role, ValueId};
 use crate::shape::Ty;
-use crate::trace::{Graph, Var};
+use crate::trace::{Graph, Owed, Var};
 use serde::{Deserialize, Serialize};
 
 /// Which optimizer, with its constants. Defaults are those of GPT-2 training (AdamW) and of PyTorch (the others).
@@ -133,10 +133,17 @@ pub struct Optim<'g> {
 }
 
 impl<'g> Optim<'g> {
-    /// An optimizer named `name` (its states are `name.step`, `name.m.<param>`, ..) over `params`.
+    /// An optimizer named `name` (its states are `name.step`, `name.m.<param>`, ..) over `params`. [`crate::precision::GradScaler::step`] must
+    /// follow.
+    #[track_caller]
     pub fn new(name: &str, config: OptimConfig, params: Vec<Var<'g>>) -> Result<Optim<'g>> {
         config.validate()?;
         let first = params.first().ok_or_else(|| Error::config("optim.params", "at least one parameter", "none"))?;
+        let owed = Owed::Step(name.to_string());
+        if first.g.knows(&owed) {
+            return Err(first.g.misuse("Optim::new", format!("there is an optimizer `{name}`"), "give each a name of its own"));
+        }
+        first.g.owe(owed);
         Ok(Optim { g: first.g, name: name.to_string(), config, params, grads: None, clip_coef: None })
     }
 
@@ -156,7 +163,7 @@ impl<'g> Optim<'g> {
     }
 
     /// Differentiates `loss` (scaled, where there is a scaler) and keeps the gradients, summed over micro-steps if there are
-    /// several.
+    /// several. Once a step: for several losses, differentiate their sum.
     #[track_caller]
     pub fn backward(&mut self, loss: Var<'g>) {
         let grads = self.g.grad(loss, &self.params);
@@ -167,6 +174,13 @@ impl<'g> Optim<'g> {
     #[track_caller]
     pub fn set_grads(&mut self, grads: Vec<Option<Var<'g>>>) {
         let g = self.g;
+        if self.grads.is_some() {
+            let problem =
+                format!("the optimizer `{}` has gradients that were not stepped on, and they would be lost", self.name);
+            g.fail(Error::misuse("backward", problem, "call it once a step, on the sum of the losses"));
+            return;
+        }
+        g.owe(Owed::Step(self.name.clone()));
         let accumulate = g.grad_accum() > 1;
         let mut taken: Vec<ValueId> = Vec::new();
         let mut out = Vec::with_capacity(grads.len());
@@ -191,12 +205,12 @@ impl<'g> Optim<'g> {
     }
 
     /// The gradients, in parameter order.
+    #[track_caller]
     pub fn grads(&self) -> Result<&[Var<'g>]> {
-        self.grads.as_deref().ok_or_else(|| Error::Misuse {
-            call: "optimizer",
-            problem: "it has no gradients".into(),
-            remedy: "call backward before unscale, clip and step",
-        })
+        match &self.grads {
+            Some(grads) => Ok(grads),
+            None => Err(self.g.misuse("optimizer", "it has no gradients", "call backward before unscale, clip and step")),
+        }
     }
 
     pub(crate) fn replace_grads(&mut self, grads: Vec<Var<'g>>) {
@@ -207,10 +221,16 @@ impl<'g> Optim<'g> {
         self.clip_coef = Some(coef);
     }
 
+    /// Whether a clipping factor waits for the step.
+    pub(crate) fn is_clipped(&self) -> bool {
+        self.clip_coef.is_some()
+    }
+
     /// Records the update of parameters, moments and step counter, skipped where `found_inf` is not 0.
     #[track_caller]
     pub(crate) fn record_step(&mut self, found_inf: Option<Var<'g>>) -> Result<()> {
         let g = self.g;
+        g.check_in_update("step")?;
         let rule = self.config.rule();
         let grads: Vec<ValueId> = self.grads()?.iter().map(|v| v.id).collect();
         let lr = g.input(&format!("{}.lr", self.name), Ty::scalar(DType::F32), Rate::Step);
@@ -239,6 +259,7 @@ impl<'g> Optim<'g> {
         }
         self.clip_coef = None;
         self.grads = None;
+        g.settle(&Owed::Step(self.name.clone()));
         Ok(())
     }
 }

@@ -120,7 +120,7 @@ fn shorter_context(config: &TrainConfig, device: &Device) -> Result<Option<Varia
 
 fn variant(from: &TrainConfig, to: &TrainConfig, device: &Device) -> Result<Variant> {
     let program = record::train_step(to)?;
-    let memory = step::memory(&program, device)?;
+    let memory = step::memory(to, &program, device)?;
     let step_ms = step::step_ms(to, &program, device);
     let (mut change, mut flags) = (Vec::new(), Vec::new());
     if from.recipe.name != to.recipe.name {

@@ -7,7 +7,7 @@ use crate::op::Op;
 use crate::op::matmul::OperandScale;
 use crate::op::quantize::MX_BLOCK;
 use crate::program::Program;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Bytes that a row must be a multiple of for tensor cores to read it without padding.
 const ROW_BYTES: usize = 16;
@@ -29,11 +29,17 @@ fn steps(dtype: DType, mx: bool) -> Steps {
     Steps { must, good: GOOD_ROW_BYTES / width }
 }
 
+/// Products that have a size in common.
+#[derive(Default)]
+struct Products {
+    first: String,
+    all: HashSet<String>,
+}
+
 /// One line for each size that is not the multiple it should be, naming the products it appears in; and the fp8 layers that fell back.
 pub(super) fn advice(program: &Program) -> Vec<String> {
-    // (size, step, whether it is a must) -> scopes, in order of appearance.
-    let mut found: BTreeMap<(std::cmp::Reverse<bool>, usize, usize), Vec<String>> = BTreeMap::new();
-    let mut lines = Vec::new();
+    // (size, step, whether it is a must) -> products.
+    let mut found: BTreeMap<(std::cmp::Reverse<bool>, usize, usize), Products> = BTreeMap::new();
     for instr in &program.instrs {
         let Op::MatMul(m) = &instr.op else { continue };
         let Ok(d) = m.dims(program.ty(instr.inputs[0]), program.ty(instr.inputs[1])) else { continue };
@@ -42,11 +48,12 @@ pub(super) fn advice(program: &Program) -> Vec<String> {
         let steps = steps(dtype, mx);
         let scope = program.scope(instr.scope);
         let mut note = |size: usize, step: usize, must: bool| {
-            let scopes = found.entry((std::cmp::Reverse(must), size, step)).or_default();
             let what = format!("{scope} ({}x{}x{} {dtype})", d.m, d.n, d.k);
-            if !scopes.contains(&what) {
-                scopes.push(what);
+            let products = found.entry((std::cmp::Reverse(must), size, step)).or_default();
+            if products.all.is_empty() {
+                products.first.clone_from(&what);
             }
+            products.all.insert(what);
         };
         let mut sizes = vec![d.m, d.n, d.k];
         sizes.dedup();
@@ -62,20 +69,17 @@ pub(super) fn advice(program: &Program) -> Vec<String> {
                 note(size, TILE, false);
             }
         }
-        if let Some(refused) = instr.why.as_deref().and_then(refusal)
-            && !lines.iter().any(|l: &String| l.starts_with(scope))
-        {
-            lines.push(format!("{scope}: {refused}"));
-        }
     }
-    lines.extend(found.into_iter().map(|((must, size, step), scopes)| {
+    // Layers that an override or the model keeps out of fp8 need no advice.
+    let sizes = program.fp8_left_out.iter().filter(|left| left.why.contains("is not a multiple of"));
+    let mut lines: Vec<String> = sizes.map(|left| format!("{}: fp8: {}", left.scope, left.why)).collect();
+    lines.extend(found.into_iter().map(|((must, size, step), Products { first, all })| {
         let padded = size.next_multiple_of(step);
         let verb = if must.0 { "tensor cores need" } else { "is faster with" };
-        let others = match scopes.len() {
+        let others = match all.len() {
             1 => String::new(),
             n => format!(" and {} more products", n - 1),
         };
-        let first = &scopes[0];
         match must.0 {
             true => format!("size {size}: {verb} a multiple of {step}, such as {padded}: {first}{others}"),
             false => format!("size {size} {verb} a multiple of {step}, such as {padded}: {first}{others}"),
@@ -84,16 +88,11 @@ pub(super) fn advice(program: &Program) -> Vec<String> {
     lines
 }
 
-/// The part of a reason that says why a layer is not in fp8.
-fn refusal(why: &str) -> Option<&str> {
-    why.split("; ").find(|part| part.starts_with("fp8:") && part.contains("is not a multiple of"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::precision::Region;
     use crate::precision::recipe::{Recipe, RecipeName};
+    use crate::precision::{Region, fp8};
     use crate::program::{Init, Rate};
     use crate::shape::Ty;
     use crate::trace::Graph;
@@ -101,11 +100,15 @@ mod tests {
     fn product(region: Region, [m, n, k]: [usize; 3]) -> Program {
         let g = Graph::new("product", false);
         let x = g.input("x", Ty::new(DType::F32, [m, k]), Rate::Step);
+        let fp8 = region.fp8;
         g.autocast(region, || {
             let _scope = g.scope("net.fc");
             let w = g.param("weight", [n, k], Init::Fill(0.0));
             g.output("y", x.linear(w, None));
         });
+        if let Some(config) = &fp8 {
+            fp8::finish(&g, config);
+        }
         g.finish().unwrap()
     }
 

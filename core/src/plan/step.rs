@@ -151,7 +151,7 @@ pub struct UsedFigure {
 /// Models the training step of `config` on `device`.
 pub fn plan(config: &TrainConfig, device: &Device) -> Result<Plan> {
     let program = record::train_step(config)?;
-    let memory = memory(&program, device)?;
+    let memory = memory(config, &program, device)?;
     let (time, priced) = time(config, &program, device);
     let fixes = if memory.fits { Vec::new() } else { fit::fixes(config, device)? };
     Ok(Plan {
@@ -233,13 +233,18 @@ pub fn recipe_rate(recipe: &Recipe) -> Rate {
     }
 }
 
-/// Planned memory of `program` against that of `device`.
-pub(super) fn memory(program: &Program, device: &Device) -> Result<Memory> {
-    let plan = MemoryPlan::new(program, &Arc::new(Layout::new(program)))?;
-    let needed_bytes = plan.total_bytes() as u64;
+/// Planned memory of `program`, the step of `config`, and of its evaluation, against that of `device`.
+pub(super) fn memory(config: &TrainConfig, program: &Program, device: &Device) -> Result<Memory> {
+    let layout = Arc::new(Layout::new(program));
+    let plan = MemoryPlan::new(program, &layout)?;
+    let evaluation = MemoryPlan::new(&record::eval_step(config)?, &layout)?.own_bytes();
+    let needed_bytes = (plan.total_bytes() + evaluation) as u64;
     let available_bytes = device.memory_bytes().saturating_sub(RESERVE_BYTES);
     Ok(Memory {
-        purposes: explain::memory(&plan),
+        purposes: explain::memory(&plan)
+            .into_iter()
+            .chain([PurposeBytes { purpose: "evaluation", bytes: evaluation }])
+            .collect(),
         needed_bytes,
         available_bytes,
         reserve_bytes: RESERVE_BYTES,

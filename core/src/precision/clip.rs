@@ -15,6 +15,7 @@ use crate::program::{Kind, Role, ValueId};
 use crate::shape::Ty;
 use crate::trace::Var;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// How gradients are clipped.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,8 @@ pub fn grad_norm<'g>(scaler: &GradScaler<'g>, optim: &Optim<'g>, norm: NormType)
 fn near_and_far<'g>(scaler: &GradScaler<'g>, optim: &Optim<'g>, norm: NormType) -> Result<[Var<'g>; 2]> {
     scaler.check_unscaled(optim)?;
     let ids: Vec<ValueId> = optim.grads()?.iter().map(|v| v.id).collect();
+    let _why =
+        optim.graph().because(Some(Arc::from("norm of all gradients: for clipping, finite checks and reports, summed in f32")));
     let out = optim.graph().push(Op::GradNorm(GradNorm { norm }), &ids);
     Ok([out[0], out[1]])
 }
@@ -76,8 +79,16 @@ fn near_and_far<'g>(scaler: &GradScaler<'g>, optim: &Optim<'g>, norm: NormType) 
 #[track_caller]
 pub fn clip_grads<'g>(scaler: &GradScaler<'g>, optim: &mut Optim<'g>, clip: Clip) -> Result<Var<'g>> {
     clip.validate()?;
+    if optim.is_clipped() {
+        return Err(optim.graph().misuse(
+            "clip",
+            "a clipping factor is recorded for this step",
+            "clip by a norm once a step, last",
+        ));
+    }
     let [norm, far] = near_and_far(scaler, optim, NormType::L2)?;
     let g = optim.graph();
+    let _why = g.because(Some(Arc::from("gradient clipping: in f32, after the loss scale is gone")));
     match clip {
         Clip::Norm(max_norm) => {
             let op = ClipCoef { max_norm: Real(f64::from(max_norm)), percentile: None };

@@ -12,13 +12,14 @@
 
 use super::recipe::{Fp8Config, Fp8Scaling};
 use crate::dtype::DType;
+use crate::error::Error;
 use crate::op::matmul::{MatMul, OperandScale};
-use crate::op::quantize::{Quantize, QuantizeMx, STATS, Scaling, UpdateFp8Scales};
+use crate::op::quantize::{NONFINITE_COLUMN, Quantize, QuantizeMx, STATS, Scaling, UpdateFp8Scales};
 use crate::op::{Op, Real};
 use crate::program::{Fp8Slot, Role, ValueId};
 use crate::shape::Ty;
 use crate::trace::rules::bias_gradient;
-use crate::trace::{CustomRule, Graph, Var};
+use crate::trace::{CustomRule, Graph, Owed, Var};
 use std::sync::Arc;
 
 /// Name of the state with amax histories [len, n].
@@ -45,14 +46,18 @@ struct Quantized {
 pub fn linear<'g>(x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
     let g = x.g;
     let region = g.region();
-    let Some(config) = region.fp8 else { return plain(x, weight, bias) };
+    let Some(config) = region.fp8 else {
+        g.leave_out_of_fp8(None);
+        return plain(x, weight, bias);
+    };
     if weight.shape().len() != 2 || x.shape().is_empty() {
         return plain(x, weight, bias);
     }
     let low = region.low.unwrap_or(DType::F32);
-    match refusal(&config, low, x.shape().rows(), &weight.shape()) {
+    match refusal(&config, x.shape().rows(), &weight.shape()) {
         Some(why) => {
-            let _why = g.because(Some(Arc::from(why)));
+            g.leave_out_of_fp8(Some(&why));
+            let _why = g.because(Some(Arc::from(format!("fp8: {why}; stays in {low}"))));
             plain(x, weight, bias)
         }
         None => quantized(config, low, x, weight, bias),
@@ -68,13 +73,13 @@ fn plain<'g>(x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
 }
 
 /// Why this layer cannot multiply in fp8; `None` if it can. The limits are those of the hardware products.
-fn refusal(config: &Fp8Config, low: DType, rows: usize, weight: &[usize]) -> Option<String> {
+fn refusal(config: &Fp8Config, rows: usize, weight: &[usize]) -> Option<String> {
     let (row_step, width_step) = match config.scaling {
         Fp8Scaling::Mx { .. } => (32, 32),
         Fp8Scaling::Delayed { .. } | Fp8Scaling::Current { .. } => (8, 16),
     };
     let [out, width] = [weight[0], weight[1]];
-    let bad = |what: &str, n: usize, step: usize| format!("fp8: {what} {n} is not a multiple of {step}; stays in {low}");
+    let bad = |what: &str, n: usize, step: usize| format!("{what} {n} is not a multiple of {step}");
     if !rows.is_multiple_of(row_step) {
         return Some(bad("number of rows", rows, row_step));
     }
@@ -87,7 +92,7 @@ fn refusal(config: &Fp8Config, low: DType, rows: usize, weight: &[usize]) -> Opt
 #[track_caller]
 fn quantized<'g>(config: Fp8Config, low: DType, x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
     let g = x.g;
-    let text = format!("fp8: linear layer in {}", scaling_name(&config.scaling));
+    let text = format!("fp8: linear layer in {}", config.scaling.name());
     let why: Arc<str> = Arc::from(match g.outer_reason() {
         Some(outer) => format!("{outer}; {text}"),
         None => text,
@@ -155,6 +160,13 @@ fn quantize(
     record: bool,
 ) -> Quantized {
     let record = record && g.is_training();
+    if record && g.settled(&Owed::Fp8Finish) {
+        g.fail(Error::misuse(
+            "fp8::finish",
+            "this fp8 tensor is recorded after it",
+            "call it after the last fp8 layer and its gradients",
+        ));
+    }
     let stats = record.then(|| g.root_state(STATISTICS, Ty::new(DType::F32, [CAPACITY, STATS]), Role::Telemetry, 0.0));
     let outputs = match config.scaling {
         Fp8Scaling::Mx { scale_rule } => {
@@ -208,13 +220,29 @@ fn product<'g>(
     g.push(op.op(), &inputs)[0]
 }
 
-/// Cuts the fp8 states to the tensors used and records the scale update. Call once, at the end of the micro-step part.
+/// Cuts the fp8 states to the tensors used and records the scale update. Call it once, at the end of the micro-step part: after the
+/// gradients, which quantize too, and before [`Graph::begin_update`]. It rolls histories once a micro-step, as Transformer Engine does.
 #[track_caller]
 pub fn finish(g: &Graph, config: &Fp8Config) {
     let slots = g.fp8_slots();
     if slots.is_empty() {
         return;
     }
+    if g.settled(&Owed::Fp8Finish) {
+        g.fail(Error::misuse("fp8::finish", "it has been called", "call it once, after the last fp8 layer and its gradients"));
+        return;
+    }
+    if g.is_training() && g.in_update() {
+        g.fail(Error::misuse("fp8::finish", "the micro-step has ended", "call it before begin_update"));
+        return;
+    }
+    let delayed = g.has(SCALE);
+    if delayed != matches!(config.scaling, Fp8Scaling::Delayed { .. }) {
+        let problem = format!("it was given {}, the layers have another scaling", config.scaling.name());
+        g.fail(Error::misuse("fp8::finish", problem, "give it the config of their region"));
+        return;
+    }
+    g.settle(&Owed::Fp8Finish);
     let n = slots.len();
     g.resize_state(STATISTICS, &[n, STATS]);
     if let Fp8Scaling::Delayed { amax_history_len, amax_algo, margin, nonfinite_amax, .. } = config.scaling {
@@ -232,10 +260,15 @@ pub fn finish(g: &Graph, config: &Fp8Config) {
     }
 }
 
-fn scaling_name(scaling: &Fp8Scaling) -> &'static str {
-    match scaling {
-        Fp8Scaling::Delayed { .. } => "delayed scaling",
-        Fp8Scaling::Current { .. } => "current scaling",
-        Fp8Scaling::Mx { .. } => "mx blocks",
+/// The largest number of non-finite elements that a tensor had before this micro-step quantized it, f32[]; `None` without fp8 tensors. The
+/// cast to fp8 saturates: infinities leave no other trace in the results. For [`super::GradScaler::guard`]; call it after [`finish`].
+#[track_caller]
+pub fn nonfinite(g: &Graph) -> Option<Var<'_>> {
+    let n = g.fp8_slots().len();
+    if n == 0 || !g.is_training() {
+        return None;
     }
+    let _why = g.because(Some(Arc::from("finite check: an fp8 cast hides an infinity")));
+    let stats = g.var(g.root_state(STATISTICS, Ty::new(DType::F32, [n, STATS]), Role::Telemetry, 0.0));
+    Some(stats.slice(1, NONFINITE_COLUMN, NONFINITE_COLUMN + 1).max(&[0, 1], false))
 }

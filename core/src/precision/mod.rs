@@ -6,6 +6,7 @@ pub mod advisor;
 pub mod autocast;
 pub mod clip;
 pub mod fp8;
+pub mod fp8_layers;
 pub mod nonfinite;
 pub mod overrides;
 pub mod recipe;

@@ -110,7 +110,7 @@ impl Fp8Format {
 pub enum Fp8Scaling {
     /// Histories of past amaxes.
     Delayed {
-        /// Steps remembered.
+        /// Micro-steps remembered: histories roll once in each, as in Transformer Engine.
         amax_history_len: usize,
         /// Which of them decides.
         amax_algo: AmaxAlgo,
@@ -133,6 +133,17 @@ pub enum Fp8Scaling {
         /// Rounding of the scale.
         scale_rule: MxRule,
     },
+}
+
+impl Fp8Scaling {
+    /// Name in reports.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Fp8Scaling::Delayed { .. } => "delayed scaling",
+            Fp8Scaling::Current { .. } => "current scaling",
+            Fp8Scaling::Mx { .. } => "mx blocks",
+        }
+    }
 }
 
 /// fp8 part of a recipe.
@@ -202,7 +213,7 @@ impl Recipe {
         self
     }
 
-    /// With this initial loss scale; turns loss scaling on if it was off.
+    /// With this initial loss scale; turns loss scaling on if it was off, which only f16 and the fp8 recipes allow.
     pub fn init_scale(mut self, init_scale: f64) -> Recipe {
         self.scaler = Some(ScalerConfig { init_scale, ..self.scaler.unwrap_or_default() });
         self
@@ -230,7 +241,7 @@ impl Recipe {
         self
     }
 
-    /// With an amax history of `len` steps. Only `fp8-delayed` has one.
+    /// With an amax history of `len` micro-steps. Only `fp8-delayed` has one.
     pub fn amax_history(mut self, len: usize) -> Recipe {
         if let Some(Fp8Config { scaling: Fp8Scaling::Delayed { amax_history_len, .. }, .. }) = &mut self.fp8 {
             *amax_history_len = len;
@@ -252,14 +263,53 @@ impl Recipe {
         }
     }
 
-    /// Checks every option.
-    pub fn validate(&self) -> Result<()> {
-        if let Some(low) = self.low {
-            let ok = matches!(low, DType::Tf32 | DType::F16 | DType::Bf16);
-            if !ok {
-                return Err(Error::config("recipe.low", "tf32, f16 or bf16", low.name()));
-            }
+    /// Its name with what its options change of the precision that the name stands for: `fp8-delayed-f16-scaled`, `bf16-override`.
+    pub fn label(&self) -> String {
+        let named = Recipe::new(self.name);
+        let mut parts = vec![self.name.name()];
+        if self.low != named.low {
+            parts.push(low_name(self.low));
         }
+        match (self.scaler.is_some(), named.scaler.is_some()) {
+            (true, false) => parts.push("scaled"),
+            (false, true) => parts.push("unscaled"),
+            (true, true) | (false, false) => {}
+        }
+        if !self.overrides.is_empty() {
+            parts.push("override");
+        }
+        parts.join("-")
+    }
+
+    /// Refuses parts that the name does not stand for: a run is found, compared and spoken of by it.
+    fn check_name(&self) -> Result<()> {
+        let refuse = |part: &str, want: String, got: &str| Err(Error::config(format!("recipe.{part}"), want, got));
+        let fp8 = Recipe::new(self.name).fp8.map(|f| f.scaling.name());
+        let lows: &[Option<DType>] = match self.name {
+            RecipeName::F32 => &[None],
+            RecipeName::Tf32 => &[Some(DType::Tf32)],
+            RecipeName::Bf16 => &[Some(DType::Bf16)],
+            RecipeName::F16 => &[Some(DType::F16)],
+            RecipeName::Fp8Delayed | RecipeName::Fp8Current | RecipeName::Mxfp8 => &[Some(DType::Bf16), Some(DType::F16), None],
+        };
+        if !lows.contains(&self.low) {
+            let names = lows.iter().map(|&low| low_name(low)).collect::<Vec<_>>().join(" or ");
+            return refuse("low", format!("{names}, since the recipe is {}", self.name), low_name(self.low));
+        }
+        let found = self.fp8.map(|f| f.scaling.name());
+        if found != fp8 {
+            let want = format!("{}, since the recipe is {}", fp8.unwrap_or("no fp8"), self.name);
+            return refuse("fp8", want, found.unwrap_or("no fp8"));
+        }
+        if self.scaler.is_some() && self.name != RecipeName::F16 && fp8.is_none() {
+            return refuse("scaler", format!("no loss scale, since the recipe is {} (f16 has one)", self.name), "a loss scale");
+        }
+        Ok(())
+    }
+
+    /// Checks every option, and that the recipe is what its name says.
+    pub fn validate(&self) -> Result<()> {
+        self.check_name()?;
         if let Some(scaler) = &self.scaler {
             scaler.validate()?;
         }
@@ -288,6 +338,10 @@ impl Recipe {
     }
 }
 
+fn low_name(low: Option<DType>) -> &'static str {
+    low.map_or("f32", DType::name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,5 +364,44 @@ mod tests {
         assert!(bad.validate().expect_err("scale 0").to_string().contains("init_scale"));
         assert!(toml::from_str::<Recipe>("name = \"bf16\"\nlow = \"bf16\"\nmargins = 2").is_err());
         assert!("fp16".parse::<RecipeName>().expect_err("unknown").to_string().contains("fp8-delayed"));
+    }
+    #[test]
+    fn a_name_stands_for_its_parts() {
+        let refused = |recipe: Recipe| recipe.validate().expect_err("a contradiction").to_string();
+        let new = Recipe::new;
+        let low = |name, low| Recipe { low, ..new(name) };
+        assert_eq!(
+            refused(low(RecipeName::Bf16, Some(DType::F16))),
+            "recipe.low: expected bf16, since the recipe is bf16, got f16"
+        );
+        assert_eq!(refused(low(RecipeName::F16, None)), "recipe.low: expected f16, since the recipe is f16, got f32");
+        assert_eq!(
+            refused(low(RecipeName::F32, Some(DType::Tf32))),
+            "recipe.low: expected f32, since the recipe is f32, got tf32"
+        );
+        assert!(refused(low(RecipeName::Mxfp8, Some(DType::Tf32))).contains("bf16 or f16 or f32"));
+        let fp8 = new(RecipeName::Fp8Delayed).fp8;
+        assert!(refused(Recipe { fp8, ..new(RecipeName::Bf16) }).starts_with("recipe.fp8: expected no fp8"));
+        assert!(refused(Recipe { fp8: None, ..new(RecipeName::Mxfp8) }).contains("expected mx blocks"));
+        assert!(refused(Recipe { fp8, ..new(RecipeName::Fp8Current) }).contains("expected current scaling"));
+        for name in [RecipeName::F32, RecipeName::Tf32, RecipeName::Bf16] {
+            assert!(refused(new(name).init_scale(8.0)).starts_with("recipe.scaler: expected no loss scale"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_label_tells_what_options_change() {
+        let valid = |recipe: Recipe| {
+            recipe.validate().expect("valid");
+            recipe.label()
+        };
+        for name in RecipeName::ALL {
+            assert_eq!(valid(Recipe::new(name)), name.name());
+        }
+        let over = "gpt.head=f32".parse().expect("an override");
+        assert_eq!(valid(Recipe::new(RecipeName::Bf16).override_scope(over)), "bf16-override");
+        let fp8 = Recipe { low: Some(DType::F16), ..Recipe::new(RecipeName::Fp8Delayed) }.init_scale(8.0);
+        assert_eq!(valid(fp8), "fp8-delayed-f16-scaled");
+        assert_eq!(valid(Recipe { scaler: None, ..Recipe::new(RecipeName::F16) }), "f16-unscaled");
     }
 }

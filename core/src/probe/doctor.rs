@@ -146,10 +146,13 @@ impl Doctor {
 
     fn failure(&self, step: u64, first: &NonFinite, skipped: bool) -> Finding {
         let kind = if first.output.nans > 0 { "NaN" } else { "infinite value" };
-        let scope = &first.scope;
+        let scope = match first.scope.as_str() {
+            ROOT => "the step itself, outside the model",
+            scope => scope,
+        };
         let mut evidence = vec![
             format!("instruction {} ({}, micro-step {}): {}", first.instr, first.phase.name(), first.micro, first.op),
-            format!("model code: {}", first.source),
+            format!("{}: {}", recorded_in(&first.source), first.source),
         ];
         evidence.extend(first.why.iter().map(|w| format!("because: {w}")));
         evidence.extend(first.inputs.iter().map(|r| {
@@ -260,6 +263,12 @@ impl Doctor {
     }
 }
 
+/// Whose line `source` is: models and training steps of this library are no code of its user.
+fn recorded_in(source: &str) -> &'static str {
+    let own = file!().strip_suffix("probe/doctor.rs").unwrap_or_default();
+    if !own.is_empty() && source.starts_with(own) { "recorded by Mantissa in" } else { "model code" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,7 +306,7 @@ mod tests {
         assert_eq!(findings[0].severity, Severity::Note);
         assert!(findings[0].problem.contains("was finite again"), "{}", findings[0].problem);
         assert!(findings[0].remedy.contains("none needed"), "{}", findings[0].remedy);
-        assert!(findings[0].evidence.iter().any(|e| e.starts_with("model code: ") && e.contains(".rs:")));
+        assert!(findings[0].evidence.iter().any(|e| e.starts_with("recorded by Mantissa in: ") && e.contains(".rs:")));
     }
 
     #[test]

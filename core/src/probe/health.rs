@@ -6,7 +6,9 @@
 use super::doctor::{Finding, Severity};
 use crate::precision::Recipe;
 use crate::precision::recipe::Fp8Scaling;
+use crate::precision::scaler::LEAST_SCALE;
 use crate::program::{Fp8Slot, Program};
+use crate::show;
 use crate::telemetry::{Fp8Stats, StepReport};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
@@ -130,7 +132,7 @@ impl Health {
     pub fn observe(&mut self, report: &StepReport, fp8: &[Fp8Stats]) -> Vec<Warning> {
         let mut found = Vec::new();
         self.scale(report, &mut found);
-        self.values(report, &mut found);
+        self.values(report, fp8, &mut found);
         self.fp8(report, fp8, &mut found);
         let new = found.into_iter().filter(|(ailment, ..)| self.seen.raised.insert(*ailment));
         new.map(|(ailment, message, remedy)| Warning { ailment, step: report.step, message, remedy }).collect()
@@ -146,11 +148,12 @@ impl Health {
         let remedy = "scaling is not the cause: something is non-finite by itself. Lower --lr, clip (--grad-clip 1), use --recipe bf16, or find \
                       the layer with `mantissa doctor` and keep it in f32";
         if self.seen.skips_in_a_row >= SPIRAL && scale < DEEP {
-            let n = self.seen.skips_in_a_row;
+            let (n, scale) = (self.seen.skips_in_a_row, show::loss_scale(scale));
             let message = format!("loss scale spiral: {n} steps skipped in a row, loss_scale down to {scale}");
             found.push((Ailment::ScaleSpiral, message, remedy.into()));
         }
-        if f64::from(scale) <= config.min_scale && self.seen.skips_in_a_row > 1 {
+        if scale <= (config.min_scale as f32).max(LEAST_SCALE) && self.seen.skips_in_a_row > 1 {
+            let scale = show::loss_scale(scale);
             let message = format!("the loss scale is at its floor ({scale}) and steps are still skipped");
             found.push((Ailment::ScaleAtFloor, message, remedy.into()));
         }
@@ -168,7 +171,7 @@ impl Health {
         }
     }
 
-    fn values(&mut self, r: &StepReport, found: &mut Vec<(Ailment, String, String)>) {
+    fn values(&mut self, r: &StepReport, fp8: &[Fp8Stats], found: &mut Vec<(Ailment, String, String)>) {
         if !r.skipped && (r.found_inf || !r.loss.is_finite()) {
             let message = format!(
                 "the loss is {} and grad_norm {}, and the step was not skipped: the weights are lost",
@@ -178,7 +181,11 @@ impl Health {
             found.push((Ailment::NonFinite, message, remedy.into()));
         }
         if r.skipped && r.loss_scale.is_none() {
-            let seen = format!("the loss is {} and grad_norm {}", r.loss, r.grad_norm);
+            let numbers = format!("the loss is {} and grad_norm {}", r.loss, r.grad_norm);
+            let seen = match r.loss.is_finite() && r.grad_norm.is_finite() {
+                false => numbers,
+                true => format!("{}, though {numbers}", self.nonfinite_operands(fp8)),
+            };
             let remedy = "if it comes back, lower --lr or clip (--grad-clip 1); `mantissa doctor` names the first instruction that failed";
             found.push((
                 Ailment::Skipped,
@@ -187,7 +194,8 @@ impl Health {
             ));
             if self.seen.skips_in_a_row >= PATIENCE as usize {
                 let message = format!("{} steps in a row were skipped, the run stands still: {seen}", self.seen.skips_in_a_row);
-                let remedy = "the weights lead nowhere: start again, or go back to an earlier checkpoint, with a lower --lr";
+                let remedy = "from these weights every step gives non-finite numbers: start again, or go back to an earlier checkpoint, with a \
+                              lower --lr";
                 found.push((Ailment::Stuck, message, remedy.into()));
             }
         }
@@ -195,7 +203,10 @@ impl Health {
         if self.seen.zero_in_a_row >= PATIENCE {
             let message = format!("every gradient has been exactly 0 for {} steps", self.seen.zero_in_a_row);
             let remedy = match r.loss_scale {
-                Some(scale) => format!("they underflow: raise --init-scale (the loss scale is {scale}) or use --recipe bf16"),
+                Some(scale) => format!(
+                    "they underflow: raise --init-scale (the loss scale is {}) or use --recipe bf16",
+                    show::loss_scale(scale)
+                ),
                 None => "nothing reaches the weights: look for a dead layer or a constant loss".into(),
             };
             found.push((Ailment::ZeroGradients, message, remedy));
@@ -205,8 +216,17 @@ impl Health {
     fn fp8(&mut self, r: &StepReport, stats: &[Fp8Stats], found: &mut Vec<(Ailment, String, String)>) {
         let nonfinite = self.named(stats, |s| s.nonfinite > 0.0);
         if let Some((names, _)) = nonfinite {
-            let message = format!("fp8 tensors hold non-finite values: {names}");
-            let remedy = "the scale is kept, the values stay non-finite: lower --lr, clip, or keep that layer in bf16".into();
+            let became = match r.skipped {
+                true => "the step was skipped",
+                false => {
+                    "the cast to fp8 turns infinities into the largest value of its format and keeps NaN, and the step was applied"
+                }
+            };
+            let message = format!("fp8 tensors held non-finite values: {names}; {became}");
+            let mut remedy = "lower --lr, clip (--grad-clip 1), or keep these layers in bf16".to_string();
+            if !r.skipped {
+                remedy += "; --on-nonfinite skip leaves such steps out";
+            }
             found.push((Ailment::Fp8NonFinite, message, remedy));
         }
         if r.step <= SETTLE {
@@ -251,6 +271,14 @@ impl Health {
             }
             Some(Fp8Scaling::Mx { .. }) => "blocks of 32 span more than fp8 holds: keep these layers in bf16".into(),
             None => "keep these layers in bf16".into(),
+        }
+    }
+
+    /// The fp8 tensors to blame for a step that was skipped though its loss and gradients are finite. Statistics are those of the last micro-step.
+    fn nonfinite_operands(&self, stats: &[Fp8Stats]) -> String {
+        match self.named(stats, |s| s.nonfinite > 0.0) {
+            Some((names, _)) => format!("fp8 tensors held non-finite values ({names})"),
+            None => "fp8 tensors held non-finite values in an earlier micro-step".into(),
         }
     }
 
@@ -409,6 +437,21 @@ mod tests {
         let mut h = health(RecipeName::Fp8Current, &["a.x"]);
         let w = h.observe(&report(1), &[Fp8Stats { nonfinite: 3.0, ..stats(1.0, 0.0, 0.0) }]);
         assert_eq!(w[0].ailment, Ailment::Fp8NonFinite);
+        assert!(w[0].message.contains("the step was applied") && w[0].remedy.contains("--on-nonfinite skip"), "{}", w[0]);
+    }
+
+    #[test]
+    fn a_step_skipped_for_an_fp8_operand_names_it() {
+        let bad = [Fp8Stats { nonfinite: 3.0, ..stats(1.0, 0.0, 0.0) }];
+        let skip = |stats: &[Fp8Stats]| -> Vec<Warning> {
+            health(RecipeName::Fp8Current, &["a.x"]).observe(&StepReport { found_inf: true, skipped: true, ..report(1) }, stats)
+        };
+        let w = skip(&bad);
+        assert_eq!(w.iter().map(|w| w.ailment).collect::<Vec<_>>(), [Ailment::Skipped, Ailment::Fp8NonFinite]);
+        assert!(w[0].message.starts_with("fp8 tensors held non-finite values (a.x), though the loss is"), "{}", w[0]);
+        assert!(w[1].message.ends_with("a.x; the step was skipped") && !w[1].remedy.contains("--on-nonfinite"), "{}", w[1]);
+        // Statistics are those of the last micro-step.
+        assert!(skip(&[stats(1.0, 0.0, 0.0)])[0].message.contains("in an earlier micro-step"));
     }
 
     #[test]

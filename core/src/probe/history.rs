@@ -5,6 +5,7 @@ use super::doctor::{Finding, Severity};
 use super::health::{Health, SATURATED, UNDERFLOW};
 use crate::precision::Recipe;
 use crate::program::{Fp8Slot, Program};
+use crate::show;
 use crate::telemetry::{Fp8Stats, StepReport, TensorReport};
 
 /// Losses before a step that say what was to be expected of it.
@@ -130,6 +131,7 @@ impl History {
         let mut evidence = vec![format!("{search} of them at the very start, {} later ({:.1}%)", later.len(), 100.0 * share)];
         let scales = [self.kept.first(), self.kept.last()].map(|k| k.and_then(|k| k.loss_scale));
         if let [Some(first), Some(now)] = scales {
+            let [first, now] = [first, now].map(show::loss_scale);
             evidence.push(format!("loss_scale {first} at first, {now} at the end"));
         }
         let too_many = share > SKIPPED;

@@ -5,7 +5,7 @@
 
 use crate::op::map::{Node, NodeId};
 use crate::op::{Family, Op};
-use crate::program::{Instr, Kind, Program, ValueId};
+use crate::program::{Instr, Kind, Program, Role, ValueId};
 use crate::telemetry::Slot;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -85,7 +85,13 @@ pub struct Key {
 pub fn keys(program: &Program) -> Vec<Option<Key>> {
     let phases = phases(program);
     let mut seen: HashMap<(String, Phase, String, usize), usize> = HashMap::new();
+    // What follows from statistics alone.
+    let mut told: Vec<bool> = program.values.iter().map(|v| matches!(v.kind, Kind::State(Role::Telemetry, _))).collect();
     let key = |(at, instr): (usize, &Instr)| -> Option<Key> {
+        if !instr.inputs.is_empty() && instr.inputs.iter().all(|id| told[id.index()]) {
+            instr.outputs.iter().for_each(|id| told[id.index()] = true);
+            return None;
+        }
         let family = family(program, instr).filter(|_| phases[at] != Phase::Update)?;
         let ty = program.ty(*instr.outputs.first()?);
         if !ty.dtype.is_float() {

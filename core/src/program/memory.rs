@@ -208,6 +208,11 @@ impl MemoryPlan {
         totals.into_iter().collect()
     }
 
+    /// Bytes of the buffers that are not shared with other Programs.
+    pub fn own_bytes(&self) -> usize {
+        self.buffers.iter().map(|b| b.size).sum()
+    }
+
     /// Bytes of all buffers.
     pub fn total_bytes(&self) -> usize {
         self.layout.buffers.iter().chain(&self.buffers).map(|b| b.size).sum()
@@ -377,30 +382,37 @@ impl<'a> Planner<'a> {
     fn place_temporaries(&mut self) {
         let program = self.program;
         let mut free: Vec<usize> = Vec::new();
-        let mut owner: Vec<ValueId> = Vec::new();
+        // Whether a value has a buffer to itself, and which of them die at each instruction, in the order in which they were placed.
+        let mut owns = vec![false; program.values.len()];
+        let mut dying: Vec<Vec<ValueId>> = vec![Vec::new(); program.instrs.len()];
         for (at, instr) in program.instrs.iter().enumerate() {
             let fresh: Vec<ValueId> =
                 instr.outputs.iter().map(|o| self.root[o.index()]).filter(|r| self.places[r.index()].is_none()).collect();
             for id in fresh {
                 let size = program.ty(id).size_bytes();
-                let buffer = match self.in_place(instr, at, id, &owner) {
+                let buffer = match self.in_place(instr, at, id, &owns) {
                     Some(taken) => {
-                        owner.retain(|&v| v != taken);
+                        owns[taken.index()] = false;
                         self.places[taken.index()].map_or(0, |p| p.buffer)
                     }
                     None => self.take_buffer(&mut free, align(size)),
                 };
                 self.places[id.index()] = Some(Place { buffer, offset: 0, size });
-                owner.push(id);
+                owns[id.index()] = true;
+                if let Some(list) = dying.get_mut(self.last[id.index()]) {
+                    list.push(id);
+                }
             }
-            let (dead, live): (Vec<ValueId>, Vec<ValueId>) = owner.into_iter().partition(|v| self.last[v.index()] <= at);
-            free.extend(dead.iter().filter_map(|v| self.places[v.index()]).map(|p| p.buffer));
-            owner = live;
+            for id in std::mem::take(&mut dying[at]) {
+                if std::mem::take(&mut owns[id.index()]) {
+                    free.extend(self.places[id.index()].map(|p| p.buffer));
+                }
+            }
         }
     }
 
     /// An operand read element by element that dies here and whose memory output `id` can take over.
-    fn in_place(&self, instr: &super::Instr, at: usize, id: ValueId, owner: &[ValueId]) -> Option<ValueId> {
+    fn in_place(&self, instr: &super::Instr, at: usize, id: ValueId, owns: &[bool]) -> Option<ValueId> {
         let root = |i: &ValueId| self.root[i.index()];
         let candidates = instr.op.read_in_step(instr.inputs.len());
         let others = [&instr.inputs[..candidates.start], &instr.inputs[candidates.end..]].concat();
@@ -408,7 +420,7 @@ impl<'a> Planner<'a> {
         let out = self.program.ty(id);
         instr.inputs[candidates].iter().find_map(|i| {
             let (ty, root) = (self.program.ty(*i), root(i));
-            let dies = self.last[root.index()] == at && owner.contains(&root) && root != id;
+            let dies = self.last[root.index()] == at && owns[root.index()] && root != id;
             let whole = self.program.ty(root).size_bytes() == ty.size_bytes();
             let alone = !others.iter().any(|o| self.root[o.index()] == root);
             (ty == out && dies && whole && alone).then_some(root)

@@ -135,6 +135,15 @@ pub struct Fp8Slot {
     pub dtype: crate::DType,
 }
 
+/// A linear layer that an fp8 recipe leaves in another dtype.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fp8LeftOut {
+    /// Its scope.
+    pub scope: String,
+    /// Why.
+    pub why: String,
+}
+
 /// A recorded step.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
@@ -152,6 +161,8 @@ pub struct Program {
     pub grad_accum: usize,
     /// Tensors with an fp8 scale of their own, in slot order.
     pub fp8_slots: Vec<Fp8Slot>,
+    /// Linear layers of an fp8 recipe that are not in fp8, in recording order.
+    pub fp8_left_out: Vec<Fp8LeftOut>,
 }
 
 impl Program {

@@ -25,7 +25,7 @@ pub enum Slot {
     GradNorm,
     /// Loss scale that this step used.
     LossScale,
-    /// 1 if a gradient was non-finite; written by recipes with a loss scale.
+    /// 1 if a gradient, the loss or an fp8 operand was non-finite; written by recipes with a loss scale or, where such steps are skipped, with fp8.
     FoundInf,
     /// Good steps since the last change of the loss scale, after this step.
     GrowthTracker,
@@ -46,7 +46,7 @@ pub struct StepReport {
     pub grad_norm: f32,
     /// Loss scale that this step used; `None` without a scaler.
     pub loss_scale: Option<f32>,
-    /// A gradient was non-finite.
+    /// A gradient, the loss or, where such steps are skipped, an fp8 operand was non-finite.
     pub found_inf: bool,
     /// The optimizer left everything as it was.
     pub skipped: bool,

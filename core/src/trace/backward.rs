@@ -13,6 +13,10 @@ use crate::shape::Ty;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
+use std::sync::Arc;
+
+/// What stands before the reason of an instruction in that of its gradient.
+const OF: &str = "gradient, ";
 
 /// A gradient rule of a composite: from the output gradient to the gradients of the recorded inputs.
 pub struct CustomRule(pub Box<CustomFn>);
@@ -42,6 +46,8 @@ pub(super) struct TapeEntry {
     pub(super) scope: ScopeId,
     /// Line of model code that recorded it; its gradients belong to the same line.
     pub(super) source: &'static Location<'static>,
+    /// Why precision was decided as it was; composites give their own reason.
+    pub(super) why: Option<Arc<str>>,
     pub(super) rule: Backward,
 }
 
@@ -80,6 +86,7 @@ impl Graph {
                     continue;
                 }
                 let _scope = self.enter(entry.scope);
+                let _why = self.because(entry.why.as_ref().map(|why| Arc::from(format!("{OF}{why}"))));
                 let dx = self.with_source(entry.source, || match &entry.rule {
                     Backward::Op(op) => {
                         let vars = |ids: &[ValueId]| ids.iter().map(|&id| self.var(id)).collect::<Vec<_>>();

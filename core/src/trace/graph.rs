@@ -1,16 +1,23 @@
 //! The recorder. Errors do not interrupt model code: the first one is kept, with scope and source line, and comes out of
 //! [`Graph::finish`]; what is recorded after it is never run.
 
+mod guards;
+
+pub(crate) use guards::TapeGuard;
+pub use guards::{ScopeGuard, WhyGuard};
+
 use super::backward::{CustomRule, TapeEntry};
+use super::owed::{Ledger, Owed};
 use super::var::Var;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{CastClass, Op};
 use crate::precision::autocast::{self, Region};
 use crate::precision::overrides::Overrides;
-use crate::program::{Fp8Slot, Init, Instr, Kind, Program, Rate, Role, ScopeId, Value, ValueId, passes};
+use crate::program::{Fp8LeftOut, Fp8Slot, Init, Instr, Kind, Program, Rate, Role, ScopeId, Value, ValueId, passes};
 use crate::shape::{Shape, Ty};
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
+use std::collections::HashMap;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -38,6 +45,12 @@ struct Inner {
     source: Option<&'static Location<'static>>,
     error: Option<Error>,
     next_stream: u32,
+    ledger: Ledger,
+    /// The first value of each name.
+    named: HashMap<String, ValueId>,
+    scope_ids: HashMap<String, ScopeId>,
+    /// For each value the last instruction that writes it.
+    writer: Vec<Option<usize>>,
 }
 
 impl Graph {
@@ -63,6 +76,10 @@ impl Graph {
             source: None,
             error: None,
             next_stream: 0,
+            ledger: Ledger::default(),
+            named: HashMap::new(),
+            scope_ids: HashMap::from([(String::new(), ScopeId(0))]),
+            writer: Vec::new(),
         };
         Graph { inner: RefCell::new(inner), training }
     }
@@ -72,9 +89,20 @@ impl Graph {
         self.training
     }
 
-    /// Micro-steps per step. Call before [`Graph::begin_update`].
+    /// Micro-steps per step. Call it before the gradients are recorded; [`Graph::begin_update`] must follow.
+    #[track_caller]
     pub fn set_grad_accum(&self, n: usize) {
+        if self.in_update() {
+            self.fail(Error::misuse(
+                "set_grad_accum",
+                "the micro-steps have ended",
+                "call it before the gradients are recorded",
+            ));
+        }
         self.inner.borrow_mut().program.grad_accum = n.max(1);
+        if n > 1 {
+            self.owe(Owed::BeginUpdate);
+        }
     }
 
     /// Micro-steps per step.
@@ -91,6 +119,7 @@ impl Graph {
 
     /// Ends the part that runs once per micro-step; what follows runs once per step.
     pub fn begin_update(&self) {
+        self.settle(&Owed::BeginUpdate);
         let mut inner = self.inner.borrow_mut();
         if inner.program.micro_end == usize::MAX {
             inner.program.micro_end = inner.program.instrs.len();
@@ -125,6 +154,7 @@ impl Graph {
         if let Some(error) = inner.error {
             return Err(error);
         }
+        inner.ledger.check()?;
         let mut program = inner.program;
         inner.overrides.check(&program.scopes)?;
         program.micro_end = program.micro_end.min(program.instrs.len());
@@ -158,7 +188,7 @@ impl Graph {
 
     #[track_caller]
     fn declare(&self, name: String, ty: Ty, kind: Kind) -> Var<'_> {
-        let known = self.inner.borrow().program.find(&name);
+        let known = self.inner.borrow().named.get(&name).copied();
         if let Some(id) = known {
             let same = {
                 let inner = self.inner.borrow();
@@ -288,7 +318,7 @@ impl Graph {
             inner.tracked[y.id.index()] = true;
             let (scope, source) = (inner.scope, inner.source.unwrap_or(Location::caller()));
             let (inputs, rule) = (inputs.iter().map(|v| v.id).collect(), super::Backward::Custom(rule));
-            inner.tape.push(TapeEntry { inputs, outputs: vec![y.id], scope, source, rule });
+            inner.tape.push(TapeEntry { inputs, outputs: vec![y.id], scope, source, why: None, rule });
         }
     }
 
@@ -297,12 +327,26 @@ impl Graph {
         self.inner.borrow_mut().tracked[v.id.index()] = true;
     }
 
-    /// Registers an fp8 tensor of the current scope and returns its slot.
+    /// Registers an fp8 tensor of the current scope and returns its slot. [`crate::precision::fp8::finish`] must follow.
+    #[track_caller]
     pub fn fp8_slot(&self, what: &str, dtype: DType) -> usize {
+        self.owe(Owed::Fp8Finish);
         let name = self.path(what);
         let slots = &mut self.inner.borrow_mut().program.fp8_slots;
         slots.push(Fp8Slot { name, dtype });
         slots.len() - 1
+    }
+
+    /// Notes that the linear layer of the current scope is not in fp8: for the reason `why`, or, without one, because an override or the model
+    /// says so. Nothing where no region around asks for fp8.
+    pub(crate) fn leave_out_of_fp8(&self, why: Option<&str>) {
+        let scope = self.path("");
+        let mut inner = self.inner.borrow_mut();
+        if inner.regions.iter().any(|r| r.fp8.is_some()) {
+            let over = inner.rule().map(|r| inner.overrides.reason(r));
+            let why = why.or(over.as_deref()).unwrap_or("the model keeps it out").to_string();
+            inner.program.fp8_left_out.push(Fp8LeftOut { scope, why });
+        }
     }
 
     /// The fp8 tensors registered so far.
@@ -316,10 +360,15 @@ impl Graph {
         self.declare(name.to_string(), ty, Kind::State(role, Init::Fill(fill))).id
     }
 
+    /// Whether there is a value of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.inner.borrow().named.contains_key(name)
+    }
+
     /// Gives a state its final shape, once recording knows it. Nothing if there is no such state.
     pub(crate) fn resize_state(&self, name: &str, shape: &[usize]) {
         let mut inner = self.inner.borrow_mut();
-        if let Some(id) = inner.program.find(name) {
+        if let Some(id) = inner.named.get(name).copied() {
             inner.program.values[id.index()].ty.shape = Shape::from(shape);
         }
     }
@@ -388,14 +437,20 @@ impl Graph {
     /// Keeps `error` (with the current scope and the caller's source line) unless an earlier one is kept.
     #[track_caller]
     pub fn fail(&self, error: Error) {
-        let caller = Location::caller();
-        let mut inner = self.inner.borrow_mut();
-        if inner.error.is_none() {
-            let at = inner.source.unwrap_or(caller);
-            let scope = inner.program.scope(inner.scope);
-            let scope = if scope.is_empty() { String::new() } else { format!("{scope}, ") };
-            inner.error = Some(error.at_place(format!("{scope}{}:{}", at.file(), at.line())));
-        }
+        let place = self.place(Location::caller());
+        self.inner.borrow_mut().error.get_or_insert_with(|| error.at_place(place));
+    }
+
+    /// The current scope and a source line: that of the model code whose gradients are being recorded, else `caller`.
+    pub(super) fn place(&self, caller: &Location<'_>) -> String {
+        let inner = self.inner.borrow();
+        let (scope, at) = (inner.program.scope(inner.scope), inner.source.unwrap_or(caller));
+        let scope = if scope.is_empty() { String::new() } else { format!("{scope}, ") };
+        format!("{scope}{}:{}", at.file(), at.line())
+    }
+
+    pub(super) fn ledger(&self) -> RefMut<'_, Ledger> {
+        RefMut::map(self.inner.borrow_mut(), |inner| &mut inner.ledger)
     }
 
     /// Whether recording has failed.
@@ -412,6 +467,7 @@ impl Graph {
         }
         if value.name.is_empty() {
             value.name = name.to_string();
+            inner.named.entry(name.to_string()).and_modify(|first| *first = v.id.min(*first)).or_insert(v.id);
         }
     }
 
@@ -443,7 +499,7 @@ impl Graph {
     /// Whether a temporary shares memory with another value (it is a reshape or an in-place result).
     pub(crate) fn is_view(&self, id: ValueId) -> bool {
         let inner = self.inner.borrow();
-        let writer = inner.program.instrs.iter().rfind(|i| i.outputs.contains(&id));
+        let writer = inner.writer[id.index()].map(|at| &inner.program.instrs[at]);
         writer.is_some_and(|i| !i.op.aliases(i.inputs.len()).is_empty())
     }
 
@@ -473,8 +529,12 @@ impl Graph {
 impl Inner {
     fn add(&mut self, value: Value, tracked: bool) -> ValueId {
         let id = ValueId(self.program.values.len() as u32);
+        if !value.name.is_empty() {
+            self.named.entry(value.name.clone()).or_insert(id);
+        }
         self.program.values.push(value);
         self.tracked.push(tracked);
+        self.writer.push(None);
         id
     }
 
@@ -484,9 +544,12 @@ impl Inner {
         if tracked {
             let (inputs, outputs) = (inputs.clone(), outputs.clone());
             let rule = super::Backward::Op(op.clone());
-            self.tape.push(TapeEntry { inputs, outputs, scope: self.scope, source, rule });
+            self.tape.push(TapeEntry { inputs, outputs, scope: self.scope, source, why: self.why.clone(), rule });
         }
-        let (scope, why) = (self.scope, self.why.clone());
+        // A view does nothing that a reason could be for.
+        let why = self.why.clone().filter(|_| !matches!(op, Op::Reshape(_)));
+        let (scope, at) = (self.scope, self.program.instrs.len());
+        outputs.iter().for_each(|o| self.writer[o.index()] = Some(at));
         self.program.instrs.push(Instr { op, inputs, outputs, scope, why, source });
     }
 
@@ -496,51 +559,13 @@ impl Inner {
     }
 
     fn scope_id(&mut self, name: &str) -> ScopeId {
-        let scopes = &mut self.program.scopes;
-        let i = scopes.iter().rposition(|s| s == name).unwrap_or_else(|| {
-            scopes.push(name.to_string());
-            self.rules.push(self.overrides.rule(name));
-            scopes.len() - 1
-        });
-        ScopeId(i as u32)
-    }
-}
-
-/// Leaves the scope when dropped.
-#[derive(Debug)]
-pub struct ScopeGuard<'g> {
-    g: &'g Graph,
-    previous: ScopeId,
-}
-
-impl Drop for ScopeGuard<'_> {
-    fn drop(&mut self) {
-        self.g.inner.borrow_mut().scope = self.previous;
-    }
-}
-
-/// Takes the reason back when dropped.
-#[derive(Debug)]
-pub struct WhyGuard<'g> {
-    g: &'g Graph,
-    previous: Option<Arc<str>>,
-}
-
-impl Drop for WhyGuard<'_> {
-    fn drop(&mut self) {
-        self.g.inner.borrow_mut().why = self.previous.take();
-    }
-}
-
-/// Goes on recording gradients when dropped.
-#[derive(Debug)]
-pub(crate) struct TapeGuard<'g> {
-    g: &'g Graph,
-    previous: bool,
-}
-
-impl Drop for TapeGuard<'_> {
-    fn drop(&mut self) {
-        self.g.inner.borrow_mut().tape_on = self.previous;
+        if let Some(&id) = self.scope_ids.get(name) {
+            return id;
+        }
+        let id = ScopeId(self.program.scopes.len() as u32);
+        self.program.scopes.push(name.to_string());
+        self.rules.push(self.overrides.rule(name));
+        self.scope_ids.insert(name.to_string(), id);
+        id
     }
 }

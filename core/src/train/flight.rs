@@ -19,6 +19,8 @@ pub struct Landed {
     pub report: StepReport,
     /// Loss scale after it; `None` without a scaler.
     pub next_loss_scale: Option<f32>,
+    /// Overflows left after it before the loss scale backs off; `None` where the first one does it.
+    pub hysteresis_left: Option<i32>,
     /// Statistics of every fp8 tensor, in the order of `program().fp8_slots`.
     pub fp8: Vec<Fp8Stats>,
     /// The fp8 tensors and the measured ones, in the order of the model; `None` unless the step was measured.
@@ -65,6 +67,8 @@ pub(super) struct Flight {
     pub(super) telemetry: Bytes,
     /// With a loss scaler.
     pub(super) loss_scale: Option<Bytes>,
+    /// With a loss scaler that forgives overflows.
+    pub(super) hysteresis: Option<Bytes>,
     /// With fp8.
     pub(super) fp8: Option<Bytes>,
     /// Of a measured step.
@@ -82,7 +86,7 @@ impl std::fmt::Debug for Flight {
 impl Flight {
     /// Whether all that it tells is here.
     pub(super) fn arrive(&mut self, wait: bool) -> Result<bool> {
-        let more = [&mut self.loss_scale, &mut self.fp8, &mut self.tensors, &mut self.history];
+        let more = [&mut self.loss_scale, &mut self.hysteresis, &mut self.fp8, &mut self.tensors, &mut self.history];
         for bytes in more.into_iter().flatten().chain([&mut self.telemetry]) {
             if !bytes.arrive(wait)? {
                 return Ok(false);
@@ -97,12 +101,18 @@ impl Flight {
     }
 
     /// What has arrived, read. `skipped_before` steps were skipped before it; `guarded` says that a step that is not finite is skipped even
-    /// without a loss scale.
-    pub(super) fn land(self, slots: &[Fp8Slot], measured: &[Tensor], skipped_before: u64, guarded: bool) -> Landed {
+    /// without a loss scale, `tells_found_inf` that the step has recorded whether it is.
+    pub(super) fn land(
+        self,
+        slots: &[Fp8Slot],
+        measured: &[Tensor],
+        skipped_before: u64,
+        [guarded, tells_found_inf]: [bool; 2],
+    ) -> Landed {
         let t = self.slots();
         let scaled = self.loss_scale.is_some();
         let (loss, grad_norm) = (t[Slot::Loss as usize], t[Slot::GradNorm as usize]);
-        let found = match scaled {
+        let found = match tells_found_inf {
             true => t[Slot::FoundInf as usize] != 0.0,
             false => !(loss.is_finite() && grad_norm.is_finite()),
         };
@@ -125,7 +135,9 @@ impl Flight {
             growth_tracker: scaled.then(|| t[Slot::GrowthTracker as usize] as i32),
             fp8: fp8_report(slots, &fp8),
         };
-        Landed { report, next_loss_scale: self.loss_scale.map(|bytes| bytes.f32s()[0]), fp8, tensors }
+        let next_loss_scale = self.loss_scale.map(|bytes| bytes.f32s()[0]);
+        let hysteresis_left = self.hysteresis.and_then(|bytes| bytes.words().map(i32::from_ne_bytes).next());
+        Landed { report, next_loss_scale, hysteresis_left, fp8, tensors }
     }
 }
 

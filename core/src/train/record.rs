@@ -11,10 +11,11 @@ use crate::precision::clip;
 use crate::precision::fp8;
 use crate::precision::overrides::Overrides;
 use crate::precision::scaler::GradScaler;
-use crate::program::{Program, Rate, Role};
+use crate::program::{Fp8Slot, Program, Rate, Role};
 use crate::shape::Ty;
 use crate::telemetry::{Slot, TELEMETRY};
 use crate::trace::{Graph, Var};
+use std::sync::Arc;
 
 /// Name of the optimizer and prefix of its states.
 pub const OPTIM: &str = "optim";
@@ -79,7 +80,9 @@ fn record_step(g: &Graph, config: &TrainConfig, inputs: [Ty; 2], capture: bool) 
     if let Some(fp8) = &recipe.fp8 {
         fp8::finish(g, fp8);
     }
-    let step_loss = sum_over_micro_steps(g, loss);
+    let step_loss = sum_over_micro_steps(g, "loss_sum", loss);
+    let guards = config.on_nonfinite.guards();
+    let fp8_nonfinite = guards.then(|| fp8::nonfinite(g)).flatten().map(|n| sum_over_micro_steps(g, "fp8.nonfinite_sum", n));
     g.begin_update();
     record(g, Slot::Loss, step_loss);
     if let Some(scale) = scaler.loss_scale() {
@@ -98,31 +101,38 @@ fn record_step(g: &Graph, config: &TrainConfig, inputs: [Ty; 2], capture: bool) 
         None => clip::grad_norm(&scaler, &optim, NormType::L2)?,
     };
     record(g, Slot::GradNorm, norm);
-    if config.on_nonfinite.guards() {
-        scaler.guard(&optim, step_loss, norm)?;
+    if guards {
+        scaler.guard(&optim, step_loss, norm, fp8_nonfinite)?;
     }
     if config.grad_accum > 1 {
-        g.push_into(Op::Zero, &[step_loss.id], &[Some(step_loss.id)]);
+        for sum in [Some(step_loss), fp8_nonfinite].into_iter().flatten() {
+            g.push_into(Op::Zero, &[sum.id], &[Some(sum.id)]);
+        }
     }
-    // Without a loss scale it follows from the loss and the norm, which are recorded.
-    if let Some(found_inf) = scaler.found_inf(&optim).filter(|_| recipe.scaler.is_some()) {
+    if let Some(found_inf) = scaler.found_inf(&optim).filter(|_| tells_found_inf(config, &g.fp8_slots())) {
         record(g, Slot::FoundInf, found_inf);
     }
     scaler.step(&mut optim)?;
     scaler.update()?;
     if let Some(tracker) = scaler.growth_tracker() {
+        let _why = g.because(Some(Arc::from("telemetry is f32")));
         record(g, Slot::GrowthTracker, tracker.cast(DType::F32));
     }
     Ok(())
 }
 
-/// The mean loss of the step: `loss` itself for one micro-step, else a state that collects it.
-fn sum_over_micro_steps<'g>(g: &'g Graph, loss: Var<'g>) -> Var<'g> {
+/// Whether the step tells `found_inf`: without a loss scale and fp8 tensors it follows from the loss and the norm, which are told.
+pub(super) fn tells_found_inf(config: &TrainConfig, fp8: &[Fp8Slot]) -> bool {
+    config.recipe.scaler.is_some() || (config.on_nonfinite.guards() && !fp8.is_empty())
+}
+
+/// The sum of the scalar `x` over the step: itself for one micro-step, else the state `name`, which the update must clear.
+fn sum_over_micro_steps<'g>(g: &'g Graph, name: &str, x: Var<'g>) -> Var<'g> {
     if g.grad_accum() == 1 {
-        return loss;
+        return x;
     }
-    let sum = g.root_state("loss_sum", Ty::scalar(DType::F32), Role::Telemetry, 0.0);
-    g.add_into(sum, loss);
+    let sum = g.root_state(name, Ty::scalar(DType::F32), Role::Telemetry, 0.0);
+    g.add_into(sum, x);
     g.var(sum)
 }
 

@@ -9,7 +9,7 @@ use super::record::{self, LOGITS, LOSS, OPTIM};
 use crate::backend::{Backend, Executable, Memory, wait};
 use crate::error::{Error, Result};
 use crate::precision::fp8;
-use crate::precision::scaler::{GROWTH_TRACKER, LOSS_SCALE, ScalerState};
+use crate::precision::scaler::{GROWTH_TRACKER, HYSTERESIS, LOSS_SCALE, ScalerConfig, ScalerState};
 use crate::probe::{Observer, Span};
 use crate::program::memory::{Entry, Layout, MemoryPlan, Purpose};
 use crate::program::{Init, Program, ValueId};
@@ -147,6 +147,16 @@ impl Session {
         self.train.executable.scratch_bytes()
     }
 
+    /// Bytes that evaluation takes beside the step, planned if it has not been compiled: its buffers, and its scratch.
+    pub fn evaluation_bytes(&self) -> Result<[usize; 2]> {
+        if let Some(eval) = &self.eval {
+            return Ok([eval.executable.own_bytes(), eval.executable.scratch_bytes()]);
+        }
+        let program = record::eval_step(&self.config)?;
+        let plan = MemoryPlan::new(&program, self.memory.layout())?;
+        Ok([plan.own_bytes(), self.backend.scratch_bytes(&program, &plan)?])
+    }
+
     /// Bytes taken so far, by purpose: those of the plan in its order; then what statistics, evaluation and scores take beside the step, and
     /// scratch of all of them.
     pub fn taken_bytes(&self) -> Vec<(&'static str, usize)> {
@@ -270,8 +280,9 @@ impl Session {
             return Ok(None);
         }
         let measured = self.measured.as_ref().map_or(&[][..], |m| &m.tensors);
-        let (slots, guarded) = (&self.train.program.fp8_slots, self.config.on_nonfinite.guards());
-        let landed = self.under_way.pop_front().map(|flight| flight.land(slots, measured, self.skipped, guarded));
+        let slots = &self.train.program.fp8_slots;
+        let judged = [self.config.on_nonfinite.guards(), record::tells_found_inf(&self.config, slots)];
+        let landed = self.under_way.pop_front().map(|flight| flight.land(slots, measured, self.skipped, judged));
         if let Some(Landed { report, .. }) = &landed {
             self.skipped = report.skipped_total;
         }
@@ -315,11 +326,7 @@ impl Session {
     pub fn repeat_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<Landed> {
         self.refuse_under_way("repeat_observed")?;
         if self.step == 0 || self.skipped == 0 {
-            return Err(Error::Misuse {
-                call: "repeat_observed",
-                problem: "no step was skipped".into(),
-                remedy: "repeat a skipped step",
-            });
+            return Err(Error::misuse("repeat_observed", "no step was skipped", "repeat a skipped step"));
         }
         (self.step, self.skipped) = (self.step - 1, self.skipped - 1);
         self.run_step(batch, Variant::Observed(observer))
@@ -369,11 +376,13 @@ impl Session {
         self.step = step;
         let copy = |name: &str| Ok(Bytes::Coming(self.memory.read(name)?));
         let has = |name: &str| self.memory.layout().find(name).is_some();
+        let scaler = self.config.recipe.scaler;
         let flight = Flight {
             step,
             lr,
             telemetry: copy(TELEMETRY)?,
-            loss_scale: self.config.recipe.scaler.map(|_| copy(LOSS_SCALE)).transpose()?,
+            loss_scale: scaler.map(|_| copy(LOSS_SCALE)).transpose()?,
+            hysteresis: scaler.filter(|s| s.hysteresis > 1).map(|_| copy(HYSTERESIS)).transpose()?,
             fp8: has(fp8::STATISTICS).then(|| copy(fp8::STATISTICS)).transpose()?,
             tensors: measured.then(|| copy(TENSOR_STATS)).transpose()?,
             history: (measured && has(fp8::HISTORY)).then(|| copy(fp8::HISTORY)).transpose()?,
@@ -387,7 +396,7 @@ impl Session {
             0 => Ok(()),
             n => {
                 let problem = format!("{n} steps are under way");
-                Err(Error::Misuse { call, problem, remedy: "take what they tell from Session::landed first" })
+                Err(Error::misuse(call, problem, "take what they tell from Session::landed first"))
             }
         }
     }
@@ -435,30 +444,50 @@ impl Session {
     /// State dict of the loss scaler; `None` without one.
     pub fn scaler_state(&self) -> Result<Option<ScalerState>> {
         let Some(config) = self.config.recipe.scaler else { return Ok(None) };
-        let tracker = wait(self.memory.read(GROWTH_TRACKER)?)?;
+        let count = |name: &str| Ok::<i32, Error>(bytemuck::pod_read_unaligned(&wait(self.memory.read(name)?)?));
         Ok(Some(ScalerState {
             scale: self.read_f32(LOSS_SCALE)?[0],
             growth_factor: config.growth_factor,
             backoff_factor: config.backoff_factor,
             growth_interval: config.growth_interval,
-            growth_tracker: bytemuck::pod_read_unaligned(&tracker),
+            growth_tracker: count(GROWTH_TRACKER)?,
+            hysteresis_tracker: (config.hysteresis > 1).then(|| count(HYSTERESIS)).transpose()?,
         }))
     }
 
-    /// Takes loss scale and growth tracker from a state dict. The factors must be those of the config: they are part of the Program.
-    pub fn load_scaler_state(&self, state: &ScalerState) -> Result<()> {
+    /// Goes on from a state dict: scale, trackers, and, as `torch.amp.GradScaler.load_state_dict`, its factors and interval, which become those
+    /// of the config. The trackers of a dict without hysteresis, or above the config's, are full.
+    pub fn load_scaler_state(&mut self, state: &ScalerState) -> Result<()> {
+        self.refuse_under_way("load_scaler_state")?;
         state.validate()?;
-        let own = self.scaler_state()?.ok_or_else(|| Error::config("scaler state", "a recipe with a loss scaler", "none"))?;
-        let same = ScalerState { scale: own.scale, growth_tracker: own.growth_tracker, ..*state } == own;
-        if !same {
-            return Err(Error::config(
-                "scaler state",
-                format!("the factors and interval of the config, {own:?}"),
-                format!("{state:?}"),
-            ));
+        let config = self.config.recipe.scaler;
+        let config = config.ok_or_else(|| Error::config("scaler state", "a recipe with a loss scaler", "none"))?;
+        let adopted = state.adopted_by(config);
+        if adopted != config {
+            self.set_scaler(adopted)?;
         }
+        let full = config.hysteresis as i32;
+        let left = state.hysteresis_tracker.map_or(full, |left| left.min(full));
         self.memory.write(LOSS_SCALE, bytemuck::bytes_of(&state.scale))?;
-        self.memory.write(GROWTH_TRACKER, bytemuck::bytes_of(&state.growth_tracker))
+        self.memory.write(GROWTH_TRACKER, bytemuck::bytes_of(&state.growth_tracker))?;
+        self.memory.write(HYSTERESIS, bytemuck::bytes_of(&left))
+    }
+
+    /// Other settings of the loss scaler from the next step on. They are attributes of one instruction, so the step is compiled again, over the
+    /// same weights, states and temporaries.
+    fn set_scaler(&mut self, config: ScalerConfig) -> Result<()> {
+        let program = Arc::new(config.applied_to(&self.train.program));
+        let executable = match self.train.executable.compile_variant(program.clone())? {
+            Some(variant) => variant,
+            None => self.backend.compile(program.clone(), &self.memory)?,
+        };
+        self.train = Compiled { program, executable };
+        if let Some(measured) = &mut self.measured {
+            measured.program = Arc::new(config.applied_to(&measured.program));
+            measured.compiled = None;
+        }
+        self.config.recipe.scaler = Some(config);
+        Ok(())
     }
 }
 
@@ -480,11 +509,7 @@ fn sized(entry: &Entry, bytes: &[u8]) -> Result<()> {
 }
 
 fn not_measuring() -> Error {
-    Error::Misuse {
-        call: "step_measured",
-        problem: "the session has no room for statistics".into(),
-        remedy: "make it with Session::measuring",
-    }
+    Error::misuse("step_measured", "the session has no room for statistics", "make it with Session::measuring")
 }
 
 fn f32s(bytes: &[u8]) -> Vec<f32> {

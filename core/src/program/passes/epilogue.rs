@@ -14,13 +14,14 @@ use crate::op::map::{BinaryFn, Node, UnaryFn};
 use crate::op::matmul::{Activation, Epilogue, MatMul};
 use crate::program::{Instr, Kind, Program, Value, ValueId};
 use crate::shape::Ty;
-use std::collections::HashSet;
+use std::ops::Range;
 
 /// Joins what can be joined.
 pub fn run(program: &mut Program) {
     let mut dropped = vec![false; program.instrs.len()];
+    let mut uses = Uses::of(program);
     for at in 0..program.instrs.len() {
-        if let Some(joined) = activation(program, at).or_else(|| addend(program, at)) {
+        if let Some(joined) = activation(program, &mut uses, at).or_else(|| addend(program, &mut uses, at)) {
             dropped[joined] = true;
         }
     }
@@ -38,11 +39,11 @@ struct Plain<'a> {
 }
 
 impl Plain<'_> {
-    fn of(program: &Program, at: usize) -> Option<Plain<'_>> {
+    fn of<'p>(program: &'p Program, uses: &Uses, at: usize) -> Option<Plain<'p>> {
         let Op::MatMul(op) = &program.instrs[at].op else { return None };
         let temporary = |id: ValueId| program.value(id).kind == Kind::Temp;
         let id = program.instrs[at].outputs[0];
-        let view = match readers(program, id)[..] {
+        let view = match uses.readers[id.index()][..] {
             [r] if matches!(program.instrs[r].op, Op::Reshape(_)) => Some(r),
             _ => None,
         };
@@ -68,10 +69,10 @@ impl Plain<'_> {
 }
 
 /// Lets the product `at` do the activation of its result. Gives the instruction that did it.
-fn activation(program: &mut Program, at: usize) -> Option<usize> {
-    let plain = Plain::of(program, at)?;
+fn activation(program: &mut Program, uses: &mut Uses, at: usize) -> Option<usize> {
+    let plain = Plain::of(program, uses, at)?;
     let (id, view) = (plain.id, plain.view);
-    let readers = readers(program, id);
+    let readers = uses.readers[id.index()].clone();
     let (reader, function, result) = readers.iter().find_map(|&r| activation_of(program, r, id).map(|(f, y)| (r, f, y)))?;
     let (stored, out) = (program.ty(id).dtype, program.ty(result).dtype);
     let alone = readers.len() == 1;
@@ -84,37 +85,44 @@ fn activation(program: &mut Program, at: usize) -> Option<usize> {
     let joined = plain.with(program, Epilogue::Activation(function), result)?;
     for r in readers {
         program.instrs[r].inputs.iter_mut().filter(|i| **i == id).for_each(|i| *i = result);
+        uses.stops_reading(r, id);
+        uses.reads(r, result);
     }
-    join(program, at, view, reader, joined);
+    join(program, uses, at, view, reader, joined);
     Some(reader)
 }
 
 /// Lets the product `at` add what is added to its result. Gives the instruction that did it.
-fn addend(program: &mut Program, at: usize) -> Option<usize> {
-    let plain = Plain::of(program, at)?;
+fn addend(program: &mut Program, uses: &mut Uses, at: usize) -> Option<usize> {
+    let plain = Plain::of(program, uses, at)?;
     let view = plain.view;
-    let [reader] = readers(program, plain.id)[..] else { return None };
+    let [reader] = uses.readers[plain.id.index()][..] else { return None };
     let (addend, result) = sum_with(program, reader, plain.id)?;
-    if !plain.beside(program, reader) || !movable(program, at, reader, addend, result) {
+    if !plain.beside(program, reader) || !uses.movable(program, at..reader, addend, result) {
         return None;
     }
     let joined = plain.with(program, Epilogue::Add, result)?;
     program.instrs[at].inputs.push(addend);
-    join(program, at, view, reader, joined);
+    uses.reads(at, addend);
+    join(program, uses, at, view, reader, joined);
     Some(reader)
 }
 
 /// The product `at` becomes `joined` and gives the result of `reader`, which is left with nothing to read or give.
-fn join(program: &mut Program, at: usize, view: Option<usize>, reader: usize, joined: MatMul) {
+fn join(program: &mut Program, uses: &mut Uses, at: usize, view: Option<usize>, reader: usize, joined: MatMul) {
     let done = &mut program.instrs[reader];
     let (outputs, why) = (std::mem::take(&mut done.outputs), done.why.take());
-    done.inputs.clear();
+    std::mem::take(&mut done.inputs).into_iter().for_each(|id| uses.stops_reading(reader, id));
+    outputs.iter().for_each(|&id| uses.moves(id, reader, view.unwrap_or(at)));
     let outputs = match view {
         None => outputs,
         Some(view) => {
             let shape = program.ty(program.instrs[at].outputs[0]).shape.clone();
             let id = ValueId(program.values.len() as u32);
             program.values.push(Value { name: String::new(), ty: Ty { dtype: joined.out, shape }, kind: Kind::Temp });
+            let product = program.instrs[view].inputs[0];
+            uses.stops_reading(view, product);
+            uses.add_product(at, view, outputs[0]);
             (program.instrs[view].inputs, program.instrs[view].outputs) = (vec![id], outputs);
             vec![id]
         }
@@ -123,11 +131,6 @@ fn join(program: &mut Program, at: usize, view: Option<usize>, reader: usize, jo
     instr.op = joined.op();
     instr.outputs = outputs;
     instr.why = super::both_reasons(&instr.why, &why);
-}
-
-/// Instructions that read `id`.
-fn readers(program: &Program, id: ValueId) -> Vec<usize> {
-    (0..program.instrs.len()).filter(|&r| program.instrs[r].inputs.contains(&id)).collect()
 }
 
 /// The map that an instruction is and its result, if that is all it gives.
@@ -170,28 +173,94 @@ fn sum_with(program: &Program, at: usize, id: ValueId) -> Option<(ValueId, Value
     fits.then_some((other, result))
 }
 
-/// Whether `result` may come to be at `at` instead of `reader`: the addend is there by then, and nothing between the two cares for what
-/// either held. Two pieces of one buffer cannot be bound for reading and for writing, so they are not both among the persistent values
-/// and the lists.
-fn movable(program: &Program, at: usize, reader: usize, addend: ValueId, result: ValueId) -> bool {
-    let viewed = program.viewed();
-    let memory = |id: &ValueId| viewed[id.index()];
-    let (from, to) = (memory(&addend), memory(&result));
-    let touches = |ids: &[ValueId], what: ValueId| ids.iter().any(|id| memory(id) == what);
-    let cares = |instr: &Instr| {
-        let used = touches(&instr.outputs, from) || touches(&instr.outputs, to) || touches(&instr.inputs, to);
-        let consumed = instr.op.aliases(instr.inputs.len()).iter().any(|&(_, k)| memory(&instr.inputs[k]) == from);
-        used || consumed && !matches!(instr.op, Op::Reshape(_))
-    };
-    let placed = placed(program);
-    let apart = from == to || !(placed.contains(&from) && placed.contains(&to));
-    apart && !program.instrs[at..reader].iter().any(cares)
+/// Who reads and writes each value, and which values show the same memory, kept up while products take in what follows them: looking for it
+/// anew for each product would make the pass quadratic.
+struct Uses {
+    /// Instructions that read each value, ascending.
+    readers: Vec<Vec<usize>>,
+    /// Instructions that write each value, ascending: several for a persistent one.
+    writers: Vec<Vec<usize>>,
+    /// The value whose memory each shows: itself, or what it is a reshape of.
+    shows: Vec<ValueId>,
+    /// The other values that show the memory of each.
+    views: Vec<Vec<ValueId>>,
+    /// Whether each value lies in a buffer with others: persistent ones and members of lists.
+    placed: Vec<bool>,
 }
 
-/// Values that share buffers with others: persistent ones and members of lists.
-fn placed(program: &Program) -> HashSet<ValueId> {
-    let viewed = program.viewed();
-    let lists = program.instrs.iter().flat_map(|i| i.op.packs(i.inputs.len()).into_iter().flat_map(|r| &i.inputs[r]));
-    let persistent = (0..program.values.len() as u32).map(ValueId).filter(|&id| program.value(id).kind.is_persistent());
-    lists.map(|id| viewed[id.index()]).chain(persistent).collect()
+impl Uses {
+    fn of(program: &Program) -> Uses {
+        let (n, shows) = (program.values.len(), program.viewed());
+        let (mut writers, mut views) = (vec![Vec::new(); n], vec![Vec::new(); n]);
+        let mut placed: Vec<bool> = program.values.iter().map(|v| v.kind.is_persistent()).collect();
+        for (at, instr) in program.instrs.iter().enumerate() {
+            instr.outputs.iter().for_each(|o| insert(&mut writers[o.index()], at));
+            for list in instr.op.packs(instr.inputs.len()) {
+                instr.inputs[list].iter().for_each(|id| placed[shows[id.index()].index()] = true);
+            }
+        }
+        for (i, root) in shows.iter().enumerate().filter(|(i, root)| *i != root.index()) {
+            views[root.index()].push(ValueId(i as u32));
+        }
+        Uses { readers: program.readers(), writers, shows, views, placed }
+    }
+
+    fn reads(&mut self, at: usize, id: ValueId) {
+        insert(&mut self.readers[id.index()], at);
+    }
+
+    fn stops_reading(&mut self, at: usize, id: ValueId) {
+        self.readers[id.index()].retain(|&r| r != at);
+    }
+
+    /// `id` is written at `to` and no more at `from`.
+    fn moves(&mut self, id: ValueId, from: usize, to: usize) {
+        let writers = &mut self.writers[id.index()];
+        writers.retain(|&w| w != from);
+        insert(writers, to);
+    }
+
+    /// A new value, written at `at` and read at `view`, whose memory `result` now shows, and whatever showed that of `result`.
+    fn add_product(&mut self, at: usize, view: usize, result: ValueId) {
+        let id = ValueId(self.shows.len() as u32);
+        let mut views = std::mem::take(&mut self.views[result.index()]);
+        views.push(result);
+        views.iter().for_each(|v| self.shows[v.index()] = id);
+        self.shows.push(id);
+        self.views.push(views);
+        self.readers.push(vec![view]);
+        self.writers.push(vec![at]);
+        let placed = std::mem::take(&mut self.placed[result.index()]);
+        self.placed.push(placed);
+    }
+
+    /// Whether `result` may come to be at the start of `range` instead of its end: the addend is there by then, and nothing between the two cares
+    /// for what either held. Two pieces of one buffer cannot be bound for reading and for writing, so they are not both among the persistent
+    /// values and the lists.
+    fn movable(&self, program: &Program, range: Range<usize>, addend: ValueId, result: ValueId) -> bool {
+        let (from, to) = (self.shows[addend.index()], self.shows[result.index()]);
+        let within = |list: &[usize]| {
+            let first = list.partition_point(|&at| at < range.start);
+            list[first..].iter().copied().take_while(|&at| at < range.end).collect::<Vec<_>>()
+        };
+        let written = |id: ValueId| !within(&self.writers[id.index()]).is_empty();
+        let read = |id: ValueId| !within(&self.readers[id.index()]).is_empty();
+        let consumed = |id: ValueId| {
+            within(&self.readers[id.index()]).into_iter().any(|at| {
+                let instr = &program.instrs[at];
+                let aliases = instr.op.aliases(instr.inputs.len());
+                !matches!(instr.op, Op::Reshape(_)) && aliases.iter().any(|&(_, k)| instr.inputs[k] == id)
+            })
+        };
+        let of = |root: ValueId| std::iter::once(root).chain(self.views[root.index()].iter().copied());
+        let apart = from == to || !(self.placed[from.index()] && self.placed[to.index()]);
+        apart && !of(from).any(|id| written(id) || consumed(id)) && !of(to).any(|id| written(id) || read(id))
+    }
+}
+
+/// Keeps `list` ascending, each entry once.
+fn insert(list: &mut Vec<usize>, at: usize) {
+    if let Err(place) = list.binary_search(&at) {
+        list.insert(place, at);
+    }
 }
