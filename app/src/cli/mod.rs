@@ -37,6 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train a model. Without flags: a small GPT on the built-in corpus, one or two minutes on two cores.
+    #[command(after_help = TRAIN_EXIT_CODES)]
     Train(Box<TrainArgs>),
     /// Write text with the weights of a run.
     Sample(SampleArgs),
@@ -63,6 +64,12 @@ pub enum Command {
     /// Time recipes in turn: ms a step, throughput, memory, time by operation.
     Bench(Box<bench::BenchArgs>),
 }
+
+/// How `train` ends, for scripts.
+const TRAIN_EXIT_CODES: &str = "\
+Exit codes: 0 done; 2 refused, or something could not be written; 3 out of memory, or a device was lost; 4 stopped at a step that is not finite; \
+130, 143, 129 stopped by Ctrl-C, SIGTERM, SIGHUP. After 4 and signals the last finished step is saved; a second signal ends the run at once and says \
+what is not saved.";
 
 /// Flags of `sample`.
 #[derive(Debug, Args)]

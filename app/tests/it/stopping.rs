@@ -184,3 +184,11 @@ fn a_second_signal_ends_a_run_at_once_and_says_what_is_lost() {
     assert!(err.contains("stopped at once by a second signal (SIGTERM): step 1 is not saved; no step is"), "{err}");
     assert!(saved(dir.path()).is_empty());
 }
+
+#[test]
+fn the_help_tells_how_a_run_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = stdout(&good(output(dir.path(), &["train", "--help"])));
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("130, 143, 129 stopped by Ctrl-C, SIGTERM, SIGHUP"), "{help}");
+}
