@@ -213,10 +213,8 @@ impl std::fmt::Display for DType {
 impl std::str::FromStr for DType {
     type Err = crate::Error;
     fn from_str(s: &str) -> Result<DType, crate::Error> {
-        DType::ALL.into_iter().find(|d| d.name() == s).ok_or_else(|| {
-            let names: Vec<_> = DType::ALL.iter().map(|d| d.name()).collect();
-            crate::Error::config("dtype", format!("one of {}", names.join(", ")), format!("`{s}`"))
-        })
+        let known = DType::ALL.map(DType::name);
+        DType::ALL.into_iter().find(|d| d.name() == s).ok_or_else(|| crate::near::unknown("dtype", &known, s))
     }
 }
 

@@ -122,6 +122,30 @@ impl Error {
         Error::Config { name: name.into(), expected: expected.into(), got: got.into() }
     }
 
+    /// An [`Error::Config`] with its setting named `name`: the one who asked knows where the value came from.
+    pub fn of_setting(self, name: &str) -> Error {
+        self.rename(|_| name.to_string())
+    }
+
+    /// An [`Error::Config`] of a setting that lies inside the setting `outer`.
+    pub fn within(self, outer: &str) -> Error {
+        self.rename(|name| format!("{outer}.{name}"))
+    }
+
+    fn rename(self, new: impl FnOnce(&str) -> String) -> Error {
+        match self {
+            Error::Config { name, expected, got } => Error::Config { name: new(&name), expected, got },
+            other @ (Error::Operand { .. }
+            | Error::Misuse { .. }
+            | Error::Program { .. }
+            | Error::Data { .. }
+            | Error::Device { .. }
+            | Error::OutOfMemory { .. }
+            | Error::DeviceLost { .. }
+            | Error::NonFinite { .. }) => other,
+        }
+    }
+
     /// An [`Error::Data`].
     pub fn data(what: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Error {
         Error::Data { what: what.into(), expected: expected.into(), found: found.into() }

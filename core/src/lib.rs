@@ -26,6 +26,7 @@ pub mod dtype;
 pub mod error;
 pub mod float;
 pub mod model;
+pub mod near;
 pub mod nn;
 pub mod op;
 pub mod optim;
@@ -42,3 +43,6 @@ pub mod train;
 
 pub use dtype::{DType, Format, Overflow};
 pub use error::{Error, Result};
+
+/// Reads slices of numbers as bytes and back, which is how batches are passed and values are read.
+pub use bytemuck;

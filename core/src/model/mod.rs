@@ -5,7 +5,8 @@ pub mod hf;
 pub mod mlp;
 
 use crate::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::near;
 use crate::program::Rate;
 use crate::shape::Ty;
 use crate::trace::{Graph, Var};
@@ -43,7 +44,7 @@ impl ModelConfig {
             "gpt-mini" => Ok((ModelConfig::Gpt(GptConfig::mini()), 4)),
             "gpt2-124m" => Ok((ModelConfig::Gpt(GptConfig::gpt2_124m()), 4)),
             "mlp" => Ok((ModelConfig::Mlp(MlpConfig::mnist()), 256)),
-            _unknown => Err(Error::config("model", format!("one of {}", PRESETS.join(", ")), format!("`{name}`"))),
+            _unknown => Err(near::unknown("model", &PRESETS, name)),
         }
     }
 

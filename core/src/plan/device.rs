@@ -10,7 +10,8 @@
 //! gives it a rate of its own: mxfp8 on B200.
 
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::near;
 use serde::Serialize;
 
 /// How fast products run: the formats that tensor cores tell apart.
@@ -204,10 +205,7 @@ impl Device {
     pub fn find(name: &str) -> Result<&'static Device> {
         static TABLE: [Device; 7] = DEVICES;
         let wanted = name.to_ascii_lowercase();
-        TABLE.iter().find(|d| d.name == wanted).ok_or_else(|| {
-            let names: Vec<&str> = DEVICES.iter().map(|d| d.name).collect();
-            Error::config("gpu", format!("one of {}", names.join(", ")), format!("`{name}`"))
-        })
+        TABLE.iter().find(|d| d.name == wanted).ok_or_else(|| near::unknown("gpu", &TABLE.each_ref().map(|d| d.name), name))
     }
 
     /// Dense peak of `rate`, if the hardware has it.

@@ -6,6 +6,7 @@
 
 use super::recipe::RecipeName;
 use crate::error::{Error, Result};
+use crate::near;
 use crate::op::Family;
 use crate::plan::device::{Device, Rate};
 use serde::Serialize;
@@ -39,10 +40,8 @@ impl ModelType {
 impl std::str::FromStr for ModelType {
     type Err = Error;
     fn from_str(s: &str) -> Result<ModelType> {
-        ModelType::ALL.into_iter().find(|m| m.name() == s).ok_or_else(|| {
-            let names = ModelType::ALL.map(ModelType::name).join(", ");
-            Error::config("model type", format!("one of {names}"), format!("`{s}`"))
-        })
+        let known = ModelType::ALL.map(ModelType::name);
+        ModelType::ALL.into_iter().find(|m| m.name() == s).ok_or_else(|| near::unknown("model type", &known, s))
     }
 }
 

@@ -43,16 +43,16 @@ impl Clip {
             if v > 0.0 && v.is_finite() { Ok(()) } else { Err(Error::config(name, "a positive finite limit", v.to_string())) }
         };
         match *self {
-            Clip::Norm(v) => limit("grad_clip.norm", v),
-            Clip::Value(v) => limit("grad_clip.value", v),
+            Clip::Norm(v) => limit("clip.norm", v),
+            Clip::Value(v) => limit("clip.value", v),
             Clip::Adaptive { percentile, window, max_norm } => {
                 if !(0.0..=100.0).contains(&percentile) {
-                    return Err(Error::config("grad_clip.percentile", "0 to 100", percentile.to_string()));
+                    return Err(Error::config("clip.adaptive.percentile", "0 to 100", percentile.to_string()));
                 }
                 if !(1..=65_536).contains(&window) {
-                    return Err(Error::config("grad_clip.window", "1 to 65536", window.to_string()));
+                    return Err(Error::config("clip.adaptive.window", "1 to 65536", window.to_string()));
                 }
-                limit("grad_clip.max_norm", max_norm)
+                limit("clip.adaptive.max_norm", max_norm)
             }
         }
     }

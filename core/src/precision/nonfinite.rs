@@ -8,6 +8,7 @@
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::near;
 use crate::op::expr::Ex;
 use crate::op::map::{BinaryFn, UnaryFn};
 use crate::trace::Var;
@@ -53,10 +54,8 @@ impl OnNonFinite {
 impl std::str::FromStr for OnNonFinite {
     type Err = Error;
     fn from_str(s: &str) -> Result<OnNonFinite> {
-        OnNonFinite::ALL.into_iter().find(|p| p.name() == s).ok_or_else(|| {
-            let names = OnNonFinite::ALL.map(OnNonFinite::name).join(", ");
-            Error::config("on_nonfinite", format!("one of {names}"), format!("`{s}`"))
-        })
+        let known = OnNonFinite::ALL.map(OnNonFinite::name);
+        OnNonFinite::ALL.into_iter().find(|p| p.name() == s).ok_or_else(|| near::unknown("on_nonfinite", &known, s))
     }
 }
 

@@ -8,6 +8,7 @@ use super::autocast::Region;
 use super::recipe::{Fp8Config, Recipe};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::near;
 use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -59,10 +60,8 @@ impl OverrideDtype {
 impl std::str::FromStr for OverrideDtype {
     type Err = Error;
     fn from_str(s: &str) -> Result<OverrideDtype> {
-        OverrideDtype::ALL.into_iter().find(|d| d.name() == s).ok_or_else(|| {
-            let names = OverrideDtype::ALL.map(OverrideDtype::name).join(", ");
-            Error::config("override dtype", format!("one of {names}"), format!("`{s}`"))
-        })
+        let known = OverrideDtype::ALL.map(OverrideDtype::name);
+        OverrideDtype::ALL.into_iter().find(|d| d.name() == s).ok_or_else(|| near::unknown("override dtype", &known, s))
     }
 }
 

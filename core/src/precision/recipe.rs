@@ -8,6 +8,7 @@ use super::overrides::{Override, Overrides};
 use super::scaler::ScalerConfig;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::near;
 use crate::op::quantize::{AmaxAlgo, MxRule, NonFiniteAmax};
 use serde::{Deserialize, Serialize};
 
@@ -72,10 +73,8 @@ impl std::fmt::Display for RecipeName {
 impl std::str::FromStr for RecipeName {
     type Err = Error;
     fn from_str(s: &str) -> Result<RecipeName> {
-        RecipeName::ALL.into_iter().find(|r| r.name() == s).ok_or_else(|| {
-            let names: Vec<_> = RecipeName::ALL.iter().map(|r| r.name()).collect();
-            Error::config("recipe", format!("one of {}", names.join(", ")), format!("`{s}`"))
-        })
+        let known = RecipeName::ALL.map(RecipeName::name);
+        RecipeName::ALL.into_iter().find(|r| r.name() == s).ok_or_else(|| near::unknown("recipe", &known, s))
     }
 }
 
@@ -311,7 +310,7 @@ impl Recipe {
     pub fn validate(&self) -> Result<()> {
         self.check_name()?;
         if let Some(scaler) = &self.scaler {
-            scaler.validate()?;
+            scaler.validate().map_err(|e| e.within("recipe"))?;
         }
         Overrides::new(self)?;
         match self.fp8.map(|f| f.scaling) {
@@ -363,7 +362,8 @@ mod tests {
         let bad = Recipe::new(RecipeName::F16).init_scale(0.0);
         assert!(bad.validate().expect_err("scale 0").to_string().contains("init_scale"));
         assert!(toml::from_str::<Recipe>("name = \"bf16\"\nlow = \"bf16\"\nmargins = 2").is_err());
-        assert!("fp16".parse::<RecipeName>().expect_err("unknown").to_string().contains("fp8-delayed"));
+        let unknown = "fp16".parse::<RecipeName>().expect_err("unknown").to_string();
+        assert!(unknown.contains("fp8-delayed") && unknown.contains("did you mean f16?"), "{unknown}");
     }
     #[test]
     fn a_name_stands_for_its_parts() {
