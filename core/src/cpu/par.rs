@@ -3,6 +3,7 @@
 //! The split never depends on the number of threads, only on the arguments, so results are the same bits on any machine
 //! size. Nothing here allocates once the pool is warm.
 
+use crate::error::{Error, Result};
 use rayon::prelude::*;
 
 /// Calls `f(i, chunk_i)` for each `chunk`-long piece of `a` (the last may be shorter).
@@ -58,6 +59,15 @@ pub fn chunks4<A: Send, B: Send, C: Send, D: Send>(
 /// Runs `f` inside the pool, so that the loops above need no hand-over from outside it.
 pub fn install<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
+}
+
+/// Has this process compute on `count` threads. The pool is one a process: a host says so once, before anything has been computed. Errs later than
+/// that, and where the system gives no threads.
+pub fn use_threads(count: usize) -> Result<()> {
+    let built = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
+    built.map_err(|e| {
+        Error::config("threads", "a number of threads that can be started, before anything is computed", e.to_string())
+    })
 }
 
 /// Number of worker threads: for sizing only, never for splitting sums.

@@ -1,5 +1,7 @@
 //! Data-parallel loops without threads (wasm32, or the `threads` feature off). Twin with threads: `par.rs`.
 
+use crate::error::{Error, Result};
+
 /// Calls `f(i, chunk_i)` for each `chunk`-long piece of `a` (the last may be shorter).
 pub fn chunks<A: Send>(a: &mut [A], chunk: usize, f: impl Fn(usize, &mut [A]) + Sync + Send) {
     a.chunks_mut(chunk).enumerate().for_each(|(i, a)| f(i, a));
@@ -43,6 +45,14 @@ pub fn chunks4<A: Send, B: Send, C: Send, D: Send>(
 /// Runs `f`.
 pub fn install<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     f()
+}
+
+/// There is one thread: errs for any other number.
+pub fn use_threads(count: usize) -> Result<()> {
+    match count {
+        1 => Ok(()),
+        more => Err(Error::config("threads", "1, in a build without threads", more.to_string())),
+    }
 }
 
 /// Number of worker threads: one.

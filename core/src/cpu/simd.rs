@@ -22,7 +22,13 @@ pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(Run(f))
 }
 
-/// Name of the instruction set that [`vectorize`] compiles for here.
+/// Name of the instruction set that [`vectorize`] compiles for here, as vendors call it.
 pub fn name() -> String {
-    format!("{:?}", pulp::Arch::new()).split(['(', ' ']).next().unwrap_or_default().to_string()
+    let level = format!("{:?}", pulp::Arch::new());
+    match level.split(['(', ' ']).next().unwrap_or_default() {
+        "V4" => "AVX-512".into(),
+        "V3" => "AVX2".into(),
+        "Scalar" => "no vector instructions beyond the baseline".into(),
+        other => other.to_uppercase(),
+    }
 }
