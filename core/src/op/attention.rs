@@ -46,7 +46,15 @@ impl Attention {
         let groups = self.heads + 2 * self.kv_heads;
         let heads_ok = self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads);
         expect(heads_ok, name, "kv_heads that divides heads", &format!("{} and {}", self.kv_heads, self.heads))?;
-        expect(qkv.shape[2].is_multiple_of(groups), name, format!("a width divisible by {groups} heads"), qkv)?;
+        expect(
+            qkv.shape[2].is_multiple_of(groups),
+            name,
+            format!(
+                "a width divisible by {groups}, its {} query, {} key and {} value heads",
+                self.heads, self.kv_heads, self.kv_heads
+            ),
+            qkv,
+        )?;
         Ok([qkv.shape[0], qkv.shape[1], qkv.shape[2] / groups])
     }
 

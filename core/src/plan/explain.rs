@@ -9,7 +9,6 @@ use crate::error::Result;
 use crate::op::Family;
 use crate::op::{CastClass, Op};
 use crate::precision::overrides::Pattern;
-use crate::program::display::op_text;
 use crate::program::memory::{Layout, MemoryPlan, Purpose};
 use crate::program::{Instr, Kind, Program, passes};
 use crate::train::{TrainConfig, record};
@@ -190,17 +189,19 @@ fn is_cast(program: &Program, instr: &Instr) -> bool {
 fn row(program: &Program, index: usize, instr: &Instr) -> Row {
     let cost = program.cost(instr);
     let table = instr.op.row();
+    // A reshape inside a layer that policy decided about is still only a reshape.
+    let policy = instr.why.as_deref().filter(|_| table.family != Family::View);
     Row {
         index,
         part: if index < program.micro_end { "micro-step" } else { "update" },
-        op: op_text(&instr.op),
+        op: program.op_text(instr),
         name: table.name,
         scope: program.scope(instr.scope).to_string(),
         inputs: program.input_types(instr).iter().map(ToString::to_string).collect(),
         outputs: program.output_types(instr).iter().map(ToString::to_string).collect(),
         compute: price::compute_dtype(program, instr).name(),
-        why: instr.why.as_deref().map_or_else(|| follows(program, instr), str::to_string),
-        by_policy: instr.why.is_some(),
+        why: policy.map_or_else(|| follows(program, instr), str::to_string),
+        by_policy: policy.is_some(),
         class: match table.class {
             CastClass::Low => "low",
             CastClass::F32 => "f32",
@@ -216,15 +217,31 @@ fn row(program: &Program, index: usize, instr: &Instr) -> Row {
 /// Why an instruction computes as it does where policy had nothing to decide.
 fn follows(program: &Program, instr: &Instr) -> String {
     let dtype = price::compute_dtype(program, instr);
+    if is_cast(program, instr) {
+        return format!("the model or a gradient takes {}", program.ty(instr.outputs[0]).dtype);
+    }
     match instr.op.row().family {
         Family::View => "a reshape moves nothing".to_string(),
         Family::Product | Family::Attention | Family::AttentionBackward | Family::Convolution => {
             format!("its operands lie in {}, so it multiplies them as {dtype}", program.ty(instr.inputs[0]).dtype)
         }
-        Family::Update => "weights, moments, norms and scales are kept in f32".to_string(),
+        Family::Update => duty(instr.op.row().name).to_string(),
         Family::Elementwise | Family::Reduction | Family::Quantize | Family::Index | Family::Layout => {
             "it takes its inputs as they lie and computes in f32".to_string()
         }
+    }
+}
+
+/// What an operation of the update is for, by its name in the table of operations.
+fn duty(name: &str) -> &'static str {
+    match name {
+        "unscale_check" => "gradients carry the loss scale: it is taken off in f32, and one that is not finite skips the step",
+        "update_loss_scale" => "the loss scale backs off after an overflow, and grows after enough good steps",
+        "update_fp8_scales" => "amaxes of this step enter the histories, from which the next scales come",
+        "grad_norm" => "the norm of all gradients after unscaling, summed in f32",
+        "clip_coef" => "the factor that brings the norm down to its limit; the optimizer applies it as it reads",
+        "record" => "a number for the log; the host reads it late",
+        _other => "weights, moments, norms and scales are kept in f32",
     }
 }
 

@@ -79,3 +79,15 @@ fn a_scope_limits_rows_and_an_unknown_one_is_refused() {
     let error = explain(&config, Some("gpt.haed")).unwrap_err().to_string();
     assert!(error.starts_with("scope: expected") && error.contains("gpt.head"), "{error}");
 }
+
+#[test]
+fn a_cast_is_called_one_and_the_update_says_what_it_is_for() {
+    let e = explain(&config("gpt-tiny", RecipeName::F16), None).unwrap();
+    assert!(e.instructions.iter().all(|r| r.op != "map { i0 }"), "a conversion is a cast");
+    assert!(e.instructions.iter().any(|r| r.op == "cast" && r.outputs[0].starts_with("f16")));
+    let why = |name: &str| e.instructions.iter().find(|r| r.name == name).map(|r| r.why.clone()).unwrap_or_default();
+    assert!(why("unscale_check").contains("loss scale") && why("update_loss_scale").contains("overflow"));
+    assert!(why("grad_norm").contains("norm of all gradients"));
+    let fp8 = explain(&config("gpt-tiny", RecipeName::Fp8Delayed), None).unwrap();
+    assert!(fp8.instructions.iter().all(|r| r.name != "reshape" || !r.by_policy), "a reshape decides nothing");
+}

@@ -142,7 +142,7 @@ impl Examiner {
             micro: now.micro,
             phase: self.phases[now.index],
             scope: scope(now),
-            op: crate::program::display::op_text(&instr.op),
+            op: now.program.op_text(instr),
             why: instr.why.as_ref().map(ToString::to_string),
             source: format!("{}:{}", instr.source.file(), instr.source.line()),
             inputs,

@@ -58,7 +58,7 @@ impl Program {
                 break;
             }
         }
-        let _ = write!(line, " = {}", op_text(&instr.op));
+        let _ = write!(line, " = {}", self.op_text(instr));
         for (k, &i) in instr.inputs.iter().enumerate() {
             let _ = write!(line, " {}", self.operand(i, false));
             if k == 5 && instr.inputs.len() > 8 {
@@ -70,6 +70,14 @@ impl Program {
             let _ = write!(line, " ; {why}");
         }
         line
+    }
+
+    /// [`op_text`] of an instruction; a map that only converts is a `cast`.
+    pub fn op_text(&self, instr: &Instr) -> String {
+        match (&instr.op, instr.inputs.first()) {
+            (Op::Map(m), Some(&x)) if m.as_cast(self.ty(x)).is_some() => "cast".into(),
+            (op, _input) => op_text(op),
+        }
     }
 
     fn operand(&self, id: ValueId, with_type: bool) -> String {
