@@ -204,6 +204,30 @@ impl<'g> Var<'g> {
         self.unary(UnaryFn::Square)
     }
 
+    /// Magnitude of every element.
+    #[track_caller]
+    pub fn abs(self) -> Var<'g> {
+        self.unary(UnaryFn::Abs)
+    }
+
+    /// Square root of every element.
+    #[track_caller]
+    pub fn sqrt(self) -> Var<'g> {
+        self.unary(UnaryFn::Sqrt)
+    }
+
+    /// Every element to the power `exponent`.
+    #[track_caller]
+    pub fn pow(self, exponent: f32) -> Var<'g> {
+        self.binary_const(BinaryFn::Pow, exponent)
+    }
+
+    /// Every element within `[low, high]`; NaN stays NaN.
+    #[track_caller]
+    pub fn clamp(self, low: f32, high: f32) -> Var<'g> {
+        self.binary_const(BinaryFn::Max, low).binary_const(BinaryFn::Min, high)
+    }
+
     /// Inverted dropout with probability `p`; nothing outside training or for `p == 0`.
     #[track_caller]
     pub fn dropout(self, p: f32) -> Var<'g> {

@@ -134,6 +134,9 @@ fn elementwise() -> Vec<Case> {
     }
     let three = || vec![f(&[2, 6], -1.0, 1.0), f(&[2, 6], -2.0, 2.0), f(&[6], 0.1, 2.0)];
     list.push(case("select", three(), |_, x| x[0].binary_const(BinaryFn::Lt, 0.1).select(x[1], x[2])));
+    list.push(case("functions by name", vec![f(&[24], 0.5, 3.0)], |_, x| {
+        x[0].sqrt().pow(1.7).clamp(0.81, 2.03) + (x[0] * -0.5 + 1.0).abs()
+    }));
     list.push(case("scalar broadcast", vec![f(&[], 0.5, 1.0), f(&[3, 3], -1.0, 1.0)], |_, x| x[1] * x[0] + x[0]));
     list.push(case("one value used three times", vec![f(&[5], 0.5, 2.0)], |_, x| x[0] * x[0] + x[0].exp() / x[0]));
     list.push(case("dropout keeps its mask in the backward pass", vec![f(&[6, 9], 0.5, 2.0)], |_, x| {
