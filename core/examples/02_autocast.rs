@@ -1,4 +1,4 @@
-//! Lesson 2: autocast writes ordinary casts into the Program. Run with `cargo run --release -p mantissa-core --example 02_autocast`.
+//! Lesson 2: autocast writes ordinary casts into the Program. Run with `cargo run --release -p mantissa-lessons --bin 02_autocast`.
 //!
 //! Model code names no dtype. Inside an autocast region each operation computes in the dtype of its class: products in bf16, losses and
 //! norms in f32. What was decided, and why, stands in the recorded Program.

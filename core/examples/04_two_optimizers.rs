@@ -1,4 +1,4 @@
-//! Lesson 4: two optimizers, one loss scale. Run with `cargo run --release -p mantissa-core --example 04_two_optimizers`.
+//! Lesson 4: two optimizers, one loss scale. Run with `cargo run --release -p mantissa-lessons --bin 04_two_optimizers`.
 //!
 //! A small GAN on 2-D points, in f16. Generator and discriminator are updated in one recorded step. Each optimizer is skipped by its own
 //! overflow only; the scale backs off if either overflowed. `update` comes once, after both have stepped.
@@ -15,7 +15,7 @@ use mantissa_core::rng::Rng;
 use mantissa_core::shape::Ty;
 use mantissa_core::trace::{Graph, Var};
 use mantissa_core::train::session::init_memory;
-use mantissa_core::{DType, Result, show};
+use mantissa_core::{DType, Result, bytemuck, show};
 use std::sync::Arc;
 
 const POINTS: usize = 128;

@@ -1,10 +1,11 @@
-//! Lesson 5: fp8 with delayed scaling. Run with `cargo run --release -p mantissa-core --example 05_fp8`.
+//! Lesson 5: fp8 with delayed scaling. Run with `cargo run --release -p mantissa-lessons --bin 05_fp8`.
 //!
 //! e4m3 spans 2^-9 to 448: a tensor has to be moved there first. Delayed scaling takes the factor from the largest magnitudes (amax) of
 //! past steps. The first step has no past: it uses 1, and small values underflow. When values suddenly grow, one step saturates before the
 //! scale follows. Watch both happen to the inputs of the first layer, and compare the loss with f32 on the same batches.
 
 use mantissa_core::Result;
+use mantissa_core::bytemuck;
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::model::{ModelConfig, mlp::MlpConfig};
 use mantissa_core::optim::OptimConfig;
