@@ -53,7 +53,7 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
     let layers = Fp8Layers::of(session.program());
     let flops = session.program().step_cost().flops as f64;
     let row = |name: &str, text: String| format!("{name:<12} {text}");
-    Ok(vec![
+    let mut rows = vec![
         row("mantissa", env!("CARGO_PKG_VERSION").to_string()),
         row("device", format!("{device} ({device_why})")),
         row("recipe", format!("{} ({recipe_why}): {}", train.recipe.label(), recipe(&train.recipe, &layers))),
@@ -67,13 +67,25 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
         row(unit, show::items_per_step(train)),
         row(
             "peak",
-            format!("{}FLOP/s ({}); a step takes {}FLOP", show::spaced(peak.flops_per_s), peak.source, show::spaced(flops)),
+            format!(
+                "{}FLOP/s ({}); a step takes {}FLOP; mfu is the share of the peak that is reached",
+                show::spaced(peak.flops_per_s),
+                peak.source,
+                show::spaced(flops)
+            ),
         ),
         row("memory", format!("{} planned: {}", show::mebibytes(plan.total_bytes() + eval + scratch), parts.join(", "))),
         row("run folder", folder.display().to_string()),
         row("seed", train.seed.to_string()),
-        row("kernel set", mantissa_core::cpu::KERNEL_SET.to_string()),
-    ])
+        row("kernels", format!("{} (the same in another run: the same arithmetic)", mantissa_core::cpu::KERNEL_SET)),
+    ];
+    if let Some(Fp8Scaling::Delayed { warm_up: false, .. }) = train.recipe.fp8.map(|fp8| fp8.scaling) {
+        rows.push(row(
+            "fp8 scales",
+            "1 in the first step, where small values underflow (as in Transformer Engine); --warm-up-scales starts from the amax".into(),
+        ));
+    }
+    Ok(rows)
 }
 
 fn recipe(recipe: &Recipe, layers: &Fp8Layers) -> String {
@@ -180,5 +192,6 @@ fn schedule(config: &RunConfig) -> String {
         Decay::Cosine => format!("cosine, lr {lr} down to {min_lr}"),
         Decay::Constant => format!("constant, lr {lr}"),
     };
-    format!("{} steps, {shape}, warm-up {}", show::thousands(s.steps as usize), s.warmup)
+    let short = if s.warmup > s.steps { ", longer than the run: lr is never reached" } else { "" };
+    format!("{} steps, {shape}, warm-up {}{short}", show::thousands(s.steps as usize), s.warmup)
 }

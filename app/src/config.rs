@@ -24,7 +24,9 @@ pub const BUILTIN: &str = "builtin";
 pub const PRETRAINED: &str = "pretrained";
 
 /// Bounds that keep every size of a run far from the limits of 64-bit arithmetic; memory decides long before them.
-const MAX_SEQ_LEN: usize = 1 << 20;
+pub(crate) const MAX_SEQ_LEN: usize = 1 << 20;
+/// Largest evaluation, batches.
+pub(crate) const MAX_EVAL_BATCHES: usize = 1_000_000;
 const MAX_LAYERS: usize = 4096;
 const MAX_ELEMENTS: u128 = 1 << 42;
 
@@ -184,7 +186,7 @@ pub fn check_sizes(train: &TrainConfig) -> CoreResult<()> {
     let (widest, weight) = match &train.model {
         ModelConfig::Gpt(gpt) => {
             if !(1..=MAX_SEQ_LEN).contains(&gpt.context) {
-                return Err(Error::config("--seq-len", format!("1 to {MAX_SEQ_LEN}"), gpt.context.to_string()));
+                return Err(Error::config("train.model.context", format!("1 to {MAX_SEQ_LEN}"), gpt.context.to_string()));
             }
             if gpt.layers > MAX_LAYERS {
                 return Err(Error::config("train.model.layers", format!("1 to {MAX_LAYERS}"), gpt.layers.to_string()));
@@ -203,7 +205,7 @@ pub fn check_sizes(train: &TrainConfig) -> CoreResult<()> {
     }
     if widest * train.batch as u128 * train.grad_accum as u128 > MAX_ELEMENTS {
         let found = format!("{} rows of up to {widest} elements", train.batch * train.grad_accum);
-        return Err(Error::config("--batch-size", format!("tensors of at most {MAX_ELEMENTS} elements"), found));
+        return Err(Error::config("train.batch", format!("tensors of at most {MAX_ELEMENTS} elements"), found));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! A stdout that cannot be written costs the lines that were to go there and one warning. [`Console::finish`] says how many they are.
 
 use crate::watcher::Watcher;
+use crate::{out, show};
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mantissa_core::telemetry::event::Event;
@@ -138,7 +139,7 @@ impl Watcher for Console {
             self.line(text);
         }
         if let Some(bar) = &*self.live.borrow() {
-            bar.set_message(text.to_string());
+            bar.set_message(show::printable_text(text).into_owned());
         }
     }
 
@@ -152,12 +153,12 @@ impl Watcher for Console {
     /// On stdout, with `--json`.
     fn event(&self, _event: &Event, line: &str) {
         if self.json {
-            self.print(line);
+            self.print(&out::json(line));
         }
     }
 }
 
 fn write_line(mut to: impl Write, text: &str) -> std::io::Result<()> {
-    to.write_all(format!("{text}\n").as_bytes())?;
+    to.write_all(format!("{}\n", show::printable_text(text)).as_bytes())?;
     to.flush()
 }

@@ -1,7 +1,7 @@
 //! The host of Mantissa: command line, files, signals, run folders. Everything that decides numbers is in `mantissa-core`.
 //!
 //! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`] until [`stop`] asks it to end, a [`watcher::Watcher`] such as the [`console`] is told what happens,
-//! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done; 2 refused, or a file could not be written (one message on stderr); 3 out of memory of a device or
+//! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done; 1 `doctor --exit-code` found something; 2 refused, or a file could not be written (one message on stderr); 3 out of memory of a device or
 //! of the limits of the process, or a device was lost; 4 stopped by `--on-nonfinite stop` or `--error-if-nonfinite`, after saving; 130, 143, 129 stopped by SIGINT (Ctrl-C), SIGTERM,
 //! SIGHUP: after saving, or at once by a second one, which says what is not saved.
 
@@ -17,10 +17,12 @@ pub mod device;
 pub mod event_log;
 pub mod findings;
 pub mod init_from;
+pub mod out;
 pub mod plain_file;
 pub mod predictions;
 pub mod prefetch;
 mod profile;
+pub mod progress;
 pub mod run_folder;
 pub mod run_log;
 pub mod sample;
@@ -34,11 +36,12 @@ pub mod weights;
 
 pub use mantissa_core::show;
 
-use clap::Parser;
 use mantissa_core::error::Error;
 use std::process::ExitCode;
 use stop::Signal;
 
+/// `doctor --exit-code` found something.
+const EXIT_FOUND: u8 = 1;
 /// Refused: a flag, file, config or shape is wrong, or a file cannot be written.
 pub const EXIT_REFUSED: u8 = 2;
 /// There is no memory, or a device was lost; the last checkpoint is there.
@@ -55,13 +58,36 @@ pub enum Outcome {
     Interrupted(Signal),
     /// Something was not finite that is to end a run; it saved first.
     NonFinite,
+    /// It found what it was asked to tell by its exit code.
+    Found,
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    // A usage error prints itself and exits with 2, `--help` with 0.
-    let cli = cli::Cli::parse();
-    let result = match cli.command {
+    let cli = match cli::parse::parse::<cli::Cli>() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    match run(cli) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Found) => ExitCode::from(EXIT_FOUND),
+        Ok(Outcome::NonFinite) => ExitCode::from(EXIT_NONFINITE),
+        Ok(Outcome::Interrupted(signal)) => ExitCode::from(signal.exit_code()),
+        Err(error) => {
+            use std::io::Write as _;
+            // Nowhere left to report that stderr is closed.
+            let _ = writeln!(out::stderr(), "error: {}", in_words(&error));
+            let memory = error.chain().filter_map(|e| e.downcast_ref::<device::Shortage>()).any(|e| e.is_of_process());
+            ExitCode::from(if memory || is_of_device(&error) { EXIT_DEVICE } else { EXIT_REFUSED })
+        }
+    }
+}
+
+fn run(cli: cli::Cli) -> anyhow::Result<Outcome> {
+    if let Some(threads) = cli.threads {
+        mantissa_core::cpu::par::use_threads(threads).map_err(|e| e.of_setting("--threads"))?;
+    }
+    match cli.command {
         cli::Command::Train(args) => train::command(&args),
         cli::Command::Sample(args) => sample::command(&args),
         cli::Command::Cast(args) => cast::command(&args),
@@ -73,21 +99,8 @@ pub fn main() -> ExitCode {
         cli::Command::Compare(args) => cli::compare::command(&args),
         cli::Command::Doctor(args) => cli::doctor::command(&args),
         cli::Command::Stats(args) => cli::stats::command(&args),
-        cli::Command::Gui(args) => cli::gui::command(&args),
+        cli::Command::Gui(args) => cli::gui::command(&args, cli.threads),
         cli::Command::Bench(args) => cli::bench::command(&args),
-    };
-    match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::NonFinite) => ExitCode::from(EXIT_NONFINITE),
-        Ok(Outcome::Interrupted(signal)) => ExitCode::from(signal.exit_code()),
-        Err(error) => {
-            use std::io::Write as _;
-            // Names of tensors, keys and files stand in messages as files spell them; a terminal must not obey them. Nowhere left to report
-            // that stderr is closed.
-            let _ = writeln!(std::io::stderr(), "error: {}", show::printable_text(&in_words(&error)));
-            let memory = error.chain().filter_map(|e| e.downcast_ref::<device::Shortage>()).any(|e| e.is_of_process());
-            ExitCode::from(if memory || is_of_device(&error) { EXIT_DEVICE } else { EXIT_REFUSED })
-        }
     }
 }
 
@@ -97,10 +110,10 @@ fn is_of_device(error: &anyhow::Error) -> bool {
     causes.any(|e| matches!(e, Error::OutOfMemory { .. } | Error::DeviceLost { .. }))
 }
 
-/// An error and its causes on one line, outermost first. A cause that the words before it end with is not said twice.
-fn in_words(error: &anyhow::Error) -> String {
+/// An error and its causes on one line, outermost first, settings as files name them. A cause that the words before it end with is not said twice.
+pub fn in_words(error: &anyhow::Error) -> String {
     let mut out = String::new();
-    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+    for cause in error.chain().map(cli::keys::said).filter(|cause| !cause.is_empty()) {
         if out.is_empty() {
             out = cause;
         } else if !out.ends_with(&cause) {

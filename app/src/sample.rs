@@ -2,13 +2,16 @@
 
 use crate::checkpoint::resume;
 use crate::cli::{SampleArgs, TrainArgs, resolve};
+use crate::run_folder::RUNS;
 use crate::vocabulary::{TextStream, Vocabulary};
-use crate::{Outcome, device, init_from};
+use crate::weights::config_of;
+use crate::{Outcome, device, init_from, out};
 use anyhow::{Context, Result, bail};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::rng::Rng;
 use mantissa_core::train::Session;
 use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 /// Stands after each of several texts, as in nanoGPT.
 const SEPARATOR: &str = "---------------\n";
@@ -96,11 +99,21 @@ pub fn generate(
     Ok(())
 }
 
+/// The newest run that writes text, and says which.
+fn newest_writer() -> Result<PathBuf> {
+    let writes = |run: &Path| config_of(run).is_ok_and(|c| matches!(c.train.model, ModelConfig::Gpt(_)));
+    let Some(run) = resume::newest_run(true, writes) else {
+        bail!("no run of a gpt with weights, which can write text; train one first or name one with --run DIR: {RUNS}");
+    };
+    out::note(&format!("text from {}", run.display()));
+    Ok(run)
+}
+
 /// `mantissa sample`.
 pub fn command(args: &SampleArgs) -> Result<Outcome> {
     let run = match &args.run {
         Some(run) => run.clone(),
-        None => resume::newest_run(true)?,
+        None => newest_writer()?,
     };
     let source = init_from::open(&run).context("--run")?;
     if !matches!(source.model, ModelConfig::Gpt(_)) {
@@ -131,7 +144,7 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
         None => args.prompt.clone(),
     };
     let prompt = vocabulary.prompt(&text).context("cannot use the prompt")?;
-    let mut out = std::io::stdout().lock();
+    let mut out = out::contents();
     let mut put = |bytes: &[u8]| out.write_all(bytes).and_then(|()| out.flush());
     for n in 0..args.samples {
         let mut sampler = Sampler {

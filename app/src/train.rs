@@ -44,7 +44,7 @@ use logs::Logs;
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
     let asked = Asked::new(args)?;
     if args.print_config {
-        return text::print(&asked.config.to_toml()?);
+        return text::print_contents(&asked.config.to_toml()?);
     }
     let console = Console::new(args.json, args.quiet);
     let outcome = drive(asked, &console, &Stop::on_signals(args.quiet)?);

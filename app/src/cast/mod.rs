@@ -7,7 +7,7 @@ pub mod tensors;
 
 use crate::cli::cast::CastArgs;
 use crate::show::printable;
-use crate::{Outcome, plain_file};
+use crate::{Outcome, out, plain_file};
 use anyhow::{Result, bail};
 use encoder::Encoder;
 use std::io::Write;
@@ -15,7 +15,7 @@ use std::path::Path;
 
 /// `mantissa cast`.
 pub fn command(args: &CastArgs) -> Result<Outcome> {
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     let written = match (args.to, args.from) {
         (Some(dtype), _) => {
             let encoder = Encoder::new(dtype, args.mode, args.seed, args.scale_rule)?;

@@ -232,7 +232,11 @@ fn rate_jump(then: &TrainConfig, now: &TrainConfig, step: u64) -> Option<String>
 
 /// The run, and the checkpoint if one was named.
 fn locate(path: Option<&Path>) -> Result<(PathBuf, Option<PathBuf>)> {
-    let Some(path) = path else { return Ok((newest_run(false)?, None)) };
+    let Some(path) = path else {
+        let newest = newest_run(false, |_| true);
+        let none = || format!("no run to go on with; train first or name one with --resume PATH: {RUNS}");
+        return Ok((newest.with_context(none)?, None));
+    };
     if path.join(CONFIG).is_file() {
         return Ok((path.to_path_buf(), None));
     }
@@ -254,9 +258,9 @@ fn locate(path: Option<&Path>) -> Result<(PathBuf, Option<PathBuf>)> {
     }
 }
 
-/// The run under `runs/` that was written to last; `saved` asks for one with a checkpoint. A time in the future comes from a clock that was wrong: such
-/// a run counts only where no other does.
-pub fn newest_run(saved: bool) -> Result<PathBuf> {
+/// The run under `runs/` that was written to last among those that `wanted` takes; `saved` asks for one with a checkpoint. A time in the future comes from
+/// a clock that was wrong: such a run counts only where no other does.
+pub fn newest_run(saved: bool, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     let time = |p: &Path| std::fs::metadata(p).and_then(|m| m.modified()).ok();
     let written = |run: &PathBuf| -> Option<SystemTime> {
         let checkpoint = newest(run).ok().flatten().and_then(|dir| time(&dir.join(DONE)));
@@ -264,10 +268,7 @@ pub fn newest_run(saved: bool) -> Result<PathBuf> {
     };
     let runs = std::fs::read_dir(RUNS).ok().into_iter().flatten().filter_map(|e| e.ok().map(|e| e.path()));
     let runs = runs.filter(|p| p.join(CONFIG).is_file()).filter_map(|p| written(&p).map(|t| (t, p)));
-    latest(runs, SystemTime::now()).with_context(|| match saved {
-        true => format!("no run with weights; train first or name one with --run DIR: {RUNS}"),
-        false => format!("no run to go on with; train first or name one with --resume PATH: {RUNS}"),
-    })
+    latest(runs.filter(|(_, run)| wanted(run)), SystemTime::now())
 }
 
 /// The run with the latest time that is not in the future; if all are, the latest.

@@ -2,9 +2,11 @@
 
 use super::TrainArgs;
 use super::several::{Bench, Run, refuse_unused, resolve_for, take_steps};
+use super::text::print_json;
 use crate::profile::{Clock, Line, Profile, timed_step};
+use crate::progress::Progress;
 use crate::show::median;
-use crate::{Outcome, device, show};
+use crate::{Outcome, device, out, show};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mantissa_core::DType;
@@ -126,6 +128,9 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
     let capabilities = backend.capabilities();
     let peak = device.peak(DType::F32)?;
     let bytes_per_s = device.copy_rate()?;
+    let profiled = steps.min(TIMED);
+    let total = runs.len() as u64 * (WARM_UP as u64 + steps + profiled);
+    let mut progress = Progress::new("bench", "step", total, args.run.json || args.run.quiet);
     let mut contenders = Vec::new();
     for (run, &name) in runs.iter().zip(&args.recipes) {
         let before = memory_bytes("VmRSS:");
@@ -133,6 +138,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
         for _ in 0..WARM_UP {
             let (session, batch) = run.next_batch();
             session.step(batch.batch())?;
+            progress.advance(1);
         }
         let grown = memory_bytes("VmRSS:").zip(before).map(|(now, before)| now.saturating_sub(before));
         contenders.push(Contender { name, run, ms: Vec::new(), resident_bytes: grown, profile: None, profiled_ms: Vec::new() });
@@ -143,16 +149,18 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
             let start = Instant::now();
             session.step(batch.batch())?;
             c.ms.push(start.elapsed().as_secs_f64() * 1e3);
+            progress.advance(1);
         }
     }
     for c in &mut contenders {
         let mut times = Vec::new();
-        for _ in 0..steps.min(TIMED) {
+        for _ in 0..profiled {
             let (session, batch) = c.run.next_batch();
             let start = Instant::now();
             let (_, spans) = timed_step(session, batch.batch())?;
             c.profiled_ms.push(start.elapsed().as_secs_f64() * 1e3);
             times.push(spans);
+            progress.advance(1);
         }
         c.profile = Some(Profile::new(c.run.session.program(), times));
     }
@@ -178,12 +186,11 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
         process_peak_bytes: memory_bytes("VmHWM:"),
         recipes: recipes(&mut contenders, items, &peaks, args.profile),
     };
-    let mut out = std::io::stdout().lock();
+    drop(progress);
     if args.run.json {
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
-    } else {
-        print(&mut out, &report, args)?;
+        return print_json(&report);
     }
+    print(&mut out::stdout(), &report, args)?;
     Ok(Outcome::Done)
 }
 

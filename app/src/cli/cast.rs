@@ -1,7 +1,8 @@
 //! Flags of `cast`.
 
+use super::number::count;
 use clap::{Args, ValueEnum};
-use mantissa_core::DType;
+use mantissa_core::{DType, Result, near};
 
 /// What a cast does with values that the format cannot hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,7 +43,7 @@ pub struct CastArgs {
     #[arg(long, conflicts_with = "from")]
     pub mode: Option<CastMode>,
     /// Seed of --mode stochastic [default: 1337]
-    #[arg(long, value_name = "N", conflicts_with = "from")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>, conflicts_with = "from")]
     pub seed: Option<u64>,
     /// Replace the file to write, if it is there. Never the file that is read
     #[arg(long)]
@@ -55,9 +56,7 @@ pub struct CastArgs {
 /// Formats that tensors are cast to and from.
 pub const DTYPES: [DType; 6] = [DType::E4m3, DType::E5m2, DType::E8m0, DType::F16, DType::Bf16, DType::Tf32];
 
-fn dtype(text: &str) -> Result<DType, String> {
-    DTYPES.into_iter().find(|d| d.name() == text).ok_or_else(|| {
-        let names: Vec<&str> = DTYPES.iter().map(|d| d.name()).collect();
-        format!("expected one of {}", names.join(", "))
-    })
+fn dtype(text: &str) -> Result<DType> {
+    let known = DTYPES.map(DType::name);
+    DTYPES.into_iter().find(|d| d.name() == text).ok_or_else(|| near::unknown("dtype", &known, text))
 }

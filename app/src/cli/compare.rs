@@ -1,10 +1,13 @@
 //! `mantissa compare`: two recipes, or one on two devices, on the same batches, and where the second loses precision against the first.
 
+use super::TrainArgs;
+use super::number::{count, not_negative};
 use super::several::{Bench, finite, refuse_unused, resolve_for, take_steps};
-use super::{TrainArgs, not_negative};
+use super::text::print_json;
 use crate::config::{DeviceChoice, RunConfig};
+use crate::progress::Progress;
 use crate::show::percent;
-use crate::{Outcome, device, show};
+use crate::{Outcome, device, out, show};
 use anyhow::{Result, bail};
 use clap::Args;
 use mantissa_core::precision::recipe::RecipeName;
@@ -33,7 +36,7 @@ pub struct CompareArgs {
     #[arg(long)]
     pub device_b: Option<DeviceChoice>,
     /// Rows to print, worst first; 0 prints all
-    #[arg(long, value_name = "N", default_value_t = 24)]
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = count::<usize>)]
     pub rows: usize,
     /// Let the runs drift apart to the end; by default the compared step, the last, starts from the weights of `a` in both
     #[arg(long)]
@@ -114,23 +117,23 @@ pub fn command(args: &CompareArgs) -> Result<Outcome> {
     let backend_b = if on_b == on_a { backend_a.clone() } else { open(on_b, &config_b)? };
     let devices = [&backend_a, &backend_b].map(|b| b.capabilities().device.clone());
     let (mut a, mut b) = (bench.observable(backend_a, &config_a)?, bench.observable(backend_b, &config_b)?);
+    let mut progress = Progress::new("compare", "step", steps, args.run.json || args.run.quiet);
     for _ in 1..steps {
         let (session, batch) = a.next_batch();
         session.step(batch.batch())?;
         b.session.step(batch.batch())?;
+        progress.advance(1);
     }
     if !args.drift {
         compare::share_weights(&a.session, &b.session)?;
     }
     let (session, batch) = a.next_batch();
     let comparison = compare::step(session, &mut b.session, batch.batch(), (args.keep_mib * MIB) as usize)?;
-    let mut out = std::io::stdout().lock();
+    drop(progress);
     if args.run.json {
-        let report = report(args, &config_a.run.model, &devices, steps, &comparison);
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
-    } else {
-        print(&mut out, args, &config_a.run.model, &devices, steps, &comparison)?;
+        return print_json(&report(args, &config_a.run.model, &devices, steps, &comparison));
     }
+    print(&mut out::stdout(), args, &config_a.run.model, &devices, steps, &comparison)?;
     Ok(Outcome::Done)
 }
 

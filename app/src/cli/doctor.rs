@@ -6,9 +6,10 @@ use super::text::{print, print_json};
 use crate::checkpoint::{self, moved, read};
 use crate::cli::resolve::{self, Resolved};
 use crate::config::RunConfig;
+use crate::progress::Progress;
 use crate::run_folder::CONFIG;
 use crate::run_log::{self, Counts, Logged};
-use crate::{Outcome, device, findings, init_from, show};
+use crate::{Outcome, device, findings, in_words, init_from, show};
 use anyhow::{Result, bail};
 use clap::Args;
 use mantissa_core::probe::doctor::{Doctor, Finding, Severity};
@@ -32,6 +33,9 @@ pub struct DoctorArgs {
     /// Only read the folder, run no steps
     #[arg(long, requires = "folder")]
     pub no_run: bool,
+    /// End with exit code 1 if anything worse than a note was found; without it, 0
+    #[arg(long)]
+    pub exit_code: bool,
     /// The run, as for `train`; --steps defaults to 30
     #[command(flatten)]
     pub run: TrainArgs,
@@ -48,6 +52,9 @@ struct Report<'a> {
     checkpoint: Option<u64>,
     /// Observed steps.
     steps: u64,
+    /// Why no step was observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_run: Option<String>,
     skipped: u64,
     loss: Option<f32>,
     loss_scale: Option<f32>,
@@ -112,17 +119,18 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
         init_from::fill(&session, &config)?.iter().for_each(|note| eprintln!("note: {note}"));
     }
     let first = session.steps();
+    let mut not_run = args.no_run.then(|| "--no-run".to_string());
     let (observed, last) = match bench.and_then(|b| b.map(|b| b.attach(session)).transpose()) {
         Ok(None) => (0, None),
         Ok(Some(mut run)) => {
-            let (last, found) = observe(&mut run, steps)?;
+            let (last, found) = observe(&mut run, steps, args.run.json || args.run.quiet)?;
             places.push(("steps", found));
             (run.session.steps() - first, last)
         }
         Err(e) if args.folder.is_none() => return Err(e),
         // What a folder tells is worth reading even if the data has gone.
         Err(e) => {
-            eprintln!("note: no steps were run: {e:#}");
+            not_run = Some(in_words(&e));
             (0, None)
         }
     };
@@ -138,6 +146,7 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
         }),
         checkpoint: past.as_ref().and_then(|p| p.checkpoint),
         steps: observed,
+        not_run,
         skipped: last.as_ref().map_or(0, |r| r.skipped_total),
         loss: last.as_ref().map(|r| r.loss).filter(|l| l.is_finite()),
         loss_scale: last.as_ref().and_then(|r| r.loss_scale),
@@ -147,17 +156,20 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
     match args.run.json {
         true => print_json(&report),
         false => print(&text(&report, past.as_ref(), config.train.schedule.steps, last.as_ref(), &places)),
-    }
+    }?;
+    Ok(if args.exit_code && !report.healthy { Outcome::Found } else { Outcome::Done })
 }
 
 /// Runs observed steps; the last report, and what was found.
-fn observe(run: &mut Run, steps: u64) -> Result<(Option<StepReport>, Vec<Finding>)> {
+fn observe(run: &mut Run, steps: u64, silent: bool) -> Result<(Option<StepReport>, Vec<Finding>)> {
+    let mut progress = Progress::new("doctor", "step", steps, silent);
     let mut doctor = Doctor::new(&run.session);
     let mut last = None;
     for _ in 0..steps {
         let (session, batch) = run.next_batch();
         let (report, more) = doctor.step(session, batch.batch())?;
         last = Some(report);
+        progress.advance(1);
         if !more {
             break;
         }
@@ -219,8 +231,15 @@ fn text(r: &Report<'_>, past: Option<&Past>, planned: u64, last: Option<&StepRep
         let numbers = format!("loss {:.4} | grad_norm {:.3}{}", l.loss, l.grad_norm, scale.unwrap_or_default());
         let _ = writeln!(out, "observed  {} steps, the last: {numbers}", r.steps);
     }
+    if let Some(why) = &r.not_run {
+        let _ = writeln!(out, "observed  no steps: {why}");
+    }
     if r.findings.is_empty() {
-        let _ = writeln!(out, "healthy   every value was finite and nothing was lost beyond what the formats promise");
+        let healthy = match r.not_run {
+            None => "every value was finite and nothing was lost beyond what the formats promise",
+            Some(_) => "as far as the log and the checkpoint tell",
+        };
+        let _ = writeln!(out, "healthy   {healthy}");
     }
     for (seen_in, found) in places.iter().filter(|(_, found)| !found.is_empty()) {
         if past.is_some() {

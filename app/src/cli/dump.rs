@@ -5,12 +5,13 @@
 //! 1e-8, decay on tensors of rank 2 and more, constant learning rate.
 
 use super::DeviceArgs;
+use super::number::{not_negative, whole};
 use crate::checkpoint::model::{self, MODEL, Positions};
 use crate::checkpoint::parts::Parts;
 use crate::checkpoint::tensors::{self, Source};
 use crate::run_folder::write_through;
 use crate::tensor_file::{TensorFile, swap_if_big_endian};
-use crate::{Outcome, plain_file};
+use crate::{Outcome, out, plain_file};
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use mantissa_core::DType;
@@ -50,22 +51,22 @@ pub struct DumpArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Steps [default: all N of the batch file]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(1..=1_000_000))]
     pub steps: Option<u64>,
     /// Learning rate of every step
-    #[arg(long, value_name = "X", default_value_t = 1e-3, value_parser = super::not_negative)]
+    #[arg(long, value_name = "X", default_value_t = 1e-3, value_parser = not_negative)]
     pub lr: f64,
     /// Decay of the first moment
-    #[arg(long, value_name = "X", default_value_t = 0.9, value_parser = super::not_negative)]
+    #[arg(long, value_name = "X", default_value_t = 0.9, value_parser = not_negative)]
     pub beta1: f64,
     /// Decay of the second moment
-    #[arg(long, value_name = "X", default_value_t = 0.95, value_parser = super::not_negative)]
+    #[arg(long, value_name = "X", default_value_t = 0.95, value_parser = not_negative)]
     pub beta2: f64,
     /// Weight decay, on tensors of rank 2 and more
-    #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = super::not_negative)]
+    #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = not_negative)]
     pub weight_decay: f64,
     /// Largest global norm of the gradients; 0 turns clipping off
-    #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = super::not_negative)]
+    #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = not_negative)]
     pub grad_clip: f64,
     /// File to write: logits, loss, grad.NAME, after.NAME, losses, grad_norms
     #[arg(long, value_name = "FILE")]
@@ -176,7 +177,7 @@ pub fn command(args: &DumpArgs) -> Result<Outcome> {
     write(&args.out, &out)?;
     let [losses, grad_norms] =
         ["losses", "grad_norms"].map(|n| out.iter().find(|(name, ..)| name == n).map(|(_, _, v)| v.clone()));
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = out::stdout();
     for (step, (loss, norm)) in losses.iter().flatten().zip(grad_norms.iter().flatten()).enumerate() {
         writeln!(stdout, "step {step} | loss {loss:.6} | grad_norm {norm:.6}")?;
     }

@@ -56,7 +56,7 @@ fn text(e: &Explanation) -> String {
         &mut out,
         "",
         0,
-        "Rows count one run. `mult` is the dtype that is multiplied; sums are f32. Rows without a reason take their inputs as they lie.",
+        "Rows count one run. `mult` is the dtype that is multiplied; sums are f32. Rows without a reason take their inputs as they lie; a cast may be folded into a neighbour.",
     );
     let mut place = None;
     for row in &e.instructions {
@@ -103,8 +103,9 @@ fn instruction(out: &mut String, row: &Row) {
         };
         paragraph(out, "", INDENT, &op);
     }
-    // The rest follows from the types that stand in the row.
-    if row.by_policy || row.class == "low" {
+    // Of other rows the reason follows from the types that stand in them.
+    let told = row.by_policy || row.class == "low" || row.part == "update" || row.op == "cast";
+    if told {
         paragraph(out, "", INDENT, &format!("why: {}", row.why));
     }
 }

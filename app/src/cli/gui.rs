@@ -21,7 +21,7 @@ pub struct GuiArgs {
 }
 
 /// `mantissa gui`.
-pub fn command(args: &GuiArgs) -> Result<Outcome> {
+pub fn command(args: &GuiArgs, threads: Option<usize>) -> Result<Outcome> {
     let here = std::env::current_exe().context("cannot find out where this program lies")?;
     let program = here.with_file_name(format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX));
     if !program.is_file() {
@@ -32,6 +32,10 @@ pub fn command(args: &GuiArgs) -> Result<Outcome> {
     }
     let mut child = Command::new(&program);
     child.args(&args.runs);
+    if let Some(threads) = threads {
+        // The window computes with the same library.
+        child.env("RAYON_NUM_THREADS", threads.to_string());
+    }
     if let Some(run) = &args.attach {
         child.arg("--attach").arg(run);
     }

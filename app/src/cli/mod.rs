@@ -4,12 +4,16 @@
 pub mod bench;
 pub mod cast;
 pub mod compare;
+pub mod config_errors;
 pub mod device_args;
 pub mod doctor;
 pub mod dump;
 pub mod explain;
 pub mod gui;
+pub mod keys;
+pub mod number;
 pub mod overlay;
+pub mod parse;
 pub mod plan;
 pub mod recommend;
 pub mod resolve;
@@ -22,12 +26,19 @@ pub use device_args::DeviceArgs;
 pub use train_args::{StepArgs, TrainArgs};
 
 use clap::{Args, Parser, Subcommand};
+use number::{count, not_negative, share, whole};
 use std::path::PathBuf;
+
+/// Most threads that may be asked for; no machine has so many processors.
+const MAX_THREADS: usize = 4096;
 
 /// Mixed-precision training you can see through.
 #[derive(Debug, Parser)]
 #[command(name = "mantissa", version, about, propagate_version = true)]
 pub struct Cli {
+    /// Threads that compute on this machine's processor; results are the same bits for any number [default: all that it has]
+    #[arg(long, value_name = "N", global = true, value_parser = whole::<usize>(1..=MAX_THREADS))]
+    pub threads: Option<usize>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -74,7 +85,7 @@ what is not saved.";
 /// Flags of `sample`.
 #[derive(Debug, Args)]
 pub struct SampleArgs {
-    /// Run folder, one of its checkpoints, or a Hugging Face GPT-2 folder [default: the run under runs/ that saved weights last]
+    /// Run folder, one of its checkpoints, or a Hugging Face GPT-2 folder [default: the run of a gpt under runs/ that saved weights last]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Hugging Face tokenizer.json [default: what the run was trained with, or the one in the folder]
@@ -90,46 +101,21 @@ pub struct SampleArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub prompt_file: Option<PathBuf>,
     /// Texts to write, each from a seed of its own
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u64>(1..=1_000_000))]
     pub samples: u64,
     /// Tokens to write
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = count::<usize>)]
     pub tokens: usize,
     /// Divides the scores before drawing; 0 always takes the likeliest
     #[arg(long, value_name = "X", default_value_t = 0.8, value_parser = not_negative)]
     pub temperature: f64,
     /// Draw among this many likeliest tokens; 0 draws among all
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<usize>)]
     pub top_k: usize,
     /// Draw among the fewest likeliest tokens that together have this probability
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
     pub top_p: f64,
     /// Seed of the draws
-    #[arg(long, value_name = "N", default_value_t = 1337)]
+    #[arg(long, value_name = "N", default_value_t = 1337, value_parser = count::<u64>)]
     pub seed: u64,
-}
-
-/// A finite number.
-pub(crate) fn finite(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(x) if x.is_finite() => Ok(x),
-        Ok(x) => Err(format!("expected a finite number, got {x}")),
-        Err(_) => Err("expected a number".into()),
-    }
-}
-
-/// A number above 0, at most 1.
-fn share(text: &str) -> Result<f64, String> {
-    match finite(text)? {
-        x if x > 0.0 && x <= 1.0 => Ok(x),
-        x => Err(format!("expected a number above 0 and at most 1, got {x}")),
-    }
-}
-
-/// A finite number of at least 0.
-pub(crate) fn not_negative(text: &str) -> Result<f64, String> {
-    match finite(text)? {
-        x if x >= 0.0 => Ok(x),
-        x => Err(format!("expected a number of at least 0, got {x}")),
-    }
 }

@@ -62,11 +62,16 @@ fn flag_number(text: &str) -> Option<Value> {
 /// Stands in the overlay for an entry that is to be removed. Not a value anyone writes.
 const REMOVED: &str = "\u{0}removed";
 
+/// Whether a value of the overlay stands for an entry that is to be removed.
+pub fn is_removal(value: &Value) -> bool {
+    value.as_str() == Some(REMOVED)
+}
+
 /// Lays `over` on `base`: tables are merged, anything else is replaced.
 pub fn merge(base: &mut Table, over: &Table) {
     for (key, value) in over {
         match (base.get_mut(key), value) {
-            (_, Value::String(s)) if s == REMOVED => {
+            (_, value) if is_removal(value) => {
                 base.remove(key);
             }
             (Some(Value::Table(inner)), Value::Table(over)) => merge(inner, over),

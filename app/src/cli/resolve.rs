@@ -4,10 +4,10 @@
 //! "none"; a partial one is laid over the defaults.
 
 use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainArgs};
-use super::{DeviceArgs, overlay};
+use super::{DeviceArgs, config_errors, overlay};
 use crate::config::{
-    BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DEFAULT_LOG_EVERY, DeviceChoice, PRETRAINED, RunConfig, RunOptions,
-    check_sizes,
+    BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DEFAULT_LOG_EVERY, DeviceChoice, MAX_EVAL_BATCHES, PRETRAINED, RunConfig,
+    RunOptions, check_sizes,
 };
 use crate::data::token_files;
 use crate::init_from::{self, Source};
@@ -22,7 +22,7 @@ use mantissa_core::precision::Recipe;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::recipe::{Fp8Format, Fp8Scaling, RecipeName};
 use mantissa_core::train::TrainConfig;
-use mantissa_core::{Error, Result as CoreResult};
+use mantissa_core::{Error, Result as CoreResult, near};
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -43,8 +43,6 @@ const MIN_LR_SHARE: f64 = 0.1;
 /// Norms that adaptive clipping remembers.
 const ADAPTIVE_WINDOW: usize = 100;
 const SGD_MOMENTUM: f64 = 0.9;
-/// Largest evaluation.
-const MAX_EVAL_BATCHES: usize = 1_000_000;
 
 /// Every key that `train` must hold to count as complete.
 const TRAIN_KEYS: [&str; 7] = ["model", "recipe", "optim", "schedule", "batch", "grad_accum", "seed"];
@@ -84,8 +82,10 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
         bail!("--model {PRETRAINED}: expected --init-from DIR, which has the sizes of the model");
     }
     lift_overrides(&mut over)?;
-    let base = defaults(&preset, source.as_ref(), recipe.parse()?, &optim)?;
+    let recipe = recipe.parse::<RecipeName>().map_err(|e| e.of_setting("train.recipe.name"))?;
+    let base = defaults(&preset, source.as_ref(), recipe, &optim)?;
     let mut table = Table::try_from(&base).context("defaults as TOML")?;
+    config_errors::foreign(&over, &table, recipe, &optim)?;
     if complete || overlay::get(&over, "train.clip").is_some() {
         overlay::remove(&mut table, "train.clip");
     }
@@ -95,8 +95,9 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     overlay::merge(&mut table, &over);
     let what = args.step.config.as_ref().map_or("--set".to_string(), |p| p.display().to_string());
     let mut config: RunConfig = serde_path_to_error::deserialize(table).map_err(|e| {
-        let problem = e.inner().message().trim_end().to_string();
-        anyhow::anyhow!("config: `{}`: {problem}: {what}", e.path())
+        let removed: Vec<String> =
+            args.step.set.iter().filter_map(|s| s.trim().strip_suffix('=')).map(str::to_string).collect();
+        config_errors::shape(&e.path().to_string(), e.inner().message(), &removed, &what)
     })?;
 
     put_from(&mut config.run, args, source.as_ref())?;
@@ -163,13 +164,13 @@ fn defaults(preset: &str, source: Option<&Source>, recipe: RecipeName, optim: &s
         Some(source) => (source.model.clone(), PRETRAINED_BATCH),
         // Its config holds every size.
         None if preset == PRETRAINED => (ModelConfig::preset(DEFAULT_MODEL)?.0, PRETRAINED_BATCH),
-        None => ModelConfig::preset(preset)?,
+        None => ModelConfig::preset(preset).map_err(|e| e.of_setting("run.model"))?,
     };
     let optim = match optim {
         "adamw" => OptimConfig::adamw(),
         "adam" => OptimConfig::adam(),
         "sgd" => OptimConfig::sgd(SGD_MOMENTUM),
-        other => bail!("train.optim.kind: expected adamw, adam or sgd, got `{other}`"),
+        other => return Err(near::unknown("train.optim.kind", &["adamw", "adam", "sgd"], other).into()),
     };
     let lr = match optim {
         OptimConfig::Sgd { .. } => 0.05,
@@ -437,7 +438,7 @@ fn apply_fp8(args: &TrainArgs, recipe: &mut Recipe) -> CoreResult<()> {
 
 fn check(args: &TrainArgs, config: &RunConfig) -> CoreResult<()> {
     if !(1..=MAX_EVAL_BATCHES).contains(&config.run.eval_batches) {
-        return Err(Error::config("--eval-batches", format!("1 to {MAX_EVAL_BATCHES}"), config.run.eval_batches.to_string()));
+        return Err(Error::config("run.eval_batches", format!("1 to {MAX_EVAL_BATCHES}"), config.run.eval_batches.to_string()));
     }
     if !config.run.stats.is_empty() && config.run.stats_every == 0 {
         return Err(Error::config("--stats", "--stats-every K too, which says when", "no statistics at all"));

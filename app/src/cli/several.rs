@@ -3,7 +3,7 @@
 use super::TrainArgs;
 use super::resolve::{self, Resolved};
 use crate::config::RunConfig;
-use crate::{data, device, init_from};
+use crate::{data, device, init_from, out};
 use anyhow::{Context, Result, bail};
 use mantissa_core::backend::Backend;
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
@@ -81,7 +81,7 @@ impl Bench {
             notes.extend(data::settle_vocab(&mut run.config, run.vocab_given, &loaded)?);
         }
         notes.dedup();
-        notes.iter().for_each(|note| eprintln!("note: {note}"));
+        notes.iter().for_each(|note| out::note(note));
         Ok(Bench { data: Arc::new(loaded.dataset) })
     }
 

@@ -3,10 +3,12 @@
 
 mod picture;
 
+use super::number::{count, whole};
 use super::resolve::{self, Resolved};
 use super::several::Bench;
 use super::text::{print, print_json};
 use super::{StepArgs, TrainArgs};
+use crate::progress::Progress;
 use crate::run_folder::EVENTS;
 use crate::run_log::{self, Logged};
 use crate::show::{percent, scientific};
@@ -37,7 +39,7 @@ pub struct StatsArgs {
     #[arg(long, value_name = "GLOB")]
     pub tensor: Vec<String>,
     /// Step of the run [default: the last one measured]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>)]
     pub step: Option<u64>,
     /// Draw the exponent histogram of every tensor beside the bands of e4m3, e5m2, f16 and bf16
     #[arg(long)]
@@ -46,7 +48,7 @@ pub struct StatsArgs {
     #[arg(long)]
     pub json: bool,
     /// Steps to run of a model; the last is measured [default: 10]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(1..=1_000_000))]
     pub steps: Option<u64>,
     /// Data of the model, as for `train` [default: builtin]
     #[arg(long, value_name = "PATH")]
@@ -166,9 +168,11 @@ fn of_model(args: &StatsArgs) -> Result<Measured> {
         &args.tensor,
     )?;
     let steps = args.steps.unwrap_or(DEFAULT_STEPS);
+    let mut progress = Progress::new("stats", "step", steps, args.json);
     for _ in 1..steps {
         let (session, batch) = run.next_batch();
         session.step(batch.batch())?;
+        progress.advance(1);
     }
     let (session, batch) = run.next_batch();
     let tensors = session.step_measured(batch.batch())?.tensors.unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Text of reports: lines that fit [`WIDTH`] columns, and the way to stdout.
 
-use crate::{Outcome, show};
+use crate::{Outcome, out, show};
 use anyhow::{Context, Result};
 use std::io::{ErrorKind, Write};
 
@@ -9,8 +9,16 @@ pub const WIDTH: usize = 120;
 
 /// Writes a report. A reader that has seen enough (`| head`) is no error.
 pub fn print(text: &str) -> Result<Outcome> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    write(out::stdout(), text)
+}
+
+/// As [`print`], but what was asked for as it is.
+pub fn print_contents(text: &str) -> Result<Outcome> {
+    write(out::contents(), text)
+}
+
+fn write(mut to: impl Write, text: &str) -> Result<Outcome> {
+    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
         Ok(()) => Ok(Outcome::Done),
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Outcome::Done),
         Err(e) => Err(e).context("cannot write to stdout"),
@@ -19,7 +27,7 @@ pub fn print(text: &str) -> Result<Outcome> {
 
 /// One JSON object on one line.
 pub fn print_json(report: &impl serde::Serialize) -> Result<Outcome> {
-    print(&format!("{}\n", serde_json::to_string(report)?))
+    print(&format!("{}\n", out::json(&serde_json::to_string(report)?)))
 }
 
 /// Bytes with a decimal prefix, as datasheets count them: `80.0 GB`.

@@ -1,6 +1,8 @@
 //! The raw flags of `train`. Absent flags are `None`: config files and the defaults of the chosen model and recipe fill them in `resolve`.
 
-use super::{DeviceArgs, finite, not_negative};
+use super::DeviceArgs;
+use super::number::{count, finite, not_negative, percentile, positive, whole};
+use crate::config::{MAX_EVAL_BATCHES, MAX_SEQ_LEN};
 use crate::sinks::LogKind;
 use clap::{Args, ValueEnum};
 use mantissa_core::precision::recipe::RecipeName;
@@ -68,13 +70,13 @@ pub struct StepArgs {
     #[arg(long = "override", value_name = "SCOPE=DTYPE")]
     pub overrides: Vec<Override>,
     /// Sequences or images per micro-step [default: the preset's, 16 for gpt-tiny]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=1 << 20))]
     pub batch_size: Option<usize>,
     /// Tokens per sequence; sets the model's context [default: the preset's, 128 for gpt-tiny]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=MAX_SEQ_LEN))]
     pub seq_len: Option<usize>,
     /// Micro-steps per step [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=1 << 16))]
     pub grad_accum: Option<usize>,
     /// Read settings from a TOML file, such as the config.toml of a run; flags win over it
     #[arg(long, value_name = "FILE")]
@@ -106,7 +108,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<String>,
     /// Token values of the model (gpt) [default: the preset's, 256 for gpt-tiny; more if the data needs more]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=1 << 24))]
     pub vocab: Option<usize>,
     /// Start from the weights of a Hugging Face GPT-2 folder, a run or a checkpoint. The model is theirs unless --model is given; a shorter
     /// --seq-len is cut from their positions; text is read with their tokenizer.json, if they have one
@@ -116,25 +118,25 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Optimizer steps [default: 1000]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(1..=1_000_000_000))]
     pub steps: Option<u64>,
     /// Seed of weights, batches, dropout and samples [default: 1337]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=i64::MAX as u64))]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(0..=i64::MAX as u64))]
     pub seed: Option<u64>,
     /// Dropout probability of a gpt [default: 0]
     #[arg(long, value_name = "P", value_parser = not_negative)]
     pub dropout: Option<f64>,
     /// Steps between evaluations; 0 only at the end [default: 200]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>)]
     pub eval_every: Option<u64>,
     /// Batches of an evaluation [default: 20]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=MAX_EVAL_BATCHES))]
     pub eval_batches: Option<usize>,
     /// Steps between sample texts; 0 only at the end [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>)]
     pub sample_every: Option<u64>,
     /// Tokens of a sample text; 0 takes none [default: 200 on the built-in corpus or with --sample-every, else 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub sample_tokens: Option<usize>,
     /// Run folder, new or empty [default: runs/MODEL-RECIPE-N]
     #[arg(long, value_name = "DIR")]
@@ -146,7 +148,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     pub log: Option<Vec<LogKind>>,
     /// Steps between statistics of tensors in the logs: amax, norms, SQNR, underflow, histogram; 0 writes none [default: 0]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = count::<u64>)]
     pub stats_every: Option<u64>,
     /// Tensors that --stats-every measures, by glob: "gpt.h0.mlp.up" (all of a layer), "**.weight.grad". May be repeated [default: input, weight, output
     /// gradient and weight gradient of every linear layer]
@@ -160,12 +162,12 @@ pub struct TrainArgs {
     #[arg(long, requires = "resume", conflicts_with = "out")]
     pub discard_newer: bool,
     /// Steps between checkpoints, from which a run can be resumed; 0 only at the end [default: 200]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>)]
     pub checkpoint_every: Option<u64>,
     /// Checkpoints kept, the newest; 0 keeps all [default: 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub keep: Option<usize>,
-    /// Print one JSON object per step and evaluation on stdout, everything else on stderr
+    /// Print every event (step, evaluation, sample, ..) as a JSON object on stdout, everything else on stderr
     #[arg(long)]
     pub json: bool,
     /// Print errors and the final result only
@@ -188,7 +190,7 @@ pub struct TrainArgs {
     #[arg(long, help_heading = "Optimizer")]
     pub schedule: Option<ScheduleArg>,
     /// Steps of linear rise at the start [default: 20, or --steps if fewer]
-    #[arg(long, value_name = "N", help_heading = "Optimizer")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>, help_heading = "Optimizer")]
     pub warmup: Option<u64>,
     /// Weight decay [default: 0.1 for adamw, else 0]
     #[arg(long, value_name = "X", value_parser = not_negative, help_heading = "Optimizer")]
@@ -203,10 +205,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "NORM", value_parser = not_negative, help_heading = "Optimizer")]
     pub grad_clip: Option<f64>,
     /// Clip every gradient element to [-V, V] instead of the norm
-    #[arg(long, value_name = "V", value_parser = finite, conflicts_with_all = ["grad_clip", "adaptive_clip"], help_heading = "Optimizer")]
+    #[arg(long, value_name = "V", value_parser = positive, conflicts_with_all = ["grad_clip", "adaptive_clip"], help_heading = "Optimizer")]
     pub clip_value: Option<f64>,
     /// Clip the norm to this percentile of the last 100 norms, to --grad-clip until there are 100
-    #[arg(long, value_name = "PCT", value_parser = finite, help_heading = "Optimizer")]
+    #[arg(long, value_name = "PCT", value_parser = percentile, help_heading = "Optimizer")]
     pub adaptive_clip: Option<f64>,
     /// Stop when the norm of the gradients is not finite, saved (exit code 4)
     #[arg(long, help_heading = "Optimizer")]
@@ -221,7 +223,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]
     pub init_scale: Option<f64>,
     /// Good steps until the loss scale grows; 0 never [default: 2000] (f16)
-    #[arg(long, value_name = "N", help_heading = "Loss scaling, f16 only")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(0..=i32::MAX as u32), help_heading = "Loss scaling, f16 only")]
     pub growth_interval: Option<u32>,
     /// Factor of growth, above 1 [default: 2] (f16)
     #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]
@@ -233,14 +235,14 @@ pub struct TrainArgs {
     #[arg(long, value_name = "X", value_parser = finite, help_heading = "Loss scaling, f16 only")]
     pub min_scale: Option<f64>,
     /// Overflows in a row until the loss scale backs off [default: 1] (f16)
-    #[arg(long, value_name = "N", help_heading = "Loss scaling, f16 only")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=1 << 20), help_heading = "Loss scaling, f16 only")]
     pub hysteresis: Option<u32>,
 
     /// Micro-steps of amax remembered [default: 1024] (fp8-delayed)
-    #[arg(long, value_name = "N", help_heading = "fp8")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=1 << 16), help_heading = "fp8")]
     pub amax_history: Option<usize>,
     /// Headroom of scales, in powers of two [default: 0] (fp8-delayed)
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "fp8")]
+    #[arg(long, value_name = "N", value_parser = whole::<i32>(-32..=32), help_heading = "fp8")]
     pub margin: Option<i32>,
     /// Which amax sets the scale [default: max] (fp8-delayed)
     #[arg(long, help_heading = "fp8")]

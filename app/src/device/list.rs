@@ -11,7 +11,7 @@ use std::io::Write;
 
 /// `mantissa devices`.
 pub fn command() -> Result<Outcome> {
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::out::stdout();
     let cpu = Device::cpu("listed");
     writeln!(out, "cpu: {}", cpu.backend.capabilities().device)?;
     if let Some(available) = memory::available() {

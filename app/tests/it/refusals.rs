@@ -44,12 +44,12 @@ fn numbers_that_are_none_or_out_of_range() {
     refused(&[], &["train", "--lr", "1e-3", "--min-lr", "1e-2"], &["min_lr"]);
     refused(&[], &["train", "--steps", "0"], &["--steps"]);
     refused(&[], &["train", "--batch-size", "0"], &["batch"]);
-    refused(&[], &["train", "--grad-accum", "0"], &["grad_accum"]);
-    refused(&[], &["train", "--seq-len", "0"], &["1 to"]);
+    refused(&[], &["train", "--grad-accum", "0"], &["--grad-accum", "from 1 to"]);
+    refused(&[], &["train", "--seq-len", "0"], &["from 1 to"]);
     refused(&[], &["train", "--beta1", "1"], &["beta1", "[0, 1)"]);
     refused(&[], &["train", "--dropout", "1"], &["dropout"]);
-    refused(&[], &["train", "--clip-value", "0"], &["grad_clip.value"]);
-    refused(&[], &["train", "--adaptive-clip", "101"], &["percentile"]);
+    refused(&[], &["train", "--clip-value", "0"], &["--clip-value", "above 0"]);
+    refused(&[], &["train", "--adaptive-clip", "101"], &["--adaptive-clip", "above 0 and at most 100"]);
     refused(&[], &["train", "--eval-batches", "0"], &["--eval-batches"]);
     refused(&[], &["train", "--seed", "18446744073709551615"], &["--seed"]);
     refused(&[], &["sample", "--temperature", "nan"], &["--temperature"]);
@@ -65,7 +65,7 @@ fn options_of_another_recipe_model_or_optimizer() {
     refused(&[], &["train", "--recipe", "f16", "--init-scale", "0"], &["init_scale", "positive"]);
     refused(&[], &["train", "--recipe", "f16", "--growth-factor", "1"], &["growth_factor", "above 1"]);
     refused(&[], &["train", "--recipe", "f16", "--backoff-factor", "2"], &["backoff_factor"]);
-    refused(&[], &["train", "--recipe", "fp8-delayed", "--amax-history", "0"], &["amax_history_len"]);
+    refused(&[], &["train", "--recipe", "fp8-delayed", "--amax-history", "0"], &["--amax-history"]);
     refused(&[], &["train", "--model", "mlp", "--seq-len", "32"], &["--seq-len", "gpt"]);
     refused(&[], &["train", "--model", "mlp", "--sample-every", "5"], &["gpt"]);
     refused(&[], &["train", "--optim", "sgd", "--beta2", "0.9"], &["--beta2"]);
@@ -139,7 +139,7 @@ fn folders_that_hold_something_are_not_written_to() {
 
 #[test]
 fn sampling_without_usable_weights() {
-    refused(&[], &["sample"], &["no run with weights", "--run"]);
+    refused(&[], &["sample"], &["no run of a gpt with weights", "--run"]);
     refused(&[], &["sample", "--run", "nowhere"], &["nowhere"]);
     let dir = tempfile::tempdir().expect("a folder");
     let o = train(dir.path(), &["--steps", "1", "--out", "r"]);

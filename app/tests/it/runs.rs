@@ -26,7 +26,7 @@ fn a_json_stream_has_every_field_and_nothing_else() {
     }
     assert!(evals.iter().all(|v| v["val_loss"].as_f64().is_some_and(|x| (1.0..7.0).contains(&x))), "{evals:?}");
     let human = stderr(&o);
-    for part in ["device", "recipe", "2 x 32 x 1 = 64", "kernel set", "run folder", "planned", "peak"] {
+    for part in ["device", "recipe", "2 x 32 x 1 = 64", "kernels", "run folder", "planned", "peak"] {
         assert!(human.contains(part), "expected `{part}` in: {human}");
     }
     let log = std::fs::read_to_string(dir.path().join("runs/gpt-tiny-bf16-1/events.jsonl")).unwrap();

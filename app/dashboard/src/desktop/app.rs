@@ -12,6 +12,7 @@ use crate::store::{Origin, Run};
 use anyhow::{Context as _, Result};
 use eframe::egui::{self, ViewportCommand};
 use mantissa_app::cli::TrainArgs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -192,7 +193,7 @@ impl App {
         if let Err(error) = result {
             if self.script.is_given() {
                 // Nobody reads the window.
-                eprintln!("error: {error}");
+                let _ = writeln!(mantissa_app::out::stderr(), "error: {error}");
                 std::process::exit(mantissa_app::EXIT_REFUSED.into());
             }
             status.notice = Some(Notice::Bad(error.clone(), remedy(&error)));

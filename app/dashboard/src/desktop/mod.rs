@@ -15,6 +15,9 @@ pub use trainer::{Command, Told, Trainer};
 use anyhow::{Result, anyhow};
 use clap::{Parser, ValueEnum};
 use eframe::egui;
+use mantissa_app::cli::parse;
+use mantissa_app::{in_words, out};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -53,10 +56,14 @@ pub enum Renderer {
 
 /// Runs the window.
 pub fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let args = match parse::parse::<Args>() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let _ = writeln!(out::stderr(), "error: {}", in_words(&error));
             ExitCode::from(mantissa_app::EXIT_REFUSED)
         }
     }
@@ -80,7 +87,7 @@ fn run(args: &Args) -> Result<()> {
              mesa-vulkan-drivers libgl1-mesa-dri libegl1), or train without a window: `mantissa train`"
         ));
     }
-    eprintln!("warning: wgpu cannot draw here ({error}); trying OpenGL");
+    let _ = writeln!(out::stderr(), "warning: wgpu cannot draw here ({error}); trying OpenGL");
     // A process has one event loop for its whole life, so the second try is another process.
     let status = std::process::Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))

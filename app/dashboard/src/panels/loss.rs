@@ -33,7 +33,8 @@ pub fn loss_ui(ui: &mut Ui, store: &Store, state: &mut LossState) {
         );
     }
     ui.horizontal_wrapped(|ui| {
-        ui.checkbox(&mut state.raw, "raw");
+        ui.checkbox(&mut state.raw, "raw")
+            .on_hover_text("The loss of each step, thin. The thick line is smoothed, so it lags behind.");
         ui.checkbox(&mut state.log, "log loss");
         parts_ui(ui, summary(store));
     });
