@@ -1,0 +1,46 @@
+# Control characters from files never reach a terminal: tensor names, logs, config keys, paths and samples stand there as text.
+esc=$'\e' bel=$'\a' csi=$'\xc2\x9b'
+
+# no_controls FILE: nothing in it that a terminal obeys.
+no_controls() {
+  ! LC_ALL=C grep -qP '[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]' "$1" || fail "control characters in $1: $(head -c 300 "$1" | cat -v)"
+}
+
+# A safetensors file whose one tensor is named to set the title of the window.
+header='{"w\u001b]0;owned\u0007\u009b2J":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}'
+printf '%b' "$(printf '\\x%02x' $((${#header} % 256)))\\x00\\x00\\x00\\x00\\x00\\x00\\x00" >w.safetensors
+printf '%s12345678' "$header" >>w.safetensors
+mantissa cast --from e4m3 w.safetensors out.safetensors >out 2>err || true
+cat out err >all
+no_controls all
+says all 'w\u{1b}]0;owned\u{7}\u{9b}2J'
+
+# A file name, a config key, a value and an argument.
+exits 2 mantissa train --data "no${esc}]0;x${bel}file"
+no_controls err
+says err 'no\u{1b}]0;x\u{7}file'
+exits 2 mantissa train --set "train.b${csi}2J=3"
+no_controls err
+exits 2 mantissa train --set "train.recipe.name=${esc}[31m"
+no_controls err
+exits 2 mantissa train --device "cpu${esc}[2J"
+no_controls err
+
+# The log of somebody else's run.
+mkdir run
+printf '%s\n' '{"step":1,"tensor":{"name":"x\u001b[2J\u009bH","dtype":"e4m3","amax":1.0,"scale":1.0,"underflow":0.5,"saturated":0.0,"nonfinite":0.0}}' >run/events.jsonl
+exits 0 mantissa stats run
+no_controls out
+says out 'x\u{1b}[2J\u{9b}H'
+exits 0 mantissa stats run --json
+no_controls out
+says out '\u009bH'
+
+# A sample is what the model writes: to a file every byte of it, to a terminal text.
+exits 0 mantissa train "${TINY[@]}" --steps 1 --out bytes --quiet
+exits 0 mantissa sample --run bytes --tokens 600 --temperature 5 --device cpu
+LC_ALL=C grep -qaP '[\x01-\x08\x0e-\x1f]' out || fail "expected raw bytes in a file"
+command -v script >/dev/null || skip "no terminal: script(1) is missing"
+script -qec "$MANTISSA sample --run bytes --tokens 600 --temperature 5 --device cpu" typescript >/dev/null
+sed -e '1d;$d' typescript | tr -d '\r' >shown
+no_controls shown
