@@ -133,7 +133,7 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
     device::check_memory(&train)?;
     let session = &mut Session::new(backend, train)?;
     for note in source.load(session)? {
-        let _ = writeln!(std::io::stderr(), "note: {note}");
+        out::note(&note);
     }
     let vocabulary = match &args.tokenizer {
         Some(path) => Vocabulary::from_tokenizer(path)?,

@@ -9,7 +9,7 @@ use crate::config::RunConfig;
 use crate::progress::Progress;
 use crate::run_folder::CONFIG;
 use crate::run_log::{self, Counts, Logged};
-use crate::{Outcome, device, findings, in_words, init_from, show};
+use crate::{Outcome, device, findings, in_words, init_from, out, show};
 use anyhow::{Result, bail};
 use clap::Args;
 use mantissa_core::probe::doctor::{Doctor, Finding, Severity};
@@ -116,7 +116,7 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
         None => None,
     };
     if !args.no_run && past.as_ref().is_none_or(|p| p.checkpoint.is_none()) {
-        init_from::fill(&session, &config)?.iter().for_each(|note| eprintln!("note: {note}"));
+        init_from::fill(&session, &config)?.iter().for_each(|note| out::note(note));
     }
     let first = session.steps();
     let mut not_run = args.no_run.then(|| "--no-run".to_string());

@@ -171,7 +171,7 @@ pub fn command(args: &DumpArgs) -> Result<Outcome> {
     let types = [Ty::new(DType::U32, [tokens.batch, tokens.row - 1]), Ty::new(DType::U32, [tokens.batch, tokens.row - 1])];
     let mut session = Session::capturing(backend, config, types)?;
     for note in model::load(&session, &weights, Positions::Exact)? {
-        let _ = writeln!(std::io::stderr(), "note: {note}");
+        out::note(&note);
     }
     let out = run(&mut session, &tokens, steps, &stored)?;
     write(&args.out, &out)?;

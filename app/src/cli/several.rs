@@ -103,7 +103,7 @@ impl Bench {
     fn run_with(&self, config: &RunConfig, session: impl FnOnce(TrainConfig) -> mantissa_core::Result<Session>) -> Result<Run> {
         device::check_memory(&config.train)?;
         let session = session(config.train.clone())?;
-        init_from::fill(&session, config)?.iter().for_each(|note| eprintln!("note: {note}"));
+        init_from::fill(&session, config)?.iter().for_each(|note| out::note(note));
         self.attach(session)
     }
 
