@@ -5,6 +5,7 @@
 //! with their codes in U8, which earlier versions wrote, are read too.
 
 use super::encoder::{Encoder, round_to_odd};
+use crate::progress::Progress;
 use crate::run_folder::write_through;
 use crate::show::printable;
 use crate::tensor_file::{self, Entry, Floats, Header, TensorFile, file_dtype, swap_if_big_endian};
@@ -94,6 +95,8 @@ fn convert(
     let words = |e: &Entry| e.size_bytes.div_ceil(size_of::<u64>()).max(e.numel);
     let piece = PIECE.min(entries.iter().map(words).max().unwrap_or(0));
     let (mut raw, mut x, mut codes) = (vec![0u64; piece], vec![0f32; piece], vec![0u32; piece]);
+    let total: usize = entries.iter().map(|e| e.size_bytes).sum();
+    let mut progress = Progress::new("cast", "bytes", total as u64, false);
     write_through(output, |to_file| {
         tensor_file::write(to_file, &header, |out| {
             for (index, (entry, how)) in entries.iter().zip(plan).enumerate() {
@@ -105,6 +108,7 @@ fn convert(
                         file.read_at(index, at, &mut raw[..n])?;
                         out.write_all(&raw[..n])?;
                         at += n;
+                        progress.advance(n as u64);
                     }
                     continue;
                 };
@@ -120,6 +124,7 @@ fn convert(
                     swap_if_big_endian(to_bytes, codes);
                     out.write_all(codes)?;
                     first += n;
+                    progress.advance((n * floats.size_bytes()) as u64);
                 }
             }
             Ok(())
