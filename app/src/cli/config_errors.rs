@@ -104,10 +104,10 @@ pub fn foreign(over: &Table, base: &Table, recipe: RecipeName, optim: &str) -> C
 fn leaves(prefix: &str, table: &Table, out: &mut Vec<String>) {
     for (key, value) in table {
         let path = format!("{prefix}.{key}");
-        match value {
-            Value::Table(inner) => leaves(&path, inner, out),
-            value if overlay::is_removal(value) => {}
-            _value => out.push(path),
+        if let Value::Table(inner) = value {
+            leaves(&path, inner, out);
+        } else if !overlay::is_removal(value) {
+            out.push(path);
         }
     }
 }
