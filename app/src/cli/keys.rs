@@ -3,7 +3,7 @@
 use mantissa_core::Error;
 
 /// Entries of a config with the flags that set them.
-const FLAGS: [(&str, &str); 54] = [
+const FLAGS: [(&str, &str); 55] = [
     ("run.model", "--model"),
     ("run.data", "--data"),
     ("run.tokenizer", "--tokenizer"),
@@ -16,6 +16,7 @@ const FLAGS: [(&str, &str); 54] = [
     ("run.sample_every", "--sample-every"),
     ("run.sample_tokens", "--sample-tokens"),
     ("run.log", "--log"),
+    ("run.log_every", "--log-every"),
     ("run.stats_every", "--stats-every"),
     ("run.stats", "--stats"),
     ("run.checkpoint_every", "--checkpoint-every"),

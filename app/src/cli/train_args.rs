@@ -142,7 +142,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Steps between printed lines of progress, beside one every ten seconds; 0 prints the first and the last step [default: 10]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>)]
     pub log_every: Option<u64>,
     /// Logs in the run folder, by commas: jsonl (always), csv, tensorboard [default: jsonl]
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
