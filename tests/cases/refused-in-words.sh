@@ -32,6 +32,6 @@ exits 2 mantissa sample --samples 0
 says err "--samples" "expected a whole number from 1"
 exits 2 mantissa train --adaptive-clip 0
 says err "--adaptive-clip" "above 0 and at most 100"
-exits 0 mantissa train "${TINY[@]}" --seq-len 1 --steps 1 --quiet
+exits 0 mantissa train --device cpu --batch-size 2 --seq-len 1 --eval-batches 1 --sample-tokens 0 --set train.model.layers=1 --steps 1 --quiet
 exits 0 mantissa train "${TINY[@]}" --steps 2 --warmup 5
 says out "warm-up 5, longer than the run: lr is never reached"

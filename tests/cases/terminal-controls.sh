@@ -6,14 +6,16 @@ no_controls() {
   ! LC_ALL=C grep -qP '[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]' "$1" || fail "control characters in $1: $(head -c 300 "$1" | cat -v)"
 }
 
-# A safetensors file whose one tensor is named to set the title of the window.
-header='{"w\u001b]0;owned\u0007\u009b2J":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}'
-printf '%b' "$(printf '\\x%02x' $((${#header} % 256)))\\x00\\x00\\x00\\x00\\x00\\x00\\x00" >w.safetensors
-printf '%s12345678' "$header" >>w.safetensors
-mantissa cast --from e4m3 w.safetensors out.safetensors >out 2>err || true
-cat out err >all
-no_controls all
-says all 'w\u{1b}]0;owned\u{7}\u{9b}2J'
+# Weights with a tensor that is named to set the title of the window.
+exits 0 mantissa train "${TINY[@]}" --steps 1 --out small --quiet
+mkdir weights
+cp small/checkpoints/*/{config.json,model.safetensors} weights
+name=transformer.h.0.attn.c_attn.weight hostile='\\u001b]0;owned\\u0007\\u009b2Jxxxxxx'
+[ "${#name}" = $((${#hostile} - 3)) ] || fail "the header of the file must keep its length"
+LC_ALL=C sed -i "s/$name/$hostile/" weights/model.safetensors
+exits 2 mantissa sample --device cpu --run weights --tokens 1
+no_controls err
+says err '\u{1b}]0;owned\u{7}\u{9b}2J'
 
 # A file name, a config key, a value and an argument.
 exits 2 mantissa train --data "no${esc}]0;x${bel}file"
