@@ -1,5 +1,6 @@
-//! Adapters: what there is, which one a run takes, and the open device with its first fault.
+//! Adapters: what there is, which one a run takes, and the open device.
 
+use crate::fault::{Fault, Faults};
 use crate::launch::PANEL_LANES;
 use crate::memory::WgpuMemory;
 use crate::pipeline::Pipelines;
@@ -12,7 +13,7 @@ use mantissa_core::program::Program;
 use mantissa_core::program::memory::{Layout, MemoryPlan};
 use mantissa_shaders::{Dialect, Eights, F16};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Which adapter a run asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +90,15 @@ impl Choice {
     pub fn tuned(when: Tuning) -> Choice {
         Choice::Tuned { when, folder: crate::tune::cache::folder() }
     }
+}
+
+/// Limits below those of an adapter, as a smaller one has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LowerLimits {
+    /// Largest buffer, bytes.
+    pub buffer_bytes: Option<u64>,
+    /// Workgroups along a side of a grid.
+    pub groups: Option<u32>,
 }
 
 /// What is known of an adapter before it is opened.
@@ -188,24 +198,6 @@ pub fn adapters_blocking() -> Vec<AdapterFacts> {
     pollster::block_on(adapters())
 }
 
-/// The first thing that went wrong on a device. wgpu reports errors aside; whoever uses the device asks here afterwards.
-#[derive(Debug, Default)]
-struct Faults(Mutex<Option<Fault>>);
-
-#[derive(Clone, Debug)]
-enum Fault {
-    OutOfMemory(String),
-    Lost(String),
-    Other(String),
-}
-
-impl Faults {
-    fn note(&self, fault: Fault) {
-        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(fault);
-    }
-}
-
 /// An open device.
 #[derive(Debug)]
 pub(crate) struct Gpu {
@@ -219,9 +211,17 @@ pub(crate) struct Gpu {
 }
 
 impl Gpu {
-    async fn open(adapter: &wgpu::Adapter) -> Result<Gpu> {
+    async fn open(adapter: &wgpu::Adapter, lower: LowerLimits) -> Result<Gpu> {
         let facts = AdapterFacts::of(adapter);
-        let limits = adapter.limits();
+        // All that the adapter has, not the defaults of WebGPU.
+        let mut limits = adapter.limits();
+        if let Some(bytes) = lower.buffer_bytes {
+            limits.max_buffer_size = limits.max_buffer_size.min(bytes);
+            limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
+        }
+        if let Some(groups) = lower.groups {
+            limits.max_compute_workgroups_per_dimension = limits.max_compute_workgroups_per_dimension.min(groups);
+        }
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
         if facts.subgroup.is_some() {
             wanted |= wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;
@@ -234,20 +234,11 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
         };
-        let (device, queue) = adapter
-            .request_device(&descriptor)
-            .await
-            .map_err(|e| Error::Device { device: facts.name.clone(), problem: e.to_string() })?;
+        let (device, queue) =
+            adapter.request_device(&descriptor).await.map_err(|e| Fault::of_text(e.to_string()).error(&facts.name, None))?;
         let faults = Arc::new(Faults::default());
         let sink = faults.clone();
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            sink.note(match error {
-                wgpu::Error::OutOfMemory { source } => Fault::OutOfMemory(source.to_string()),
-                wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
-                    Fault::Other(description)
-                }
-            });
-        }));
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| sink.note(Fault::of(error))));
         let sink = faults.clone();
         device.set_device_lost_callback(move |reason, text| {
             if reason != wgpu::DeviceLostReason::Destroyed {
@@ -259,14 +250,13 @@ impl Gpu {
 
     /// Errs if anything has gone wrong so far. `bytes` is what was just asked for, if memory was.
     pub(crate) fn check(&self, bytes: Option<u64>) -> Result<()> {
-        let fault = self.faults.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let device = self.facts.name.clone();
-        match fault {
-            None => Ok(()),
-            Some(Fault::OutOfMemory(problem)) => Err(Error::OutOfMemory { device, requested: bytes, problem }),
-            Some(Fault::Lost(problem)) => Err(Error::DeviceLost { device, problem }),
-            Some(Fault::Other(problem)) => Err(Error::Device { device, problem }),
-        }
+        self.faults.first().map_or(Ok(()), |fault| Err(fault.error(&self.facts.name, bytes)))
+    }
+
+    /// What `work` comes to. Errs only if the device cannot go on; any other failure is that of `work`, and forgotten.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn attempt<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<Result<T>> {
+        crate::fault::attempt(&self.faults, || self.check(None), work)
     }
 
     /// Whether passes can be timed by the device.
@@ -301,6 +291,11 @@ impl WgpuBackend {
 
     /// As [`WgpuBackend::open`], with a say in the kinds of matrix product.
     pub async fn open_with(choice: &AdapterChoice, products: Choice) -> Result<WgpuBackend> {
+        WgpuBackend::open_limited(choice, products, LowerLimits::default()).await
+    }
+
+    /// As [`WgpuBackend::open_with`], with no more than a smaller device allows: to see what would run there.
+    pub async fn open_limited(choice: &AdapterChoice, products: Choice, lower: LowerLimits) -> Result<WgpuBackend> {
         let all = enumerate().await;
         let picked = match choice {
             AdapterChoice::Best => all.iter().rev().max_by_key(|a| AdapterFacts::rank(a)),
@@ -320,7 +315,7 @@ impl WgpuBackend {
             };
             return Err(Error::config("adapter", wanted, found));
         };
-        let gpu = Arc::new(Gpu::open(adapter).await?);
+        let gpu = Arc::new(Gpu::open(adapter, lower).await?);
         let kinds = kinds(&gpu)?;
         choose_dialect(&gpu)?;
         let tuner = match products {
@@ -357,6 +352,12 @@ impl WgpuBackend {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open_with_blocking(choice: &AdapterChoice, products: Choice) -> Result<WgpuBackend> {
         pollster::block_on(WgpuBackend::open_with(choice, products))
+    }
+
+    /// As [`WgpuBackend::open_limited`], waiting for the answer. Not for browsers.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open_limited_blocking(choice: &AdapterChoice, products: Choice, lower: LowerLimits) -> Result<WgpuBackend> {
+        pollster::block_on(WgpuBackend::open_limited(choice, products, lower))
     }
 
     /// Kinds of matrix product that Programs may get, the usual one first.
@@ -403,7 +404,9 @@ fn kinds(gpu: &Arc<Gpu>) -> Result<Vec<Products>> {
 #[cfg(not(target_arch = "wasm32"))]
 fn subgroups(gpu: &Arc<Gpu>) -> Result<Option<Products>> {
     match gpu.facts.subgroup {
-        Some(size) if crate::look::has_subgroups(gpu, size)? => Ok(Some(Products::Subgroups(size))),
+        Some(size) if gpu.attempt(|| crate::look::has_subgroups(gpu, size))?.unwrap_or(false) => {
+            Ok(Some(Products::Subgroups(size)))
+        }
         Some(_) | None => Ok(None),
     }
 }
@@ -429,7 +432,7 @@ fn choose_dialect(gpu: &Arc<Gpu>) -> Result<()> {
 /// Whether the device's conversion of f16 is seen to be exact.
 #[cfg(not(target_arch = "wasm32"))]
 fn converts_f16(gpu: &Arc<Gpu>) -> Result<bool> {
-    Ok(gpu.facts.converts_f16 && crate::look::decodes_f16(gpu)?)
+    Ok(gpu.facts.converts_f16 && gpu.attempt(|| crate::look::decodes_f16(gpu))?.unwrap_or(false))
 }
 
 /// A browser lets nobody wait for a look at it.
@@ -460,5 +463,9 @@ impl Backend for WgpuBackend {
     /// Classes of matrix products, and the kind that each gets.
     fn tuned(&self) -> Vec<(String, String)> {
         self.tuner.choices()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.tuner.warnings()
     }
 }

@@ -1,11 +1,11 @@
 //! Kernels with their memory bound: uniforms, scratch and bind groups, made once when compiling.
 
 use crate::adapter::Gpu;
-use crate::launch::{Arg, Launch};
-use crate::memory::{allocate, table};
+use crate::launch::{Arg, Launch, folded};
+use crate::memory::{allocate, bound, table};
 use crate::pipeline::Pipeline;
 use mantissa_core::error::Result;
-use mantissa_core::program::memory::{ALIGN, Buffer, Place, Purpose, align};
+use mantissa_core::program::memory::{ALIGN, Buffer, Place, Purpose};
 use mantissa_core::program::operands::Operands;
 use mantissa_shaders::BindingKind;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl<'a> Binder<'a> {
             own,
             scratch,
             absent: allocate(gpu, &[buffer(MAX_BINDINGS * ALIGN); 2])?,
-            seen: allocate(gpu, &[buffer(align(seen_bytes.max(1)))])?.remove(0),
+            seen: allocate(gpu, &[buffer(seen_bytes)])?.remove(0),
             uniforms: Uniforms::new(gpu, launches.into_iter())?,
             micro_steps,
         })
@@ -139,7 +139,7 @@ impl<'a> Binder<'a> {
                     Arg::Piece(p) => {
                         let Place { buffer, offset, size } = operands.places[*p];
                         let at = offset + micro * operands.strides[*p];
-                        entry(*binding, self.buffer(buffer), at, size.next_multiple_of(EIGHT))
+                        entry(*binding, self.buffer(buffer), at, bound(size))
                     }
                 });
             }
@@ -149,7 +149,12 @@ impl<'a> Binder<'a> {
                 entries: &entries,
             })
         });
-        let dispatch = Dispatch { groups: groups.collect(), pipeline, grid: launch.grid };
+        let most = self.gpu.limits.max_compute_workgroups_per_dimension;
+        let grid = folded(launch.groups, most).ok_or_else(|| {
+            let label = &launch.kernel.label;
+            self.gpu.error(format!("{label} needs {} workgroups, more than grids of {most} a side hold", launch.groups))
+        })?;
+        let dispatch = Dispatch { groups: groups.collect(), pipeline, grid };
         if new && self.gpu.facts.software {
             self.touch(&dispatch);
         }
@@ -171,9 +176,6 @@ impl<'a> Binder<'a> {
         }
     }
 }
-
-/// Bytes of eight words: bindings are whole eights; the padding of the plan covers the rest.
-const EIGHT: usize = 32;
 
 fn entry(binding: u32, buffer: &wgpu::Buffer, offset: usize, size: usize) -> wgpu::BindGroupEntry<'_> {
     let binding_size = std::num::NonZeroU64::new(size as u64);

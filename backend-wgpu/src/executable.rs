@@ -61,8 +61,7 @@ impl WgpuExecutable {
         let facts =
             |op: &Op, operands: &Operands| Ok(Facts { max_storage_buffers, products: tuner.choose(gpu, op, operands)? });
         let step = Step::new(&program, &plan, facts)?;
-        let wanted: Vec<Buffer> =
-            step.scratch.iter().map(|&bytes| Buffer { size: align(bytes), purpose: Purpose::Activations }).collect();
+        let wanted: Vec<Buffer> = step.scratch.iter().map(|&size| Buffer { size, purpose: Purpose::Activations }).collect();
         let scratch = reuse(gpu, scratch, &wanted)?;
         let binder = Binder::new(gpu, persistent, &own, &scratch, step.seen, step.launches(), program.grad_accum)?;
         let mut slot = 0;

@@ -5,7 +5,8 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | `adapter` | lists adapters, opens a device, keeps its faults |
+//! | `adapter` | lists adapters, opens a device |
+//! | `fault` | what went wrong on a device |
 //! | `budget` | dispatches and kernels of a step, known without a device |
 //! | `memory` | buffers of the memory plan, writes and reads |
 //! | `look` | whether subgroups and conversions do what kernels take them to |
@@ -22,6 +23,7 @@ mod adapter;
 mod budget;
 mod dispatch;
 mod executable;
+mod fault;
 mod launch;
 #[cfg(not(target_arch = "wasm32"))]
 mod look;
@@ -34,9 +36,15 @@ mod readback;
 mod timestamps;
 mod tune;
 
+// Counts tests that need a device; this crate cannot depend on the one that has it.
+#[cfg(test)]
+#[expect(dead_code, unreachable_pub, reason = "another test program reads the tally")]
+#[path = "../../tests/src/device_checks.rs"]
+mod device_checks;
+
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::adapters_blocking;
-pub use adapter::{AdapterChoice, AdapterFacts, Choice, Products, WgpuBackend, adapters};
+pub use adapter::{AdapterChoice, AdapterFacts, Choice, LowerLimits, Products, WgpuBackend, adapters};
 pub use budget::{dispatches, kernels};
 pub use mantissa_shaders::{Dialect, Eights, F16};
 pub use pipeline::Kernel;

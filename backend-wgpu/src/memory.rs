@@ -4,7 +4,7 @@ use crate::adapter::Gpu;
 use crate::readback::Download;
 use mantissa_core::backend::{Memory, Readback};
 use mantissa_core::error::{Error, Result};
-use mantissa_core::program::memory::{Buffer, Layout, Place, Purpose, align};
+use mantissa_core::program::memory::{ALIGN, Buffer, Layout, Place, Purpose, align};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -52,16 +52,25 @@ impl Memory for WgpuMemory {
     }
 }
 
-/// Buffers of a plan, zeroed. Errs if one is larger than the device allows or memory runs out.
+/// Bytes of eight words, which kernels read and write at once.
+const EIGHT: usize = 32;
+
+// A binding that is rounded up ends in the padding of its place.
+const _: () = assert!(ALIGN.is_multiple_of(EIGHT));
+
+/// Bytes of a binding that shows a value of `bytes`: whole eights of words, at least one. Never more than [`align`] gives its place, so that
+/// every buffer of [`allocate`] holds it.
+pub(crate) fn bound(bytes: usize) -> usize {
+    bytes.max(1).next_multiple_of(EIGHT)
+}
+
+/// Buffers of a plan, zeroed, their sizes rounded up as those of its places are. Errs if one is larger than the device allows or memory runs out.
 pub(crate) fn allocate(gpu: &Gpu, plan: &[Buffer]) -> Result<Vec<wgpu::Buffer>> {
     let made = plan.iter().map(|b| {
-        let size = b.size as u64;
-        if size > gpu.max_buffer_bytes() {
-            return Err(Error::OutOfMemory {
-                device: gpu.facts.name.clone(),
-                requested: Some(size),
-                problem: format!("expected at most {} bytes in one buffer of {}", gpu.max_buffer_bytes(), b.purpose.name()),
-            });
+        let (size, largest) = (align(b.size) as u64, gpu.max_buffer_bytes());
+        if size > largest {
+            let device = gpu.facts.name.clone();
+            return Err(Error::BufferTooLarge { device, holds: b.purpose.name(), requested: size, largest });
         }
         let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(b.purpose.name()),
@@ -78,15 +87,16 @@ pub(crate) fn allocate(gpu: &Gpu, plan: &[Buffer]) -> Result<Vec<wgpu::Buffer>> 
 /// Buffers of these sizes: those of `have` where one is large enough, one of the same number and size first, else new ones. For what never
 /// runs at the same time.
 pub(crate) fn reuse(gpu: &Gpu, have: &[wgpu::Buffer], plan: &[Buffer]) -> Result<Vec<wgpu::Buffer>> {
+    let size_of = |b: &Buffer| align(b.size) as u64;
     let mut free: Vec<Option<&wgpu::Buffer>> = have.iter().map(Some).collect();
     let mut taken: Vec<Option<&wgpu::Buffer>> = vec![None; plan.len()];
     for (k, b) in plan.iter().enumerate() {
-        if free.get(k).copied().flatten().is_some_and(|f| f.size() == b.size as u64) {
+        if free.get(k).copied().flatten().is_some_and(|f| f.size() == size_of(b)) {
             taken[k] = free[k].take();
         }
     }
     for (k, b) in plan.iter().enumerate().filter(|(_, b)| b.purpose == Purpose::Activations) {
-        let fits = |i: &usize| free[*i].is_some_and(|f| f.size() >= b.size as u64);
+        let fits = |i: &usize| free[*i].is_some_and(|f| f.size() >= size_of(b));
         if taken[k].is_none() {
             let best = (0..free.len()).filter(fits).min_by_key(|&i| free[i].map(wgpu::Buffer::size));
             taken[k] = best.and_then(|i| free[i].take());
@@ -102,7 +112,7 @@ pub(crate) fn reuse(gpu: &Gpu, have: &[wgpu::Buffer], plan: &[Buffer]) -> Result
 /// A buffer of its own that holds `words`.
 pub(crate) fn table(gpu: &Gpu, words: &[u32]) -> Result<wgpu::Buffer> {
     let bytes = bytemuck::cast_slice(words);
-    let made = allocate(gpu, &[Buffer { size: align(bytes.len()), purpose: Purpose::Activations }])?;
+    let made = allocate(gpu, &[Buffer { size: bytes.len(), purpose: Purpose::Activations }])?;
     upload(gpu, &made[0], 0, bytes);
     Ok(made[0].clone())
 }

@@ -54,6 +54,11 @@ pub trait Backend: Send + Sync + Debug {
     fn tuned(&self) -> Vec<(String, String)> {
         Vec::new()
     }
+
+    /// What people should know of its work, oldest first: failures that ended nothing, and what was done instead. The list only grows.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Persistent values of a session.

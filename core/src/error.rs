@@ -79,6 +79,18 @@ pub enum Error {
         /// What the driver said.
         problem: String,
     },
+    /// A buffer is larger than kernels of the device can bind, whatever memory there is.
+    #[error("device {device}: expected buffers of at most {}, got one of {} for {holds}", mebibytes(*largest), mebibytes(*requested))]
+    BufferTooLarge {
+        /// Device name.
+        device: String,
+        /// What it would hold, see [`crate::program::memory::Purpose::name`].
+        holds: &'static str,
+        /// Its bytes.
+        requested: u64,
+        /// Most bytes that the device binds at once.
+        largest: u64,
+    },
     /// A device stopped answering.
     #[error("device {device} was lost: {problem}")]
     DeviceLost {
@@ -101,6 +113,10 @@ pub enum Error {
 
 /// Shorthand for results of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
+}
 
 fn at(place: &str) -> String {
     if place.is_empty() { String::new() } else { format!(" (in {place})") }
@@ -167,6 +183,7 @@ impl Error {
             | Error::Data { .. }
             | Error::Device { .. }
             | Error::OutOfMemory { .. }
+            | Error::BufferTooLarge { .. }
             | Error::DeviceLost { .. }
             | Error::NonFinite { .. }) => other,
         }

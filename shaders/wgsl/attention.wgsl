@@ -16,8 +16,12 @@
 const WG_SIZE: u32 = 32u;
 
 @compute @workgroup_size(WG_SIZE)
-fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let t = params.t;
+    let group = group_place(group_index(id, groups), (t + WG_SIZE - 1u) / WG_SIZE, params.heads);
+    if (group.z >= params.batch) {
+        return;
+    }
     let i = group.x * WG_SIZE + lane;
     let h = group.y;
     let row0 = group.z * t;
@@ -63,8 +67,12 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
 }
 
 @compute @workgroup_size(WG_SIZE)
-fn attention_dq(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn attention_dq(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let t = params.t;
+    let group = group_place(group_index(id, groups), (t + WG_SIZE - 1u) / WG_SIZE, params.heads);
+    if (group.z >= params.batch) {
+        return;
+    }
     let i = group.x * WG_SIZE + lane;
     let h = group.y;
     let row0 = group.z * t;
@@ -111,8 +119,12 @@ fn attention_dq(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
 }
 
 @compute @workgroup_size(WG_SIZE)
-fn attention_dkv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn attention_dkv(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let t = params.t;
+    let group = group_place(group_index(id, groups), (t + WG_SIZE - 1u) / WG_SIZE, params.kv_heads);
+    if (group.z >= params.batch) {
+        return;
+    }
     let j = group.x * WG_SIZE + lane;
     let kv = group.y;
     let row0 = group.z * t;

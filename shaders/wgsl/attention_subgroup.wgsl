@@ -9,7 +9,7 @@
 // Tried without gain: two queries a lane (registers), a loop over `subgroupShuffle` (1.6 times), all broadcasts of a vector in an array
 // before they are used (1.7 times), fma (not fused there).
 //% needs subgroups
-//% import heads
+//% import heads, grid
 
 // Lanes of a subgroup, each with a row of the other side.
 const LANES: u32 = 8u;
@@ -95,8 +95,12 @@ fn spread(x: f32) -> Eight {
 }
 
 @compute @workgroup_size(WG_SIZE)
-fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn attention(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let t = params.t;
+    let group = group_place(group_index(id, groups), (t + LANES - 1u) / LANES, params.heads);
+    if (group.z >= params.batch) {
+        return;
+    }
     let first = group.x * LANES;
     let i = first + lane;
     let h = group.y;
@@ -152,8 +156,12 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
 }
 
 @compute @workgroup_size(WG_SIZE)
-fn attention_dq(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn attention_dq(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let t = params.t;
+    let group = group_place(group_index(id, groups), (t + LANES - 1u) / LANES, params.heads);
+    if (group.z >= params.batch) {
+        return;
+    }
     let first = group.x * LANES;
     let i = first + lane;
     let h = group.y;
@@ -203,8 +211,12 @@ fn attention_dq(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
 }
 
 @compute @workgroup_size(WG_SIZE)
-fn attention_dkv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn attention_dkv(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let t = params.t;
+    let group = group_place(group_index(id, groups), (t + LANES - 1u) / LANES, params.kv_heads);
+    if (group.z >= params.batch) {
+        return;
+    }
     let first = group.x * LANES;
     let j = first + lane;
     let kv = group.y;

@@ -2,14 +2,18 @@
 //
 // Formula: y[i] = f32 bits of the f16 codes 2i and 2i + 1, and of the E4M3 codes i and 255 - i, both modulo 256.
 // Layout: an invocation a vector, 2^15 of them.
+//% import grid
 
 const WG_SIZE: u32 = 256u;
 
 @group(0) @binding(0) var<storage, read_write> y: array<vec4<u32>>;
 
 @compute @workgroup_size(WG_SIZE)
-fn every_code(@builtin(global_invocation_id) id: vec3<u32>) {
-    let i = id.x;
+fn every_code(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * WG_SIZE + lane;
+    if (i >= arrayLength(&y)) {
+        return;
+    }
     let eight = i & 0xffu;
     y[i] = vec4<u32>(f16_bits((2u * i) | ((2u * i + 1u) << 16u)), e4m3_bits((eight << 8u) | ((0xffu - eight) << 24u)));
 }

@@ -5,7 +5,7 @@
 // Layout: an invocation owns a tensor, a column; neighbours read neighbouring words. Rows are read eight at a time before eight are
 // written, since a store would make the next load wait. `ranges` holds fp8_max * 2^-margin of each tensor.
 // Source: Transformer Engine delayed_scaling.cu.
-//% import amax, seen
+//% import amax, grid, seen
 //% const MOST_RECENT: bool = false
 //% const IGNORE: bool = true
 //% const DELAYED: bool = true
@@ -36,8 +36,8 @@ fn share(n: u32, count: u32) -> u32 {
 // Of every tensor met since the last time: the amax staged in row 0 of the history where DELAYED, its row of statistics, its row of `seen`
 // cleared. Where none was met nothing changes.
 @compute @workgroup_size(WG_SIZE)
-fn record(@builtin(global_invocation_id) id: vec3<u32>) {
-    let t = id.x;
+fn record(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let t = group_index(group, groups) * WG_SIZE + lane;
     if (t >= params.tensors) {
         return;
     }
@@ -72,8 +72,8 @@ fn in_window(bits: u32) -> u32 {
 }
 
 @compute @workgroup_size(WG_SIZE)
-fn update_fp8_scales(@builtin(global_invocation_id) id: vec3<u32>) {
-    let t = id.x;
+fn update_fp8_scales(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let t = group_index(group, groups) * WG_SIZE + lane;
     if (t >= params.tensors) {
         return;
     }

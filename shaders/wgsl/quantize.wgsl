@@ -70,22 +70,23 @@ fn wants_amax() -> bool {
 var<workgroup> top: atomic<u32>;
 
 @compute @workgroup_size(WG_SIZE)
-fn amax(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn amax(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let index = group_index(group, groups);
     if (lane == 0u) {
         atomicStore(&top, 0u);
     }
     workgroupBarrier();
     var own = 0u;
     if (wants_amax()) {
-        for (var i = group.x * WG_SIZE + lane; i < params.words; i += params.tops * WG_SIZE) {
+        for (var i = index * WG_SIZE + lane; i < params.words; i += params.tops * WG_SIZE) {
             let m = magnitudes(i);
             own = max(own, max(max(m.x, m.y), max(m.z, m.w)));
         }
     }
     atomicMax(&top, own);
     workgroupBarrier();
-    if (lane == 0u) {
-        tops[group.x] = atomicLoad(&top);
+    if (lane == 0u && index < params.tops) {
+        tops[index] = atomicLoad(&top);
     }
 }
 

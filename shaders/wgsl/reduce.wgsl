@@ -8,7 +8,7 @@
 // `reduce_octs`, for sums over the rows of a matrix whose rows are whole octs: 16 outputs a workgroup, eight of them an invocation, which
 // reads them at once.
 // The maximum compares integers in the order of the floats, NaN on top.
-//% import oct, order
+//% import grid, oct, order
 //% const X: dtype = F32
 //% const Y: dtype = F32
 //% const ROUND: dtype = F32
@@ -91,8 +91,9 @@ fn finish(total: u32) -> f32 {
 
 @compute @workgroup_size(WG_SIZE)
 fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let part = group.z;
-    let first = (group.x + group.y * groups.x) * OUTPUTS;
+    let index = group_index(group, groups);
+    let part = index % params.parts;
+    let first = index / params.parts * OUTPUTS;
     var o = lane / LANES;
     var l = lane % LANES;
     if (COLUMNS) {
@@ -146,8 +147,9 @@ var<workgroup> oct_totals: array<array<vec4<u32>, 2>, WG_SIZE>;
 
 @compute @workgroup_size(WG_SIZE)
 fn reduce_octs(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let part = group.z;
-    let first = (group.x + group.y * groups.x) * OUTPUTS;
+    let index = group_index(group, groups);
+    let part = index % params.parts;
+    let first = index / params.parts * OUTPUTS;
     let own = first + lane % OCTS * 8u;
     let begin = part * params.part;
     let end = select(begin, min(begin + params.part, params.points), own < params.outputs);

@@ -21,7 +21,7 @@ const MAX_HEAD_SIZE: usize = 128;
 pub(super) fn forward(o: &Attention, f: &mut Frame<'_>) -> Result<()> {
     let store = Store::new(o, f)?;
     let launch = common(o, "attention", 1, &store, f).bind("y", store.arg).bind("stats", f.y(1));
-    f.push(launch.grid(store.grid(o.heads)).done()?);
+    f.push(launch.groups(store.groups(o.heads)).done()?);
     store.finish(f)
 }
 
@@ -35,9 +35,9 @@ pub(super) fn backward(o: &Attention, f: &mut Frame<'_>) -> Result<()> {
         launch.bind("saved_stats", f.x(2)).bind("dy", f.x(3)).bind("dqkv", store.arg)
     };
     let dq = part("attention_dq", f).bind("saved_y", f.x(1)).bind("delta", delta);
-    f.push(dq.grid(store.grid(o.heads)).done()?);
+    f.push(dq.groups(store.groups(o.heads)).done()?);
     let dkv = part("attention_dkv", f).bind("saved_delta", delta);
-    f.push(dkv.grid(store.grid(o.kv_heads)).done()?);
+    f.push(dkv.groups(store.groups(o.kv_heads)).done()?);
     store.finish(f)
 }
 
@@ -86,8 +86,9 @@ impl Store {
         self.head_size.div_ceil(OCT) as u32
     }
 
-    fn grid(&self, heads: usize) -> [usize; 3] {
-        [self.t.div_ceil(self.owned), heads, self.batch]
+    /// Workgroups of a kernel over `heads`: those of a head side by side, then heads, then sequences.
+    fn groups(&self, heads: usize) -> usize {
+        self.t.div_ceil(self.owned) * heads * self.batch
     }
 
     fn finish(&self, f: &mut Frame<'_>) -> Result<()> {
@@ -96,7 +97,7 @@ impl Store {
         }
         let y = &f.ty()[0];
         let launch = kernel("attention", "attention_pack").dtype("OUT", y.dtype).set("OCTS", self.octs());
-        let launch = no_dropout(fields(launch, [0, 0, 0, self.head_size], 0.0, y.shape.numel()));
+        let launch = no_dropout(fields(launch, [0, 0, 0, 0, self.head_size], 0.0, y.shape.numel()));
         let words = y.size_bytes().div_ceil(size_of::<u32>());
         f.push(launch.bind("padded", self.arg).bind("y", f.y(0)).groups(words.div_ceil(WG_SIZE)).done()?);
         Ok(())
@@ -107,7 +108,7 @@ impl Store {
 fn common(o: &Attention, entry: &'static str, rng: usize, store: &Store, f: &Frame<'_>) -> Builder {
     let launch = kernel(store.stem, entry).dtype("X", f.tx()[0].dtype).dtype("OUT", store.dtype).set("OCTS", store.octs());
     let launch = launch.set("WHOLE", u32::from(store.whole)).set("CAUSAL", u32::from(o.causal)).bind("qkv", f.x(0));
-    let launch = fields(launch, [store.t, o.heads, o.kv_heads, store.head_size], o.scale.f32(), 0);
+    let launch = fields(launch, [store.batch, store.t, o.heads, o.kv_heads, store.head_size], o.scale.f32(), 0);
     match o.dropout {
         None => no_dropout(launch).bind("random_state", Arg::Absent),
         Some(d) => {
@@ -119,8 +120,13 @@ fn common(o: &Attention, entry: &'static str, rng: usize, store: &Store, f: &Fra
     }
 }
 
-fn fields(launch: Builder, [t, heads, kv_heads, head_size]: [usize; 4], scale: f32, elements: usize) -> Builder {
-    let launch = launch.uniform("t", t).uniform("heads", heads).uniform("kv_heads", kv_heads).uniform("head_size", head_size);
+fn fields(launch: Builder, [batch, t, heads, kv_heads, head_size]: [usize; 5], scale: f32, elements: usize) -> Builder {
+    let launch = launch
+        .uniform("batch", batch)
+        .uniform("t", t)
+        .uniform("heads", heads)
+        .uniform("kv_heads", kv_heads)
+        .uniform("head_size", head_size);
     launch.uniform_f32("scale", scale).uniform("elements", elements)
 }
 

@@ -1,6 +1,6 @@
 //! Launches of elementwise expressions.
 
-use super::{Arg, Frame, Launch, axes, folded};
+use super::{Arg, Frame, Launch, axes};
 use crate::pipeline::Kernel;
 use mantissa_core::DType;
 use mantissa_core::error::{Error, Result};
@@ -37,7 +37,7 @@ pub(super) fn map(m: &Map, f: &mut Frame<'_>) -> Result<()> {
         uniform: kernel.uniform.iter().flat_map(|w| w.to_le_bytes()).collect(),
         args,
         tables: Vec::new(),
-        grid: folded(n.div_ceil(map::GROUP)),
+        groups: n.div_ceil(map::GROUP),
     });
     Ok(())
 }

@@ -110,11 +110,17 @@ fn subgroups_of(lanes: u32) -> u32 {
 /// Whether a product is worth panels, none of more than `max_bytes`.
 pub(crate) fn suits_panels(m: &MatMul, operands: &Operands, max_bytes: u64) -> Result<bool> {
     let [a, b] = [0, 1].map(|i| &operands.input_types[i]);
-    let Dims { batch, m: rows, n, k, .. } = m.dims(a, b)?;
+    let Dims { m: rows, n, .. } = m.dims(a, b)?;
     let from = if a.dtype.size_bytes() == size_of::<f32>() { PANELS_FROM } else { NARROW_PANELS_FROM };
+    Ok(rows.min(n) >= from && panels_fit(m, operands, max_bytes)?)
+}
+
+/// Whether no panel of a product has more than `max_bytes`.
+pub(crate) fn panels_fit(m: &MatMul, operands: &Operands, max_bytes: u64) -> Result<bool> {
+    let Dims { batch, m: rows, n, k, .. } = m.dims(&operands.input_types[0], &operands.input_types[1])?;
     let steps = k.next_multiple_of(PACKED[1]);
     let bytes = |lines: usize, panel: usize| (batch * lines.next_multiple_of(panel) * steps * size_of::<f32>()) as u64;
-    Ok(rows.min(n) >= from && bytes(rows, PANEL[0]).max(bytes(n, PANEL[1])) <= max_bytes)
+    Ok(bytes(rows, PANEL[0]).max(bytes(n, PANEL[1])) <= max_bytes)
 }
 
 /// `y = a b`, whatever the layouts and dtypes.

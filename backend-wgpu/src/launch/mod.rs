@@ -5,6 +5,7 @@ mod attention;
 mod axes;
 mod cast_list;
 mod conv2d;
+mod grid;
 mod index;
 mod layout;
 mod loss;
@@ -20,7 +21,8 @@ mod step;
 mod tensor_stats;
 mod update;
 
-pub(crate) use matmul::{PANEL_LANES, suits_panels};
+pub(crate) use grid::folded;
+pub(crate) use matmul::{PANEL_LANES, panels_fit, suits_panels};
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use step::launches;
 pub(crate) use step::{Step, Work};
@@ -34,9 +36,6 @@ use mantissa_core::program::memory::Place;
 use mantissa_core::program::operands::Operands;
 use mantissa_core::shape::Ty;
 use mantissa_shaders::{self as shaders, Binding, BindingKind, Stem};
-
-/// Groups that one dimension of a grid may have.
-const MAX_GROUPS: u32 = 65535;
 
 /// What a binding of a kernel shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +62,8 @@ pub(crate) struct Launch {
     pub(crate) args: Vec<(u32, Arg)>,
     /// Words of each table.
     pub(crate) tables: Vec<Vec<u32>>,
-    /// Workgroups.
-    pub(crate) grid: [u32; 3],
+    /// Workgroups, in a row; the device folds them.
+    pub(crate) groups: usize,
 }
 
 /// What launches may ask of a device.
@@ -147,13 +146,13 @@ pub(crate) struct Builder {
     uniforms: Vec<(String, u32)>,
     args: Vec<(&'static str, Arg)>,
     tables: Vec<Vec<u32>>,
-    grid: [u32; 3],
+    groups: usize,
 }
 
 /// A launch of entry point `entry` of `stem`.
 pub(crate) fn kernel(stem: &'static str, entry: &'static str) -> Builder {
     let stem = shaders::stem(stem).expect("launches name stems of the shaders crate; a test launches each");
-    Builder { stem, entry, consts: Vec::new(), uniforms: Vec::new(), args: Vec::new(), tables: Vec::new(), grid: [1; 3] }
+    Builder { stem, entry, consts: Vec::new(), uniforms: Vec::new(), args: Vec::new(), tables: Vec::new(), groups: 1 }
 }
 
 impl Builder {
@@ -193,9 +192,9 @@ impl Builder {
         self.bind(name, arg)
     }
 
-    /// `n` workgroups in a row, folded in two where a dimension cannot hold them; the kernel uses `group_index` and guards its bounds.
+    /// `n` workgroups in a row; the kernel uses `group_index` and guards its bounds.
     pub(crate) fn groups(mut self, n: usize) -> Builder {
-        self.grid = folded(n);
+        self.groups = n;
         self
     }
 
@@ -205,19 +204,7 @@ impl Builder {
         self.groups(n.div_ceil(size.max(1)))
     }
 
-    /// The grid `n` times over, along its third side.
-    pub(crate) fn layers(mut self, n: usize) -> Builder {
-        self.grid[2] = n as u32;
-        self
-    }
-
-    /// A grid of workgroups.
-    pub(crate) fn grid(mut self, grid: [usize; 3]) -> Builder {
-        self.grid = grid.map(|n| n as u32);
-        self
-    }
-
-    /// The launch. Errs on a name that the stem lacks, a binding without an argument, a grid too large for a dimension.
+    /// The launch. Errs on a name that the stem lacks, a binding without an argument.
     pub(crate) fn done(self) -> Result<Launch> {
         let label = format!("{}.{}", self.stem.name, self.entry);
         let entry = self.stem.entry(self.entry)?;
@@ -230,26 +217,12 @@ impl Builder {
             let arg = self.args.iter().find(|(n, _)| *n == b.name).map(|(_, a)| *a);
             args.push((b.index, arg.ok_or_else(|| Error::operand(&label, format!("an argument for `{}`", b.name), "none"))?));
         }
-        if self.grid.iter().any(|&n| n > MAX_GROUPS) {
-            return Err(Error::operand(
-                label,
-                format!("a grid of at most {MAX_GROUPS} groups a side"),
-                format!("{:?}", self.grid),
-            ));
-        }
         let text = self.stem.stitch(&self.consts)?;
         let bindings = entry.bindings.iter().map(|b: &Binding| (b.index, b.kind)).collect();
         let uniform = self.stem.uniform(&uniforms)?;
         let kernel = Kernel { label, text, entry: self.entry, bindings, needs: self.stem.needs };
-        Ok(Launch { kernel, uniform, args, tables: self.tables, grid: self.grid })
+        Ok(Launch { kernel, uniform, args, tables: self.tables, groups: self.groups })
     }
-}
-
-/// A grid of at least `n` workgroups, as few as fit.
-fn folded(n: usize) -> [u32; 3] {
-    let max = MAX_GROUPS as usize;
-    let rows = n.div_ceil(max).max(1);
-    [n.div_ceil(rows) as u32, rows as u32, 1]
 }
 
 /// The launches of one instruction.
@@ -301,15 +274,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grids_hold_every_group_and_little_more() {
-        for n in [0, 1, 65535, 65536, 1_000_000, 65535 * 65535] {
-            let [x, y, z] = folded(n).map(|d| d as usize);
-            assert!(x * y * z >= n && x * y * z < n + 65536 + y, "{n}: {x} x {y}");
-            assert!(x <= 65535 && y <= 65535 && z == 1, "{n}");
-        }
-    }
-
-    #[test]
     fn a_launch_that_does_not_fit_its_stem_is_refused() {
         let whole = || kernel("zero", "zero").uniform("words", 4).bind("y", Arg::Scratch(0)).items(4);
         assert!(whole().done().is_ok());
@@ -319,6 +283,5 @@ mod tests {
         assert!(whole().uniform("n", 4).done().is_err());
         assert!(kernel("zero", "zero").uniform("words", 4).done().is_err());
         assert!(kernel("zero", "zero").bind("y", Arg::Absent).done().is_err());
-        assert!(whole().grid([65536, 1, 1]).done().is_err());
     }
 }

@@ -121,6 +121,6 @@ impl Plan {
         }
         launch = launch.uniform("outputs", self.outputs).uniform("points", self.points).uniform("count", divisor);
         launch = launch.uniform("part", self.points.div_ceil(parts).max(1)).uniform("parts", parts);
-        launch.groups(self.outputs.div_ceil(outputs)).layers(parts)
+        launch.groups(self.outputs.div_ceil(outputs) * parts)
     }
 }

@@ -34,11 +34,21 @@ fn written(gpu: &Arc<Gpu>, kernel: Builder, bytes: usize) -> Result<Vec<u32>> {
 mod tests {
     use super::*;
     use crate::adapter::{AdapterChoice, Choice, WgpuBackend};
+    use crate::device_checks;
     use mantissa_shaders::Dialect;
 
-    /// Where there is no adapter, the tests of whole operations say so.
+    /// The best adapter. The test is counted as one that has it or lacks it.
     fn best() -> Option<WgpuBackend> {
-        WgpuBackend::open_with_blocking(&AdapterChoice::Best, Choice::default()).ok()
+        match WgpuBackend::open_with_blocking(&AdapterChoice::Best, Choice::default()) {
+            Ok(backend) => {
+                device_checks::ran();
+                Some(backend)
+            }
+            Err(e) => {
+                device_checks::skipped("wgpu", &e.to_string());
+                None
+            }
+        }
     }
 
     #[test]

@@ -4,10 +4,10 @@ use crate::adapter::{Gpu, Products};
 use crate::dispatch::{Binder, Dispatch};
 use crate::launch::{Facts, launches};
 use crate::memory::allocate;
-use mantissa_core::error::Result;
+use mantissa_core::error::{Error, Result};
 use mantissa_core::op::Op;
 use mantissa_core::op::matmul::{Dims, MatMul};
-use mantissa_core::program::memory::{Buffer, Place, Purpose, align};
+use mantissa_core::program::memory::{Buffer, Place, Purpose};
 use mantissa_core::program::operands::Operands;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,27 +29,49 @@ pub(super) fn class(m: &MatMul, operands: &Operands) -> Result<String> {
     Ok(format!("{layout} {} {} {out} {:?} {:?} {} 2^ {sizes}", a.dtype, b.dtype, m.scales[0], m.scales[1], m.compute))
 }
 
-/// The kind that does this product fastest, on memory of its own.
-pub(super) fn fastest(gpu: &Arc<Gpu>, kinds: &[Products], m: &MatMul, operands: &Operands) -> Result<Products> {
-    let buffers: Vec<Buffer> = operands.places.iter().map(|p| Buffer { size: p.size, purpose: Purpose::Activations }).collect();
-    let (op, memory) = (m.clone().op(), allocate(gpu, &buffers)?);
-    let places = buffers.iter().enumerate().map(|(buffer, b)| Place { buffer, offset: 0, size: b.size });
-    let alone = Operands { places: places.collect(), strides: vec![0; operands.places.len()], ..operands.clone() };
-    let mut best: Option<(Products, Duration)> = None;
+/// What measuring the kinds of one product came to.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    /// The fastest kind of those that could be measured.
+    pub(super) best: Option<Products>,
+    /// Kinds that could not, and why.
+    pub(super) failed: Vec<(Products, Error)>,
+}
+
+/// Measures every kind for this product, on memory of its own. Errs only if the device cannot go on.
+pub(super) fn fastest(gpu: &Arc<Gpu>, kinds: &[Products], m: &MatMul, operands: &Operands) -> Result<Measured> {
+    let op = m.clone().op();
+    let alone = |(buffer, place): (usize, &Place)| Place { buffer, offset: 0, size: place.size };
+    let places: Vec<Place> = operands.places.iter().enumerate().map(alone).collect();
+    let alone = Operands { strides: vec![0; places.len()], places, ..operands.clone() };
+    let buffers = alone.places.iter().map(|p| Buffer { size: p.size, purpose: Purpose::Activations }).collect::<Vec<_>>();
+    let memory = match gpu.attempt(|| allocate(gpu, &buffers))? {
+        Ok(memory) => memory,
+        Err(e) => return Ok(Measured { best: None, failed: kinds.iter().map(|kind| (*kind, e.clone())).collect() }),
+    };
+    judge(kinds, |kind| gpu.attempt(|| time(gpu, kind, &op, &alone, &memory)))
+}
+
+/// The kind with the least time, in the order of the device where none is clearly faster.
+fn judge(kinds: &[Products], mut time: impl FnMut(Products) -> Result<Result<Duration>>) -> Result<Measured> {
+    let mut measured = Measured::default();
+    let mut least = f64::INFINITY;
     for &kind in kinds {
-        let time = time(gpu, kind, &op, &alone, &memory)?;
-        if best.is_none_or(|(_, least)| time.as_secs_f64() < CLEARLY_FASTER * least.as_secs_f64()) {
-            best = Some((kind, time));
+        match time(kind)? {
+            Ok(time) if time.as_secs_f64() < CLEARLY_FASTER * least => {
+                (measured.best, least) = (Some(kind), time.as_secs_f64());
+            }
+            Ok(_) => {}
+            Err(e) => measured.failed.push((kind, e)),
         }
     }
-    Ok(best.map_or(kinds[0], |(kind, _)| kind))
+    Ok(measured)
 }
 
 fn time(gpu: &Arc<Gpu>, products: Products, op: &Op, operands: &Operands, memory: &[wgpu::Buffer]) -> Result<Duration> {
     let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
     let (launches, scratch) = launches(op, operands, Facts { max_storage_buffers, products })?;
-    let wanted: Vec<Buffer> =
-        scratch.iter().map(|&bytes| Buffer { size: align(bytes), purpose: Purpose::Activations }).collect();
+    let wanted: Vec<Buffer> = scratch.iter().map(|&size| Buffer { size, purpose: Purpose::Activations }).collect();
     let scratch = allocate(gpu, &wanted)?;
     let binder = Binder::new(gpu, memory, &[], &scratch, 0, &launches, 1)?;
     let dispatches: Vec<Dispatch> =
@@ -71,4 +93,38 @@ fn run(gpu: &Gpu, dispatches: &[Dispatch], times: usize) -> Result<Duration> {
     gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| gpu.error(e.to_string()))?;
     gpu.check(None)?;
     Ok(start.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [Products; 3] = [Products::WorkgroupMemory, Products::Registers, Products::Subgroups(8)];
+
+    fn ms(ms: u64) -> Result<Result<Duration>> {
+        Ok(Ok(Duration::from_millis(ms)))
+    }
+
+    #[test]
+    fn a_kind_must_be_clearly_faster_to_come_before_one_that_the_device_prefers() {
+        let of = |times: [u64; 3]| {
+            let mut times = times.into_iter();
+            judge(&KINDS, |_| ms(times.next().expect("a time for each"))).expect("nothing fails").best
+        };
+        assert_eq!(of([100, 95, 91]), Some(KINDS[0]));
+        assert_eq!(of([100, 89, 85]), Some(KINDS[1]));
+        assert_eq!(of([100, 89, 50]), Some(KINDS[2]));
+    }
+
+    #[test]
+    fn a_kind_that_fails_is_left_out_and_named() {
+        let refuse = || Ok(Err(Error::config("binding", "32 bytes", "4")));
+        let measured = judge(&KINDS, |kind| if kind == KINDS[0] { refuse() } else { ms(5) }).expect("the device goes on");
+        assert_eq!(measured.best, Some(KINDS[1]));
+        assert!(matches!(&measured.failed[..], [(kind, Error::Config { .. })] if *kind == KINDS[0]), "{measured:?}");
+        let none = judge(&KINDS, |_| refuse()).expect("the device goes on");
+        assert_eq!((none.best, none.failed.len()), (None, 3));
+        let lost = judge(&KINDS, |_| Err(Error::DeviceLost { device: "d".into(), problem: "gone".into() }));
+        assert!(lost.is_err(), "nothing can be done on a lost device");
+    }
 }

@@ -9,7 +9,7 @@ use mantissa_core::error::Result;
 use mantissa_core::op::Op;
 use mantissa_core::op::matmul::MatMul;
 use mantissa_core::program::operands::Operands;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,6 +65,11 @@ struct Known {
     choices: BTreeMap<String, Products>,
     #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "browsers measure nothing"))]
     read: bool,
+    /// Classes of which no kind could be measured.
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "browsers measure nothing"))]
+    unmeasured: BTreeSet<String>,
+    /// What went wrong, for people.
+    warnings: Vec<String>,
 }
 
 impl Tuner {
@@ -78,10 +83,19 @@ impl Tuner {
         known.choices.iter().map(|(class, kind)| (class.clone(), kind.to_string())).collect()
     }
 
-    /// The kind for an instruction; only that of a product is looked at.
+    /// Measurements that failed so far, and what was done instead.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).warnings.clone()
+    }
+
+    /// The kind for an instruction; only that of a product is looked at. Errs only where the device cannot go on.
     pub(crate) fn choose(&self, gpu: &Arc<Gpu>, op: &Op, operands: &Operands) -> Result<Products> {
-        if let (true, Op::MatMul(m)) = (self.measures, op) {
-            return self.measured(gpu, m, operands);
+        // What was measured for a class may be too large for its larger products.
+        if let (true, Op::MatMul(m)) = (self.measures, op)
+            && let Some(kind) = self.measured(gpu, m, operands)?
+            && (kind != Products::Panels || crate::launch::panels_fit(m, operands, gpu.max_buffer_bytes())?)
+        {
+            return Ok(kind);
         }
         // Panels come first where they come at all; what is too small for them gets the next kind.
         let panels = self.kinds[0] == Products::Panels;
@@ -93,8 +107,9 @@ impl Tuner {
         }
     }
 
+    /// The kind that was measured to be the fastest for a product, now or earlier; `None` where none could be measured.
     #[cfg(not(target_arch = "wasm32"))]
-    fn measured(&self, gpu: &Arc<Gpu>, m: &MatMul, operands: &Operands) -> Result<Products> {
+    fn measured(&self, gpu: &Arc<Gpu>, m: &MatMul, operands: &Operands) -> Result<Option<Products>> {
         let class = measure::class(m, operands)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let file = self.folder.as_ref().map(|folder| cache::file(folder, &gpu.facts, gpu.pipelines.dialect()));
@@ -103,19 +118,30 @@ impl Tuner {
             known.read = true;
         }
         if let Some(kind) = known.choices.get(&class) {
-            return Ok(*kind);
+            return Ok(Some(*kind));
         }
-        let kind = measure::fastest(gpu, &self.kinds, m, operands)?;
+        if known.unmeasured.contains(&class) {
+            return Ok(None);
+        }
+        let measured = measure::fastest(gpu, &self.kinds, m, operands)?;
+        for (kind, problem) in &measured.failed {
+            let instead = if measured.best.is_some() { "another kind is taken" } else { "the usual kind is taken" };
+            known.warnings.push(format!("products by {kind} could not be measured for {class}; {instead}: {problem}"));
+        }
+        let Some(kind) = measured.best else {
+            known.unmeasured.insert(class);
+            return Ok(None);
+        };
         known.choices.insert(class, kind);
         if let Some(file) = file {
             // What is lost is only the time of measuring again.
             let _ = cache::store(&file, &known.choices);
         }
-        Ok(kind)
+        Ok(Some(kind))
     }
 
     #[cfg(target_arch = "wasm32")]
-    fn measured(&self, _: &Arc<Gpu>, _: &MatMul, _: &Operands) -> Result<Products> {
-        Ok(self.kinds[0])
+    fn measured(&self, _: &Arc<Gpu>, _: &MatMul, _: &Operands) -> Result<Option<Products>> {
+        Ok(None)
     }
 }

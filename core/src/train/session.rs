@@ -186,6 +186,11 @@ impl Session {
         self.backend.tuned()
     }
 
+    /// Failures of the device that ended nothing, see [`Backend::warnings`].
+    pub fn warnings(&self) -> Vec<String> {
+        self.backend.warnings()
+    }
+
     /// Steps submitted, skipped ones included.
     pub fn steps(&self) -> u64 {
         self.step

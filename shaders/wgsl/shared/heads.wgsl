@@ -16,6 +16,7 @@
 const LOWEST: f32 = -3.4028234e38;
 
 struct Params {
+    batch: u32,
     t: u32,
     heads: u32,
     kv_heads: u32,

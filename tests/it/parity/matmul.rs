@@ -1,6 +1,5 @@
 //! Matrix products: layouts, dtypes, scales, edges.
 
-use mantissa_backend_wgpu::{AdapterChoice, Choice, Tuning, WgpuBackend};
 use mantissa_core::DType;
 use mantissa_core::backend::Backend;
 use mantissa_core::float::slices;
@@ -12,13 +11,13 @@ use mantissa_tests::machine::bytes_of;
 use mantissa_tests::parity::{Bound, Case};
 use std::sync::Arc;
 
-const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::E4m3, DType::E5m2];
-const LAYOUTS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+pub(super) const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::E4m3, DType::E5m2];
+pub(super) const LAYOUTS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
 
 /// A product of normal values: [m, k] times [k, n], `batch` of them if it is not empty.
 #[derive(Clone)]
-struct Product {
-    op: MatMul,
+pub(super) struct Product {
+    pub(super) op: MatMul,
     dtypes: [DType; 2],
     batch: Vec<usize>,
     shared: bool,
@@ -34,7 +33,7 @@ struct Product {
 }
 
 impl Product {
-    fn new((trans_a, trans_b): (bool, bool), dtype: DType, out: DType, sizes: [usize; 3]) -> Product {
+    pub(super) fn new((trans_a, trans_b): (bool, bool), dtype: DType, out: DType, sizes: [usize; 3]) -> Product {
         let op = MatMul::new(trans_a, trans_b, out);
         let (f32, batch, planted) = (DType::F32, Vec::new(), Vec::new());
         let (shared, in_place, slope) = (false, false, 1.0);
@@ -54,6 +53,14 @@ impl Product {
     /// Compares every kind of product with the CPU's, each of which may be off by the forward bound `K u sum |a||b|` of a sum of products.
     #[track_caller]
     fn check(&self) {
+        for device in devices::wgpu_with_every_product() {
+            self.check_on(&*device);
+        }
+    }
+
+    /// The same for one device.
+    #[track_caller]
+    pub(super) fn check_on(&self, device: &dyn Backend) {
         let case = self.case();
         let [_, _, k] = self.sizes;
         let largest_scale: f64 = self.op.scales.iter().zip(TENSOR_SCALES).map(|(s, tensor)| largest(*s, tensor)).product();
@@ -61,12 +68,10 @@ impl Product {
         // On either side. The mean product of two standard normals is 2 / pi; 16 covers a lone large one, and the bias.
         let bound = 1.5 * terms * (k as f64 + 16.0) * largest_scale;
         let rounding = self.op.round.map_or(0.0, |d| 4.0 * d.unit_roundoff() * (k as f64).sqrt() * 4.0 * largest_scale);
-        for device in devices::wgpu_with_every_product() {
-            case.check(&*devices::cpu(), &*device, &[Bound::Absolute(vec![self.slope * (bound + rounding)])]);
-        }
+        case.check(&*devices::cpu(), device, &[Bound::Absolute(vec![self.slope * (bound + rounding)])]);
     }
 
-    fn case(&self) -> Case {
+    pub(super) fn case(&self) -> Case {
         let types = self.types();
         let mut values: Vec<Vec<f32>> = (0..2).map(|i| normal(types[i].shape.numel(), 1.0, 7 + i as u32)).collect();
         for &(operand, at, x) in &self.planted {
@@ -373,34 +378,4 @@ fn every_kind_of_product_gives_the_same_bits() {
             }
         }
     }
-}
-
-#[test]
-fn what_was_measured_is_remembered() {
-    let Some(usual) = devices::wgpu_with_every_product().into_iter().next() else { return };
-    let name = usual.facts().name.clone();
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let open = || {
-        let choice = Choice::Tuned { when: Tuning::Always, folder: Some(folder.path().into()) };
-        WgpuBackend::open_with_blocking(&AdapterChoice::Name(name.clone()), choice).expect("the adapter opens once more")
-    };
-    let case = Product::new((false, true), DType::F32, DType::F32, [128, 128, 128]).case();
-    let first = open();
-    case.check(&*devices::cpu(), &first, &[Bound::Absolute(vec![1e-3])]);
-    let chosen = first.tuned();
-    let kinds: Vec<String> = first.products().iter().map(ToString::to_string).collect();
-    assert!(chosen.len() == 1 && kinds.contains(&chosen[0].1), "{chosen:?}");
-    let files = || std::fs::read_dir(folder.path()).expect("readable").map(|f| f.expect("a file").path()).collect::<Vec<_>>();
-    assert_eq!(files().len(), 1, "one file, under its final name");
-    // A choice that no measurement makes, to see that it is read and not measured again.
-    let kept = std::fs::read_to_string(&files()[0]).expect("readable");
-    let other = kinds.iter().find(|k| **k != chosen[0].1).expect("every adapter has two kinds");
-    std::fs::write(&files()[0], kept.replace(&chosen[0].1, other)).expect("writable");
-    let second = open();
-    case.check(&*devices::cpu(), &second, &[Bound::Absolute(vec![1e-3])]);
-    assert_eq!(second.tuned(), [(chosen[0].0.clone(), other.clone())]);
-    std::fs::write(&files()[0], "{").expect("writable");
-    let third = open();
-    case.check(&*devices::cpu(), &third, &[Bound::Absolute(vec![1e-3])]);
-    assert_eq!(third.tuned().len(), 1, "a damaged file is no file");
 }

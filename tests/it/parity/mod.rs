@@ -14,4 +14,5 @@ mod quantize;
 mod reduce;
 mod softmax;
 mod tensor_stats;
+mod tuning;
 mod update;
