@@ -6,6 +6,7 @@ mod end;
 mod logs;
 mod look;
 mod skipped;
+mod step_times;
 mod tell;
 
 use crate::banner::{self, Facts};
@@ -32,13 +33,13 @@ use mantissa_core::precision::scaler::LEAST_SCALE;
 use mantissa_core::probe::health::Health;
 use mantissa_core::telemetry::event::{Event, ProfileEvent};
 use mantissa_core::train::{LEAD, Session};
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ceiling::Ceiling;
 use logs::Logs;
+use step_times::StepTimes;
 
 /// `mantissa train`.
 pub fn command(args: &TrainArgs) -> Result<Outcome> {
@@ -135,18 +136,19 @@ pub struct Run<'a> {
     /// What a step is compared with for its MFU.
     ceiling: Ceiling,
     start: Instant,
-    /// When the steps under way began, oldest first, and when the last one landed.
-    begun: VecDeque<Instant>,
-    last_landed: Instant,
+    times: StepTimes,
+    /// The first step of this process.
+    first_step: u64,
     /// When the last line of progress was kept.
     last_line: Instant,
-    step_ms: Vec<f64>,
     skipped_in_a_row: u64,
     health: Health,
     /// The memory last told.
     memory: Vec<(&'static str, usize)>,
     /// The choices last told.
     tuned: Vec<(String, String)>,
+    /// How many warnings of the device have been told.
+    warnings_told: usize,
 }
 
 impl<'a> Run<'a> {
@@ -223,6 +225,7 @@ impl<'a> Run<'a> {
         watcher.line("");
         watcher.begin(&Begin { config: &config, folder: folder.path(), steps: session.steps() });
         let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
+        let first_step = session.steps() + 1;
         let ceiling = Ceiling::new(session.program().step_cost().flops, peak.flops_per_s);
         let saved = resumed.as_ref().map(|(step, _)| *step).filter(|step| *step > 0);
         if let Some(step) = saved {
@@ -250,14 +253,14 @@ impl<'a> Run<'a> {
             device,
             ceiling,
             start: Instant::now(),
-            begun: VecDeque::new(),
-            last_landed: Instant::now(),
+            times: StepTimes::new(),
+            first_step,
             last_line: Instant::now(),
-            step_ms: Vec::new(),
             skipped_in_a_row: 0,
             health,
             memory: Vec::new(),
             tuned: Vec::new(),
+            warnings_told: 0,
         }))
     }
 
@@ -324,7 +327,7 @@ impl<'a> Run<'a> {
     /// Starts a step.
     fn submit(&mut self) -> Result<()> {
         let step = self.session.steps() + 1;
-        self.begun.push_back(Instant::now());
+        self.times.begin(Instant::now());
         let batch = self.prefetch.next(step)?;
         match self.config.run.stats_every {
             every if every > 0 && step.is_multiple_of(every) => self.session.submit_measured(batch.batch()),
@@ -337,7 +340,7 @@ impl<'a> Run<'a> {
     /// One step with the time of every instruction.
     fn step_timed(&mut self) -> Result<()> {
         self.settle()?;
-        self.begun.push_back(Instant::now());
+        self.times.begin(Instant::now());
         let batch = self.prefetch.next(self.session.steps() + 1)?;
         let (landed, spans) = timed_step(&mut self.session, batch.batch())?;
         self.prefetch.give_back(batch);
@@ -346,14 +349,20 @@ impl<'a> Run<'a> {
         self.ceiling.raise(times.flops_per_s(program));
         let profile = times.rows(program);
         let clock = Clock::of(&self.session).name().into();
-        self.tell(landed)?;
+        let ms = self.times.land(1, Instant::now());
+        self.tell(landed, ms)?;
         self.event(Event::Profile(ProfileEvent { step, profile, clock }))
     }
 
     /// Tells what steps have told, waiting until at most `lead` steps are under way.
     fn land(&mut self, lead: usize) -> Result<()> {
-        while let Some(landed) = self.session.landed(self.session.under_way() > lead)? {
-            self.tell(landed)?;
+        while let Some(first) = self.session.landed(self.session.under_way() > lead)? {
+            let mut together = vec![first];
+            while let Some(next) = self.session.landed(false)? {
+                together.push(next);
+            }
+            let ms = self.times.land(together.len(), Instant::now());
+            together.into_iter().try_for_each(|landed| self.tell(landed, ms))?;
         }
         Ok(())
     }

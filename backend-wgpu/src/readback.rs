@@ -44,6 +44,8 @@ pub(crate) struct Download {
     gpu: Arc<Gpu>,
     buffer: wgpu::Buffer,
     len: usize,
+    /// The submission of the copy.
+    copied: wgpu::SubmissionIndex,
     mapped: Receiver<Result<(), wgpu::BufferAsyncError>>,
     done: bool,
 }
@@ -55,20 +57,22 @@ impl Download {
         let buffer = gpu.staging.take(&gpu.device, len);
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("readback") });
         encoder.copy_buffer_to_buffer(source, offset as u64, &buffer, 0, Some(size));
-        gpu.queue.submit([encoder.finish()]);
+        let copied = gpu.queue.submit([encoder.finish()]);
         let (send, mapped) = channel();
         buffer.map_async(wgpu::MapMode::Read, .., move |result| {
             // The receiver is gone if nobody wants the bytes any more.
             let _ = send.send(result);
         });
-        Download { gpu: gpu.clone(), buffer, len, mapped, done: false }
+        Download { gpu: gpu.clone(), buffer, len, copied, mapped, done: false }
     }
 
     fn take(&mut self, wait: bool) -> Result<Option<Vec<u8>>> {
         if self.done {
             return Ok(None);
         }
-        let poll = if wait { wgpu::PollType::wait_indefinitely() } else { wgpu::PollType::Poll };
+        // For this copy only, not for what was submitted since: steps are to land one by one, as they are done.
+        let own = || wgpu::PollType::Wait { submission_index: Some(self.copied.clone()), timeout: None };
+        let poll = if wait { own() } else { wgpu::PollType::Poll };
         self.gpu.device.poll(poll).map_err(|e| self.gpu.error(e.to_string()))?;
         self.gpu.check(None)?;
         match self.mapped.try_recv() {

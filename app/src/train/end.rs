@@ -179,7 +179,7 @@ impl Run<'_> {
     /// What the run came to, and what can be done with it.
     fn result(&mut self, eval: Eval) {
         let (steps, skipped) = (self.session.steps(), self.session.skipped());
-        let ms = show::median(&mut self.step_ms);
+        let ms = self.times.median();
         let rate = self.config.train.items_per_step() as f64 / (ms / 1e3);
         let folder = self.logs.folder.path().display().to_string();
         if skipped * 2 > steps {

@@ -14,15 +14,9 @@ use std::time::{Duration, Instant};
 const LINE_AFTER: Duration = Duration::from_secs(10);
 
 impl Run<'_> {
-    /// Events, logs and progress of a step that has landed.
-    pub(super) fn tell(&mut self, landed: Landed) -> Result<()> {
+    /// Events, logs and progress of a step that has landed and took `ms`.
+    pub(super) fn tell(&mut self, landed: Landed, ms: f64) -> Result<()> {
         let Landed { report, tensors, .. } = &landed;
-        let (now, begun) = (Instant::now(), self.begun.pop_front());
-        // Steps overlap: each is charged for the time that it alone has taken.
-        let since = begun.map_or(self.last_landed, |begun| begun.max(self.last_landed));
-        self.last_landed = now;
-        let ms = now.duration_since(since).as_secs_f64() * 1e3;
-        self.step_ms.push(ms);
         let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
         let timing = Timing { ms, items_per_s, mfu: self.ceiling.share(ms) };
         self.event(Event::Step(StepEvent::new(report, timing, self.images)))?;
@@ -31,9 +25,10 @@ impl Run<'_> {
         self.notices(&landed)?;
         self.tell_memory()?;
         self.tell_tuned()?;
-        let (steps, every) = (self.config.train.schedule.steps, self.config.run.log_every);
+        let (steps, every, now) = (self.config.train.schedule.steps, self.config.run.log_every, Instant::now());
+        let ends = report.step == self.first_step || report.step == steps;
         let due = every > 0 && report.step.is_multiple_of(every);
-        let print = due || self.step_ms.len() == 1 || report.step == steps || now.duration_since(self.last_line) >= LINE_AFTER;
+        let print = ends || due || now.duration_since(self.last_line) >= LINE_AFTER;
         if print {
             self.last_line = now;
         }
@@ -71,8 +66,11 @@ impl Run<'_> {
         self.event(Event::Memory(MemoryEvent { step: self.session.steps(), memory }))
     }
 
-    /// Tells what was chosen by measuring, if it is not what was told last.
+    /// Tells what was chosen by measuring, if it is not what was told last, and what went wrong with it.
     pub(super) fn tell_tuned(&mut self) -> Result<()> {
+        let warnings = self.session.warnings();
+        warnings.iter().skip(self.warnings_told).for_each(|warning| self.watcher.warn(warning));
+        self.warnings_told = warnings.len();
         let tuned = self.session.tuned();
         if tuned == self.tuned {
             return Ok(());
@@ -104,7 +102,7 @@ impl Run<'_> {
         parts.push(format!("{:.1} ms", timing.ms));
         parts.push(format!("{} {}/s", show::prefixed(timing.items_per_s), self.loader.data().unit()));
         parts.push(format!("mfu {:.1}%", 100.0 * timing.mfu));
-        let taken = self.step_ms.len().max(1) as f64;
+        let taken = self.times.count().max(1) as f64;
         let left = (steps - r.step) as f64 * self.start.elapsed().as_secs_f64() / taken;
         parts.push(format!("eta {}", show::clock(left)));
         parts.join(" | ")
