@@ -7,16 +7,19 @@
 //! - `//% needs subgroups, int64` says what not every device can do; launches then look whether theirs can;
 //! - `//% for r in 0..8` to `//% end` is written out once for each value (`build/repeat.rs`).
 //!
-//! A kernel is a stem, an entry point and values of the constants. Each stem is checked with its defaults and with every constant moved
-//! away from its default in turn. Browsers refuse more than naga does: the same texts go through Tint in `tests/tint`.
+//! A kernel is a stem, an entry point and values of the constants. Here each stem is checked with its defaults only, since build scripts are not
+//! optimized; `src/permutations.rs` checks it with every constant moved away from its default in turn. Browsers refuse more than naga does: the
+//! same texts go through Tint in `tests/tint`.
 //!
 //! `map.wgsl.in` is no stem: its imports are put in front, and `src/map.rs` fills in the rest. Of `f16/` and of `eights/` every kernel gets the file in
-//! front that suits the device; each stem is checked with what every device can do and with what some can.
+//! front that suits the device.
 
 #[path = "build/repeat.rs"]
 mod repeat;
 #[path = "build/stem.rs"]
 mod stem;
+#[path = "build/validate.rs"]
+mod validate;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -37,8 +40,8 @@ fn main() {
     let fronts = [0, 1].map(|k| CHOICES.map(|(folder, names)| part(&format!("{folder}/{}.wgsl", names[k]))));
     let mut table = String::from("/// Every stem, by name.\npub static STEMS: &[Stem] = &[\n");
     for path in files {
-        let row =
-            stem::Parsed::read(&path).and_then(|parsed| parsed.check(&fronts).map(|reflected| parsed.row(&fronts, &reflected)));
+        let row = stem::Parsed::read(&path)
+            .and_then(|parsed| parsed.reflect(&fronts[0]).map(|reflected| parsed.row(&fronts, &reflected)));
         match row {
             Ok(row) => table.push_str(&row),
             Err(problem) => {

@@ -1,7 +1,8 @@
-//! One stem: its directives, its text, what naga says of it, its row in the table.
+//! One stem: its directives, its text, what naga says of its defaults, its row in the table.
 
 use super::repeat;
-use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+use super::validate::validate;
+use naga::valid::{GlobalUse, ModuleInfo};
 use naga::{AddressSpace, Module, ScalarKind, StorageAccess, TypeInner};
 use std::fmt::Write as _;
 use std::fs;
@@ -127,41 +128,23 @@ impl Parsed {
         Ok(())
     }
 
-    fn stitched(&self, changed: Option<(usize, u32)>) -> String {
-        let mut out = String::new();
-        for (i, c) in self.consts.iter().enumerate() {
-            let value = changed.filter(|(k, _)| *k == i).map_or(c.default, |(_, v)| v);
-            out.push_str(&c.wgsl(value));
-        }
+    fn stitched(&self) -> String {
+        let mut out: String = self.consts.iter().map(|c| c.wgsl(c.default)).collect();
         out.push_str(&self.text);
         out
     }
 
-    /// Validates the stem behind each front, with its defaults and every single change of a constant; the module with the defaults.
-    pub(crate) fn check<const N: usize>(&self, fronts: &[[Parsed; N]]) -> Result<(Module, ModuleInfo), String> {
-        let mut with_defaults = None;
-        for front in fronts {
-            let text = |changed| {
-                front.iter().map(|part| part.text.as_str()).chain([self.stitched(changed).as_str()]).collect::<String>()
-            };
-            let validate = |text: &str| {
-                validate(text, |need| self.needs.contains(&need) || front.iter().any(|part| part.needs.contains(&need)))
-            };
-            for (i, c) in self.consts.iter().enumerate() {
-                for value in c.domain().into_iter().filter(|v| *v != c.default) {
-                    validate(&text(Some((i, value)))).map_err(|e| format!("with {} = {value}: {e}", c.name))?;
-                }
-            }
-            with_defaults = Some(validate(&text(None))?);
-        }
-        with_defaults.ok_or_else(|| "nothing to put in front".into())
+    /// What naga makes of the stem with its defaults behind `front`.
+    pub(crate) fn reflect<const N: usize>(&self, front: &[Parsed; N]) -> Result<(Module, ModuleInfo), String> {
+        let text = front.iter().map(|part| part.text.as_str()).chain([self.stitched().as_str()]).collect::<String>();
+        let needs = |need: &str| self.needs.contains(&need) || front.iter().any(|part| part.needs.contains(&need));
+        validate(&text, needs("Subgroups"), needs("Int64"))
     }
 
     /// The row of the table, as Rust.
     pub(crate) fn row<const N: usize>(&self, fronts: &[[Parsed; N]], (module, info): &(Module, ModuleInfo)) -> String {
         let mut out = String::new();
-        let text =
-            fronts.iter().flatten().map(|part| part.text.as_str()).chain([self.stitched(None).as_str()]).collect::<String>();
+        let text = fronts.iter().flatten().map(|part| part.text.as_str()).chain([self.stitched().as_str()]).collect::<String>();
         let _ = writeln!(out, "    Stem {{ name: {:?}, hash: {:#x},", self.name, fnv(&text));
         let _ = writeln!(out, "        source: r#\"{}\"#,", self.text);
         out.push_str("        needs: &[");
@@ -208,22 +191,6 @@ impl Parsed {
         out.push_str("] },\n");
         out
     }
-}
-
-/// What naga makes of the text on a device that has what the stem needs, conversions of f16, and nothing else.
-fn validate(text: &str, needs: impl Fn(&str) -> bool) -> Result<(Module, ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let conversions = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    let (mut capabilities, stages, operations) = if needs("Subgroups") {
-        (conversions | Capabilities::SUBGROUP, ShaderStages::COMPUTE, SubgroupOperationSet::all())
-    } else {
-        (conversions, ShaderStages::empty(), SubgroupOperationSet::empty())
-    };
-    capabilities.set(Capabilities::SHADER_INT64, needs("Int64"));
-    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
-    validator.subgroup_stages(stages).subgroup_operations(operations);
-    let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
-    Ok((module, info))
 }
 
 /// Fields of the uniform struct, if the stem has one: name, offset, scalar type.

@@ -1,4 +1,4 @@
-//! WGSL kernels, stitched and checked by naga at build time, and the table that describes them.
+//! WGSL kernels, stitched and read by naga at build time, and the table that describes them.
 //!
 //! One file of `wgsl/` is one stem, twin of the file of that name in `core/src/cpu`. A launch names a stem, an entry point and values of
 //! the stem's constants; [`Stem::stitch`] gives the text that a device compiles. Nothing else assembles WGSL, but the body of elementwise
@@ -10,6 +10,12 @@ pub mod map;
 #[cfg(test)]
 #[path = "../build/repeat.rs"]
 mod repeat;
+#[cfg(test)]
+#[path = "../build/validate.rs"]
+mod validate;
+
+#[cfg(test)]
+mod permutations;
 
 use mantissa_core::DType;
 use mantissa_core::error::{Error, Result};

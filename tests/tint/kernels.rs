@@ -1,6 +1,6 @@
 //! Writes every kernel that a browser may compile as JSON, for `check.mjs` beside this file.
 //!
-//! Of each stem the default and every single change of a constant, as the build script validates them with naga; elementwise expressions of
+//! Of each stem the default and every single change of a constant, as the tests of `shaders` validate them with naga; elementwise expressions of
 //! every function, constant and pair of dtypes; and what launches of whole steps compile: models in every recipe, training, evaluation, scores
 //! and measured steps, with the kinds of matrix product that need nothing of a device. Texts of `broken/` are added, which naga must accept and Tint must not.
 
