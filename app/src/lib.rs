@@ -23,6 +23,7 @@ pub mod predictions;
 pub mod prefetch;
 mod profile;
 pub mod progress;
+pub mod quiet;
 pub mod run_folder;
 pub mod run_log;
 pub mod sample;
@@ -64,6 +65,7 @@ pub enum Outcome {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    quiet::restart_if_noisy();
     let cli = match cli::parse::parse::<cli::Cli>() {
         Ok(cli) => cli,
         Err(code) => return code,

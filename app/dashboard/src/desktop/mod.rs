@@ -56,6 +56,7 @@ pub enum Renderer {
 
 /// Runs the window.
 pub fn main() -> ExitCode {
+    mantissa_app::quiet::restart_if_noisy();
     let args = match parse::parse::<Args>() {
         Ok(args) => args,
         Err(code) => return code,
