@@ -111,6 +111,20 @@ fn opens_without_doc(f: &File) -> Vec<String> {
     bad.then(|| format!("{}: does not open with `//!`", f.path)).into_iter().collect()
 }
 
+/// Examples in documentation are run by a test: their text lies in a file of `core/docs`. Cargo's own run of them would come after the tally.
+fn untested_examples(f: &File) -> Vec<String> {
+    let fence = |line: &str| {
+        let line = line.trim_start();
+        line.strip_prefix("//!").or(line.strip_prefix("///")).and_then(|l| l.trim().strip_prefix("```").map(String::from))
+    };
+    let lines: Vec<&str> = if f.is_rust() { f.text.lines().collect() } else { Vec::new() };
+    let fences: Vec<(usize, String)> = lines.iter().enumerate().filter_map(|(i, l)| Some((i, fence(l)?))).collect();
+    let code = |info: &str| info.is_empty() || info.starts_with("rust") || info.starts_with("no_run");
+    let included = |i: usize| lines.get(i + 1).is_some_and(|next| next.contains("include_str!"));
+    let bad = fences.iter().step_by(2).filter(|(i, info)| code(info) && !included(*i));
+    bad.map(|(i, _)| format!("{}:{}: an example that no test runs", f.path, i + 1)).collect()
+}
+
 /// 600 lines are the end, tests aside.
 fn too_long(f: &File) -> Vec<String> {
     let n = f.text.lines().count();
@@ -277,6 +291,7 @@ fn every_file_keeps_the_rules() {
     type Rule = fn(&File) -> Vec<String>;
     let rules: [(&str, Rule); 9] = [
         ("files open with //!", opens_without_doc),
+        ("examples in documentation are run", untested_examples),
         ("file length", too_long),
         ("format constants stand in dtype.rs", format_constants),
         ("core knows no environment, files, clock, network or terminal", outside_world),
@@ -404,6 +419,8 @@ fn rules_can_fail() {
     let core = |text: &str| File::of("core/src/op/x.rs", text);
     let one = |found: Vec<String>| assert_eq!(found.len(), 1, "{found:?}");
     one(opens_without_doc(&core("use std::fmt;\n")));
+    one(untested_examples(&core("//! ```\n//! f();\n//! ```\n//! ```text\n//! f\n//! ```\n")));
+    assert!(untested_examples(&core("//! ```\n#![doc = include_str!(\"x.rs\")]\n//! ```\n")).is_empty());
     one(too_long(&core(&"\n".repeat(601))));
     one(format_constants(&core("let max = 448.0_f32;\n")));
     one(format_constants(&core("let max = 57_344.0;\n")));

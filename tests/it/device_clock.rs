@@ -8,7 +8,7 @@ use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::probe::Span;
 use mantissa_core::train::{Session, TrainConfig, session::Batch};
 use mantissa_tests::data::{text, windows};
-use mantissa_tests::{devices, tiny};
+use mantissa_tests::{device_checks, devices, tiny};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,7 +32,7 @@ fn timestamps_cover_every_instruction_and_change_nothing() {
     let device = &backend.capabilities().device;
     assert!(timed.has_clock() || !device.contains("llvmpipe"), "{device} has timestamps");
     if !timed.has_clock() {
-        eprintln!("SKIPPED: {device} has no timestamps");
+        device_checks::skipped("clock of a device", device);
         assert!(timed.step_timed(batch).is_err());
         return;
     }

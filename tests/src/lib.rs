@@ -3,6 +3,7 @@
 //! Everything takes `&dyn Backend`, so that the same cases serve every device.
 
 pub mod data;
+pub mod device_checks;
 pub mod devices;
 pub mod machine;
 pub mod operands;

@@ -5,3 +5,8 @@ mod panels;
 mod pictures;
 mod support;
 mod training;
+
+// Counts what needs a device; a test crate cannot depend on one that depends on its package.
+#[expect(dead_code, unreachable_pub, reason = "another test program reads the tally")]
+#[path = "../../../../tests/src/device_checks.rs"]
+mod device_checks;

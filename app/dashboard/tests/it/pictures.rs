@@ -1,6 +1,7 @@
 //! A few pictures, drawn by Mesa's software Vulkan driver so that they are the same on every machine. Where there is none they are passed over,
 //! loudly, unless `MANTISSA_REQUIRE` names wgpu. `UPDATE_SNAPSHOTS=1` makes them anew.
 
+use crate::device_checks;
 use crate::support::{builder, full_store};
 use egui_kittest::SnapshotOptions;
 use mantissa_dashboard::shell::{Dashboard, Settings};
@@ -8,11 +9,11 @@ use mantissa_dashboard::shell::{Dashboard, Settings};
 fn picture(name: &str, theme: egui::Theme, size: [f32; 2]) {
     let open = || drop(egui_kittest::wgpu::create_render_state(egui_kittest::wgpu::default_wgpu_setup(), Default::default()));
     let software = std::panic::catch_unwind(open).is_ok();
-    let required = std::env::var("MANTISSA_REQUIRE").is_ok_and(|list| list.contains("wgpu"));
-    if !software && !required {
-        eprintln!("SKIPPED: {name}: no Vulkan driver to draw with (Debian, Ubuntu: mesa-vulkan-drivers)");
+    if !software {
+        device_checks::skipped("wgpu", "no Vulkan driver to draw with (Debian, Ubuntu: mesa-vulkan-drivers)");
         return;
     }
+    device_checks::ran();
     let mut dashboard = Dashboard::new(Settings::default());
     dashboard.store = full_store();
     let draw = |ui: &mut egui::Ui, d: &mut Dashboard| {
