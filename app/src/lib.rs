@@ -38,6 +38,7 @@ pub mod weights;
 pub use mantissa_core::show;
 
 use mantissa_core::error::Error;
+use mantissa_core::program::memory::Purpose;
 use std::process::ExitCode;
 use stop::Signal;
 
@@ -78,7 +79,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             use std::io::Write as _;
             // Nowhere left to report that stderr is closed.
-            let _ = writeln!(out::stderr(), "error: {}", in_words(&error));
+            let _ = writeln!(out::stderr(), "error: {}{}", in_words(&error), what_helps(&error));
             let memory = error.chain().filter_map(|e| e.downcast_ref::<device::Shortage>()).any(|e| e.is_of_process());
             ExitCode::from(if memory || is_of_device(&error) { EXIT_DEVICE } else { EXIT_REFUSED })
         }
@@ -106,10 +107,29 @@ fn run(cli: cli::Cli) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Whether a device has no memory left or is gone, so that nothing more can be read from it.
+/// Whether a device failed: it has too little memory, is gone, or did not do what it was asked.
 fn is_of_device(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|e| e.downcast_ref::<Error>()).any(|e| match e {
+        Error::OutOfMemory { .. } | Error::BufferTooLarge { .. } | Error::DeviceLost { .. } | Error::Device { .. } => true,
+        Error::Operand { .. }
+        | Error::Config { .. }
+        | Error::Misuse { .. }
+        | Error::Program { .. }
+        | Error::Data { .. }
+        | Error::NonFinite { .. } => false,
+    })
+}
+
+/// What helps where a device has too little memory, to go after the error.
+fn what_helps(error: &anyhow::Error) -> &'static str {
+    let of_model = [Purpose::Weights, Purpose::Optimizer, Purpose::Gradients].map(Purpose::name);
     let mut causes = error.chain().filter_map(|e| e.downcast_ref::<Error>());
-    causes.any(|e| matches!(e, Error::OutOfMemory { .. } | Error::DeviceLost { .. }))
+    match causes.find(|e| matches!(e, Error::BufferTooLarge { .. } | Error::OutOfMemory { .. })) {
+        Some(Error::BufferTooLarge { holds, .. }) if of_model.contains(holds) => "; try a smaller model, or --device cpu",
+        Some(Error::BufferTooLarge { .. }) => "; try a smaller --batch-size or --seq-len, or --device cpu",
+        Some(_) => "; try a smaller --batch-size or --seq-len",
+        None => "",
+    }
 }
 
 /// An error and its causes on one line, outermost first, settings as files name them. A cause that the words before it end with is not said twice.

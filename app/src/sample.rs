@@ -130,7 +130,7 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
     train.recipe.scaler = None;
     (train.batch, train.grad_accum, train.clip) = (1, 1, None);
     let backend = args.device.open()?.backend;
-    device::check_memory(&train)?;
+    device::check_memory(&train, &*backend)?;
     let session = &mut Session::new(backend, train)?;
     for note in source.load(session)? {
         out::note(&note);

@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
         let backend = &device.backend;
         let around = Surroundings { device: backend.capabilities().device.clone(), data: digest };
         let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
-        device::check_memory(&config.train)?;
+        device::check_memory(&config.train, &**backend)?;
         let mut session = match config.run.stats_every {
             0 => Session::new(backend.clone(), config.train.clone())?,
             _ => Session::measuring(backend.clone(), config.train.clone(), &config.run.stats)?,

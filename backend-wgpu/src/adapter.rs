@@ -6,7 +6,7 @@ use crate::memory::WgpuMemory;
 use crate::pipeline::Pipelines;
 use crate::readback::Staging;
 use crate::tune::{Tuner, Tuning};
-use mantissa_core::backend::{Backend, Capabilities, Executable, Memory, Support};
+use mantissa_core::backend::{Backend, Capabilities, DeviceMemory, Executable, Memory, Support};
 use mantissa_core::dtype::DType;
 use mantissa_core::error::{Error, Result};
 use mantissa_core::program::Program;
@@ -338,7 +338,9 @@ impl WgpuBackend {
             .map(|d| (d, if d == DType::F32 { Support::Native } else { Support::Emulated }))
             .collect();
         let device = format!("{} ({}, {})", gpu.facts.name, gpu.facts.api, gpu.facts.driver);
-        let capabilities = Capabilities { kind: "wgpu", device, units: 1, memory_bytes: None, dtypes };
+        // wgpu tells nobody how much a GPU has.
+        let memory = if gpu.facts.software { DeviceMemory::Host } else { DeviceMemory::Own(None) };
+        let capabilities = Capabilities { kind: "wgpu", device, units: 1, memory, dtypes };
         Ok(WgpuBackend { gpu, capabilities, tuner: Arc::new(tuner) })
     }
 

@@ -21,6 +21,15 @@ pub enum Support {
     Emulated,
 }
 
+/// The memory of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceMemory {
+    /// That of the host.
+    Host,
+    /// Its own: its bytes, where the device tells.
+    Own(Option<u64>),
+}
+
 /// What a backend can do.
 #[derive(Clone, Debug)]
 pub struct Capabilities {
@@ -30,8 +39,8 @@ pub struct Capabilities {
     pub device: String,
     /// Threads or multiprocessors.
     pub units: usize,
-    /// Memory that Programs may use, if known.
-    pub memory_bytes: Option<u64>,
+    /// The memory that Programs take.
+    pub memory: DeviceMemory,
     /// How each floating dtype is multiplied.
     pub dtypes: Vec<(DType, Support)>,
 }

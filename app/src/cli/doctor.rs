@@ -105,11 +105,9 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
     }
     let bench = (!args.no_run).then(|| Bench::new(&mut runs)).transpose();
     let [Resolved { config, .. }] = runs;
-    device::check_memory(&config.train)?;
-    let mut session = Session::observable(
-        device::open(config.run.device, config.run.adapter.as_deref(), config.run.tune)?.backend,
-        config.train.clone(),
-    )?;
+    let backend = device::open(config.run.device, config.run.adapter.as_deref(), config.run.tune)?.backend;
+    device::check_memory(&config.train, &*backend)?;
+    let mut session = Session::observable(backend, config.train.clone())?;
     let mut places = Places::new();
     let past = match &args.folder {
         Some(folder) => Some(look_back(folder, &config, &mut session, &mut places)?),

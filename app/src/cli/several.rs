@@ -87,21 +87,26 @@ impl Bench {
 
     /// A run over the data, from its start.
     pub fn run(&self, backend: Arc<dyn Backend>, config: &RunConfig) -> Result<Run> {
-        self.run_with(config, |train| Session::new(backend, train))
+        self.run_with(&backend.clone(), config, |train| Session::new(backend, train))
     }
 
     /// A run over the data that is looked at instruction by instruction.
     pub fn observable(&self, backend: Arc<dyn Backend>, config: &RunConfig) -> Result<Run> {
-        self.run_with(config, |train| Session::observable(backend, train))
+        self.run_with(&backend.clone(), config, |train| Session::observable(backend, train))
     }
 
     /// A run over the data that can measure the tensors that `globs` match.
     pub fn measuring(&self, backend: Arc<dyn Backend>, config: &RunConfig, globs: &[String]) -> Result<Run> {
-        self.run_with(config, |train| Session::measuring(backend, train, globs))
+        self.run_with(&backend.clone(), config, |train| Session::measuring(backend, train, globs))
     }
 
-    fn run_with(&self, config: &RunConfig, session: impl FnOnce(TrainConfig) -> mantissa_core::Result<Session>) -> Result<Run> {
-        device::check_memory(&config.train)?;
+    fn run_with(
+        &self,
+        backend: &Arc<dyn Backend>,
+        config: &RunConfig,
+        session: impl FnOnce(TrainConfig) -> mantissa_core::Result<Session>,
+    ) -> Result<Run> {
+        device::check_memory(&config.train, &**backend)?;
         let session = session(config.train.clone())?;
         init_from::fill(&session, config)?.iter().for_each(|note| out::note(note));
         self.attach(session)

@@ -2,6 +2,7 @@
 //! its container leave (control groups, both versions). The least of them counts. Sources: Linux `proc_meminfo(5)`, `getrlimit(2)`,
 //! `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
 
+use mantissa_core::backend::DeviceMemory;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,8 @@ pub enum Bound {
     AddressSpace,
     /// `ulimit -d`.
     Data,
+    /// What the device has.
+    Device,
 }
 
 impl Bound {
@@ -42,6 +45,7 @@ impl Bound {
             Bound::Group => "by the limit of the container or control group",
             Bound::AddressSpace => "by ulimit -v",
             Bound::Data => "by ulimit -d",
+            Bound::Device => "of the device",
         }
     }
 }
@@ -81,7 +85,15 @@ impl fmt::Display for Shortage {
 
 impl std::error::Error for Shortage {}
 
-/// What may still be taken, where the system says so.
+/// What a run may take on a device with this memory, where that is known: a GPU that does not tell may have any amount.
+pub(super) fn available_on(memory: DeviceMemory) -> Option<Available> {
+    match memory {
+        DeviceMemory::Host => available(),
+        DeviceMemory::Own(bytes) => bytes.map(|bytes| Available { bytes, by: Bound::Device }),
+    }
+}
+
+/// What may still be taken of the host, where the system says so.
 pub(super) fn available() -> Option<Available> {
     from(Path::new("/"), limits::of_process())
 }

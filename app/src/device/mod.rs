@@ -97,8 +97,8 @@ pub struct Peak {
     pub source: String,
 }
 
-/// Refuses a run whose planned memory, that of evaluations included, is not there, before any of it is taken.
-pub fn check_memory(config: &TrainConfig) -> Result<()> {
+/// Refuses a run whose planned memory, that of evaluations included, is not there on its device, before any of it is taken.
+pub fn check_memory(config: &TrainConfig, backend: &dyn Backend) -> Result<()> {
     let program = record::train_step(config)?;
     let layout = Arc::new(Layout::new(&program));
     let plan = MemoryPlan::new(&program, &layout)?;
@@ -108,7 +108,7 @@ pub fn check_memory(config: &TrainConfig) -> Result<()> {
     let cpu = CpuBackend::new();
     let scratch = cpu.scratch_bytes(&program, &plan)? + cpu.scratch_bytes(&eval, &eval_plan)?;
     let needed = (plan.total_bytes() + eval_plan.own_bytes() + scratch) as u64;
-    match memory::available() {
+    match memory::available_on(backend.capabilities().memory) {
         Some(available) if needed > available.bytes => Err(Shortage { needed, available }.into()),
         Some(_) | None => Ok(()),
     }

@@ -6,7 +6,7 @@ use super::arena::{Buffer, MAX_PIECES, grow, lend};
 use super::dispatch;
 use super::par;
 use super::view::View;
-use crate::backend::{Backend, Capabilities, Executable, Memory, Readback, Support};
+use crate::backend::{Backend, Capabilities, DeviceMemory, Executable, Memory, Readback, Support};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::probe::{Moment, Observer, Values};
@@ -37,7 +37,8 @@ impl CpuBackend {
             .map(|d| (d, if d == DType::F32 { Support::Native } else { Support::Emulated }))
             .collect();
         let device = format!("CPU, {} threads, {}", par::threads(), super::simd::name());
-        CpuBackend { capabilities: Capabilities { kind: "cpu", device, units: par::threads(), memory_bytes: None, dtypes } }
+        let memory = DeviceMemory::Host;
+        CpuBackend { capabilities: Capabilities { kind: "cpu", device, units: par::threads(), memory, dtypes } }
     }
 }
 
