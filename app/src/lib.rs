@@ -170,4 +170,20 @@ mod tests {
         assert_eq!(in_words(&error), "cannot write: x: I/O error: no space left");
         assert_eq!(in_words(&anyhow::anyhow!("a").context("b")), "b: a");
     }
+
+    #[test]
+    fn a_device_that_failed_is_no_refusal_and_what_helps_stands_behind() {
+        let large =
+            |holds: &'static str| Error::BufferTooLarge { device: "d".into(), holds, requested: 3 << 20, largest: 1 << 20 };
+        let told = |e: Error| {
+            let error = anyhow::Error::new(e).context("--device wgpu");
+            (is_of_device(&error), what_helps(&error))
+        };
+        assert_eq!(told(large("weights")), (true, "; try a smaller model, or --device cpu"));
+        assert_eq!(told(large("activations")), (true, "; try a smaller --batch-size or --seq-len, or --device cpu"));
+        let memory = Error::OutOfMemory { device: "d".into(), requested: None, problem: "none left".into() };
+        assert_eq!(told(memory), (true, "; try a smaller --batch-size or --seq-len"));
+        assert_eq!(told(Error::Device { device: "d".into(), problem: "a bad binding".into() }), (true, ""));
+        assert_eq!(told(Error::config("adapter", "one", "none")), (false, ""));
+    }
 }

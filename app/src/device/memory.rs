@@ -215,6 +215,14 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    #[test]
+    fn a_gpu_has_memory_of_its_own() {
+        assert_eq!(available_on(DeviceMemory::Own(None)), None);
+        assert_eq!(available_on(DeviceMemory::Own(Some(MIB))), Some(Available { bytes: MIB, by: Bound::Device }));
+        let kinds = |available: Option<Available>| available.map(|a| a.by);
+        assert_eq!(kinds(available_on(DeviceMemory::Host)), kinds(available()));
+    }
+
     /// A machine with 1000 MiB left, and a process that takes 100 MiB, half of it data.
     fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
