@@ -158,6 +158,7 @@ impl Error {
             | Error::Device { .. }
             | Error::OutOfMemory { .. }
             | Error::DeviceLost { .. }
+            | Error::BufferTooLarge { .. }
             | Error::NonFinite { .. }) => other,
         }
     }
