@@ -65,7 +65,10 @@ fn doctor_names_the_first_failure_and_its_remedy() {
     let finding = &v["findings"][0];
     assert_eq!((finding["severity"].as_str(), v["healthy"].as_bool()), (Some("note"), Some(true)), "{v}");
     let evidence = finding["evidence"].to_string();
-    assert!(evidence.contains("model code: ") && evidence.contains(".rs:") && evidence.contains("backward"), "{evidence}");
+    assert!(
+        evidence.contains("recorded by Mantissa in: ") && evidence.contains(".rs:") && evidence.contains("backward"),
+        "{evidence}"
+    );
 
     let lost = ["--recipe", "bf16", "--optim", "sgd", "--lr", "1e30", "--warmup", "0", "--grad-clip", "0"];
     let text = stdout(&good(look(dir.path(), "doctor", &lost)));

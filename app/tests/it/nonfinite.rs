@@ -54,7 +54,7 @@ fn stopping_explains_saves_and_exits_with_4() {
         let o = lost(dir.path(), &flags);
         let text = stdout(&o);
         assert_eq!(o.status.code(), Some(4), "{recipe}: {text} {}", stderr(&o));
-        for part in ["\nfatal", "instruction ", "model code: ", ".rs:", "reads ", "remedy", "stopped at step 2"] {
+        for part in ["\nfatal", "instruction ", "recorded by Mantissa in: ", ".rs:", "reads ", "remedy", "stopped at step 2"] {
             assert!(text.contains(part), "{recipe}: expected {part:?} in {text}");
         }
         assert!(dir.path().join(recipe).join("checkpoints/step-00000002/DONE").is_file());
