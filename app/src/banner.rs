@@ -193,5 +193,5 @@ fn schedule(config: &RunConfig) -> String {
         Decay::Constant => format!("constant, lr {lr}"),
     };
     let short = if s.warmup > s.steps { ", longer than the run: lr is never reached" } else { "" };
-    format!("{} steps, {shape}, warm-up {}{short}", show::thousands(s.steps as usize), s.warmup)
+    format!("{}, {shape}, warm-up {}{short}", show::counted(s.steps as usize, "step"), s.warmup)
 }

@@ -2,13 +2,14 @@
 //!
 //! It is printed by `--print-config`, stored as `config.toml` in the run folder and accepted back by `--config`.
 
+use crate::plain_file;
 use crate::sinks::{self, LogKind};
 use anyhow::{Context, Result, bail};
+use mantissa_core::data::bin::TokenDtype;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::train::TrainConfig;
 use mantissa_core::{Error, Result as CoreResult};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -54,6 +55,43 @@ pub enum TuneChoice {
     Always,
 }
 
+/// How tokens lie in a token file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenDtypeChoice {
+    /// As the header of the file says; without one, 16 bits each.
+    #[default]
+    Auto,
+    /// 16 bits.
+    U16,
+    /// 32 bits.
+    U32,
+    /// 64 bits.
+    U64,
+    /// 32 bits with a sign.
+    I32,
+    /// 64 bits with a sign.
+    I64,
+}
+
+impl TokenDtypeChoice {
+    /// What was asked for; `None` leaves it to the file.
+    pub fn dtype(self) -> Option<TokenDtype> {
+        match self {
+            TokenDtypeChoice::Auto => None,
+            TokenDtypeChoice::U16 => Some(TokenDtype::U16),
+            TokenDtypeChoice::U32 => Some(TokenDtype::U32),
+            TokenDtypeChoice::U64 => Some(TokenDtype::U64),
+            TokenDtypeChoice::I32 => Some(TokenDtype::I32),
+            TokenDtypeChoice::I64 => Some(TokenDtype::I64),
+        }
+    }
+
+    fn is_auto(&self) -> bool {
+        *self == TokenDtypeChoice::Auto
+    }
+}
+
 /// What the host does around training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,6 +103,9 @@ pub struct RunOptions {
     /// Hugging Face `tokenizer.json` that turns the text into tokens; bytes without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
+    /// How tokens lie in a token file.
+    #[serde(default, skip_serializing_if = "TokenDtypeChoice::is_auto")]
+    pub token_dtype: TokenDtypeChoice,
     /// Folder that the first weights come from; random without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<String>,
@@ -142,6 +183,14 @@ impl RunConfig {
         toml::to_string(self).context("cannot write the config as TOML")
     }
 
+    /// Token values of a model of text.
+    pub fn vocab(&self) -> Option<usize> {
+        match &self.train.model {
+            ModelConfig::Gpt(gpt) => Some(gpt.vocab),
+            ModelConfig::Mlp(_) => None,
+        }
+    }
+
     /// From a complete TOML document.
     pub fn from_toml(text: &str) -> Result<RunConfig> {
         let config: RunConfig = toml::from_str(text).map_err(|e| anyhow::anyhow!(toml_problem(text, &e)))?;
@@ -160,7 +209,8 @@ pub fn read(path: &Path) -> Result<RunConfig> {
 pub fn read_text(path: &Path) -> Result<String> {
     let context = || format!("cannot read the config: {}", path.display());
     let mut text = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut text)).with_context(context)?;
+    let (file, _) = plain_file::open(path).with_context(context)?;
+    file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut text).with_context(context)?;
     if text.len() as u64 > MAX_CONFIG_BYTES {
         bail!("config: expected at most {MAX_CONFIG_BYTES} bytes, found more: {}", path.display());
     }

@@ -4,6 +4,7 @@
 //! have given: the position of a run in its data is one integer.
 
 use anyhow::{Context, Result, bail};
+use mantissa_core::Result as CoreResult;
 use mantissa_core::data::{BatchBytes, Loader};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -15,7 +16,7 @@ const DEPTH: usize = 2;
 #[derive(Debug)]
 pub struct Prefetch {
     /// `None` only while it is dropped.
-    batches: Option<Receiver<(u64, BatchBytes)>>,
+    batches: Option<Receiver<(u64, CoreResult<BatchBytes>)>>,
     spare: SyncSender<BatchBytes>,
     thread: Option<JoinHandle<()>>,
 }
@@ -29,8 +30,9 @@ impl Prefetch {
         let work = move || {
             for step in first..=last {
                 let mut batch = used.try_recv().unwrap_or_default();
-                loader.train(step, &mut batch);
-                if send.send((step, batch)).is_err() {
+                let made = loader.train(step, &mut batch).map(|()| batch);
+                let failed = made.is_err();
+                if send.send((step, made)).is_err() || failed {
                     return;
                 }
             }
@@ -40,11 +42,11 @@ impl Prefetch {
         Ok(Prefetch { batches: Some(batches), spare, thread: Some(thread) })
     }
 
-    /// The batch of step `step`; steps are asked for in order.
+    /// The batch of step `step`; steps are asked for in order. Errs if the data could not be read; no later batch comes then.
     pub fn next(&mut self, step: u64) -> Result<BatchBytes> {
         let received = self.batches.as_ref().and_then(|b| b.recv().ok());
         match received {
-            Some((made, batch)) if made == step => Ok(batch),
+            Some((made, batch)) if made == step => batch.with_context(|| format!("cannot read the batch of step {step}")),
             Some((made, _)) => bail!("data: expected the batch of step {step}, found that of step {made}"),
             None => bail!("data: expected the batch of step {step}, found the end of the data thread"),
         }
@@ -88,7 +90,7 @@ mod tests {
         for first in [1, 7] {
             let mut prefetch = Prefetch::new(loader(), first, 12).unwrap();
             for step in first..=12 {
-                direct.train(step, &mut expected);
+                direct.train(step, &mut expected).unwrap();
                 let batch = prefetch.next(step).unwrap();
                 assert!(batch.x == expected.x && batch.targets == expected.targets, "step {step}");
                 prefetch.give_back(batch);

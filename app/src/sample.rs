@@ -2,12 +2,14 @@
 
 use crate::checkpoint::resume;
 use crate::cli::{SampleArgs, TrainArgs, resolve};
+use crate::data::encoding;
 use crate::run_folder::RUNS;
 use crate::vocabulary::{TextStream, Vocabulary};
 use crate::weights::config_of;
-use crate::{Outcome, device, init_from, out};
-use anyhow::{Context, Result, bail};
+use crate::{Outcome, device, init_from, out, plain_file};
+use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::model::ModelConfig;
+use mantissa_core::model::gpt::GptConfig;
 use mantissa_core::rng::Rng;
 use mantissa_core::train::Session;
 use std::io::{ErrorKind, Write};
@@ -109,6 +111,14 @@ fn newest_writer() -> Result<PathBuf> {
     Ok(run)
 }
 
+/// Longest prompt that is read, bytes.
+const MAX_PROMPT_BYTES: u64 = 1 << 24;
+
+fn prompt_file(path: &Path) -> Result<String> {
+    let bytes = plain_file::read(path, MAX_PROMPT_BYTES)?;
+    encoding::decode(bytes).map(|decoded| decoded.text).map_err(|found| anyhow!("expected UTF-8 text, found {found}"))
+}
+
 /// `mantissa sample`.
 pub fn command(args: &SampleArgs) -> Result<Outcome> {
     let run = match &args.run {
@@ -116,9 +126,9 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
         None => newest_writer()?,
     };
     let source = init_from::open(&run).context("--run")?;
-    if !matches!(source.model, ModelConfig::Gpt(_)) {
+    let ModelConfig::Gpt(GptConfig { vocab, .. }) = source.model else {
         bail!("sample: expected the run of a gpt, found an mlp: {}", run.display());
-    }
+    };
     let mut train = match &source.train {
         Some(train) => train.clone(),
         None => {
@@ -140,10 +150,11 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
         None => source.vocabulary()?,
     };
     let text = match &args.prompt_file {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read the prompt: {}", path.display()))?,
+        Some(path) => prompt_file(path).with_context(|| format!("cannot read the prompt: {}", path.display()))?,
         None => args.prompt.clone(),
     };
     let prompt = vocabulary.prompt(&text).context("cannot use the prompt")?;
+    vocabulary.check_known(&prompt, vocab).context("cannot use the prompt")?;
     let mut out = out::contents();
     let mut put = |bytes: &[u8]| out.write_all(bytes).and_then(|()| out.flush());
     for n in 0..args.samples {
@@ -153,7 +164,7 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
             top_p: args.top_p as f32,
             rng: Rng::named(args.seed.wrapping_add(n), "sample"),
         };
-        let mut stream = TextStream::new(&vocabulary, &prompt)?;
+        let mut stream = TextStream::new(&vocabulary, &prompt)?.in_whole_characters();
         // Bytes as they come.
         let mut written = put(text.as_bytes());
         if written.is_ok() {

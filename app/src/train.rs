@@ -17,6 +17,7 @@ use crate::cli::TrainArgs;
 use crate::cli::{resolve, text};
 use crate::config::RunConfig;
 use crate::console::Console;
+use crate::data::Reading;
 use crate::device::Device;
 use crate::prefetch::Prefetch;
 use crate::profile::{Clock, Profile, timed_step};
@@ -82,6 +83,7 @@ pub struct Asked {
     recipe_why: &'static str,
     vocab_given: bool,
     out: Option<PathBuf>,
+    silent: bool,
 }
 
 impl Asked {
@@ -98,7 +100,7 @@ impl Asked {
                 (resolved.config, resolved.recipe_why, resolved.vocab_given)
             }
         };
-        Ok(Asked { config, resume, recipe_why, vocab_given, out: args.out.clone() })
+        Ok(Asked { config, resume, recipe_why, vocab_given, out: args.out.clone(), silent: args.json || args.quiet })
     }
 }
 
@@ -156,11 +158,12 @@ impl<'a> Run<'a> {
     /// has taken all its steps. A request to `stop` is looked at later, by [`Run::advance`] and [`Run::finish`]: what takes long in them ends
     /// early, and whoever steps the run calls [`Run::interrupt`].
     pub fn prepare(asked: Asked, watcher: &'a dyn Watcher, stop: &Stop) -> Result<Option<Run<'a>>> {
-        let Asked { mut config, resume, recipe_why, vocab_given, out } = asked;
+        let Asked { mut config, resume, recipe_why, vocab_given, out, silent } = asked;
         if let Some(out) = &out {
             run_folder::refuse_used(out)?;
         }
-        let (loaded, digest) = moved::load(&config, resume.as_ref())?;
+        let how = Reading { vocab: config.vocab().filter(|_| vocab_given), silent };
+        let (loaded, digest) = moved::load(&config, resume.as_ref(), how)?;
         for note in loaded.notes.iter().chain(&data::settle_vocab(&mut config, vocab_given, &loaded)?) {
             watcher.note(note);
         }

@@ -7,13 +7,12 @@ pub mod export;
 #[cfg_attr(not(feature = "tokenizer"), path = "vocabulary/pieces_absent.rs")]
 pub mod pieces;
 
+use crate::plain_file;
 use crate::run_folder::write_whole;
 use anyhow::{Context, Result, bail};
 use chars::Chars;
 use mantissa_core::data::tokens::BYTE_VOCAB;
-use pieces::Pieces;
-use std::fs::File;
-use std::io::Read;
+use pieces::{PieceStream, Pieces};
 use std::path::Path;
 
 /// Characters of the tokens of nanoGPT's files, as JSON.
@@ -40,14 +39,14 @@ impl Vocabulary {
     /// The vocabulary of a `tokenizer.json`.
     pub fn from_tokenizer(path: &Path) -> Result<Vocabulary> {
         let context = || format!("cannot use the tokenizer: {}", path.display());
-        let bytes = read_bounded(path).with_context(context)?;
+        let bytes = plain_file::read(path, MAX_FILE_BYTES).with_context(context)?;
         Ok(Vocabulary::Pieces(Box::new(Pieces::from_json(bytes).with_context(context)?)))
     }
 
     /// The vocabulary of a `meta.json`.
     pub fn from_meta(path: &Path) -> Result<Vocabulary> {
         let context = || format!("cannot use the vocabulary: {}", path.display());
-        chars::from_json(&read_bounded(path).with_context(context)?).with_context(context)
+        chars::from_json(&plain_file::read(path, MAX_FILE_BYTES).with_context(context)?).with_context(context)
     }
 
     /// The vocabulary that a run folder keeps; bytes, if it keeps none.
@@ -110,6 +109,32 @@ impl Vocabulary {
         }
     }
 
+    /// The tokens of a text that may be long; `each` is told the bytes done now and then.
+    pub fn encode_long(&self, text: &str, each: impl FnMut(usize)) -> Result<Vec<u32>> {
+        match self {
+            Vocabulary::Pieces(pieces) => pieces.encode_long(text, each),
+            Vocabulary::Bytes | Vocabulary::Chars(_) | Vocabulary::Unnamed(_) => self.encode(text),
+        }
+    }
+
+    /// What a token is called, for people.
+    pub fn name(&self, token: u32) -> String {
+        let name = match self {
+            Vocabulary::Chars(chars) => Some(chars.decode(&[token])).filter(|text| !text.is_empty()),
+            Vocabulary::Pieces(pieces) => pieces.name(token),
+            Vocabulary::Bytes | Vocabulary::Unnamed(_) => None,
+        };
+        name.map_or(format!("token {token}"), |name| format!("token {token} `{}`", name.escape_debug()))
+    }
+
+    /// Refuses tokens that a model of `vocab` values does not have.
+    pub fn check_known(&self, tokens: &[u32], vocab: usize) -> Result<()> {
+        match tokens.iter().find(|&&t| t as usize >= vocab) {
+            Some(&token) => bail!("expected tokens of the model, which has {vocab}, found {}", self.name(token)),
+            None => Ok(()),
+        }
+    }
+
     /// Tokens to go on from: those of `text`, or token 0 if the text has none.
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
         let tokens = self.encode(text)?;
@@ -127,53 +152,75 @@ impl Vocabulary {
     }
 }
 
-/// The text of tokens that come one by one.
+/// The text of tokens that come one by one: the bytes that decoding all of them at once gives behind those of the prompt.
 #[derive(Debug)]
 pub struct TextStream<'a> {
-    vocabulary: &'a Vocabulary,
-    tokens: Vec<u32>,
-    /// Bytes given out already, of the text of `tokens`.
-    given: usize,
+    source: Growing<'a>,
+    /// Bytes still to be left out: the text of the prompt.
+    skip: usize,
+    /// Nothing has been given out yet, and what would be the rest of a character then is to be left out.
+    trims: bool,
+}
+
+#[derive(Debug)]
+enum Growing<'a> {
+    /// Each token has a text of its own.
+    Single(&'a Vocabulary),
+    Pieces(PieceStream<'a>),
 }
 
 impl<'a> TextStream<'a> {
-    /// A text that goes on from `prompt`, whose own text is not given out.
+    /// A text that goes on from `prompt`, whose own text is not given out. Where pieces behind a prompt change its text (bytes of it turn out to be none of
+    /// UTF-8), the bytes given out may begin inside a character; see [`TextStream::in_whole_characters`].
     pub fn new(vocabulary: &'a Vocabulary, prompt: &[u32]) -> Result<TextStream<'a>> {
-        let given = vocabulary.decode(prompt)?.len();
-        Ok(TextStream { vocabulary, tokens: prompt.to_vec(), given })
+        let skip = vocabulary.decode(prompt)?.len();
+        let Vocabulary::Pieces(pieces) = vocabulary else {
+            return Ok(TextStream { source: Growing::Single(vocabulary), skip: 0, trims: false });
+        };
+        let mut stream = TextStream { source: Growing::Pieces(pieces.stream()), skip, trims: false };
+        for &token in prompt {
+            stream.push(token)?;
+        }
+        Ok(stream)
     }
 
-    /// Adds a token and gives out the bytes that are certain now: the pieces of a tokenizer may hold parts of a character.
+    /// Pieces of a tokenizer begin with a whole character, so that what is given out is UTF-8.
+    pub fn in_whole_characters(mut self) -> TextStream<'a> {
+        self.trims = matches!(self.source, Growing::Pieces(_));
+        self
+    }
+
+    /// Adds a token and gives out the bytes that no later token can change.
     pub fn push(&mut self, token: u32) -> Result<Vec<u8>> {
-        self.tokens.push(token);
-        let text = self.vocabulary.decode(&self.tokens)?;
-        let unfinished = match self.vocabulary {
-            Vocabulary::Pieces(_) => text.ends_with("\u{FFFD}".as_bytes()),
-            Vocabulary::Bytes | Vocabulary::Chars(_) | Vocabulary::Unnamed(_) => false,
+        let text = match &mut self.source {
+            Growing::Single(vocabulary) => vocabulary.decode(&[token])?,
+            Growing::Pieces(stream) => stream.push(token)?,
         };
-        Ok(if unfinished { Vec::new() } else { self.rest(&text) })
+        Ok(self.behind_prompt(&text))
     }
 
     /// What was held back.
     pub fn finish(mut self) -> Result<Vec<u8>> {
-        let text = self.vocabulary.decode(&self.tokens)?;
-        Ok(self.rest(&text))
+        let source = std::mem::replace(&mut self.source, Growing::Single(&Vocabulary::Bytes));
+        let text = match source {
+            Growing::Single(_) => Vec::new(),
+            Growing::Pieces(stream) => stream.finish()?,
+        };
+        Ok(self.behind_prompt(&text))
     }
 
-    fn rest(&mut self, text: &[u8]) -> Vec<u8> {
-        let new = text.get(self.given..).unwrap_or_default().to_vec();
-        self.given = self.given.max(text.len());
-        new
+    fn behind_prompt(&mut self, text: &[u8]) -> Vec<u8> {
+        let skipped = self.skip.min(text.len());
+        self.skip -= skipped;
+        let mut text = &text[skipped..];
+        if self.trims && !text.is_empty() {
+            // Of UTF-8, the bytes of a character behind its first have the bits 10 in front.
+            let whole = text.iter().position(|b| b & 0xC0 != 0x80);
+            text = &text[whole.unwrap_or(text.len())..];
+            self.trims = whole.is_none();
+        }
+        text.to_vec()
     }
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        bail!("expected at most {MAX_FILE_BYTES} bytes, found more");
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

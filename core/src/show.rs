@@ -16,6 +16,11 @@ pub fn thousands(n: usize) -> String {
     out
 }
 
+/// A number of things: `1 step`, `2,000 steps`. `thing` is one of them, and takes an s.
+pub fn counted(n: usize, thing: &str) -> String {
+    format!("{} {thing}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
 /// `0.001` as `1.00e-03`.
 pub fn scientific(x: f64) -> String {
     let text = format!("{x:.2e}");
@@ -150,6 +155,7 @@ mod tests {
     fn numbers_read_as_in_the_house_style() {
         assert_eq!(thousands(1_234_567), "1,234,567");
         assert_eq!(thousands(999), "999");
+        assert_eq!([0, 1, 2000].map(|n| counted(n, "step")), ["0 steps", "1 step", "2,000 steps"]);
         assert_eq!(scientific(3e-4), "3.00e-04");
         assert_eq!(scientific(0.0), "0.00e+00");
         assert_eq!(scientific(f64::NAN), "NaN");

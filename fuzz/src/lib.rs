@@ -49,12 +49,22 @@ pub fn idx(data: &[u8]) {
     }
 }
 
-/// A token file.
+/// A token file, with or without a header: what is accepted lies inside the file.
 pub fn token_file(data: &[u8]) {
-    if let Ok(tokens) = bin::tokens("token file", data) {
-        assert_eq!(tokens.len() * bin::TOKEN_BYTES, data.len());
-        let tokens = Tokens::from_u16(tokens, None, None).expect("without a vocabulary every token is one");
-        let _ = tokens.check_context(8);
+    let head = &data[..data.len().min(bin::HEAD_BYTES)];
+    let _ = bin::check_width("token file", data);
+    if let Ok(layout) = bin::layout("token file", head, data.len() as u64, None) {
+        let (width, from) = (layout.dtype.size_bytes(), layout.offset as usize);
+        assert_eq!(from + width * layout.len as usize, data.len());
+        let mut tokens = vec![0; layout.len as usize];
+        let decoded = layout.dtype.decode(&data[from..], &mut tokens);
+        let largest = layout.dtype.largest(&data[from..], 0);
+        assert_eq!(decoded.is_ok(), largest.is_ok());
+        if let Ok(Some(largest)) = largest {
+            assert_eq!(tokens[largest.position], largest.token);
+            let tokens = Tokens::from_ids(tokens, largest.token as usize + 1).expect("the largest is one of them");
+            let _ = tokens.check_context(8);
+        }
     }
 }
 

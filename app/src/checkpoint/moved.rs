@@ -2,19 +2,19 @@
 //! are those of the run if their digest is, whatever their path. A tokenizer is the copy that the run folder keeps.
 
 use super::resume::Resume;
-use super::state::data_digest;
 use super::tensors::Digest;
 use crate::config::{BUILTIN, RunConfig, RunOptions};
-use crate::data::{self, Loaded};
+use crate::data::{self, Loaded, Reading, digest};
 use crate::vocabulary::TOKENIZER;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
 /// Loads the data of a run, and their digest; with `resume` those of the run that goes on.
-pub fn load(config: &RunConfig, resume: Option<&Resume>) -> Result<(Loaded, Digest)> {
+pub fn load(config: &RunConfig, resume: Option<&Resume>, how: Reading) -> Result<(Loaded, Digest)> {
+    let wanted = resume.and_then(|r| r.checkpoint.as_ref()).map(|(_, state)| state.data.digest);
     let with_digest = |config: &RunConfig| -> Result<(Loaded, Digest)> {
-        let loaded = data::load(config)?;
-        let digest = data_digest(&loaded.dataset);
+        let loaded = data::load(config, how)?;
+        let digest = digest::of(&loaded.dataset, wanted).context("cannot read the data")?;
         Ok((loaded, digest))
     };
     let Some(resume) = resume else { return with_digest(config) };
@@ -23,7 +23,6 @@ pub fn load(config: &RunConfig, resume: Option<&Resume>) -> Result<(Loaded, Dige
     if let Some(tokenizer) = &config.run.tokenizer {
         config.run.tokenizer = Some(own_tokenizer(run, tokenizer, &config.run, resume.tokenizer_given)?);
     }
-    let wanted = resume.checkpoint.as_ref().map(|(_, state)| state.data.digest);
     if let Some(before) = &resume.data_before {
         let (loaded, found) = with_digest(&config)?;
         return match wanted {

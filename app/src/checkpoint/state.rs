@@ -5,8 +5,6 @@ use super::tensors::Digest;
 use crate::config::check_sizes;
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::cpu::KERNEL_SET;
-use mantissa_core::data::Dataset;
-use mantissa_core::data::tokens::Split;
 use mantissa_core::precision::ScalerState;
 use mantissa_core::probe::health::HealthState;
 use mantissa_core::train::{Session, TrainConfig};
@@ -159,28 +157,6 @@ fn arithmetic(device: &str) -> &str {
 /// Examples that `step` steps have seen.
 fn position(config: &TrainConfig, step: u64) -> u64 {
     step.saturating_mul(config.batch as u64).saturating_mul(config.grad_accum as u64)
-}
-
-/// Size and checksum of a data set.
-pub fn data_digest(data: &Dataset) -> Digest {
-    let (mut crc, mut bytes) = (crc32fast::Hasher::new(), 0);
-    let mut add = |part: &[u8]| {
-        crc.update(part);
-        bytes += part.len() as u64;
-    };
-    match data {
-        Dataset::Tokens(tokens) => {
-            tokens.visit_bytes(Split::Train, &mut add);
-            tokens.visit_bytes(Split::Val, &mut add);
-        }
-        Dataset::Images(images) => {
-            for i in 0..images.train_len() + images.val_len() {
-                add(images.image(i));
-                add(&[images.label(i)]);
-            }
-        }
-    }
-    Digest { bytes, crc32: crc.finalize() }
 }
 
 #[cfg(test)]

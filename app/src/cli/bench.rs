@@ -136,7 +136,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
         let before = memory_bytes("VmRSS:");
         let mut run = bench.run(backend.clone(), &run.config)?;
         for _ in 0..WARM_UP {
-            let (session, batch) = run.next_batch();
+            let (session, batch) = run.next_batch()?;
             session.step(batch.batch())?;
             progress.advance(1);
         }
@@ -145,7 +145,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
     }
     for _ in 0..steps {
         for c in &mut contenders {
-            let (session, batch) = c.run.next_batch();
+            let (session, batch) = c.run.next_batch()?;
             let start = Instant::now();
             session.step(batch.batch())?;
             c.ms.push(start.elapsed().as_secs_f64() * 1e3);
@@ -155,7 +155,7 @@ pub fn command(args: &BenchArgs) -> Result<Outcome> {
     for c in &mut contenders {
         let mut times = Vec::new();
         for _ in 0..profiled {
-            let (session, batch) = c.run.next_batch();
+            let (session, batch) = c.run.next_batch()?;
             let start = Instant::now();
             let (_, spans) = timed_step(session, batch.batch())?;
             c.profiled_ms.push(start.elapsed().as_secs_f64() * 1e3);

@@ -119,7 +119,7 @@ pub fn command(args: &CompareArgs) -> Result<Outcome> {
     let (mut a, mut b) = (bench.observable(backend_a, &config_a)?, bench.observable(backend_b, &config_b)?);
     let mut progress = Progress::new("compare", "step", steps, args.run.json || args.run.quiet);
     for _ in 1..steps {
-        let (session, batch) = a.next_batch();
+        let (session, batch) = a.next_batch()?;
         session.step(batch.batch())?;
         b.session.step(batch.batch())?;
         progress.advance(1);
@@ -127,7 +127,7 @@ pub fn command(args: &CompareArgs) -> Result<Outcome> {
     if !args.drift {
         compare::share_weights(&a.session, &b.session)?;
     }
-    let (session, batch) = a.next_batch();
+    let (session, batch) = a.next_batch()?;
     let comparison = compare::step(session, &mut b.session, batch.batch(), (args.keep_mib * MIB) as usize)?;
     drop(progress);
     if args.run.json {

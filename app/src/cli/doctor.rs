@@ -164,7 +164,7 @@ fn observe(run: &mut Run, steps: u64, silent: bool) -> Result<(Option<StepReport
     let mut doctor = Doctor::new(&run.session);
     let mut last = None;
     for _ in 0..steps {
-        let (session, batch) = run.next_batch();
+        let (session, batch) = run.next_batch()?;
         let (report, more) = doctor.step(session, batch.batch())?;
         last = Some(report);
         progress.advance(1);

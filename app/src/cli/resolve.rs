@@ -7,7 +7,7 @@ use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainA
 use super::{DeviceArgs, config_errors, overlay};
 use crate::config::{
     BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DEFAULT_LOG_EVERY, DeviceChoice, MAX_EVAL_BATCHES, PRETRAINED, RunConfig,
-    RunOptions, check_sizes,
+    RunOptions, TokenDtypeChoice, check_sizes,
 };
 use crate::data::token_files;
 use crate::init_from::{self, Source};
@@ -59,6 +59,13 @@ pub struct Resolved {
     pub recipe_why: &'static str,
     /// Whether the number of token values was given, by flag or file: then data that has more is refused.
     pub vocab_given: bool,
+}
+
+impl Resolved {
+    /// The number of token values, if it was given.
+    pub fn given_vocab(&self) -> Option<usize> {
+        self.config.vocab().filter(|_| self.vocab_given)
+    }
 }
 
 /// The config that the flags of `train` ask for.
@@ -185,6 +192,7 @@ fn defaults(preset: &str, source: Option<&Source>, recipe: RecipeName, optim: &s
             model: preset.to_string(),
             data: BUILTIN.into(),
             tokenizer: None,
+            token_dtype: TokenDtypeChoice::Auto,
             init_from: None,
             started_in: None,
             device: DeviceChoice::Auto,
@@ -243,6 +251,7 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
     if args.tokenizer.is_some() {
         run.tokenizer = args.tokenizer.clone();
     }
+    put(&mut run.token_dtype, &args.token_dtype);
     let DeviceArgs { device, adapter, tune } = &args.device;
     if device.is_some_and(|d| d != run.device) {
         // What was said of another device says nothing.
@@ -289,6 +298,7 @@ fn apply_model(args: &TrainArgs, config: &mut RunConfig) -> CoreResult<()> {
                 ("--dropout", args.dropout.is_some()),
                 ("--vocab", args.vocab.is_some()),
                 ("--tokenizer", config.run.tokenizer.is_some()),
+                ("--token-dtype", config.run.token_dtype.dtype().is_some()),
             ];
             if let Some((flag, _)) = gpt_only.iter().find(|(_, given)| *given) {
                 return Err(Error::config(*flag, "a gpt model", format!("`{}`", config.run.model)));

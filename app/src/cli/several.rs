@@ -3,6 +3,7 @@
 use super::TrainArgs;
 use super::resolve::{self, Resolved};
 use crate::config::RunConfig;
+use crate::data::Reading;
 use crate::{data, device, init_from, out};
 use anyhow::{Context, Result, bail};
 use mantissa_core::backend::Backend;
@@ -75,7 +76,7 @@ impl Bench {
     /// `train`.
     pub fn new(runs: &mut [Resolved]) -> Result<Bench> {
         let first = runs.first().context("expected a run")?;
-        let loaded = data::load(&first.config)?;
+        let loaded = data::load(&first.config, Reading { vocab: first.given_vocab(), silent: false })?;
         let mut notes = loaded.notes.clone();
         for run in runs.iter_mut() {
             notes.extend(data::settle_vocab(&mut run.config, run.vocab_given, &loaded)?);
@@ -130,9 +131,9 @@ pub struct Run {
 
 impl Run {
     /// The batch of the next step, and the session to run it.
-    pub fn next_batch(&mut self) -> (&mut Session, &BatchBytes) {
-        self.loader.train(self.session.steps() + 1, &mut self.bytes);
-        (&mut self.session, &self.bytes)
+    pub fn next_batch(&mut self) -> Result<(&mut Session, &BatchBytes)> {
+        self.loader.train(self.session.steps() + 1, &mut self.bytes)?;
+        Ok((&mut self.session, &self.bytes))
     }
 
     /// What is counted per second.

@@ -170,11 +170,11 @@ fn of_model(args: &StatsArgs) -> Result<Measured> {
     let steps = args.steps.unwrap_or(DEFAULT_STEPS);
     let mut progress = Progress::new("stats", "step", steps, args.json);
     for _ in 1..steps {
-        let (session, batch) = run.next_batch();
+        let (session, batch) = run.next_batch()?;
         session.step(batch.batch())?;
         progress.advance(1);
     }
-    let (session, batch) = run.next_batch();
+    let (session, batch) = run.next_batch()?;
     let tensors = session.step_measured(batch.batch())?.tensors.unwrap_or_default();
     let source = format!("{} in {}", config.run.model, config.train.recipe.name);
     Ok(Measured { source, step: steps, tensors })

@@ -2,7 +2,7 @@
 
 use super::DeviceArgs;
 use super::number::{count, finite, not_negative, percentile, positive, whole};
-use crate::config::{MAX_EVAL_BATCHES, MAX_SEQ_LEN};
+use crate::config::{MAX_EVAL_BATCHES, MAX_SEQ_LEN, TokenDtypeChoice};
 use crate::sinks::LogKind;
 use clap::{Args, ValueEnum};
 use mantissa_core::precision::recipe::RecipeName;
@@ -100,13 +100,16 @@ pub struct TrainArgs {
     /// What is trained.
     #[command(flatten)]
     pub step: StepArgs,
-    /// UTF-8 text file, or a folder of them; a nanoGPT token file (.bin), or a folder with train.bin and val.bin; for mlp an IDX image file with its label file beside it, gzipped or not;
+    /// UTF-8 text file, plain or in gzip or zstd, or a folder of them; a token file (.bin of nanoGPT or llm.c, .npy), or a folder with train.bin and val.bin; for mlp an IDX image file with its label file beside it, gzipped or not;
     /// `builtin` for this repository's own sources (mlp: drawn digits) [default: builtin]
     #[arg(long, value_name = "PATH")]
     pub data: Option<String>,
     /// Hugging Face tokenizer.json that turns the text into tokens (gpt) [default: a token is a byte]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<String>,
+    /// How tokens lie in a token file [default: auto, as its header says, else u16]
+    #[arg(long, value_name = "DTYPE")]
+    pub token_dtype: Option<TokenDtypeChoice>,
     /// Token values of the model (gpt) [default: the preset's, 256 for gpt-tiny; more if the data needs more]
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=1 << 24))]
     pub vocab: Option<usize>,

@@ -1,19 +1,32 @@
-//! Token files of nanoGPT: one `.bin`, or a folder with `train.bin` and `val.bin`; beside them `meta.json`, the JSON form of nanoGPT's
-//! `meta.pkl`, says how many token values there are and what they mean.
+//! Token files: one `.bin` or `.npy`, or a folder with `train` and `val` of either kind; beside them `meta.json`, the JSON form of nanoGPT's
+//! `meta.pkl`, says how many token values there are and what they mean. The files stay where they are: see [`super::file_tokens`].
 
-use super::Loaded;
+use super::file_tokens::FileTokens;
+use super::{Loaded, Reading};
+use crate::progress::Progress;
 use crate::show::thousands;
 use crate::vocabulary::{META, Vocabulary};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use mantissa_core::Result as CoreResult;
+use mantissa_core::data::bin::TokenDtype;
 use mantissa_core::data::tokens::Split;
-use mantissa_core::data::{Dataset, Tokens, bin};
+use mantissa_core::data::{Dataset, Largest, TokenSource, Tokens};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-const EXTENSION: &str = "bin";
-const TRAIN: &str = "train.bin";
-const VAL: &str = "val.bin";
+const EXTENSIONS: [&str; 2] = ["bin", "npy"];
+const TRAIN: &str = "train";
+const VAL: &str = "val";
 /// What nanoGPT writes; a pickle, which is not read.
 const META_PICKLE: &str = "meta.pkl";
+
+/// Files up to this size are looked through before a run; of larger ones with a known vocabulary every token is checked when it is read.
+const LOOK_THROUGH_BYTES: u64 = 1 << 28;
+/// Tokens looked at in one go.
+const STRETCH_TOKENS: usize = 1 << 19;
+/// Threads that look, at most: more than two seldom read faster.
+const LOOKERS: usize = 2;
 
 /// The files of a data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,17 +37,22 @@ pub struct TokenFiles {
 
 /// The token files that a name stands for; `None` if it stands for something else.
 pub fn find(path: &Path) -> Option<TokenFiles> {
-    let train = if path.is_dir() { path.join(TRAIN) } else { path.to_path_buf() };
-    if !train.is_file() || train.extension().is_none_or(|e| e != EXTENSION) {
+    let of_folder = |stem: &str| EXTENSIONS.map(|e| path.join(stem).with_extension(e)).into_iter().find(|file| file.is_file());
+    if path.is_dir() {
+        return Some(TokenFiles { train: of_folder(TRAIN)?, val: of_folder(VAL) });
+    }
+    let extension = path.extension().filter(|found| EXTENSIONS.iter().any(|e| *found == *e));
+    if !path.is_file() || extension.is_none() {
         return None;
     }
-    let val = Some(train.with_file_name(VAL)).filter(|v| train.ends_with(TRAIN) && v.is_file());
-    Some(TokenFiles { train, val })
+    let of_train = path.file_stem().is_some_and(|stem| stem == TRAIN);
+    let val = EXTENSIONS.map(|e| path.with_file_name(VAL).with_extension(e)).into_iter().find(|file| file.is_file());
+    Some(TokenFiles { train: path.to_path_buf(), val: val.filter(|_| of_train) })
 }
 
 impl TokenFiles {
-    /// Reads the files. Tokens mean what `tokenizer` says, or else `meta.json`.
-    pub fn load(&self, name: &str, tokenizer: Option<Vocabulary>) -> Result<Loaded> {
+    /// Opens the files, whose tokens lie there as `asked`, or as they say themselves. Tokens mean what `tokenizer` says, or else `meta.json`.
+    pub fn load(&self, name: &str, tokenizer: Option<Vocabulary>, asked: Option<TokenDtype>, how: Reading) -> Result<Loaded> {
         let meta = self.train.with_file_name(META);
         let known = match tokenizer {
             Some(vocabulary) => Some(vocabulary),
@@ -48,25 +66,110 @@ impl TokenFiles {
                  python3 -c 'import json, pickle; json.dump(pickle.load(open(\"{META_PICKLE}\", \"rb\")), open(\"{META}\", \"w\"))'"
             ));
         }
-        let val = self.val.as_deref().map(read).transpose()?;
-        let vocab = known.as_ref().map(Vocabulary::size);
-        let tokens = Tokens::from_u16(read(&self.train)?, val, vocab)
-            .with_context(|| format!("cannot use the token file: {}", self.train.display()))?;
-        let (train_len, val_len) = (thousands(tokens.len(Split::Train)), thousands(tokens.len(Split::Val)));
-        let held_out = if self.val.is_some() { VAL } else { "the last tenth" };
+        let size = known.as_ref().map(Vocabulary::size);
+        let open = |path: &PathBuf| one_file(path, asked, size);
+        let train = open(&self.train)?;
+        let val = self.val.as_ref().map(open).transpose()?;
+        let largest = match size.or(how.vocab) {
+            Some(_) if bytes(&train) + val.as_ref().map_or(0, |val| bytes(val)) > LOOK_THROUGH_BYTES => None,
+            _ => self.largest(&train, val.as_deref(), size, how.silent)?,
+        };
+        let vocab = size.or(largest.map(|l| l.token as usize + 1)).or(how.vocab).unwrap_or(1);
+        let kind = format!("{}, {}", train.layout().kind, train.layout().dtype);
+        let held_out = self.val.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        let tokens = Tokens::new(train, val.map(|val| val as Arc<dyn TokenSource>), vocab, largest);
         let about = format!(
-            "{name} (token file): {train_len} tokens of {} to learn from, {val_len} held out ({held_out})",
-            thousands(tokens.vocab())
+            "{name} ({kind}): {} tokens of {} to learn from, {} held out ({})",
+            thousands(tokens.len(Split::Train)),
+            thousands(tokens.vocab()),
+            thousands(tokens.len(Split::Val)),
+            held_out.as_deref().unwrap_or("the last tenth")
         );
-        let vocabulary = known.unwrap_or(Vocabulary::Unnamed(tokens.vocab()));
+        let vocabulary = known.unwrap_or(Vocabulary::Unnamed(vocab));
         Ok(Loaded { dataset: Dataset::Tokens(tokens), vocabulary, about, notes })
+    }
+
+    /// The largest token of both files, which must be one of a vocabulary of `size` values.
+    fn largest(
+        &self,
+        train: &FileTokens,
+        val: Option<&FileTokens>,
+        size: Option<usize>,
+        silent: bool,
+    ) -> Result<Option<Largest>> {
+        let total = train.len() + val.map_or(0, TokenSource::len);
+        let mut progress = Progress::new("looking for the largest token (--vocab spares it)", "token", total as u64, silent);
+        let mut all = None;
+        let parts = [(&self.train, Some(train), 0), (self.val.as_ref().unwrap_or(&self.train), val, train.len())];
+        for (path, tokens, before) in parts {
+            let Some(tokens) = tokens else { continue };
+            let found = largest(tokens, &mut progress).with_context(|| format!("cannot read the data: {}", path.display()))?;
+            if let (Some(Largest { position, token }), Some(size)) = (found, size)
+                && token as usize >= size
+            {
+                bail!(
+                    "token file: expected values below {size}, the size of the vocabulary, found {token} at position {position}: {}",
+                    path.display()
+                );
+            }
+            let found = found.map(|l| Largest { position: before + l.position, ..l });
+            all = Largest::higher(all, found);
+        }
+        Ok(all)
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u16>> {
-    let context = || format!("cannot read the data: {}", path.display());
-    let bytes = std::fs::read(path).with_context(context)?;
-    bin::tokens("token file", &bytes).with_context(context)
+/// Opens a file for a vocabulary of `size` tokens, if that is known.
+fn one_file(path: &Path, asked: Option<TokenDtype>, size: Option<usize>) -> Result<Arc<FileTokens>> {
+    let tokens = FileTokens::open(path, asked)?;
+    let layout = tokens.layout();
+    match size {
+        // A header knows better.
+        Some(size) if asked.is_none() && layout.offset == 0 && size > 1 << 16 => bail!(
+            "token file: expected to be told how its tokens lie there, since the {} of the vocabulary do not fit the usual 16 bits; \
+             give --token-dtype u32, or u16 if that is right: {}",
+            thousands(size),
+            path.display()
+        ),
+        Some(_) | None => Ok(Arc::new(tokens)),
+    }
+}
+
+fn bytes(tokens: &FileTokens) -> u64 {
+    tokens.layout().len * tokens.token_bytes() as u64
+}
+
+/// The largest token of a source, by some threads.
+fn largest(tokens: &FileTokens, progress: &mut Progress) -> CoreResult<Option<Largest>> {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let look = |each: &mut dyn FnMut(usize)| -> CoreResult<Option<Largest>> {
+        let mut found = None;
+        loop {
+            let start = next.fetch_add(STRETCH_TOKENS, Ordering::Relaxed);
+            if start >= tokens.len() {
+                return Ok(found);
+            }
+            let stretch = start..tokens.len().min(start + STRETCH_TOKENS);
+            let len = stretch.len();
+            found = Largest::higher(found, tokens.largest(stretch)?);
+            each(done.fetch_add(len, Ordering::Relaxed) + len);
+        }
+    };
+    let (mut told, mut found) = (0, Vec::new());
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..LOOKERS).map(|_| scope.spawn(|| look(&mut |_| {}))).collect();
+        found.push(look(&mut |done| {
+            progress.advance(done.saturating_sub(told) as u64);
+            told = told.max(done);
+        }));
+        // A thread that panicked has said so; what it took is then missing, which is no answer.
+        found.extend(others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
+    });
+    // Threads take stretches in turn: of equal tokens the first counts.
+    let found: CoreResult<Vec<_>> = found.into_iter().collect();
+    let mut found: Vec<Largest> = found?.into_iter().flatten().collect();
+    found.sort_by_key(|l| l.position);
+    Ok(found.into_iter().fold(None, |all, one| Largest::higher(all, Some(one))))
 }
 
 #[cfg(test)]
@@ -97,7 +200,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "train.bin", &[3; 40]);
         std::fs::write(dir.path().join(META_PICKLE), b"\x80\x04").unwrap();
-        let load = || find(dir.path()).unwrap().load("x", None);
+        let load = || find(dir.path()).unwrap().load("x", None, None, Reading::default());
         let plain = load().unwrap();
         assert!(matches!(plain.vocabulary, Vocabulary::Unnamed(4)) && plain.notes[0].contains("write meta.json"));
         std::fs::write(dir.path().join(META), r#"{"itos": ["a", "b", "c", "d", "e"]}"#).unwrap();

@@ -149,7 +149,7 @@ impl Run<'_> {
     /// Says where the last step, which was skipped, went wrong.
     fn explain(&mut self) -> Result<()> {
         let mut batch = BatchBytes::default();
-        self.loader.train(self.session.steps(), &mut batch);
+        self.loader.train(self.session.steps(), &mut batch)?;
         let mut doctor = Doctor::new(&self.session);
         match doctor.repeat(&mut self.session, batch.batch()) {
             Ok(_) => doctor.findings().iter().flat_map(findings::lines).for_each(|line| self.watcher.result(&line)),

@@ -3,7 +3,7 @@
 use super::Run;
 use crate::predictions::Answers;
 use crate::sample::{Sampler, generate};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use mantissa_core::data::Dataset;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::precision::fp8_layers::compute_dtype;
@@ -44,7 +44,7 @@ impl Run<'_> {
             if self.stop.asked().is_some() {
                 return Ok(None);
             }
-            self.loader.val(i, count, &mut self.batch);
+            self.loader.val(i, count, &mut self.batch).context("cannot read the data")?;
             loss += f64::from(self.session.eval(self.batch.batch())?);
             right += self.right_answers(i == 0)?;
         }
@@ -85,8 +85,9 @@ impl Run<'_> {
         };
         let mut tokens = Vec::new();
         let (values, count) = (self.vocabulary.size(), self.config.run.sample_tokens);
-        // A vocabulary without a line break starts from its first token.
-        let prompt = self.vocabulary.prompt(SAMPLE_PROMPT).unwrap_or_else(|_| vec![0]);
+        // A vocabulary or a model without a line break starts from its first token.
+        let known = |tokens: &Vec<u32>| self.config.vocab().is_none_or(|n| self.vocabulary.check_known(tokens, n).is_ok());
+        let prompt = self.vocabulary.prompt(SAMPLE_PROMPT).ok().filter(known).unwrap_or_else(|| vec![0]);
         let stop = &self.stop;
         let done = generate(&mut self.session, &prompt, values, count, &mut sampler, |token| {
             tokens.push(token);

@@ -4,12 +4,13 @@
 //! `import json, pickle; json.dump(pickle.load(open("meta.pkl", "rb")), open("meta.json", "w"))`.
 
 use super::Vocabulary;
+use crate::data::encoding::without_mark;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Most token values of a list; the tokens of these files have 16 bits.
-const MAX_SIZE: usize = 1 << 16;
+/// Most token values of a list, far above any in use.
+const MAX_SIZE: usize = 1 << 24;
 
 #[derive(Deserialize, Serialize)]
 struct Meta {
@@ -37,7 +38,8 @@ pub struct Chars {
 
 /// Reads a `meta.json`: `vocab_size`, `itos` or both.
 pub fn from_json(bytes: &[u8]) -> Result<Vocabulary> {
-    let meta: Meta = serde_json::from_slice(bytes).context("expected a JSON object with `vocab_size` or `itos`")?;
+    let meta: Meta =
+        serde_json::from_slice(&without_mark(bytes.to_vec())).context("expected a JSON object with `vocab_size` or `itos`")?;
     let strings = match meta.itos {
         None => None,
         Some(Itos::List(strings)) => Some(strings),
@@ -119,6 +121,7 @@ mod tests {
         let v = from_json(map).unwrap();
         assert_eq!((v.size(), v.encode("kab").unwrap()), (11, vec![10, 0, 1]));
         assert_eq!(from_json(br#"{"vocab_size": 50257}"#).unwrap().size(), 50257);
+        assert_eq!(from_json(b"\xef\xbb\xbf{\"vocab_size\": 9}").unwrap().size(), 9, "with a mark in front");
         let message = format!("{:#}", v.encode("az").unwrap_err());
         assert_eq!(message, "expected characters of the vocabulary, found 'z'");
     }
@@ -131,7 +134,7 @@ mod tests {
         assert!(error(r#"{"vocab_size": 3, "itos": ["a"]}"#).contains("`itos` with 3 entries"));
         assert!(error(r#"{"itos": {"0": "a", "2": "b"}}"#).contains("expected token 1 in `itos`, found 2"));
         assert!(error(r#"{"itos": {"x": "a"}}"#).contains("found `x`"));
-        assert!(error(r#"{"vocab_size": 99999999999}"#).contains("1 to 65536"));
+        assert!(error(r#"{"vocab_size": 99999999999}"#).contains("1 to 16777216"));
         assert!(error(r#"{"itos": []}"#).contains("found 0"));
     }
 }

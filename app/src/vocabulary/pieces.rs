@@ -1,12 +1,13 @@
 //! Hugging Face tokenizers (`tokenizer.json`), read by the `tokenizers` crate. Twin file: `pieces_absent.rs`, for builds without it.
 
-use anyhow::{Result, anyhow, bail};
-use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use tokenizers::Tokenizer;
+mod stream;
+mod windows;
 
-/// Bytes of text encoded at a time, at least. Encoding takes some hundred times the memory of its text.
-const PART_BYTES: usize = 4 << 20;
+use crate::data::encoding::without_mark;
+use anyhow::{Result, anyhow, bail};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tokenizers::{ModelWrapper, PreTokenizerWrapper, Tokenizer};
+use windows::{OVERLAP_BYTES, WINDOW_BYTES, Windows};
 
 /// A tokenizer and the file it came from.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub struct Pieces {
 impl Pieces {
     /// From the contents of a `tokenizer.json`. Its truncation and padding, which are for batches of questions, are switched off.
     pub fn from_json(json: Vec<u8>) -> Result<Pieces> {
+        let json = without_mark(json);
         // The crate panics on some texts that are not JSON.
         serde_json::from_slice::<serde_json::Value>(&json).map_err(|e| anyhow!("not a Hugging Face tokenizer.json: {e}"))?;
         let tokenizer = guarded(|| Tokenizer::from_bytes(&json))?;
@@ -45,18 +47,84 @@ impl Pieces {
 
     /// The tokens of a text, without the special ones that some tokenizers add at its ends.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let mut tokens = Vec::new();
-        for part in parts(text, PART_BYTES) {
-            let encoding = guarded(|| self.tokenizer.encode_fast(&text[part], false))?;
+        self.encode_long(text, |_| {})
+    }
+
+    /// The tokens of a text that may be long; beside them, memory does not grow with it. `each` is told the bytes done now and then.
+    pub fn encode_long(&self, text: &str, each: impl FnMut(usize)) -> Result<Vec<u32>> {
+        self.encode_in(text, Windows { window: WINDOW_BYTES, overlap: OVERLAP_BYTES }, each)
+    }
+
+    fn encode_in(&self, text: &str, sizes: Windows, each: impl FnMut(usize)) -> Result<Vec<u32>> {
+        let encode = |part: &str| {
+            let encoding = guarded(|| self.tokenizer.encode_fast(part, false))?;
             let encoding = encoding.map_err(|e| anyhow!("the tokenizer failed: {e}"))?;
-            tokens.extend_from_slice(encoding.get_ids());
+            Ok(encoding.get_ids().to_vec())
+        };
+        let whole = Windows { window: text.len(), overlap: 0 };
+        windows::encode(text, if self.is_local() { sizes } else { whole }, encode, each)
+    }
+
+    /// Whether the tokens of a place follow from its neighbourhood. A unigram model adds up scores from the start of a word on, and rounding decides between
+    /// cuts of equal score: without words, from the start of the text on.
+    fn is_local(&self) -> bool {
+        match self.tokenizer.get_model() {
+            ModelWrapper::Unigram(_) => self.tokenizer.get_pre_tokenizer().is_some_and(makes_words),
+            ModelWrapper::BPE(_) | ModelWrapper::WordPiece(_) | ModelWrapper::WordLevel(_) => true,
         }
-        Ok(tokens)
     }
 
     /// The text of tokens; those without text are left out.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
         guarded(|| self.tokenizer.decode(tokens, false))?.map_err(|e| anyhow!("the tokenizer failed: {e}"))
+    }
+
+    /// What a token is called in the file.
+    pub fn name(&self, token: u32) -> Option<String> {
+        self.tokenizer.id_to_token(token)
+    }
+
+    /// The text of tokens that come one by one.
+    pub fn stream(&self) -> PieceStream<'_> {
+        PieceStream(stream::Growing::new(&self.tokenizer))
+    }
+}
+
+/// The text of tokens that come one by one; all that is given out is what [`Pieces::decode`] gives of all of them.
+#[derive(Debug)]
+pub struct PieceStream<'a>(stream::Growing<'a>);
+
+impl PieceStream<'_> {
+    /// Adds a token and gives out the text that no later token can change.
+    pub fn push(&mut self, token: u32) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        guarded(|| self.0.push(token, &mut out))??;
+        Ok(out)
+    }
+
+    /// What was held back.
+    pub fn finish(self) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        guarded(|| self.0.finish(&mut out))??;
+        Ok(out)
+    }
+}
+
+/// Whether a text is cut at blanks at least.
+fn makes_words(pre_tokenizer: &PreTokenizerWrapper) -> bool {
+    match pre_tokenizer {
+        PreTokenizerWrapper::Metaspace(space) => space.get_split(),
+        PreTokenizerWrapper::ByteLevel(level) => level.use_regex,
+        PreTokenizerWrapper::Sequence(all) => all.as_ref().iter().any(makes_words),
+        PreTokenizerWrapper::BertPreTokenizer(_)
+        | PreTokenizerWrapper::Whitespace(_)
+        | PreTokenizerWrapper::WhitespaceSplit(_) => true,
+        PreTokenizerWrapper::Delimiter(_)
+        | PreTokenizerWrapper::Split(_)
+        | PreTokenizerWrapper::Punctuation(_)
+        | PreTokenizerWrapper::Digits(_)
+        | PreTokenizerWrapper::UnicodeScripts(_)
+        | PreTokenizerWrapper::FixedLength(_) => false,
     }
 }
 
@@ -66,21 +134,10 @@ fn guarded<T>(call: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|_| anyhow!("the tokenizers library gave up on this file; it is malformed"))
 }
 
-/// Cuts a text after a line break that stands between two characters which are not blank: there the tokenizers of the GPT family, which
-/// first cut a text into words and blanks, cut too. A text without such a place stays whole.
-fn parts(text: &str, part_bytes: usize) -> Vec<Range<usize>> {
-    let bytes = text.as_bytes();
-    let (mut parts, mut start) = (Vec::new(), 0);
-    while start < bytes.len() {
-        let solid = |i: usize| bytes.get(i).is_some_and(u8::is_ascii_graphic);
-        let from = start.saturating_add(part_bytes);
-        let end =
-            (from..bytes.len()).find(|&i| bytes[i - 1] == b'\n' && i >= 2 && solid(i - 2) && solid(i)).unwrap_or(bytes.len());
-        parts.push(start..end);
-        start = end;
-    }
-    parts
-}
+#[cfg(test)]
+mod long_tests;
+#[cfg(test)]
+mod testing;
 
 #[cfg(test)]
 mod tests {
@@ -114,19 +171,5 @@ mod tests {
         let broken = SMALL.replace(r#""normalizer":null"#, r#""normalizer":{"type":"Precompiled","precompiled_charsmap":3}"#);
         assert!(Pieces::from_json(broken.into()).is_err());
         assert!(Pieces::from_json(SMALL[..SMALL.len() - 9].into()).unwrap_err().to_string().contains("not a Hugging Face"));
-    }
-
-    #[test]
-    fn long_texts_give_the_tokens_of_the_whole() {
-        let p = Pieces::from_json(SMALL.into()).unwrap();
-        let text = "ab ba\nab\n\n  ba\nb\n\n\nab ".repeat(50);
-        for size in [1, 7, 100] {
-            let parts = parts(&text, size);
-            assert!(parts.len() > 5 && parts.iter().map(|r| r.len()).sum::<usize>() == text.len());
-            let joined: Vec<u32> = parts.into_iter().flat_map(|r| p.encode(&text[r]).unwrap()).collect();
-            assert_eq!(joined, p.encode(&text).unwrap());
-        }
-        assert_eq!(super::parts("no breaks", 2), [0..9]);
-        assert!(super::parts("", 2).is_empty());
     }
 }

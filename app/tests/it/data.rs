@@ -60,7 +60,11 @@ fn a_larger_vocabulary_raises_the_models_unless_it_was_given() {
     assert!(std::fs::read_to_string(dir.path().join("r/config.toml")).unwrap().contains("vocab = 448"));
     let o = train(dir.path(), &["--data", "x.bin", "--steps", "1", "--vocab", "399", "--out", "s"]);
     assert_eq!(o.status.code(), Some(2));
-    assert!(stderr(&o).contains("model.vocab: expected at least 400"), "{}", stderr(&o));
+    assert!(
+        stderr(&o).contains("--vocab: expected at least 400 token values for the data, got 399; it lacks token 399 (1 x)"),
+        "{}",
+        stderr(&o)
+    );
     for (bytes, part) in [(&[1u8, 0, 2][..], "(truncated)"), (&[], "an empty file"), (&[1, 0], "at least 33 tokens")] {
         std::fs::write(dir.path().join("x.bin"), bytes).unwrap();
         let o = train(dir.path(), &["--data", "x.bin", "--steps", "1", "--out", "s"]);
@@ -68,6 +72,23 @@ fn a_larger_vocabulary_raises_the_models_unless_it_was_given() {
         assert!(stderr(&o).contains(part), "{}", stderr(&o));
     }
     assert_eq!(listing(dir.path()), ["r", "x.bin"], "nothing is left behind");
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_is_in_use_ends_the_run_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    token_files(dir.path(), true);
+    let flags = ["--data", "train.bin", "--steps", "1000000", "--checkpoint-every", "5", "--quiet", "--out", "r"];
+    let mut run = super::mantissa(dir.path(), &[&["train"], &super::TINY[..], &flags].concat());
+    let mut child = run.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let checkpoint = dir.path().join("r/checkpoints/step-00000005/DONE");
+    while !checkpoint.is_file() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    std::fs::OpenOptions::new().write(true).open(dir.path().join("train.bin")).unwrap().set_len(10).unwrap();
+    let o = child.wait_with_output().unwrap();
+    assert_eq!(o.status.code(), Some(2));
+    assert!(stderr(&o).contains("train.bin") && stderr(&o).contains("was cut while it was in use"), "{}", stderr(&o));
 }
 
 /// A word-level tokenizer whose file is small.
@@ -94,6 +115,55 @@ fn a_tokenizer_turns_text_into_tokens_and_back() {
     let o = train(dir.path(), &["--data", "text.txt", "--tokenizer", "t.json", "--steps", "2", "--out", "s"]);
     assert_eq!(o.status.code(), Some(2));
     assert!(stderr(&o).contains("not a Hugging Face tokenizer.json") && !stderr(&o).contains("panicked"), "{}", stderr(&o));
+}
+
+/// The folder of a byte-level GPT-2 of 256 tokens whose tokenizer has one more, `[PAD]`.
+#[cfg(feature = "tokenizer")]
+fn one_token_more(dir: &Path) {
+    good(train(dir, &["--steps", "1", "--out", "small"]));
+    std::fs::create_dir(dir.join("m")).expect("a folder");
+    let checkpoint = dir.join("small/checkpoints/step-00000001");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(checkpoint.join(file), dir.join("m").join(file)).expect("a file");
+    }
+    let tokenizer = include_str!("../../../tests/cases/data/prefix-space-tokenizer.json");
+    std::fs::write(dir.join("m/tokenizer.json"), tokenizer).expect("a file");
+}
+
+#[cfg(feature = "tokenizer")]
+#[test]
+fn a_tokenizer_may_have_tokens_that_the_model_lacks_and_no_text_uses() {
+    let dir = tempfile::tempdir().unwrap();
+    one_token_more(dir.path());
+    std::fs::write(dir.path().join("notes.txt"), "plain words ".repeat(90)).unwrap();
+    let flags = ["--init-from", "m", "--data", "notes.txt", "--steps", "1"];
+    let o = good(train(dir.path(), &[&flags[..], &["--out", "r"]].concat()));
+    assert!(stderr(&o).contains("the model has 256 of the 257 tokens of the vocabulary"), "{}", stderr(&o));
+    good(output(dir.path(), &["sample", "--run", "r", "--prompt", "a", "--tokens", "5"]));
+    let o = output(dir.path(), &["sample", "--run", "r", "--prompt", "a[PAD]b", "--tokens", "5"]);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(stderr(&o).contains("expected tokens of the model, which has 256, found token 256 `[PAD]`"), "{}", stderr(&o));
+    std::fs::write(dir.path().join("notes.txt"), "plain [PAD] words ".repeat(90)).unwrap();
+    let o = train(dir.path(), &[&flags[..], &["--out", "s"]].concat());
+    assert_eq!(o.status.code(), Some(2));
+    let text = "--vocab: expected at least 257 token values for the data, got 256; it lacks token 256 `[PAD]` (90 x)";
+    assert!(stderr(&o).contains(text), "{}", stderr(&o));
+}
+
+#[cfg(feature = "tokenizer")]
+#[test]
+fn samples_are_text_whatever_the_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = include_str!("../../../tests/cases/data/mark-in-front-tokenizer.json");
+    std::fs::write(dir.path().join("t.json"), tokenizer).unwrap();
+    let flags = ["--tokenizer", "t.json", "--steps", "1", "--out", "r"];
+    good(train(dir.path(), &flags));
+    for seed in 0..6 {
+        // A prompt that ends in a byte, and bytes behind it: those of a run that is no text are marks, all of them.
+        let flags = ["sample", "--run", "r", "--prompt", "a\n", "--tokens", "40", "--temperature", "9", "--seed"];
+        let o = good(output(dir.path(), &[&flags[..], &[seed.to_string().as_str()]].concat()));
+        assert!(std::str::from_utf8(&o.stdout).is_ok(), "{:?}", stdout(&o));
+    }
 }
 
 #[test]

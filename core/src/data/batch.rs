@@ -19,6 +19,8 @@ pub struct BatchBytes {
     pub x: Vec<u8>,
     /// u32 targets: the next tokens [B, T], or labels `[B]`.
     pub targets: Vec<u8>,
+    /// Where tokens are read to.
+    pub(super) window: Vec<u32>,
 }
 
 impl BatchBytes {
@@ -41,6 +43,8 @@ pub struct Loader {
     seed: u64,
     /// Tokens of a window; 1 for images.
     context: usize,
+    /// Token values of the model; classes for images.
+    vocab: usize,
     batch: usize,
     grad_accum: usize,
 }
@@ -48,18 +52,15 @@ pub struct Loader {
 impl Loader {
     /// Checks that the data fits the model.
     pub fn new(data: Arc<Dataset>, config: &TrainConfig) -> Result<Loader> {
-        let context = match (&*data, &config.model) {
+        let (context, vocab) = match (&*data, &config.model) {
             (Dataset::Tokens(tokens), ModelConfig::Gpt(gpt)) => {
                 tokens.check_context(gpt.context)?;
-                if gpt.vocab < tokens.vocab() {
-                    let expected = format!("at least {}, as the tokens have that many values; give --vocab", tokens.vocab());
-                    return Err(Error::config("model.vocab", expected, gpt.vocab.to_string()));
-                }
-                gpt.context
+                tokens.check_vocab(gpt.vocab)?;
+                (gpt.context, gpt.vocab)
             }
             (Dataset::Images(images), ModelConfig::Mlp(mlp)) => {
                 images.check(mlp.inputs, mlp.classes)?;
-                1
+                (1, mlp.classes)
             }
             (Dataset::Tokens(_), ModelConfig::Mlp(_)) => {
                 return Err(Error::config("data", "labelled images for an mlp", "a text"));
@@ -69,7 +70,7 @@ impl Loader {
             }
         };
         let (seed, batch, grad_accum) = (config.seed, config.batch, config.grad_accum);
-        Ok(Loader { data, rng: Rng::named(seed, "data"), seed, context, batch, grad_accum })
+        Ok(Loader { data, rng: Rng::named(seed, "data"), seed, context, vocab, batch, grad_accum })
     }
 
     /// The data.
@@ -77,8 +78,8 @@ impl Loader {
         &self.data
     }
 
-    /// The batch of step `step`, counted from 1.
-    pub fn train(&mut self, step: u64, out: &mut BatchBytes) {
+    /// The batch of step `step`, counted from 1. Errs if its tokens cannot be read, or if the model lacks one of them.
+    pub fn train(&mut self, step: u64, out: &mut BatchBytes) -> Result<()> {
         out.clear();
         let rows = (self.batch * self.grad_accum) as u64;
         let first = (step - 1).wrapping_mul(rows);
@@ -87,7 +88,7 @@ impl Loader {
             Dataset::Tokens(tokens) => {
                 for example in first..first.wrapping_add(rows) {
                     let window = tokens.train_window(&mut self.rng, example, self.context);
-                    tokens.push(Split::Train, window, out);
+                    tokens.push(Split::Train, window, self.vocab, out)?;
                 }
             }
             Dataset::Images(images) => {
@@ -104,18 +105,22 @@ impl Loader {
                 }
             }
         }
+        Ok(())
     }
 
-    /// Evaluation batch `index` of `count`: one micro-step of fixed, evenly spaced held-out examples.
-    pub fn val(&self, index: usize, count: usize, out: &mut BatchBytes) {
+    /// Evaluation batch `index` of `count`: one micro-step of fixed, evenly spaced held-out examples. Errs as [`Loader::train`] does.
+    pub fn val(&self, index: usize, count: usize, out: &mut BatchBytes) -> Result<()> {
         out.clear();
         let all = count * self.batch;
         for row in index * self.batch..(index + 1) * self.batch {
             match &*self.data {
-                Dataset::Tokens(tokens) => tokens.push(Split::Val, tokens.val_window(row, all, self.context), out),
+                Dataset::Tokens(tokens) => {
+                    tokens.push(Split::Val, tokens.val_window(row, all, self.context), self.vocab, out)?;
+                }
                 Dataset::Images(images) => images.push(images.train_len() + row * images.val_len() / all, out),
             }
         }
+        Ok(())
     }
 }
 
@@ -151,7 +156,7 @@ mod tests {
     fn targets_are_the_next_tokens_and_sizes_fit_the_session() {
         let mut loader = Loader::new(text(), &config("gpt-tiny", 3, 2)).unwrap();
         let mut out = BatchBytes::default();
-        loader.train(1, &mut out);
+        loader.train(1, &mut out).unwrap();
         assert_eq!((out.x.len(), out.targets.len()), (2 * 3 * 128 * 4, 2 * 3 * 128 * 4));
         let (x, t): (&[u32], &[u32]) = (bytemuck::cast_slice(&out.x), bytemuck::cast_slice(&out.targets));
         for row in 0..6 {
@@ -165,10 +170,10 @@ mod tests {
         for data in [(text(), "gpt-tiny"), (Arc::new(Dataset::Images(glyphs::digits(64, 1))), "mlp")] {
             let mut small = Loader::new(data.0.clone(), &config(data.1, 4, 2)).unwrap();
             let mut large = Loader::new(data.0, &config(data.1, 8, 1)).unwrap();
-            small.train(3, &mut a);
-            large.train(3, &mut b);
+            small.train(3, &mut a).unwrap();
+            large.train(3, &mut b).unwrap();
             assert!(a.x == b.x && a.targets == b.targets);
-            small.train(4, &mut b);
+            small.train(4, &mut b).unwrap();
             assert!(a.x != b.x, "steps differ");
         }
     }
@@ -181,7 +186,7 @@ mod tests {
         let mut out = BatchBytes::default();
         let mut labels: Vec<u32> = Vec::new();
         for step in 1..=3 {
-            loader.train(step, &mut out);
+            loader.train(step, &mut out).unwrap();
             labels.extend_from_slice(bytemuck::cast_slice(&out.targets));
         }
         labels.sort_unstable();
@@ -194,11 +199,11 @@ mod tests {
     fn evaluation_is_the_same_every_time() {
         let loader = Loader::new(text(), &config("gpt-tiny", 2, 4)).unwrap();
         let (mut a, mut b) = (BatchBytes::default(), BatchBytes::default());
-        loader.val(1, 3, &mut a);
-        loader.val(1, 3, &mut b);
+        loader.val(1, 3, &mut a).unwrap();
+        loader.val(1, 3, &mut b).unwrap();
         assert_eq!(a.x, b.x);
         assert_eq!(a.x.len(), 2 * 128 * 4, "one micro-step");
-        loader.val(2, 3, &mut b);
+        loader.val(2, 3, &mut b).unwrap();
         assert_ne!(a.x, b.x);
     }
 

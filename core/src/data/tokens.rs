@@ -1,13 +1,15 @@
 //! A text as tokens, split by position into a training and a validation part, read in windows of `context + 1` tokens.
 //!
-//! Tokens are bytes, or ids of a vocabulary, kept in 16 bits where they fit. Window positions of training come from a counter-based
-//! generator and are pure functions of (seed, example number); those of evaluation are fixed and evenly spaced, so that every evaluation
-//! of a run, and of every recipe, sees the same text.
+//! Tokens are bytes, or ids of a vocabulary. Window positions of training come from a counter-based generator and are pure functions of
+//! (seed, example number); those of evaluation are fixed and evenly spaced, so that every evaluation of a run, and of every recipe, sees the
+//! same text.
 
 use super::batch::BatchBytes;
+use super::source::{Largest, MemoryTokens, PIECE_TOKENS, TokenSource};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Number of distinct byte tokens.
 pub const BYTE_VOCAB: usize = 256;
@@ -24,82 +26,56 @@ pub enum Split {
     Val,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Store {
-    U8(Vec<u8>),
-    U16(Vec<u16>),
-    U32(Vec<u32>),
-}
-
-impl Store {
-    fn len(&self) -> usize {
-        match self {
-            Store::U8(t) => t.len(),
-            Store::U16(t) => t.len(),
-            Store::U32(t) => t.len(),
-        }
-    }
-
-    /// Position and value of the largest token.
-    fn largest(&self) -> Option<(usize, u32)> {
-        fn of<T: Copy + Into<u32>>(tokens: &[T]) -> Option<(usize, u32)> {
-            tokens.iter().map(|&t| t.into()).enumerate().max_by_key(|&(i, t): &(usize, u32)| (t, usize::MAX - i))
-        }
-        match self {
-            Store::U8(t) => of(t),
-            Store::U16(t) => of(t),
-            Store::U32(t) => of(t),
-        }
-    }
+/// A stretch of a source.
+#[derive(Clone, Debug)]
+struct Part {
+    source: Arc<dyn TokenSource>,
+    range: Range<usize>,
 }
 
 /// A text as tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Tokens {
-    store: Store,
-    train_len: usize,
+    train: Part,
+    val: Part,
     vocab: usize,
+    largest: Option<Largest>,
 }
 
 impl Tokens {
     /// A text as bytes, with its last tenth held out.
     pub fn from_bytes(bytes: Vec<u8>) -> Tokens {
-        let train_len = train_len(bytes.len());
-        Tokens { store: Store::U8(bytes), train_len, vocab: BYTE_VOCAB }
+        let largest = Largest::of(&bytes, 0);
+        Tokens::new(Arc::new(MemoryTokens::U8(bytes)), None, BYTE_VOCAB, largest)
     }
 
-    /// 16-bit tokens, as in nanoGPT's files. Without a part of its own, the last tenth is held out; without a number of token values, the
-    /// largest token decides it.
-    pub fn from_u16(mut train: Vec<u16>, val: Option<Vec<u16>>, vocab: Option<usize>) -> Result<Tokens> {
-        let first_len = train.len();
-        let train_len = if val.is_some() { first_len } else { train_len(first_len) };
-        train.extend(val.unwrap_or_default());
-        Tokens::with_vocab(Store::U16(train), train_len, vocab)
-    }
-
-    /// Ids of a vocabulary of `vocab` values, with the last tenth held out.
+    /// Ids of a vocabulary of `vocab` values, with the last tenth held out. Errs if one is beyond it.
     pub fn from_ids(ids: Vec<u32>, vocab: usize) -> Result<Tokens> {
-        let train_len = train_len(ids.len());
-        let store = match vocab.checked_sub(1).map(u16::try_from) {
-            Some(Ok(largest)) if ids.iter().all(|&t| t <= u32::from(largest)) => {
-                Store::U16(ids.into_iter().map(|t| t as u16).collect())
-            }
-            Some(Ok(_) | Err(_)) | None => Store::U32(ids),
-        };
-        Tokens::with_vocab(store, train_len, Some(vocab))
+        let largest = Largest::of(&ids, 0);
+        if let Some(largest) = largest {
+            check(largest, vocab)?;
+        }
+        Ok(Tokens::new(Arc::new(MemoryTokens::from_ids(ids, vocab)), None, vocab, largest))
     }
 
-    fn with_vocab(store: Store, train_len: usize, vocab: Option<usize>) -> Result<Tokens> {
-        let largest = store.largest();
-        let vocab = vocab.unwrap_or(largest.map_or(1, |(_, t)| t as usize + 1));
-        match largest {
-            Some((at, token)) if token as usize >= vocab => Err(Error::data(
-                "tokens",
-                format!("values below {vocab}, the size of the vocabulary"),
-                format!("{token} at position {at}"),
-            )),
-            Some(_) | None => Ok(Tokens { store, train_len, vocab }),
-        }
+    /// Tokens of a vocabulary of `vocab` values that lie elsewhere; without a part of its own for validation, the last tenth is held out.
+    /// `largest` is the largest token of both, counted through, where it is known. Every token is checked when it is read.
+    pub fn new(
+        train: Arc<dyn TokenSource>,
+        val: Option<Arc<dyn TokenSource>>,
+        vocab: usize,
+        largest: Option<Largest>,
+    ) -> Tokens {
+        let all = train.len();
+        let whole = |source: Arc<dyn TokenSource>| Part { range: 0..source.len(), source };
+        let (train, val) = match val {
+            Some(val) => (whole(train), whole(val)),
+            None => {
+                let first = all - all / VAL_PARTS;
+                (Part { source: train.clone(), range: 0..first }, Part { source: train, range: first..all })
+            }
+        };
+        Tokens { train, val, vocab, largest }
     }
 
     /// Number of token values.
@@ -107,49 +83,86 @@ impl Tokens {
         self.vocab
     }
 
+    /// The largest token there is, if that is known. Its position counts through both parts.
+    pub fn largest(&self) -> Option<Largest> {
+        self.largest
+    }
+
     /// Number of tokens of a part.
     pub fn len(&self, split: Split) -> usize {
+        self.part(split).range.len()
+    }
+
+    fn part(&self, split: Split) -> &Part {
         match split {
-            Split::Train => self.train_len,
-            Split::Val => self.store.len() - self.train_len,
+            Split::Train => &self.train,
+            Split::Val => &self.val,
         }
     }
 
-    /// Appends a window of a part to a batch: its tokens but the last, and the successor of each.
-    pub fn push(&self, split: Split, window: Range<usize>, out: &mut BatchBytes) {
-        fn append<T: Copy + Into<u32>>(window: &[T], out: &mut BatchBytes) {
-            let n = window.len() - 1;
-            out.x.extend(window[..n].iter().flat_map(|&t| t.into().to_ne_bytes()));
-            out.targets.extend(window[1..].iter().flat_map(|&t| t.into().to_ne_bytes()));
-        }
-        let start = match split {
-            Split::Train => 0,
-            Split::Val => self.train_len,
-        };
-        let window = start + window.start..start + window.end;
-        match &self.store {
-            Store::U8(t) => append(&t[window], out),
-            Store::U16(t) => append(&t[window], out),
-            Store::U32(t) => append(&t[window], out),
+    /// Whether a model of `vocab` token values can learn from it, as far as that is known before tokens are read: they are either of a smaller
+    /// vocabulary, or none of the missing ones is used.
+    pub fn check_vocab(&self, vocab: usize) -> Result<()> {
+        match self.largest {
+            _ if self.vocab <= vocab => Ok(()),
+            Some(largest) if (largest.token as usize) < vocab => Ok(()),
+            Some(Largest { position, token }) => Err(Error::config(
+                "--vocab",
+                format!("at least {}, for token {token} at position {position} of the data", token as usize + 1),
+                vocab.to_string(),
+            )),
+            None => Err(Error::config(
+                "--vocab",
+                format!("at least {}, the token values of the data", self.vocab),
+                vocab.to_string(),
+            )),
         }
     }
 
-    /// The tokens of a part as bytes, piece by piece: little-endian, in the width they are kept in. For check sums.
-    pub fn visit_bytes(&self, split: Split, mut visit: impl FnMut(&[u8])) {
-        const PIECE: usize = 1 << 16;
-        let range = match split {
-            Split::Train => 0..self.train_len,
-            Split::Val => self.train_len..self.store.len(),
-        };
-        match &self.store {
-            Store::U8(t) => visit(&t[range]),
-            Store::U16(t) => {
-                t[range].chunks(PIECE).for_each(|c| visit(&c.iter().flat_map(|t| t.to_le_bytes()).collect::<Vec<u8>>()));
-            }
-            Store::U32(t) => {
-                t[range].chunks(PIECE).for_each(|c| visit(&c.iter().flat_map(|t| t.to_le_bytes()).collect::<Vec<u8>>()));
-            }
+    /// Appends a window of a part to a batch: its tokens but the last, and the successor of each. Errs if they cannot be read, or if one is
+    /// not below `vocab`, the token values of the model.
+    pub fn push(&self, split: Split, window: Range<usize>, vocab: usize, out: &mut BatchBytes) -> Result<()> {
+        let Part { source, range } = self.part(split);
+        let start = range.start + window.start;
+        let (n, limit) = (window.len() - 1, vocab.min(self.vocab));
+        out.window.resize(n + 1, 0);
+        source.read(start, &mut out.window)?;
+        if let Some(largest) = Largest::of(&out.window, start) {
+            check(largest, limit)?;
         }
+        out.x.extend(out.window[..n].iter().flat_map(|t| t.to_ne_bytes()));
+        out.targets.extend(out.window[1..].iter().flat_map(|t| t.to_ne_bytes()));
+        Ok(())
+    }
+
+    /// Bytes of a part in the width in which it is kept.
+    pub fn size_bytes(&self, split: Split) -> u64 {
+        let Part { source, range } = self.part(split);
+        source.token_bytes() as u64 * range.len() as u64
+    }
+
+    /// The tokens of a stretch of a part, piece by piece.
+    pub fn visit(&self, split: Split, stretch: Range<usize>, mut visit: impl FnMut(&[u32])) -> Result<()> {
+        let Part { source, range } = self.part(split);
+        let mut piece = Vec::new();
+        for start in stretch.clone().step_by(PIECE_TOKENS) {
+            piece.resize(PIECE_TOKENS.min(stretch.end - start), 0);
+            source.read(range.start + start, &mut piece)?;
+            visit(&piece);
+        }
+        Ok(())
+    }
+
+    /// A stretch of a part as bytes, piece by piece: little-endian, in the width in which they are kept. For check sums.
+    pub fn visit_bytes(&self, split: Split, stretch: Range<usize>, mut visit: impl FnMut(&[u8])) -> Result<()> {
+        let width = self.part(split).source.token_bytes();
+        let mut bytes = Vec::new();
+        self.visit(split, stretch, |piece| {
+            bytes.clear();
+            // Tokens have at most 32 bits, whatever they are kept in.
+            bytes.extend(piece.iter().flat_map(|&t| u64::from(t).to_le_bytes().into_iter().take(width)));
+            visit(&bytes);
+        })
     }
 
     /// Both parts hold at least one window of `context` tokens and their successors.
@@ -158,7 +171,8 @@ impl Tokens {
             let (found, need) = (self.len(split), context.saturating_add(1));
             if found < need {
                 let what = format!("{part} part of the text");
-                let found = format!("{found} (of {} in all); give a longer text or a smaller --seq-len", self.store.len());
+                let all = self.len(Split::Train) + self.len(Split::Val);
+                let found = format!("{found} (of {all} in all); give a longer text or a smaller --seq-len");
                 return Err(Error::data(
                     what,
                     format!("at least {need} tokens, one window of {context} and its targets"),
@@ -171,7 +185,7 @@ impl Tokens {
 
     /// Where the window of training example `example` starts. `rng` is the data stream of the run.
     pub fn train_window(&self, rng: &mut Rng, example: u64, context: usize) -> Range<usize> {
-        let places = self.train_len - context;
+        let places = self.len(Split::Train) - context;
         // A draw below n takes two words.
         rng.seek(example.wrapping_mul(2));
         let start = rng.below(places as u64) as usize;
@@ -186,21 +200,33 @@ impl Tokens {
     }
 }
 
-/// Tokens of the training part where one tenth is held out.
-fn train_len(all: usize) -> usize {
-    all - all / VAL_PARTS
+/// Refuses a token that is not below `vocab`.
+fn check(largest: Largest, vocab: usize) -> Result<()> {
+    let Largest { position, token } = largest;
+    if (token as usize) < vocab {
+        return Ok(());
+    }
+    Err(Error::data(
+        "tokens",
+        format!("values below {vocab}, the size of the vocabulary"),
+        format!("{token} at position {position}"),
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn u16s(tokens: Vec<u16>) -> Arc<dyn TokenSource> {
+        Arc::new(MemoryTokens::U16(tokens))
+    }
+
     #[test]
     fn the_last_tenth_is_held_out() {
         let t = Tokens::from_bytes((0..=99).collect());
         assert_eq!((t.len(Split::Train), t.len(Split::Val), t.vocab()), (90, 10, 256));
         let mut out = BatchBytes::default();
-        t.push(Split::Val, 0..10, &mut out);
+        t.push(Split::Val, 0..10, 256, &mut out).unwrap();
         assert_eq!(bytemuck::cast_slice::<u8, u32>(&out.x), (90..99).collect::<Vec<u32>>());
         assert_eq!(bytemuck::cast_slice::<u8, u32>(&out.targets), (91..100).collect::<Vec<u32>>());
     }
@@ -208,22 +234,18 @@ mod tests {
     #[test]
     fn every_width_gives_the_same_batches() {
         let ids: Vec<u32> = (0..200).map(|i| i * 37 % 251).collect();
+        let narrow = |ids: &[u32]| u16s(ids.iter().map(|&t| t as u16).collect());
         let all = [
             Tokens::from_bytes(ids.iter().map(|&t| t as u8).collect()),
-            Tokens::from_u16(ids.iter().map(|&t| t as u16).collect(), None, None).unwrap(),
+            Tokens::new(narrow(&ids), None, 251, None),
             Tokens::from_ids(ids.clone(), 300).unwrap(),
             Tokens::from_ids(ids.clone(), 100_000).unwrap(),
-            Tokens::from_u16(
-                ids[..180].iter().map(|&t| t as u16).collect(),
-                Some(ids[180..].iter().map(|&t| t as u16).collect()),
-                None,
-            )
-            .unwrap(),
+            Tokens::new(narrow(&ids[..180]), Some(narrow(&ids[180..])), 251, None),
         ];
         let batch = |t: &Tokens| {
             let mut out = BatchBytes::default();
-            t.push(Split::Train, 170..180, &mut out);
-            t.push(Split::Val, 3..9, &mut out);
+            t.push(Split::Train, 170..180, 256, &mut out).unwrap();
+            t.push(Split::Val, 3..9, 256, &mut out).unwrap();
             (out.x, out.targets)
         };
         assert!(all.iter().all(|t| batch(t) == batch(&all[0])));
@@ -234,23 +256,42 @@ mod tests {
     fn bytes_are_those_of_the_part() {
         let bytes = |t: &Tokens, split| {
             let mut out = Vec::new();
-            t.visit_bytes(split, |b| out.extend_from_slice(b));
+            t.visit_bytes(split, 0..t.len(split), |b| out.extend_from_slice(b)).unwrap();
+            assert_eq!(out.len() as u64, t.size_bytes(split));
             out
         };
-        let t = Tokens::from_u16((0..70_000u32).map(|i| i as u16).collect(), None, Some(65_536)).unwrap();
+        let t = Tokens::new(u16s((0..70_000u32).map(|i| i as u16).collect()), None, 65_536, None);
         assert_eq!(bytes(&t, Split::Train), (0..63_000u16).flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
         assert_eq!(bytes(&t, Split::Val).len(), 14_000);
         assert_eq!(bytes(&Tokens::from_ids(vec![1; 20], 70_000).unwrap(), Split::Val), [1, 0, 0, 0, 1, 0, 0, 0]);
         assert_eq!(bytes(&Tokens::from_bytes((0..20).collect()), Split::Val), [18, 19]);
+        let mut some = Vec::new();
+        t.visit_bytes(Split::Val, 5..7, |b| some.extend_from_slice(b)).unwrap();
+        assert_eq!(some, [63_005u16.to_le_bytes(), 63_006u16.to_le_bytes()].concat());
     }
 
     #[test]
     fn tokens_beyond_the_vocabulary_are_named() {
-        let message = Tokens::from_u16(vec![1, 9, 3], None, Some(9)).unwrap_err().to_string();
+        let message = Tokens::from_ids(vec![1, 9, 3], 9).unwrap_err().to_string();
         assert_eq!(message, "tokens: expected values below 9, the size of the vocabulary, found 9 at position 1");
         assert!(Tokens::from_ids(vec![70_000], 65_537).is_err());
         assert!(Tokens::from_ids(vec![0], 0).is_err());
-        assert_eq!(Tokens::from_u16(vec![], None, None).unwrap().vocab(), 1);
+        // Not known before they are read.
+        let t = Tokens::new(u16s(vec![1, 2, 9, 3]), None, 9, None);
+        let mut out = BatchBytes::default();
+        t.push(Split::Train, 0..2, 9, &mut out).unwrap();
+        assert!(t.push(Split::Train, 1..4, 9, &mut out).unwrap_err().to_string().contains("found 9 at position 2"));
+        assert!(t.push(Split::Train, 0..2, 2, &mut out).unwrap_err().to_string().contains("found 2 at position 1"));
+    }
+
+    #[test]
+    fn a_model_may_lack_tokens_that_are_not_used() {
+        let t = Tokens::from_ids(vec![1, 5, 3], 257).unwrap();
+        assert!(t.check_vocab(6).is_ok() && t.check_vocab(257).is_ok());
+        let message = t.check_vocab(5).unwrap_err().to_string();
+        assert_eq!(message, "--vocab: expected at least 6, for token 5 at position 1 of the data, got 5");
+        let unknown = Tokens::new(u16s(vec![1, 5, 3]), None, 257, None);
+        assert!(unknown.check_vocab(257).is_ok() && unknown.check_vocab(256).is_err());
     }
 
     #[test]
