@@ -327,11 +327,19 @@ impl<'a> Run<'a> {
         Ok(self.session.load_scaler_state(&state)?)
     }
 
+    /// The batch of step `step`. Data that cannot be read end the run, with what it has learned saved.
+    fn next_batch(&mut self, step: u64) -> Result<BatchBytes> {
+        match self.prefetch.next(step) {
+            Err(e) if step > 1 && self.save()? => Err(e.context(format!("the run ends; step {} is saved", step - 1))),
+            batch => batch,
+        }
+    }
+
     /// Starts a step.
     fn submit(&mut self) -> Result<()> {
         let step = self.session.steps() + 1;
         self.times.begin(Instant::now());
-        let batch = self.prefetch.next(step)?;
+        let batch = self.next_batch(step)?;
         match self.config.run.stats_every {
             every if every > 0 && step.is_multiple_of(every) => self.session.submit_measured(batch.batch()),
             _ => self.session.submit(batch.batch()),
@@ -344,7 +352,7 @@ impl<'a> Run<'a> {
     fn step_timed(&mut self) -> Result<()> {
         self.settle()?;
         self.times.begin(Instant::now());
-        let batch = self.prefetch.next(self.session.steps() + 1)?;
+        let batch = self.next_batch(self.session.steps() + 1)?;
         let (landed, spans) = timed_step(&mut self.session, batch.batch())?;
         self.prefetch.give_back(batch);
         let (step, program) = (landed.report.step, self.session.program());

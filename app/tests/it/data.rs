@@ -89,6 +89,7 @@ fn a_file_that_is_cut_while_it_is_in_use_ends_the_run_with_its_name() {
     let o = child.wait_with_output().unwrap();
     assert_eq!(o.status.code(), Some(2));
     assert!(stderr(&o).contains("train.bin") && stderr(&o).contains("was cut while it was in use"), "{}", stderr(&o));
+    assert!(stderr(&o).contains("the run ends; step ") && stderr(&o).contains(" is saved"), "{}", stderr(&o));
 }
 
 /// A word-level tokenizer whose file is small.
