@@ -198,7 +198,8 @@ impl<'a> Run<'a> {
                 let step = resume.step();
                 if step == config.train.schedule.steps {
                     let path = resume.folder.path().display();
-                    watcher.result(&format!("done already: {step} steps; to go on, give a higher --steps | {path}"));
+                    let steps = show::plural(step as usize, "step");
+                    watcher.result(&format!("done already: {step} {steps}; to go on, give a higher --steps | {path}"));
                     return Ok(None);
                 }
                 let seen = resume.health();

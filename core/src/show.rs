@@ -18,7 +18,12 @@ pub fn thousands(n: usize) -> String {
 
 /// A number of things: `1 step`, `2,000 steps`. `thing` is one of them, and takes an s.
 pub fn counted(n: usize, thing: &str) -> String {
-    format!("{} {thing}{}", thousands(n), if n == 1 { "" } else { "s" })
+    format!("{} {}", thousands(n), plural(n, thing))
+}
+
+/// What `n` things are called of which `thing` is one: `step` or `steps`.
+pub fn plural(n: usize, thing: &str) -> String {
+    format!("{thing}{}", if n == 1 { "" } else { "s" })
 }
 
 /// `0.001` as `1.00e-03`.

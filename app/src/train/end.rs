@@ -190,7 +190,8 @@ impl Run<'_> {
             ));
         }
         self.watcher.result(&format!(
-            "done: {steps} steps in {} | {} | median {ms:.1} ms, {} {}/s | {folder}",
+            "done: {steps} {} in {} | {} | median {ms:.1} ms, {} {}/s | {folder}",
+            show::plural(steps as usize, "step"),
             self.took(),
             eval.show(),
             show::prefixed(rate),
