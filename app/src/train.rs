@@ -33,7 +33,7 @@ use mantissa_core::precision::fp8_layers::compute_dtype;
 use mantissa_core::precision::scaler::LEAST_SCALE;
 use mantissa_core::probe::health::Health;
 use mantissa_core::telemetry::event::{Event, ProfileEvent};
-use mantissa_core::train::{LEAD, Session};
+use mantissa_core::train::{LEAD, Landed, Session};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -139,6 +139,8 @@ pub struct Run<'a> {
     ceiling: Ceiling,
     start: Instant,
     times: StepTimes,
+    /// Steps that have landed and are told with the next that does.
+    untold: Vec<Landed>,
     /// The first step of this process.
     first_step: u64,
     /// When the last line of progress was kept.
@@ -258,6 +260,7 @@ impl<'a> Run<'a> {
             ceiling,
             start: Instant::now(),
             times: StepTimes::new(),
+            untold: Vec::new(),
             first_step,
             last_line: Instant::now(),
             skipped_in_a_row: 0,
@@ -368,11 +371,20 @@ impl<'a> Run<'a> {
 
     /// Tells what steps have told, waiting until at most `lead` steps are under way.
     fn land(&mut self, lead: usize) -> Result<()> {
-        while let Some(first) = self.session.landed(self.session.under_way() > lead)? {
-            let mut together = vec![first];
-            while let Some(next) = self.session.landed(false)? {
-                together.push(next);
-            }
+        let mut waited = false;
+        loop {
+            let next = match self.session.landed(false)? {
+                None if self.session.under_way() > lead => {
+                    waited = true;
+                    self.session.landed(true)?
+                }
+                there => there,
+            };
+            let Some(landed) = next else { break };
+            self.untold.push(landed);
+        }
+        if step_times::ends_a_group(self.untold.len(), self.session.under_way(), waited) {
+            let together = std::mem::take(&mut self.untold);
             let ms = self.times.land(together.len(), Instant::now());
             together.into_iter().try_for_each(|landed| self.tell(landed, ms))?;
         }

@@ -1,11 +1,21 @@
 //! How long steps take, from when the host hears that they are done. Steps overlap and the host hears late, often of several at once: those share
 //! the time since it last heard, or since the first of them began, if the device had nothing to do before.
 
+use mantissa_core::train::LEAD;
 use std::collections::VecDeque;
 use std::time::Instant;
 
 /// The least time a step is said to take, milliseconds: less than a clock can tell apart, so that no rate is infinite.
 const LEAST_MS: f64 = 1e-6;
+
+/// Whether the `landed` steps that have not been told yet are told now, as a group that shares its time.
+///
+/// A step that was there when the host looked may have been there for as long as the next one takes, which then lands at
+/// once: only a step that was waited for, or the last under way, says when a group ended. A host that never waits, since
+/// the device is faster, ends one every few steps.
+pub(super) fn ends_a_group(landed: usize, under_way: usize, waited: bool) -> bool {
+    landed > 0 && (waited || under_way == 0 || landed > LEAD)
+}
 
 /// Times of the steps of a run.
 #[derive(Debug)]
@@ -85,6 +95,17 @@ mod tests {
         assert_eq!(run.land(2, 150), 50.0);
         assert_eq!(run.land(1, 200), 50.0);
         assert_eq!((run.times.count(), run.times.median()), (4, 50.0));
+    }
+
+    #[test]
+    fn a_step_that_was_there_already_shares_the_time_of_the_next() {
+        let mut run = Told::new();
+        [0, 1, 2].into_iter().for_each(|ms| run.begin(ms));
+        // Steps of 30 ms; a host that looks again when the second is almost done.
+        assert!(!ends_a_group(1, 2, false), "the first, at 59 ms");
+        assert!(ends_a_group(2, 1, true), "the second, waited for");
+        assert_eq!(run.land(2, 60), 30.0);
+        assert!(ends_a_group(1, 0, false) && ends_a_group(LEAD + 1, 1, false) && !ends_a_group(0, 0, true));
     }
 
     #[test]
