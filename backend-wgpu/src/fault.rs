@@ -37,7 +37,11 @@ impl Fault {
     pub(crate) fn error(self, device: &str, requested: Option<u64>) -> Error {
         let device = device.to_string();
         match self {
-            Fault::OutOfMemory(problem) => Error::OutOfMemory { device, requested, problem },
+            // More may follow the words of the driver.
+            Fault::OutOfMemory(problem) => {
+                let problem = problem.trim_end_matches('.').to_string();
+                Error::OutOfMemory { device, requested, problem }
+            }
             Fault::Lost(problem) => Error::DeviceLost { device, problem },
             Fault::Other(problem) => Error::Device { device, problem },
         }
