@@ -39,6 +39,11 @@ pub fn scientific(x: f64) -> String {
     }
 }
 
+/// A measured number with `digits` after the point, or [`scientific`] where that would be a long row of digits.
+pub fn measured(x: f32, digits: usize) -> String {
+    if x.is_finite() && x.abs() >= 1e6 { scientific(f64::from(x)) } else { format!("{x:.digits$}") }
+}
+
 /// A share: `0.125` as `12.50%`.
 pub fn percent(share: f64) -> String {
     match 100.0 * share {
@@ -133,6 +138,13 @@ fn unprintable(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn measured_numbers_are_short_whatever_they_are() {
+        let shown: Vec<_> = [0.0, 1.5, -2.00049, 999_999.5, f32::MAX, -1e9].map(|x| measured(x, 3)).into();
+        assert_eq!(shown, ["0.000", "1.500", "-2.000", "999999.500", "3.40e+38", "-1.00e+09"]);
+        assert_eq!([f32::NAN, f32::INFINITY].map(|x| measured(x, 3)), ["NaN", "inf"]);
+    }
 
     #[test]
     fn nothing_that_a_terminal_obeys_is_left_of_a_name() {

@@ -221,7 +221,7 @@ fn rate_jump(then: &TrainConfig, now: &TrainConfig, step: u64) -> Option<String>
     let planned = then.schedule.lr(next.min(then.schedule.steps));
     let (before, after) = (then.schedule.lr(step), now.schedule.lr(next));
     let from = |lr: f64, step: u64| format!("{} (step {step})", show::scientific(lr));
-    (step > 0 && after != planned).then(|| {
+    (step > 0 && now.schedule != then.schedule && after != planned).then(|| {
         format!(
             "the learning rate follows the new number of steps: lr goes from {} to {}",
             from(before, step),

@@ -226,7 +226,12 @@ fn text(r: &Report<'_>, past: Option<&Past>, planned: u64, last: Option<&StepRep
     }
     if let Some(l) = last {
         let scale = l.loss_scale.map(|s| format!(" | loss_scale {} | skipped {}", show::loss_scale(s), l.skipped_total));
-        let numbers = format!("loss {:.4} | grad_norm {:.3}{}", l.loss, l.grad_norm, scale.unwrap_or_default());
+        let numbers = format!(
+            "loss {} | grad_norm {}{}",
+            show::measured(l.loss, 4),
+            show::measured(l.grad_norm, 3),
+            scale.unwrap_or_default()
+        );
         let _ = writeln!(out, "observed  {} steps, the last: {numbers}", r.steps);
     }
     if let Some(why) = &r.not_run {

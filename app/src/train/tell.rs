@@ -85,9 +85,9 @@ impl Run<'_> {
         let width = steps.to_string().len();
         let mut parts = vec![
             format!("step {:>width$}/{steps}", r.step),
-            format!("loss {:.4}", r.loss),
+            format!("loss {}", show::measured(r.loss, 4)),
             format!("lr {}", show::scientific(r.lr)),
-            format!("grad_norm {:.3}", r.grad_norm),
+            format!("grad_norm {}", show::measured(r.grad_norm, 3)),
         ];
         if let Some(scale) = r.loss_scale {
             parts.push(format!("loss_scale {}", show::loss_scale(scale)));

@@ -36,7 +36,8 @@ impl CpuBackend {
             .filter(|d| d.is_float())
             .map(|d| (d, if d == DType::F32 { Support::Native } else { Support::Emulated }))
             .collect();
-        let device = format!("CPU, {} threads, {}", par::threads(), super::simd::name());
+        let threads = par::threads();
+        let device = format!("CPU, {threads} thread{}, {}", if threads == 1 { "" } else { "s" }, super::simd::name());
         let memory = DeviceMemory::Host;
         CpuBackend { capabilities: Capabilities { kind: "cpu", device, units: par::threads(), memory, dtypes } }
     }
