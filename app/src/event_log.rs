@@ -71,7 +71,9 @@ impl EventLog {
         let mut warnings = survey.warnings(&self.path, step);
         let path = self.path.clone();
         let context = || format!("cannot cut the event log: {}", path.display());
-        if survey.damaged == Counted::default() && survey.misplaced == Counted::default() {
+        // Back to the start: all that the run had learned is gone but for its log.
+        let starts_again = step == 0 && survey.later_steps > 0;
+        if survey.damaged == Counted::default() && survey.misplaced == Counted::default() && !starts_again {
             // What is kept is one piece at the start: cutting is a single change.
             let end = survey.kept.last().map_or(0, |range| range.end);
             self.log.file().set_len(end).with_context(context)?;

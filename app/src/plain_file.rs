@@ -48,6 +48,20 @@ pub fn refuse_same(command: &str, input: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to write `output` where something lies that is no file, or a file that may not be replaced (`force`). `command` is who asks.
+pub fn refuse_taken(command: &str, output: &Path, force: bool) -> Result<()> {
+    match output.symlink_metadata() {
+        Err(_) => Ok(()),
+        Ok(meta) if !(meta.is_file() || meta.is_symlink()) => {
+            bail!("{command}: expected a file to write, found {}: {}", kind(meta.file_type()), output.display())
+        }
+        Ok(_) if force => Ok(()),
+        Ok(_) => {
+            bail!("{command}: expected a file that is not there yet, found one; --force replaces it: {}", output.display())
+        }
+    }
+}
+
 /// What lies at a path, for people.
 pub fn kind(of: FileType) -> &'static str {
     #[cfg(unix)]
@@ -90,6 +104,20 @@ mod tests {
         std::fs::write(&path, b"abc").unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert_eq!(read(&link, 9).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn a_file_is_replaced_only_if_that_is_asked_for_and_a_folder_never() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        refuse_taken("dump", &path, false).unwrap();
+        std::fs::write(&path, b"abc").unwrap();
+        assert!(refuse_taken("dump", &path, false).unwrap_err().to_string().contains("--force replaces it"));
+        refuse_taken("dump", &path, true).unwrap();
+        assert!(refuse_taken("dump", dir.path(), true).unwrap_err().to_string().contains("found a folder"));
+        if cfg!(unix) {
+            assert!(refuse_taken("dump", Path::new("/dev/null"), true).unwrap_err().to_string().contains("found a device"));
+        }
     }
 
     #[cfg(unix)]

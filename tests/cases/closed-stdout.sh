@@ -22,3 +22,10 @@ code=0
 mantissa sample --run full --tokens 5 >/dev/full 2>err || code=$?
 [ "$code" = 2 ] || fail "expected exit code 2 of a text that could not be written, got $code"
 says err "cannot write the text to stdout: No space left on device"
+
+# A reader that has seen enough is no error.
+set +e
+mantissa devices 2>err | head -n 1 >/dev/null
+code=${PIPESTATUS[0]}
+set -e
+[ "$code" = 0 ] || fail "expected exit code 0 where the reader has gone, got $code: $(cat err)"

@@ -47,14 +47,8 @@ fn files(args: &CastArgs) -> Result<[&Path; 2]> {
     };
     let [input, output] = [Path::new(input), Path::new(output)];
     plain_file::refuse_same("cast", input, output)?;
-    match output.symlink_metadata() {
-        Err(_) => Ok([input, output]),
-        Ok(meta) if !(meta.is_file() || meta.is_symlink()) => {
-            bail!("cast: expected a file to write, found {}: {}", plain_file::kind(meta.file_type()), output.display())
-        }
-        Ok(_) if args.force => Ok([input, output]),
-        Ok(_) => bail!("cast: expected a file that is not there yet, found one; --force replaces it: {}", output.display()),
-    }
+    plain_file::refuse_taken("cast", output, args.force)?;
+    Ok([input, output])
 }
 
 /// What was done, in a line.

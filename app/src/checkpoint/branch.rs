@@ -32,7 +32,23 @@ pub(super) fn branch(
 ) -> Result<(RunFolder, Vec<String>)> {
     let step = checkpoint.map_or(0, |(step, _)| step);
     let path = new_folder(run.path(), step, out)?;
-    let (new, warnings) = run.branch(path, step)?;
+    let made = fill(run, &path, checkpoint, config);
+    if made.is_err() && out.is_none() {
+        // Made here, and no run yet. The first error is the one to report.
+        let _ = std::fs::remove_dir_all(&path);
+    }
+    made
+}
+
+/// Puts the new run into its folder.
+fn fill(
+    run: &RunFolder,
+    path: &Path,
+    checkpoint: Option<(u64, &Path)>,
+    config: &RunConfig,
+) -> Result<(RunFolder, Vec<String>)> {
+    let step = checkpoint.map_or(0, |(step, _)| step);
+    let (new, warnings) = run.branch(path.to_path_buf(), step)?;
     if let Some((step, from)) = checkpoint {
         copy_checkpoint(from, new.path(), step)?;
     }

@@ -98,7 +98,7 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
     let mut warnings = Vec::new();
     let checkpoint = match checkpoint_of(&run, named.as_deref(), &mut warnings)? {
         None => {
-            notes.push("the run ended before its first checkpoint: it starts again".into());
+            warnings.push(format!("no checkpoint that can be used is there, the run starts again: {}", run.display()));
             None
         }
         Some(dir) => {

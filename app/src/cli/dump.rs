@@ -71,6 +71,9 @@ pub struct DumpArgs {
     /// File to write: logits, loss, grad.NAME, after.NAME, losses, grad_norms
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Replace the file to write, if it is there. Never a file that is read
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Tokens of all steps.
@@ -137,6 +140,7 @@ pub fn command(args: &DumpArgs) -> Result<Outcome> {
     for input in weights.files().chain([args.batch.as_path(), &args.model.join(model::CONFIG)]) {
         plain_file::refuse_same("dump", input, &args.out)?;
     }
+    plain_file::refuse_taken("dump", &args.out, args.force)?;
     let tokens = Tokens::read(&args.batch)?;
     let steps = args.steps.unwrap_or(tokens.steps as u64) as usize;
     let batch = args.batch.display();

@@ -7,30 +7,38 @@ use anyhow::Result;
 use mantissa_backend_wgpu::{AdapterChoice, AdapterFacts, adapters_blocking};
 use mantissa_core::DType;
 use mantissa_core::backend::Support;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
-/// `mantissa devices`.
+/// `mantissa devices`. A reader that has seen enough (`| head`) is no error.
 pub fn command() -> Result<Outcome> {
     let mut out = crate::out::stdout();
+    match list(&mut out) {
+        Err(e) if e.root_cause().downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => {}
+        done => done?,
+    }
+    Ok(Outcome::Done)
+}
+
+fn list(out: &mut impl Write) -> Result<()> {
     let cpu = Device::cpu("listed");
     writeln!(out, "cpu: {}", cpu.backend.capabilities().device)?;
     if let Some(available) = memory::available() {
         let gib = available.bytes as f64 / (1u64 << 30) as f64;
         writeln!(out, "  memory available: {gib:.1} GiB, {}", available.by.name())?;
     }
-    rates(&mut out, &cpu)?;
+    rates(out, &cpu)?;
     let adapters = adapters_blocking();
     if adapters.is_empty() {
         writeln!(out, "wgpu: no adapter (on Linux, a Vulkan driver such as mesa-vulkan-drivers makes one)")?;
     }
     for (index, facts) in adapters.iter().enumerate() {
-        describe(&mut out, index, facts)?;
+        describe(out, index, facts)?;
         match Device::wgpu(&AdapterChoice::Index(index), None, "listed") {
-            Ok(device) => rates(&mut out, &device)?,
+            Ok(device) => rates(out, &device)?,
             Err(e) => writeln!(out, "  cannot be opened: {e:#}")?,
         }
     }
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 fn describe(out: &mut impl Write, index: usize, a: &AdapterFacts) -> Result<()> {

@@ -80,6 +80,7 @@ impl Run<'_> {
             (Some(eval), None) => {
                 self.save_at_end()?;
                 self.result(eval);
+                self.logs.whole()?;
                 Ok(Outcome::Done)
             }
             (_, asked) => {

@@ -5,7 +5,7 @@ use crate::append::Backlog;
 use crate::run_folder::RunFolder;
 use crate::sinks::Sinks;
 use crate::watcher::Watcher;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use mantissa_core::telemetry::event::Timing;
 use mantissa_core::telemetry::{StepReport, TensorReport};
 
@@ -17,11 +17,13 @@ pub(super) struct Logs {
     told: Vec<String>,
     /// Something waits to be written, and that was told.
     behind: bool,
+    /// Lines that are lost for good.
+    lost: u64,
 }
 
 impl Logs {
     pub(super) fn new(folder: RunFolder, sinks: Sinks) -> Logs {
-        Logs { folder, sinks, told: Vec::new(), behind: false }
+        Logs { folder, sinks, told: Vec::new(), behind: false, lost: 0 }
     }
 
     /// A line of the event log.
@@ -61,12 +63,21 @@ impl Logs {
     pub(super) fn close(&mut self, watcher: &dyn Watcher) {
         self.sync(watcher);
         let Backlog { waiting, dropped } = self.backlog();
-        let lost = waiting + dropped;
-        if lost > 0 {
+        self.lost = waiting + dropped;
+        if self.lost > 0 {
             watcher.warn(&format!(
-                "{lost} lines of the logs are lost, there was no room for them: {}",
+                "{} lines of the logs are lost, there was no room for them: {}",
+                self.lost,
                 self.folder.path().display()
             ));
+        }
+    }
+
+    /// Errs if lines were lost: the run is whole, its logs are not.
+    pub(super) fn whole(&self) -> Result<()> {
+        match self.lost {
+            0 => Ok(()),
+            lost => bail!("the run is saved, but {lost} lines of its logs are not: {}", self.folder.path().display()),
         }
     }
 
