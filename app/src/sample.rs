@@ -136,8 +136,7 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
         }
     };
     // One sequence is too few rows for fp8 layers, and nothing is scaled: text comes from the dtype that the rest of the recipe runs in.
-    train.recipe.fp8 = None;
-    train.recipe.scaler = None;
+    train.recipe = train.recipe.for_inference();
     (train.batch, train.grad_accum, train.clip) = (1, 1, None);
     let backend = args.device.open()?.backend;
     device::check_memory(&train, &*backend)?;

@@ -54,7 +54,10 @@ fn a_good_run_is_healthy_and_left_alone() {
         assert_eq!(before, (listing(&run), fs::read(run.join("events.jsonl")).unwrap(), listing(&run.join("checkpoints"))));
     }
     let text = stdout(&good(output(dir.path(), &["doctor", "f16", "--no-run"])));
-    assert!(text.contains("log       8 steps, up to 8 of 8\nsaved     after step 8\nhealthy"), "{text}");
+    assert!(
+        text.contains("log       8 steps, up to 8 of 8\nsaved     after step 8\nobserved  no steps: --no-run\nhealthy"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -81,7 +84,7 @@ fn a_crashed_run_tells_what_it_can() {
     // The data has gone.
     fs::remove_file(dir.path().join("text.txt")).unwrap();
     let o = good(output(dir.path(), &["doctor", "r"]));
-    assert!(stderr(&o).contains("no steps were run") && stderr(&o).contains("text.txt"), "{}", stderr(&o));
+    assert!(stdout(&o).contains("observed  no steps: ") && stdout(&o).contains("text.txt"), "{}", stdout(&o));
 }
 
 #[test]

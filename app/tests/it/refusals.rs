@@ -78,7 +78,7 @@ fn data_that_is_not_there_or_not_what_it_should_be() {
     refused(&[("a.txt", b"too short")], &["train", "--data", "a.txt"], &["part of the text", "--seq-len"]);
     refused(&[("a.txt", b"")], &["train", "--data", "a.txt"], &["at least 129 tokens"]);
     refused(&[("a.dat", b"ab\xff\xfe")], &["train", "--data", "a.dat"], &["UTF-8", "at 2", "a.dat"]);
-    refused(&[("a.dat", b"\0\0\0")], &["train", "--data", "."], &["none in the folder"]);
+    refused(&[("a.dat", b"\0\0\0")], &["train", "--data", "."], &["found none (left out: 1 no UTF-8 text", "in the folder"]);
     let idx = [&0x803u32.to_be_bytes()[..], &u32::MAX.to_be_bytes(), &28u32.to_be_bytes(), &28u32.to_be_bytes()].concat();
     let mlp = ["train", "--model", "mlp", "--data"];
     let labels: &[u8] = &[0, 0, 8, 1, 0, 0, 0, 0];
@@ -166,7 +166,7 @@ fn sampling_without_usable_weights() {
     let o = output(dir.path(), &["sample", "--run", "r"]);
     assert!(o.status.code() == Some(2) && stderr(&o).contains("model.safetensors"), "{}", stderr(&o));
     let o = output(dir.path(), &["sample", "--run", "."]);
-    assert!(o.status.code() == Some(2) && stderr(&o).contains("neither"), "{}", stderr(&o));
+    assert!(o.status.code() == Some(2) && stderr(&o).contains("found none of them"), "{}", stderr(&o));
 }
 
 #[test]

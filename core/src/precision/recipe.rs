@@ -281,6 +281,13 @@ impl Recipe {
     }
 
     /// Refuses parts that the name does not stand for: a run is found, compared and spoken of by it.
+    /// The recipe of the same low dtype and overrides without fp8 layers and loss scale, for steps that train nothing.
+    pub fn for_inference(&self) -> Recipe {
+        let plain = [RecipeName::F32, RecipeName::Tf32, RecipeName::Bf16, RecipeName::F16];
+        let name = plain.into_iter().find(|&name| Recipe::new(name).low == self.low).unwrap_or(self.name);
+        Recipe { name, low: self.low, scaler: None, fp8: None, overrides: self.overrides.clone() }
+    }
+
     fn check_name(&self) -> Result<()> {
         let refuse = |part: &str, want: String, got: &str| Err(Error::config(format!("recipe.{part}"), want, got));
         let fp8 = Recipe::new(self.name).fp8.map(|f| f.scaling.name());
@@ -344,6 +351,17 @@ fn low_name(low: Option<DType>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_recipe_can_infer_in_its_low_dtype() {
+        for name in RecipeName::ALL {
+            let recipe = Recipe::new(name);
+            let inference = recipe.for_inference();
+            inference.validate().unwrap();
+            assert_eq!((inference.low, inference.fp8, inference.scaler), (recipe.low, None, None), "{name}");
+        }
+        assert_eq!(Recipe::new(RecipeName::Fp8Delayed).for_inference().name, RecipeName::Bf16);
+    }
 
     #[test]
     fn every_recipe_survives_toml() {
