@@ -1,6 +1,6 @@
 //! Names of the tensors of a GPT-2, as many a tool writes them.
 //!
-//! A name is a prefix and a tail. Tails are known ([`Tail`]). Prefixes are stacks of what models are wrapped in: `torch.compile` adds `_orig_mod.`,
+//! A name is a prefix and a tail. Tails are known (`Tail`). Prefixes are stacks of what models are wrapped in: `torch.compile` adds `_orig_mod.`,
 //! data-parallel training `module.`, FSDP and activation checkpointing names of their own, a class around the model `model.`, and
 //! `GPT2LMHeadModel` itself `transformer.`. One prefix must serve all tensors of a file; only the head, which lies outside of the transformer, may
 //! have a shorter one. A wrapper of a single block stands behind the tail's number, and is left out there.
