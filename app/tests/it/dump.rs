@@ -53,7 +53,10 @@ fn prepared() -> tempfile::TempDir {
 
 #[track_caller]
 fn dump(dir: &Path, flags: &[&str]) -> Tensors {
-    good(output(dir, &[&["dump", "--model", "hf", "--batch", "b.safetensors", "--out", "o.safetensors"], flags].concat()));
+    good(output(
+        dir,
+        &[&["dump", "--model", "hf", "--batch", "b.safetensors", "--out", "o.safetensors", "--force"], flags].concat(),
+    ));
     read(&dir.join("o.safetensors"))
 }
 

@@ -116,7 +116,7 @@ fn configs_that_do_not_parse_or_do_not_fit() {
     refused(&[], &["train", "--set", "train.batch.size=3"], &["batch"]);
     refused(&[], &["train", "--set", "train.schedule.lr=nan"], &["lr"]);
     refused(&[], &["train", "--set", "train.model.heads=3"], &["heads", "divisor"]);
-    refused(&[], &["train", "--set", "train.model.vocab=100"], &["vocab", "256"]);
+    refused(&[], &["train", "--set", "train.model.vocab=100"], &["--vocab", "token values for the data"]);
 }
 
 #[test]
