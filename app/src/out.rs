@@ -1,5 +1,5 @@
 //! The way out. Texts for people leave this program through [`stdout`] and [`stderr`] only: names, texts and paths in them come from files that anybody may
-//! have made, and a terminal obeys control characters instead of showing them. Here they become text ([`show::printable_text`]).
+//! have made, and a terminal obeys control characters instead of showing them. Here they become text (`show::printable_text`).
 //!
 //! What was asked for as it is ([`contents`]: a sample, a config) stays as it is, except on a terminal. JSON has escapes of its own ([`json`]).
 

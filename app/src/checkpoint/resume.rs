@@ -4,7 +4,7 @@
 //! `--on-nonfinite`; both are reported. Nothing in the run folder is changed before everything has been checked.
 //!
 //! A run goes on in its folder from its newest checkpoint; what its log says of the steps after that is taken again. From an older checkpoint it goes on in
-//! a new folder ([`branch`]), since the newer ones and their steps would be lost, or, with `--discard-newer`, says what it drops and drops it.
+//! a new folder (`branch`), since the newer ones and their steps would be lost, or, with `--discard-newer`, says what it drops and drops it.
 
 use super::branch::branch;
 use super::state::{State, Surroundings};

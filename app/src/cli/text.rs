@@ -12,7 +12,7 @@ pub fn print(text: &str) -> Result<Outcome> {
     write(out::stdout(), text)
 }
 
-/// As [`print`], but what was asked for as it is.
+/// As [`print()`], but what was asked for as it is.
 pub fn print_contents(text: &str) -> Result<Outcome> {
     write(out::contents(), text)
 }

@@ -1,6 +1,6 @@
 //! TensorBoard event files: records of an `Event` protocol buffer each.
 //!
-//! [`records`] has their form. The crates that write such files are unmaintained or bring a protocol-buffer compiler; the five messages used here take
+//! `records` has their form. The crates that write such files are unmaintained or bring a protocol-buffer compiler; the five messages used here take
 //! a few lines. A run that goes on writes another file, which TensorBoard reads after those that are there: it goes by their names.
 //! Sources: tensorflow `core/util/event.proto`, `core/framework/summary.proto`.
 
