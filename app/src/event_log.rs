@@ -362,10 +362,18 @@ mod tests {
     #[test]
     fn a_log_goes_back_to_a_step() {
         let all = [step(1), eval(1), step(2), step(3), "{\"step\":4,\"lo".into()].concat();
-        for (at, lines) in [(0, 0), (1, 2), (2, 3), (3, 4)] {
+        for (at, lines) in [(1, 2), (2, 3), (3, 4)] {
             let expected: String = all.split_inclusive('\n').take(lines).collect();
             assert_eq!(rewound(all.as_bytes(), at), (expected.into_bytes(), Vec::new()), "step {at}");
         }
+    }
+
+    #[test]
+    fn a_log_that_starts_again_keeps_what_it_held() {
+        let all = [step(1), eval(1), step(2)].concat();
+        let (text, warnings) = rewound(all.as_bytes(), 0);
+        assert_eq!(text, b"");
+        assert!(warnings.len() == 1 && warnings[0].starts_with("the event log as it was is kept: "), "{warnings:?}");
     }
 
     #[test]
