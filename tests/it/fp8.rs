@@ -1,5 +1,5 @@
-//! fp8 recipes in recorded steps: delayed-scaling traces of Transformer Engine (G6 to G8 of the reference), what is saved for backward, the
-//! high-precision source of MX copies, and that fp8 really saves memory.
+//! fp8 recipes in recorded steps: delayed-scaling traces of Transformer Engine (docs/precision.md 4.1 and 4.2), what is
+//! saved for backward, the high-precision source of MX copies, and that fp8 really saves memory.
 
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::model::ModelConfig;
@@ -97,7 +97,7 @@ fn same_bits(got: &[f32], want: &[f32]) -> bool {
 }
 
 #[test]
-fn g6_one_update_of_the_history() {
+fn one_update_of_the_history() {
     let (inf, nan) = (f32::INFINITY, f32::NAN);
     let recent = Delayed { algo: AmaxAlgo::MostRecent, ..TE };
     // (rule, history before with the amax of the step in row 0, scale before, history after, bits of the scale after)
@@ -132,7 +132,7 @@ fn g6_one_update_of_the_history() {
 }
 
 #[test]
-fn g7_and_g8_over_steps_as_transformer_engine() {
+fn scales_over_steps_as_transformer_engine() {
     let mut m = machine(TE);
     let mut run = |amax: f32| {
         step(&mut m, amax, 1.0);

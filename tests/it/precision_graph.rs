@@ -228,7 +228,7 @@ fn the_weight_cast_cache_is_keyed_by_dtype_and_version() {
     // A frozen weight is cast once too.
     let p = record(Region::low(DType::Bf16), |g, x, w, _| g.no_grad(|| x.matmul(w).matmul(w))).expect("records");
     assert_eq!(weight_casts(&p), [DType::Bf16]);
-    // After the optimizer has changed the weight, it is another value: the cast is made again (PyTorch's stale cache, G17).
+    // After the optimizer has changed the weight, it is another value: the cast is made again (docs/precision.md 6.2).
     let g = Graph::new("two versions", true);
     let x = g.input("x", Ty::new(DType::F32, [4, 8]), Rate::MicroStep);
     let w = g.param("w", [8, 8], Init::Fill(1.0));
@@ -252,7 +252,7 @@ fn the_weight_cast_cache_is_keyed_by_dtype_and_version() {
 }
 
 #[test]
-fn g15_gradients_of_several_uses_are_summed_in_f32() {
+fn gradients_of_several_uses_are_summed_in_f32() {
     let g = Graph::new("two uses", true);
     let one = || Ty::new(DType::F32, [1, 1]);
     let w = g.param("w", [1, 1], Init::Fill(1.0));

@@ -1,4 +1,5 @@
-//! `GradScaler` in recorded steps: the traces of PyTorch 2.15 (G4 to G8, G14 of the reference), the deliberate differences from it, misuse.
+//! `GradScaler` in recorded steps: the traces of PyTorch 2.15 (docs/precision.md 2.4, 2.5 and 3.3), the deliberate
+//! differences from it, misuse.
 
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::op::update::NormType;
@@ -85,7 +86,7 @@ fn trace(scaler: ScalerConfig, grads: &[f32], want: &[(f32, f32, i32)]) {
 }
 
 #[test]
-fn g4_growth_and_backoff() {
+fn growth_and_backoff() {
     let inf = f32::INFINITY;
     let want = [
         (0.9, 1024.0, 1),
@@ -100,14 +101,14 @@ fn g4_growth_and_backoff() {
 }
 
 #[test]
-fn g5_other_factors_inf_and_nan() {
+fn other_factors_inf_and_nan() {
     let scaler = ScalerConfig { growth_factor: 4.0, backoff_factor: 0.25, ..config(8.0, 2) };
     let want = [(1.0, 2.0, 0), (1.0, 0.5, 0), (1.0, 0.125, 0), (0.9, 0.125, 1), (0.8, 0.5, 0)];
     trace(scaler, &[f32::INFINITY, f32::NAN, f32::INFINITY, 1.0, 1.0], &want);
 }
 
 #[test]
-fn g6_two_optimizers_step_on_their_own_gradients_and_share_the_scale() {
+fn two_optimizers_step_on_their_own_gradients_and_share_the_scale() {
     let record = || -> Result<Program> {
         let g = Graph::new("two optimizers", true);
         let mut scaler = GradScaler::new(&g, Some(config(16.0, 2000)))?;
@@ -140,7 +141,7 @@ fn g6_two_optimizers_step_on_their_own_gradients_and_share_the_scale() {
 }
 
 #[test]
-fn g7_clip_of_an_infinite_gradient_skips_the_step() {
+fn clip_of_an_infinite_gradient_skips_the_step() {
     let mut m = machine(one_parameter(config(16.0, 2000), SGD, 2, 1.0, Some(Clip::Norm(1.0))));
     let (p, scale, tracker) = step(&mut m, &[f32::INFINITY, 1.0], 0.1);
     assert_eq!(m.f32s("norm").expect("an output"), [f32::INFINITY]);
@@ -148,16 +149,16 @@ fn g7_clip_of_an_infinite_gradient_skips_the_step() {
 }
 
 #[test]
-fn g8_clip_sees_unscaled_gradients() {
+fn clip_sees_unscaled_gradients() {
     let mut m = machine(one_parameter(config(16.0, 2000), SGD, 2, 0.0, Some(Clip::Norm(1.0))));
     let (p, _, _) = step(&mut m, &[3.0, 4.0], 1.0);
     assert_eq!(m.f32s("norm").expect("an output"), [5.0]);
-    // 3 and 4 times 1 / (5 + 1e-6): the bits of golden case G11.
+    // 3 and 4 times 1 / (5 + 1e-6): the bits of docs/precision.md 3.1.
     assert_eq!([p[0].to_bits(), p[1].to_bits()], [0xbf19_9998, 0xbf4c_ccca]);
 }
 
 #[test]
-fn g14_without_a_floor_the_scale_stops_where_its_inverse_is_finite() {
+fn without_a_floor_the_scale_stops_where_its_inverse_is_finite() {
     let mut m = machine(one_parameter(ScalerConfig { min_scale: 0.0, ..config(1.0, 2000) }, SGD, 1, 1.0, None));
     for i in 1..=150 {
         let (p, scale, _) = step(&mut m, &[f32::INFINITY], 0.1);

@@ -7,7 +7,7 @@
 //! and 2^-64 for norms from 2^64 on, whose coefficient is found from the norm times 2^-64.
 //! The settings are validated where they are made: a negative `max_norm` would turn gradients round.
 //!
-//! Sources: PyTorch `clip_grad.py`, `amp.md` 2; adaptive: Seetharaman et al., "AutoClip", arXiv 2007.14469.
+//! Sources: PyTorch `clip_grad.py`, docs/precision.md 3; adaptive: Seetharaman et al., "AutoClip", arXiv 2007.14469.
 
 use super::grad_norm::FAR;
 use super::pieces::{ABS_MASK, BLOCK, INF_BITS, blocks, for_each_piece, is_set};
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn golden_clip_by_norm() {
-        // amp.md G11 and the facts of section 2.
+        // docs/precision.md 3.1.
         let (norm, g) = clip(vec![vec![3.0, 4.0]], NormType::L2, 1.0);
         assert_eq!((norm, bits(&g)), (5.0, vec![0x3F19_9998, 0x3F4C_CCCA]));
         let (norm, g) = clip(vec![vec![3.0, 4.0], vec![12.0]], NormType::L2, 1.3);
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn golden_unscale_then_clip() {
-        // amp.md G7: scaled [inf, 16], scale 16. G8: scaled [48, 64], the clipped gradients that an lr of 1 subtracts.
+        // docs/precision.md 3.3: scaled [inf, 16], then [48, 64], scale 16.
         let mut found = 0.0;
         let mut g = [f32::INFINITY, 16.0];
         unscale(&mut [UnscaleRef { grad: None, out: ViewMut::of(&mut g) }], 1.0 / 16.0, &mut found, None);
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn golden_clip_by_value() {
-        // amp.md G12.
+        // docs/precision.md 3.2.
         let mut x = [-3.0, 0.5, f32::NAN, f32::INFINITY];
         clip_value(&mut [ViewMut::of(&mut x)], 1.0);
         assert!(x[0] == -1.0 && x[1] == 0.5 && x[2].is_nan() && x[3] == 1.0);

@@ -7,7 +7,7 @@
 //! hardware that flushes subnormals rolls the same histories (a subnormal amax gives the largest scale either way). A
 //! backend whose division is not correctly rounded (WGSL allows 2.5 ulp) needs a correction step to match.
 //!
-//! Source: Transformer Engine `common/recipe/delayed_scaling.cu`; `fp8.md` 3.3.
+//! Source: Transformer Engine `common/recipe/delayed_scaling.cu`; docs/precision.md 4.1.
 
 use super::pieces::{ABS_MASK, INF_BITS, is_set};
 use super::quantize::ordered_bits;
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn golden_single_updates() {
-        // fp8.md G6.
+        // docs/precision.md 4.1.
         let e4m3 = DType::E4m3;
         type Row = (Fp8ScaleRule, DType, &'static [f32], f32, Option<f32>, &'static [f32], u32);
         let rows: [Row; 14] = [
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn golden_sequences() {
-        // fp8.md G7 and G8: the amax 8 leaves the window only after four further updates; one infinity pins the scale.
+        // docs/precision.md 4.2: the amax 8 leaves the window only after four further updates; one infinity pins the scale.
         assert_eq!(steps(RECORD, &[8.0, 2.0, 1.0, 0.5, 0.0]), [1.0, 56.0, 56.0, 56.0, 56.0]);
         let used = steps(RECORD, &[8.0, 2.0, 1.0, 0.5, 0.0, INF, 1.0, 1.0, 1.0, 1.0, 1.0]);
         assert_eq!(used[5..], [56.0, 56.0, 56.0, 56.0, 56.0, 448.0]);

@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn golden_norms() {
-        // amp.md G11.
+        // docs/precision.md 3.1.
         assert_eq!(total(&[&[3.0, 4.0]], NormType::L2).to_bits(), 0x40A0_0000);
         assert_eq!(total(&[&[3.0, 4.0], &[12.0]], NormType::L2).to_bits(), 0x4150_0000);
         assert_eq!(total(&[&[3.0, -4.0]], NormType::Inf), 4.0);

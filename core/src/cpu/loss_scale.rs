@@ -3,10 +3,11 @@
 //! Bit-exact twin of PyTorch's update kernel, which forms `scale * factor` in f64 and rounds twice: to f64, then to f32. No
 //! f64 is needed for that: [`scale_times`] multiplies the significands as integers in 32-bit words and rounds twice in
 //! the same way, so WGSL reproduces it word for word, subnormal results included.
-//! Ours beyond PyTorch: a floor, since repeated backoff otherwise reaches 0 and writes NaN into the weights (amp.md G14);
+//! Ours beyond PyTorch: a floor, since repeated backoff otherwise reaches 0 and writes NaN into the weights;
 //! several flags may be set, or set to 2 or NaN, and still mean overflow; hysteresis.
 //!
-//! Sources: PyTorch `AmpKernels.cu` (PR #98876 for the growth guard), apex `update_scale_hysteresis.cu`; `amp.md` 1.7, 1.10.
+//! Sources: PyTorch `AmpKernels.cu` (PR #98876 for the growth guard), apex `update_scale_hysteresis.cu`;
+//! docs/precision.md 2.1, 2.5 and 2.6.
 
 use super::pieces::{ABS_MASK, INF_BITS, is_set};
 
@@ -181,7 +182,7 @@ mod tests {
 
     #[test]
     fn golden_update_kernel() {
-        // amp.md G1.
+        // docs/precision.md 2.1.
         let every = |growth_interval| LossScaleRule { growth_interval, ..TORCH };
         let top = 2f32.powi(127);
         assert_eq!(update(65536.0, 0, &[0.0], every(2)), (65536.0, 1));
@@ -200,7 +201,7 @@ mod tests {
         assert_eq!(update(10.0, 0, &[0.0], half_more), (15.0, 0));
         assert_eq!(update(8.0, 3, &[0.0, -0.0, 0.0], TORCH), (8.0, 4));
         assert_eq!(update(8.0, 3, &[0.0, f32::NAN, 0.0], TORCH), (4.0, 0));
-        // amp.md G6: two optimizers, one overflow.
+        // docs/precision.md 2.4: two optimizers, one overflow.
         assert_eq!(update(16.0, 0, &[0.0, 1.0], TORCH), (8.0, 0));
     }
 
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn golden_traces() {
-        // amp.md G4 and G5, the scaler's part.
+        // docs/precision.md 2.4, the scaler's part.
         let g4 = trace(1024.0, &[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0], LossScaleRule { growth_interval: 3, ..TORCH });
         assert_eq!(g4, [(1024.0, 1), (1024.0, 2), (2048.0, 0), (2048.0, 1), (1024.0, 0), (1024.0, 1), (1024.0, 2)]);
         let rule = LossScaleRule { growth: Factor::from(4.0), backoff: Factor::from(0.25), growth_interval: 2, ..TORCH };
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn death_spiral_of_torch_and_our_floor() {
-        // amp.md G14: 1.0 reaches exactly 0 after 150 halvings.
+        // docs/precision.md 2.5: 1.0 reaches exactly 0 after 150 halvings.
         let torch = trace(1.0, &[1.0; 150], TORCH);
         assert!(torch[148].0 > 0.0 && torch[149].0 == 0.0);
         let ours = trace(1.0, &[1.0; 150], LossScaleRule::default());
@@ -250,7 +251,7 @@ mod tests {
 
     #[test]
     fn golden_inverse() {
-        // amp.md G3.
+        // docs/precision.md 2.2.
         for (scale, bits) in [(3.0, 0x3EAA_AAAB), (7.0, 0x3E12_4925), (65536.0, 0x3780_0000), (1e-40, 0x7F80_0000)] {
             assert_eq!(inv_scale(scale).to_bits(), bits);
         }

@@ -153,7 +153,7 @@ fn first_adam_step_has_the_size_of_the_learning_rate() {
 
 #[test]
 fn golden_sgd_steps() {
-    // amp.md G4: lr 0.1, gradient 1 a step, from 1, one overflow at step 5. G8: unscaled and clipped [3, 4], lr 1, from 0.
+    // docs/precision.md 2.4: lr 0.1, gradient 1 a step, from 1, one overflow at step 5. 3.3: clipped [3, 4], lr 1, from 0.
     let rule = OptimizerRule::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false };
     let mut t = Owned::new(1, &rule, 0.0, &mut Rng::new(1, 0));
     (t.param[0], t.grad) = (1.0, 1024f32.to_le_bytes().to_vec());
@@ -189,7 +189,7 @@ fn golden_sgd_steps() {
 
 #[test]
 fn skipped_step_touches_nothing() {
-    // amp.md G10: PyTorch's fused step takes found_inf = 2 for a good one.
+    // docs/precision.md 2.7: PyTorch's fused step takes found_inf = 2 for a good one.
     for rule in rules() {
         for found_inf in [1.0, 2.0, f32::NAN, f32::INFINITY, -1.0] {
             let mut rng = Rng::new(2, 0);

@@ -9,7 +9,7 @@
 //! Subnormals: for a scale above 2^126 `scale_inv` is an f32 subnormal, here and in the reference. A backend that flushes
 //! subnormals, or whose division is not correctly rounded (WGSL allows 2.5 ulp), needs an integer quotient for it.
 //!
-//! Sources: Transformer Engine `recipe_common.cuh`, `current_scaling.cu`, `cast` kernels; `fp8.md` 1.1, 3.2, 5.1.
+//! Sources: Transformer Engine `recipe_common.cuh`, `current_scaling.cu`, `cast` kernels; docs/precision.md 1.1 and 4.
 
 use super::fp8_scale::{is_positive, scale_from_amax};
 use super::pieces::{ABS_MASK, BLOCK, CHUNK, Count, INF_BITS, blocks, for_each_piece};
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn golden_delayed_quantize() {
-        // fp8.md G9.
+        // docs/precision.md 4.3.
         let (q, inv, amax, stats) = run(View::of(&[1.0, 2.0, 2.5, -0.3, 1e-5, 3.0]), 224.0, DType::E4m3);
         assert_eq!(q, [0x76, 0x7E, 0x7E, 0xE8, 0x01, 0x7E]);
         assert_eq!(inv, (1.0f64 / 224.0) as f32);
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn golden_current_scale() {
-        // fp8.md G2.
+        // docs/precision.md 4.4.
         let hex = |amax, dtype, pow2| current_scale(amax, dtype, 0.0, pow2, 0).to_bits();
         let rows = [
             (3.0, 0x4315_5555, 0x4300_0000),
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn two_pass_current_scaling_reaches_the_published_sqnr() {
-        // fp8.md 7: N(0,1), 2^20 samples, per-tensor amax scale: E4M3 31.54 dB, E5M2 25.57 dB.
+        // docs/precision.md 4.5: N(0,1), scale of the amax.
         let mut rng = Rng::new(3, 1);
         let x: Vec<f32> = (0..1 << 18).map(|_| rng.normal()).collect();
         for (dtype, expect_db) in [(DType::E4m3, 31.54), (DType::E5m2, 25.57)] {

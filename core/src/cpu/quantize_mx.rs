@@ -10,7 +10,8 @@
 //! subnormals gets the same codes with two normal factors (`2^-64 * 2^-63`) and by converting a subnormal's mantissa as an
 //! integer. [`scale_byte`] itself never depends on a subnormal product.
 //!
-//! Sources: OCP Microscaling Formats 1.0, 5.2; Transformer Engine `common/cast/mxfp8`; arXiv 2506.08027; `fp8.md` 1.2, 5.3.
+//! Sources: OCP Microscaling Formats 1.0, 5.2; Transformer Engine `common/cast/mxfp8`; arXiv 2506.08027;
+//! docs/precision.md 1.2 and 5.
 
 use super::pieces::{BLOCK, CHUNK};
 use super::quantize::{QuantizeStats, Seen, amax_bits, count, encode_e4m3, encode_e5m2, ordered_bits};
@@ -273,7 +274,7 @@ mod tests {
 
     #[test]
     fn golden_scale_bytes() {
-        // fp8.md G4: amax, round-up, floor.
+        // docs/precision.md 5.1: amax, round-up, floor.
         let rows = [
             (0.0, 0x00, 0x00),
             (1.0, 0x77, 0x77),
@@ -299,7 +300,7 @@ mod tests {
 
     #[test]
     fn golden_reciprocals_of_the_largest_values() {
-        // fp8.md G13.
+        // docs/precision.md 5.2.
         assert_eq!((1.0 / DType::E4m3.max_f32()).to_bits(), 0x3B12_4925);
         assert_eq!((1.0 / DType::E5m2.max_f32()).to_bits(), 0x3792_4925);
         for k in -120..=117 {
@@ -311,7 +312,7 @@ mod tests {
 
     #[test]
     fn golden_block() {
-        // fp8.md G5.
+        // docs/precision.md 5.3.
         let mut x = [0.0f32; 32];
         x[..6].copy_from_slice(&[500.0, 1.0, 0.5, -3.0, 0.01, 0.001]);
         for axis in [MxAxis::Row, MxAxis::Column] {

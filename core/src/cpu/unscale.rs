@@ -2,11 +2,12 @@
 //!
 //! An element is bad if it is non-finite before the product with `inv_scale` or after it, as it is stored. Testing the
 //! product covers both: infinity and NaN times anything are infinity or NaN. PyTorch tests before only, so with a scale
-//! below 1 a finite gradient may become infinite unseen (amp.md G2: `[3e38] * 4` gives `[inf]` and `found_inf = 0`); here
+//! below 1 a finite gradient may become infinite unseen (`[3e38] * 4` gives `[inf]` and `found_inf = 0`); here
 //! that sets `found_inf`. The stored bits are the same. A flag is only ever set, never cleared.
 //! Tests on non-finite values look at exponent bits. Arithmetic: one f32 product an element, one rounding on store.
 //!
-//! Source: PyTorch `AmpKernels.cu`, `_amp_foreach_non_finite_check_and_unscale_`; `amp.md` 1.4.
+//! Source: PyTorch `AmpKernels.cu`, `_amp_foreach_non_finite_check_and_unscale_`;
+//! docs/precision.md 2.3.
 
 use super::pieces::{self, ABS_MASK, BLOCK, Count, Cut, INF_BITS, blocks, for_each_piece, for_each_piece_of};
 use super::view::{View, ViewMut};
@@ -161,7 +162,7 @@ mod tests {
 
     #[test]
     fn golden_unscale_kernel() {
-        // amp.md G2; the last f32 row is our stated difference.
+        // docs/precision.md 2.3; the last f32 row is our stated difference.
         const INF: f32 = f32::INFINITY;
         const NAN: f32 = f32::NAN;
         const TINY: f32 = 1.0 / 65536.0;
@@ -185,10 +186,10 @@ mod tests {
 
     #[test]
     fn golden_reciprocal_and_the_scale_that_died() {
-        // amp.md G9: the product with the f32 reciprocal, not a division.
+        // docs/precision.md 2.3: the product with the f32 reciprocal, not a division.
         let (got, _, _) = in_place(DType::F32, &[&[10.0]], inv_scale(3.0), 0.0);
         assert_eq!(got[0][0].to_bits(), 0x4055_5556);
-        // amp.md G14: at scale 0 PyTorch writes 0 * inf = NaN into the weights; the test after the product sees it.
+        // docs/precision.md 2.5: at scale 0 PyTorch writes 0 * inf = NaN into the weights; the test after the product sees it.
         let (got, found, _) = in_place(DType::F32, &[&[0.0, 0.0]], inv_scale(0.0), 0.0);
         assert!(got[0].iter().all(|x| x.is_nan()) && found == 1.0);
     }

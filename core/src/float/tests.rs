@@ -1,4 +1,4 @@
-//! The scalar codecs against the f64 oracle, the golden table G1 and the rules of E8M0.
+//! The scalar codecs against the f64 oracle, the codes of docs/precision.md 1.3 and the rules of E8M0 (1.2).
 
 use super::oracle::Oracle;
 use super::*;
@@ -37,7 +37,7 @@ pub(super) fn stratified() -> Vec<f32> {
 }
 
 #[test]
-fn golden_g1() {
+fn golden_codes() {
     // f32, saturating E4M3, E5M2, and under Ieee E4M3, E5M2.
     let rows: [(u32, [u32; 2], [u32; 2]); 26] = [
         (0x0000_0000, [0x00, 0x00], [0x00, 0x00]),
@@ -213,7 +213,7 @@ fn e8m0_decodes_every_code_exactly() {
 #[test]
 fn e8m0_rounds_by_each_rule() {
     for (x, code) in [(0.75, 0x7f), (1.0, 0x7f), (1.4, 0x7f), (1.5, 0x80), (2.0, 0x80), (3.0, 0x81), (6.0, 0x82), (0.0, 0x00)] {
-        assert_eq!(MODES.map(|m| e8m0::encode(m, x)), [code; 2], "G12 {x}");
+        assert_eq!(MODES.map(|m| e8m0::encode(m, x)), [code; 2], "{x}");
     }
     let at = f32::from_bits;
     // The same bits from ml_dtypes 0.6 (run), for what is above zero.

@@ -255,7 +255,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 #[test]
 fn fp8_golden_sequences() {
-    // fp8.md G7 and G8, and the same with infinities left out.
+    // docs/precision.md 4.2.
     let Some(used) = scales(&[8.0, 2.0, 1.0, 0.5, 0.0, INF, 1.0, 1.0, 1.0, 1.0, 1.0], NonFiniteAmax::Record) else { return };
     assert_eq!(used, [1.0, 56.0, 56.0, 56.0, 56.0, 56.0, 56.0, 56.0, 56.0, 56.0, 448.0]);
     let used = scales(&[8.0, 2.0, 1.0, 0.5, 0.0, INF, 1.0, 1.0, 1.0], NonFiniteAmax::Ignore);

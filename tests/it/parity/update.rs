@@ -369,7 +369,7 @@ fn trace(rule: UpdateLossScale, mut scale: f32, found_inf: &[f32]) -> Option<Vec
 
 #[test]
 fn loss_scale_golden_traces() {
-    // amp.md G4, G5 and G14.
+    // docs/precision.md 2.4 and 2.5.
     let rule = UpdateLossScale { growth_interval: 3, ..TORCH };
     let Some(g4) = trace(rule, 1024.0, &[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]) else { return };
     assert_eq!(g4, [(1024.0, 1), (1024.0, 2), (2048.0, 0), (2048.0, 1), (1024.0, 0), (1024.0, 1), (1024.0, 2)]);
