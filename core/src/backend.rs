@@ -50,13 +50,15 @@ pub trait Backend: Send + Sync + Debug {
     /// What it can do.
     fn capabilities(&self) -> &Capabilities;
 
-    /// Memory for the persistent values of a session, zeroed.
+    /// Memory for the persistent values of a session, zeroed. Fails if the device lacks it.
     fn alloc(&self, layout: Arc<Layout>) -> Result<Arc<dyn Memory>>;
 
-    /// Prepares `program` to run over `memory`, which must come from this backend.
+    /// Prepares `program` to run over `memory`, which must come from this backend. Fails if the program is invalid, the
+    /// device lacks memory or an ability, or the memory is of another backend.
     fn compile(&self, program: Arc<Program>, memory: &Arc<dyn Memory>) -> Result<Box<dyn Executable>>;
 
-    /// Bytes of scratch space that an executable of `program`, laid out as `plan`, will take on top of it. Nothing is taken yet.
+    /// Bytes of scratch space that an executable of `program`, laid out as `plan`, will take on top of it. Nothing is
+    /// taken yet. Fails if it cannot be compiled.
     fn scratch_bytes(&self, program: &Program, plan: &MemoryPlan) -> Result<usize>;
 
     /// What Programs got because it was measured to be the fastest on this device, now or in an earlier run: of what, and which. For the record.
@@ -75,10 +77,10 @@ pub trait Memory: Send + Sync + Debug {
     /// What lies where.
     fn layout(&self) -> &Arc<Layout>;
 
-    /// Sets the value `name`; `bytes` must have its exact size.
+    /// Sets the value `name`; `bytes` must have its exact size. Fails for an unknown name or another size.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()>;
 
-    /// Reads the value `name` as it is after all steps submitted so far.
+    /// Reads the value `name` as it is after all steps submitted so far. Fails for an unknown name.
     fn read(&self, name: &str) -> Result<Box<dyn Readback>>;
 
     /// For the backend that made it.
@@ -96,7 +98,9 @@ pub trait Executable: Send + Debug {
     /// Bytes this machine takes for scratch space on top of the plan.
     fn scratch_bytes(&self) -> usize;
 
-    /// Runs one step. `inputs` holds the bytes of every `Input`; those of a micro-step rate hold one value per micro-step, one after the other.
+    /// Runs one step. `inputs` holds the bytes of every `Input`; those of a micro-step rate hold one value per
+    /// micro-step, one after the other. Fails if an input is missing, of the wrong size or has an index out of range,
+    /// before anything runs; or if the device fails.
     fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()>;
 
     /// As [`Executable::submit`], and calls `observer` around every instruction. For tools; slower than `submit` by what they do.
@@ -124,13 +128,13 @@ pub trait Executable: Send + Debug {
         Ok(None)
     }
 
-    /// Reads an `Output` of the last step submitted.
+    /// Reads an `Output` of the last step submitted. Fails if there is no such output.
     fn read(&self, output: ValueId) -> Result<Box<dyn Readback>>;
 }
 
 /// Bytes on their way from the device.
 pub trait Readback: Send {
-    /// The bytes once they are there. Asking again after that gives `None`.
+    /// The bytes once they are there. Asking again after that gives `None`. Fails if the device did.
     fn poll(&mut self) -> Result<Option<Vec<u8>>>;
 
     /// As [`Readback::poll`], but may sleep until the bytes are there. For hosts that can wait.
@@ -140,7 +144,7 @@ pub trait Readback: Send {
     }
 }
 
-/// Waits for a readback. Not for browsers.
+/// Waits for a readback. Not for browsers. Fails if the device does.
 pub fn wait(mut readback: Box<dyn Readback>) -> Result<Vec<u8>> {
     loop {
         if let Some(bytes) = readback.wait()? {

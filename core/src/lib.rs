@@ -6,6 +6,12 @@
 //! ```
 #![doc = include_str!("../docs/one_layer.rs")]
 //! ```
+//!
+//! A model of one's own, with loss scaling and an optimizer:
+//!
+//! ```
+#![doc = include_str!("../docs/own_model.rs")]
+//! ```
 
 pub mod backend;
 pub mod cpu;

@@ -39,7 +39,7 @@ impl Shape {
         strides
     }
 
-    /// The common shape of two operands under NumPy broadcasting.
+    /// The common shape of two operands under NumPy broadcasting. Fails if an axis differs and is 1 in neither.
     pub fn broadcast(&self, other: &Shape) -> Result<Shape> {
         let rank = self.len().max(other.len());
         let axis = |s: &Shape, i: usize| if i + s.len() < rank { 1 } else { s.0[i + s.len() - rank] };

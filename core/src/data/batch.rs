@@ -50,7 +50,8 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Checks that the data fits the model.
+    /// Checks that the data fits the model. Fails if it is of another kind, too short for the context, or has tokens or
+    /// labels that the model lacks.
     pub fn new(data: Arc<Dataset>, config: &TrainConfig) -> Result<Loader> {
         let (context, vocab) = match (&*data, &config.model) {
             (Dataset::Tokens(tokens), ModelConfig::Gpt(gpt)) => {

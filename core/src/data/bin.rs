@@ -62,7 +62,7 @@ impl TokenDtype {
         }
     }
 
-    /// Reads as many tokens as fit both.
+    /// Reads as many tokens as fit both. Fails at the first that is negative or above 32 bits, with its place.
     pub fn decode(self, bytes: &[u8], out: &mut [u32]) -> Result<(), BadToken> {
         match self {
             TokenDtype::U8 => plain(bytes, out, |[b]: [u8; 1]| u32::from(b)),
@@ -76,8 +76,8 @@ impl TokenDtype {
         }
     }
 
-    /// The largest token of a piece that begins at position `start`: what [`TokenDtype::decode`] and a look at each token would give, at the speed
-    /// of memory for 16 bits.
+    /// The largest token of a piece that begins at position `start`: what [`TokenDtype::decode`] and a look at each
+    /// token would give, at the speed of memory for 16 bits. Fails as that does.
     pub fn largest(self, bytes: &[u8], start: usize) -> Result<Option<Largest>, BadToken> {
         if self == TokenDtype::U16 {
             let words = bytes.as_chunks().0;

@@ -27,7 +27,8 @@ pub struct Images {
 }
 
 impl Images {
-    /// `pixels` holds one image of `size` (rows, columns) after the other.
+    /// `pixels` holds one image of `size` (rows, columns) after the other. Fails for fewer than ten labels, and if
+    /// pixels and labels do not match.
     pub fn new(pixels: Vec<u8>, labels: Vec<u8>, size: [usize; 2]) -> Result<Images> {
         let n = labels.len();
         if n < VAL_PARTS {
@@ -45,7 +46,7 @@ impl Images {
         Ok(Images { pixels, labels, size, train_len, mean, inv_std })
     }
 
-    /// Reads an IDX image file and its IDX label file.
+    /// Reads an IDX image file and its IDX label file. Fails if a header, a size or the number of labels is wrong.
     pub fn from_idx(images: &[u8], labels: &[u8]) -> Result<Images> {
         let ([n, rows, cols], pixels) = idx::<3>("IDX images", IDX_IMAGES, images)?;
         let ([label_count], labels) = idx::<1>("IDX labels", IDX_LABELS, labels)?;
@@ -81,7 +82,8 @@ impl Images {
         &self.pixels[i * n..(i + 1) * n]
     }
 
-    /// The images fit a classifier with `inputs` inputs and `classes` classes.
+    /// The images fit a classifier with `inputs` inputs and `classes` classes. Fails if they have other sizes, or a
+    /// label that is not below `classes`.
     pub fn check(&self, inputs: usize, classes: usize) -> Result<()> {
         let [rows, cols] = self.size;
         if rows * cols != inputs {
@@ -115,7 +117,8 @@ fn moments(pixels: &[u8]) -> (f32, f32) {
     (mean as f32, variance.sqrt() as f32)
 }
 
-/// Bytes that an IDX file of `magic` must have, judged by its first bytes; for readers that want to bound what they decompress.
+/// Bytes that an IDX file of `magic` must have, judged by its first bytes; for readers that want to bound what they
+/// decompress. Fails if the header is cut, has another magic number, or sizes beyond all reason.
 pub fn idx_len(what: &str, magic: u32, header: &[u8]) -> Result<u64> {
     let axes = match magic {
         IDX_IMAGES => 3,

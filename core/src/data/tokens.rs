@@ -100,8 +100,9 @@ impl Tokens {
         }
     }
 
-    /// Whether a model of `vocab` token values can learn from it, as far as that is known before tokens are read: they are either of a smaller
-    /// vocabulary, or none of the missing ones is used.
+    /// Whether a model of `vocab` token values can learn from it, as far as that is known before tokens are read: they
+    /// are either of a smaller vocabulary, or none of the missing ones is used. Fails otherwise, naming the largest
+    /// token.
     pub fn check_vocab(&self, vocab: usize) -> Result<()> {
         match self.largest {
             _ if self.vocab <= vocab => Ok(()),
@@ -141,7 +142,7 @@ impl Tokens {
         source.token_bytes() as u64 * range.len() as u64
     }
 
-    /// The tokens of a stretch of a part, piece by piece.
+    /// The tokens of a stretch of a part, piece by piece. Fails if they cannot be read.
     pub fn visit(&self, split: Split, stretch: Range<usize>, mut visit: impl FnMut(&[u32])) -> Result<()> {
         let Part { source, range } = self.part(split);
         let mut piece = Vec::new();
@@ -153,7 +154,8 @@ impl Tokens {
         Ok(())
     }
 
-    /// A stretch of a part as bytes, piece by piece: little-endian, in the width in which they are kept. For check sums.
+    /// A stretch of a part as bytes, piece by piece: little-endian, in the width in which they are kept. For check
+    /// sums. Fails if they cannot be read.
     pub fn visit_bytes(&self, split: Split, stretch: Range<usize>, mut visit: impl FnMut(&[u8])) -> Result<()> {
         let width = self.part(split).source.token_bytes();
         let mut bytes = Vec::new();
@@ -165,7 +167,8 @@ impl Tokens {
         })
     }
 
-    /// Both parts hold at least one window of `context` tokens and their successors.
+    /// Both parts hold at least one window of `context` tokens and their successors. Fails otherwise, naming the part
+    /// and its tokens.
     pub fn check_context(&self, context: usize) -> Result<()> {
         for (part, split) in [("training", Split::Train), ("validation", Split::Val)] {
             let (found, need) = (self.len(split), context.saturating_add(1));

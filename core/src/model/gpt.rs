@@ -57,7 +57,7 @@ impl GptConfig {
         GptConfig { vocab: 50304, context: 1024, width: 768, heads: 12, layers: 12, ..GptConfig::tiny() }
     }
 
-    /// Checks the sizes.
+    /// Checks the sizes. Fails at the first that is out of range, naming it as `model.<name>`.
     pub fn validate(&self) -> Result<()> {
         for (name, n) in [
             ("vocab", self.vocab),

@@ -27,7 +27,7 @@ impl MlpConfig {
         MlpConfig { inputs: 784, hidden: vec![1024, 1024], classes: 10 }
     }
 
-    /// Checks the sizes.
+    /// Checks the sizes. Fails at the first that is out of range, naming it as `model.<name>`.
     pub fn validate(&self) -> Result<()> {
         let sizes = [&[self.inputs, self.classes], &self.hidden[..]].concat();
         if let Some(n) = sizes.iter().find(|&&n| n == 0 || n > 1 << 24) {

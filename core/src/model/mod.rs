@@ -37,7 +37,7 @@ pub struct Forward<'g> {
 }
 
 impl ModelConfig {
-    /// The preset `name` and its usual batch size.
+    /// The preset `name` and its usual batch size. Fails for another name, with the names that are closest.
     pub fn preset(name: &str) -> Result<(ModelConfig, usize)> {
         match name {
             "gpt-tiny" => Ok((ModelConfig::Gpt(GptConfig::tiny()), 16)),
@@ -48,7 +48,7 @@ impl ModelConfig {
         }
     }
 
-    /// Checks the sizes.
+    /// Checks the sizes. Fails at the first that is out of range, naming it as `model.<name>`.
     pub fn validate(&self) -> Result<()> {
         match self {
             ModelConfig::Gpt(c) => c.validate(),

@@ -26,7 +26,8 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// Shape of `y`, [N, OH, OW, Cout].
+    /// Shape of `y`, [N, OH, OW, Cout]. Fails unless both have four axes, channels agree and the kernel fits the padded
+    /// image.
     pub fn y_shape(&self) -> Result<Shape> {
         let (x, w) = (&self.x_shape, &self.w_shape);
         expect(x.len() == 4 && w.len() == 4, "conv2d", "x [N, H, W, Cin] and w [KH, KW, Cin, Cout]", &format!("{x} and {w}"))?;

@@ -21,7 +21,8 @@ pub struct Map {
 }
 
 impl Map {
-    /// A one-output map over inputs of these types: shape by broadcasting, stored as `out`.
+    /// A one-output map over inputs of these types: shape by broadcasting, stored as `out`. Fails if their shapes do
+    /// not broadcast.
     pub fn new(ex: Ex, inputs: &[Ty], out: DType) -> Result<Map> {
         let mut shape = Shape::scalar();
         for (i, t) in inputs.iter().enumerate() {

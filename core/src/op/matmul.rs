@@ -144,7 +144,8 @@ impl MatMul {
         2 + self.scales.iter().filter(|&&s| s != OperandScale::None).count() + usize::from(self.bias)
     }
 
-    /// Sizes for operands of these types.
+    /// Sizes for operands of these types. Fails if an operand has fewer than two axes, or contraction or leading axes
+    /// differ.
     pub fn dims(&self, a: &Ty, b: &Ty) -> Result<Dims> {
         for (t, want) in [(a, "a with 2 or more axes"), (b, "b with 2 or more axes")] {
             if t.shape.len() < 2 {

@@ -135,8 +135,8 @@ pub enum Op {
 }
 
 impl Op {
-    /// Types of all outputs for inputs of these types, or what is wrong with the inputs. An output that is a
-    /// `Param` or `State` is written in place and has the type given here too.
+    /// Types of all outputs for inputs of these types, or what is wrong with the inputs. An output that is a `Param` or
+    /// `State` is written in place and has the type given here too. Fails with what was expected and found.
     pub fn infer(&self, inputs: &[Ty]) -> Result<Vec<Ty>> {
         match self {
             Op::Map(o) => o.infer(inputs),

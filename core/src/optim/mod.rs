@@ -1,4 +1,11 @@
 //! Optimizers, recorded as one fused multi-tensor instruction. The step counter and the moments live on the device.
+//!
+//! Weights, gradients and moments are f32, and so is the update. The learning rate is an f32 input named `<optimizer>.lr`.
+//! A step whose `found_inf` is not 0 changes nothing, the step counter included.
+//!
+//! ```
+#![doc = include_str!("../../docs/optimizer.rs")]
+//! ```
 
 pub mod schedule;
 
@@ -68,8 +75,9 @@ impl OptimConfig {
 
     /// Checks every constant, as the f32 that the update takes it as.
     ///
-    /// An epsilon that is 0 there is refused: a weight whose gradients have all been exactly 0 would become 0 / 0, which no policy for
-    /// non-finite steps can see, since gradients and loss are finite. So is a subnormal one, which many a device takes for 0.
+    /// An epsilon that is 0 there is refused: a weight whose gradients have all been exactly 0 would become 0 / 0,
+    /// which no policy for non-finite steps can see, since gradients and loss are finite. So is a subnormal one, which
+    /// many a device takes for 0. Fails at the first that is out of range, naming it as `optim.<name>`.
     pub fn validate(&self) -> Result<()> {
         let check = |ok: bool, name: &str, want: &str, got: f64| {
             if ok { Ok(()) } else { Err(Error::config(format!("optim.{name}"), want, got.to_string())) }
@@ -133,8 +141,9 @@ pub struct Optim<'g> {
 }
 
 impl<'g> Optim<'g> {
-    /// An optimizer named `name` (its states are `name.step`, `name.m.<param>`, ..) over `params`. [`crate::precision::GradScaler::step`] must
-    /// follow.
+    /// An optimizer named `name` (its states are `name.step`, `name.m.<param>`, ..) over `params`.
+    /// [`crate::precision::GradScaler::step`] must follow. Fails if `config` is out of range, `params` is empty, or an
+    /// optimizer of that name is there.
     #[track_caller]
     pub fn new(name: &str, config: OptimConfig, params: Vec<Var<'g>>) -> Result<Optim<'g>> {
         config.validate()?;
@@ -204,7 +213,7 @@ impl<'g> Optim<'g> {
         self.grads = Some(out);
     }
 
-    /// The gradients, in parameter order.
+    /// The gradients, in parameter order. Fails before [`Optim::backward`] or [`Optim::set_grads`], and after the step.
     #[track_caller]
     pub fn grads(&self) -> Result<&[Var<'g>]> {
         match &self.grads {

@@ -201,7 +201,7 @@ pub struct Resolved {
 }
 
 impl Device {
-    /// The GPU `name`.
+    /// The GPU `name`. Fails for another name, with the names that are closest.
     pub fn find(name: &str) -> Result<&'static Device> {
         static TABLE: [Device; 7] = DEVICES;
         let wanted = name.to_ascii_lowercase();

@@ -131,7 +131,8 @@ pub struct PurposeBytes {
     pub bytes: usize,
 }
 
-/// Explains the training step of `config`; `scope` limits rows and totals to the scopes that it covers.
+/// Explains the training step of `config`; `scope` limits rows and totals to the scopes that it covers. Fails if
+/// `config` is invalid, or if `scope` matches nothing.
 pub fn explain(config: &TrainConfig, scope: Option<&str>) -> Result<Explanation> {
     let (program, casts) = with_casts(record::train_graph(config)?.finish_raw()?);
     program.validate()?;

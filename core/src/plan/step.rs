@@ -148,7 +148,7 @@ pub struct UsedFigure {
     pub figure: Figure,
 }
 
-/// Models the training step of `config` on `device`.
+/// Models the training step of `config` on `device`. Fails if `config` is invalid.
 pub fn plan(config: &TrainConfig, device: &Device) -> Result<Plan> {
     let program = record::train_step(config)?;
     let memory = memory(config, &program, device)?;

@@ -37,7 +37,8 @@ pub enum Clip {
 }
 
 impl Clip {
-    /// Checks the limits. PyTorch takes a negative limit and flips signs; here it is refused.
+    /// Checks the limits. PyTorch takes a negative limit and flips signs; here it is refused. Fails at the first that
+    /// is not positive and finite, naming it.
     pub fn validate(&self) -> Result<()> {
         let limit = |name: &str, v: f32| {
             if v > 0.0 && v.is_finite() { Ok(()) } else { Err(Error::config(name, "a positive finite limit", v.to_string())) }
@@ -59,6 +60,7 @@ impl Clip {
 }
 
 /// Records the norm of the gradients of `optim`, f32[]: after unscale, before clipping. Finite if all of them are.
+/// Fails if the gradients are not there, or still carry the loss scale.
 #[track_caller]
 pub fn grad_norm<'g>(scaler: &GradScaler<'g>, optim: &Optim<'g>, norm: NormType) -> Result<Var<'g>> {
     Ok(near_and_far(scaler, optim, norm)?[0])
@@ -75,7 +77,8 @@ fn near_and_far<'g>(scaler: &GradScaler<'g>, optim: &Optim<'g>, norm: NormType) 
     Ok([out[0], out[1]])
 }
 
-/// Records clipping and returns the norm before it.
+/// Records clipping and returns the norm before it. Fails if a limit is out of range, the gradients still carry the
+/// loss scale, or a factor was recorded for this step.
 #[track_caller]
 pub fn clip_grads<'g>(scaler: &GradScaler<'g>, optim: &mut Optim<'g>, clip: Clip) -> Result<Var<'g>> {
     clip.validate()?;

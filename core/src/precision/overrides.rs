@@ -99,7 +99,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Compiles `text`.
+    /// Compiles `text`. Fails if it is empty, no glob, names the root, or has a character that no scope has.
     pub fn new(text: &str) -> Result<Pattern> {
         let bad = |why: String| {
             Error::config("scope pattern", "a glob over scope names, such as gpt.h*.mlp.*", format!("`{text}` ({why})"))
@@ -162,7 +162,7 @@ struct Rule {
 }
 
 impl Overrides {
-    /// Compiles the overrides of `recipe`.
+    /// Compiles the overrides of `recipe`. Fails if a pattern does, or if one asks for fp8 in a recipe without.
     pub fn new(recipe: &Recipe) -> Result<Overrides> {
         let rule = |o: &Override| {
             if o.dtype == OverrideDtype::Fp8 && recipe.fp8.is_none() {

@@ -313,7 +313,8 @@ impl Recipe {
         Ok(())
     }
 
-    /// Checks every option, and that the recipe is what its name says.
+    /// Checks every option, and that the recipe is what its name says. Fails at the first that is out of range or
+    /// contradicts the name, naming it as `recipe.<name>`.
     pub fn validate(&self) -> Result<()> {
         self.check_name()?;
         if let Some(scaler) = &self.scaler {

@@ -68,7 +68,7 @@ impl Default for ScalerConfig {
 }
 
 impl ScalerConfig {
-    /// Checks every argument.
+    /// Checks every argument. Fails at the first that is out of range, naming it as `scaler.<name>`.
     pub fn validate(&self) -> Result<()> {
         let bad = |name: &str, want: &str, got: f64| Err(Error::config(format!("scaler.{name}"), want, format!("{got:?}")));
         if !is_usable(self.init_scale as f32) {
@@ -144,7 +144,7 @@ pub struct ScalerState {
 }
 
 impl ScalerState {
-    /// Checks that training can go on from it.
+    /// Checks that training can go on from it. Fails at the first entry that is out of range, by its key.
     pub fn validate(&self) -> Result<()> {
         if !is_usable(self.scale) {
             return Err(Error::config("scale", "a positive finite loss scale whose inverse is finite", self.scale.to_string()));
@@ -203,7 +203,7 @@ struct Enabled<'g> {
 }
 
 impl<'g> GradScaler<'g> {
-    /// A scaler; `None` makes a disabled one.
+    /// A scaler; `None` makes a disabled one. Fails if `config` is out of range.
     #[track_caller]
     pub fn new(g: &'g Graph, config: Option<ScalerConfig>) -> Result<GradScaler<'g>> {
         let enabled = match config {
@@ -251,7 +251,8 @@ impl<'g> GradScaler<'g> {
         }
     }
 
-    /// Divides the gradients of `optim` by the loss scale and looks for non-finite ones. Call it before clipping.
+    /// Divides the gradients of `optim` by the loss scale and looks for non-finite ones. Call it before clipping. Fails
+    /// before [`Graph::begin_update`], without gradients, and the second time in a step.
     #[track_caller]
     pub fn unscale(&mut self, optim: &mut Optim<'g>) -> Result<()> {
         self.g.check_in_update("unscale")?;
@@ -305,7 +306,8 @@ impl<'g> GradScaler<'g> {
         }
     }
 
-    /// Records the optimizer step; it is skipped on the device when a gradient is non-finite.
+    /// Records the optimizer step; it is skipped on the device when a gradient is non-finite. Fails the second time in
+    /// a step, and where [`GradScaler::unscale`] would.
     #[track_caller]
     pub fn step(&mut self, optim: &mut Optim<'g>) -> Result<()> {
         match self.stage(optim) {
@@ -325,9 +327,9 @@ impl<'g> GradScaler<'g> {
         optim.record_step(entry.2)
     }
 
-    /// Without a loss scale: skips the step of `optim` where `loss` or the `norm` of its gradients is not finite. With one, unscaling has seen
-    /// to that. `fp8`, from [`super::fp8::nonfinite`], skips it where an fp8 operand was not finite, either way. Call it between unscale and
-    /// step.
+    /// Without a loss scale: skips the step of `optim` where `loss` or the `norm` of its gradients is not finite. With
+    /// one, unscaling has seen to that. `fp8`, from [`super::fp8::nonfinite`], skips it where an fp8 operand was not
+    /// finite, either way. Call it between unscale and step. Fails unless `optim` is unscaled and has not stepped.
     #[track_caller]
     pub fn guard(&mut self, optim: &Optim<'g>, loss: Var<'g>, norm: Var<'g>, fp8: Option<Var<'g>>) -> Result<()> {
         let entry = self.seen.iter_mut().find(|(name, stage, _)| name == optim.name() && *stage == Stage::Unscaled);
@@ -347,7 +349,8 @@ impl<'g> GradScaler<'g> {
         self.seen.iter().find(|(name, ..)| name == optim.name()).and_then(|(_, _, found)| *found)
     }
 
-    /// Records backoff or growth from the checks of all optimizers. Call it once, after all steps.
+    /// Records backoff or growth from the checks of all optimizers. Call it once, after all steps. Fails before
+    /// [`Graph::begin_update`], and if no gradient was checked in this step.
     #[track_caller]
     pub fn update(&mut self) -> Result<()> {
         self.g.check_in_update("update")?;
@@ -371,6 +374,7 @@ impl<'g> GradScaler<'g> {
     }
 
     /// Records that the scale becomes `new_scale`; the growth tracker stays. Ends the step like [`GradScaler::update`].
+    /// Fails if `new_scale` is not positive and finite with a finite inverse.
     #[track_caller]
     pub fn set(&mut self, new_scale: f64) -> Result<()> {
         self.seen.clear();

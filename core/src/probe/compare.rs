@@ -83,7 +83,8 @@ pub struct Comparison {
     pub unmatched: usize,
 }
 
-/// Gives `b` the weights and optimizer states of `a`, so that a compared step shows one step's loss and not the drift before it.
+/// Gives `b` the weights and optimizer states of `a`, so that a compared step shows one step's loss and not the drift
+/// before it. Fails if a device does.
 pub fn share_weights(a: &Session, b: &Session) -> Result<()> {
     for entry in &b.memory().layout().entries {
         let wanted = matches!(entry.purpose, Purpose::Weights | Purpose::Optimizer);
@@ -102,7 +103,8 @@ pub fn kept_bytes(a: &Program, b: &Program) -> usize {
     values.map(|i| a.ty(a.instrs[i].outputs[0]).size_bytes()).sum::<usize>() + 3 * 4 * a.param_count()
 }
 
-/// Runs one step of both sessions on `batch` and compares them. Refuses to keep more than `limit_bytes`.
+/// Runs one step of both sessions on `batch` and compares them. Refuses to keep more than `limit_bytes`. Fails if that
+/// is too little, if `batch` does not fit, or if a device fails.
 pub fn step(a: &mut Session, b: &mut Session, batch: Batch<'_>, limit_bytes: usize) -> Result<Comparison> {
     let need = kept_bytes(a.program(), b.program());
     if need > limit_bytes {

@@ -93,12 +93,14 @@ impl Doctor {
         }
     }
 
-    /// Runs one observed step. `false` says that further steps would show nothing new: weights are lost.
+    /// Runs one observed step. `false` says that further steps would show nothing new: weights are lost. Fails as
+    /// [`Session::step_observed`] does.
     pub fn step(&mut self, session: &mut Session, batch: Batch<'_>) -> Result<(StepReport, bool)> {
         self.examine(session, |session, examiner| session.step_observed(batch, examiner))
     }
 
-    /// Looks into the last step of `session`, which was skipped, by running it once more.
+    /// Looks into the last step of `session`, which was skipped, by running it once more. Fails as
+    /// [`Session::repeat_observed`] does.
     pub fn repeat(&mut self, session: &mut Session, batch: Batch<'_>) -> Result<(StepReport, bool)> {
         self.examine(session, |session, examiner| session.repeat_observed(batch, examiner))
     }

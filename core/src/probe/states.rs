@@ -15,7 +15,7 @@ const FROZEN: usize = 8;
 /// Values named in a finding.
 const NAMED: usize = 8;
 
-/// Findings about the persistent values of `session` as they are now, worst first.
+/// Findings about the persistent values of `session` as they are now, worst first. Fails if the device does.
 pub fn findings(session: &Session) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     findings.extend(nonfinite(session)?);

@@ -156,7 +156,8 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Plans `program` on top of `layout`, which must hold all its persistent values.
+    /// Plans `program` on top of `layout`, which must hold all its persistent values. Fails if a value is not there, or
+    /// a list cannot lie in one piece.
     pub fn new(program: &Program, layout: &Arc<Layout>) -> Result<MemoryPlan> {
         Planner::new(program, layout)?.run()
     }

@@ -16,7 +16,8 @@ fn fits(shape: &Shape) -> bool {
 }
 
 impl Program {
-    /// Checks the whole Program.
+    /// Checks the whole Program. Fails at the first instruction that breaks a rule, with its operation, scope, what was
+    /// expected and what was found.
     pub fn validate(&self) -> Result<()> {
         let mut written = vec![false; self.values.len()];
         let mut micro_temp = vec![false; self.values.len()];

@@ -43,12 +43,13 @@ pub enum Event {
 }
 
 impl Event {
-    /// As a line of JSON, without its end.
+    /// As a line of JSON, without its end. Fails only if a number cannot be written as JSON, which no event holds.
     pub fn to_line(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
 
-    /// From a line of JSON; `None` for a kind that this version does not know.
+    /// From a line of JSON; `None` for a kind that this version does not know. Fails if the line is no JSON, or lacks a
+    /// key of its kind.
     pub fn from_line(line: &str) -> serde_json::Result<Option<Event>> {
         use serde_json::from_str;
         // The kind is looked up rather than tried out: a log may have millions of lines.

@@ -131,12 +131,15 @@ impl Graph {
         self.inner.borrow().program.micro_end != usize::MAX
     }
 
-    /// Ends recording: runs the passes and validates. The first recording error, if any, is returned instead.
+    /// Ends recording: runs the passes and validates. The first recording error, if any, is returned instead. Fails
+    /// with the first error that was recorded, and if a call is missing: `step`, `update`, `begin_update` or
+    /// `fp8::finish`.
     pub fn finish(self) -> Result<Program> {
         self.finish_with(passes::optimize)
     }
 
-    /// As [`Graph::finish`], but what every product gives lies in memory by itself: to be looked at. The bits are the same.
+    /// As [`Graph::finish`], but what every product gives lies in memory by itself: to be looked at. The bits are the
+    /// same. Fails as that does.
     pub fn finish_apart(self) -> Result<Program> {
         self.finish_with(passes::optimize_apart)
     }
@@ -148,7 +151,7 @@ impl Graph {
         Ok(program)
     }
 
-    /// Ends recording without the passes.
+    /// Ends recording without the passes. Fails as [`Graph::finish`] does.
     pub fn finish_raw(self) -> Result<Program> {
         let inner = self.inner.into_inner();
         if let Some(error) = inner.error {

@@ -1,6 +1,15 @@
 //! `Var`: a handle to a recorded value, with methods named as in PyTorch.
 //!
-//! Handles are `Copy`. A method records an instruction; wrong operands are reported by [`Graph::finish`] with scope and source line.
+//! Handles are `Copy`. A method records an instruction and never fails: the first wrong operand is kept, with scope and
+//! source line, and comes out of [`Graph::finish`].
+//!
+//! The docs name shapes and the dtype of the result. "Promoted" is the widest dtype of the operands. In an autocast region
+//! the class of the operation decides first ([`crate::precision::autocast`]). Sums are f32 everywhere, and rounded once as
+//! they are stored.
+//!
+//! ```
+#![doc = include_str!("../../docs/vars.rs")]
+//! ```
 
 use super::graph::Graph;
 use crate::dtype::DType;
@@ -28,14 +37,15 @@ pub struct Var<'g> {
 }
 
 impl Graph {
-    /// A tensor with every element `c`.
+    /// A tensor with every element `c`, of type `ty`.
     #[track_caller]
     pub fn fill(&self, c: f32, ty: Ty) -> Var<'_> {
         let map = Map { shape: ty.shape, out: vec![ty.dtype], ..constant(c) };
         self.push(map.op(), &[])[0]
     }
 
-    /// An elementwise expression over `inputs`, stored as `out`. Gradients flow through it.
+    /// An elementwise expression over `inputs`, whose shapes broadcast: computed in f32, rounded once, stored as `out`.
+    /// Gradients flow through it.
     #[track_caller]
     pub fn map(&self, ex: Ex, inputs: &[Var<'_>], out: DType) -> Var<'_> {
         let types: Vec<Ty> = inputs.iter().map(|v| v.ty()).collect();
@@ -60,7 +70,8 @@ impl Graph {
         }
     }
 
-    /// Operands joined along `axis`; in an autocast region all take the widest dtype among them.
+    /// Operands joined along `axis`; the other axes must agree. Class `Promote`: in an autocast region all take the
+    /// widest dtype among them, without one they must have the same.
     #[track_caller]
     pub fn concat<'g>(&'g self, parts: &[Var<'g>], axis: usize) -> Var<'g> {
         self.apply(Op::Concat(axis), parts)[0]
@@ -106,13 +117,14 @@ impl<'g> Var<'g> {
         self.g.map(Ex::input(0), &[self], dtype)
     }
 
-    /// A copy in memory of its own.
+    /// A copy in memory of its own: same shape, same dtype.
     #[track_caller]
     pub fn copy(self) -> Var<'g> {
         self.g.map(Ex::input(0), &[self], self.dtype())
     }
 
-    /// A function of every element. Stored in its own dtype, or in f32 where autocast says so.
+    /// A function of every element: same shape. Computed in f32, stored in the dtype of `self`, or in f32 where the
+    /// function is in autocast's class `F32` (exp, log, pow, ..).
     #[track_caller]
     pub fn unary(self, f: UnaryFn) -> Var<'g> {
         let (out, why) = autocast::elementwise(self.g, autocast::unary_class(f), f.name(), self.dtype());
@@ -120,7 +132,8 @@ impl<'g> Var<'g> {
         self.g.map(Ex::input(0).unary(f), &[self], out)
     }
 
-    /// A function of pairs of elements, with broadcasting and dtype promotion.
+    /// A function of pairs of elements: shapes broadcast as in NumPy. Computed in f32, stored in the promoted dtype, or
+    /// in f32 where the function is in autocast's class `F32`.
     #[track_caller]
     pub fn binary(self, f: BinaryFn, other: Var<'g>) -> Var<'g> {
         let promoted = self.dtype().promote(other.dtype());
@@ -129,7 +142,7 @@ impl<'g> Var<'g> {
         self.g.map(Ex::input(0).binary(f, Ex::input(1)), &[self, other], out)
     }
 
-    /// A function of every element and a constant.
+    /// A function of every element and a constant: shape and dtype as [`Var::unary`].
     #[track_caller]
     pub fn binary_const(self, f: BinaryFn, c: f32) -> Var<'g> {
         let (out, why) = autocast::elementwise(self.g, autocast::binary_class(f), f.name(), self.dtype());
@@ -137,7 +150,8 @@ impl<'g> Var<'g> {
         self.g.map(Ex::input(0).binary(f, Ex::constant(c)), &[self], out)
     }
 
-    /// `if self != 0 { a } else { b }`, element by element.
+    /// `if self != 0 { a } else { b }`, element by element: shapes broadcast, stored in the promoted dtype of `a` and
+    /// `b`.
     #[track_caller]
     pub fn select(self, a: Var<'g>, b: Var<'g>) -> Var<'g> {
         let out = a.dtype().promote(b.dtype());
@@ -228,7 +242,8 @@ impl<'g> Var<'g> {
         self.binary_const(BinaryFn::Max, low).binary_const(BinaryFn::Min, high)
     }
 
-    /// Inverted dropout with probability `p`; nothing outside training or for `p == 0`.
+    /// Inverted dropout with probability `p`: same shape and dtype. Nothing outside training or for `p == 0`. `p` must
+    /// be in [0, 1).
     #[track_caller]
     pub fn dropout(self, p: f32) -> Var<'g> {
         if !self.g.is_training() || p == 0.0 {
@@ -242,25 +257,29 @@ impl<'g> Var<'g> {
         self.g.map(Ex::input(0).dropout(p, 1, stream), &[self, self.g.rng()], self.dtype())
     }
 
-    /// Matrix product over the last two axes; `other` may be a plain matrix shared by all leading axes.
+    /// Matmul of [.., M, K] and [.., K, N]: [.., M, N]. Leading axes must agree, or `other` is a matrix [K, N] that all
+    /// of them share. Class `Low`: operands in the low dtype, sums in f32, stored in the low dtype; without autocast in
+    /// the dtype of `self`.
     #[track_caller]
     pub fn matmul(self, other: Var<'g>) -> Var<'g> {
         self.matmul_t(other, false, false)
     }
 
-    /// Matrix product with either operand read as its transpose.
+    /// As [`Var::matmul`], with the last two axes of either operand read as exchanged.
     #[track_caller]
     pub fn matmul_t(self, other: Var<'g>, trans_a: bool, trans_b: bool) -> Var<'g> {
         self.g.apply(MatMul::new(trans_a, trans_b, self.dtype()).op(), &[self, other])[0]
     }
 
-    /// `x W^T + b` with `W` [out, in] and `b` `[out]`: in fp8 under an fp8 region, else a product of class `Low`.
+    /// `x W^T + b`: x [.., in], `W` [out, in] and `b` `[out]` give [.., out]. In fp8 under an fp8 region where the
+    /// sizes fit, stored in the low dtype; else as [`Var::matmul`]. Sums are f32.
     #[track_caller]
     pub fn linear(self, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
         fp8::linear(self, weight, bias)
     }
 
-    /// Fused attention over a packed projection [B, T, (heads + 2 kv_heads) HS]; output [B, T, heads HS].
+    /// Fused attention over a packed projection [B, T, (heads + 2 kv_heads) HS]; output [B, T, heads HS]. Class `Low`;
+    /// scores, softmax and sums are f32. Scores are divided by the root of HS.
     #[track_caller]
     pub fn attention(self, heads: usize, kv_heads: usize, causal: bool, dropout: f32) -> Var<'g> {
         let groups = (heads + 2 * kv_heads).max(1);
@@ -272,13 +291,14 @@ impl<'g> Var<'g> {
         if on { self.g.apply(op, &[self, self.g.rng()])[0] } else { self.g.apply(op, &[self])[0] }
     }
 
-    /// Layer norm over the last axis.
+    /// Layer norm over the last axis: same shape, `weight` and `bias` [C]. Class `F32`: sums and result are f32 in an
+    /// autocast region; without one the result has the dtype of `self`. `eps` must be at least the smallest normal f32.
     #[track_caller]
     pub fn layer_norm(self, weight: Option<Var<'g>>, bias: Option<Var<'g>>, eps: f32) -> Var<'g> {
         self.norm(NormKind::Layer, weight, bias, eps)
     }
 
-    /// RMS norm over the last axis.
+    /// RMS norm over the last axis: shape, dtype and `eps` as in [`Var::layer_norm`].
     #[track_caller]
     pub fn rms_norm(self, weight: Option<Var<'g>>, eps: f32) -> Var<'g> {
         self.norm(NormKind::Rms, weight, None, eps)
@@ -292,19 +312,21 @@ impl<'g> Var<'g> {
         self.g.apply(Op::Norm(op), &inputs)[0]
     }
 
-    /// Softmax over the last axis.
+    /// Softmax over the last axis: same shape. Class `F32`: sums and result are f32 in an autocast region; without one
+    /// the result has the dtype of `self`.
     #[track_caller]
     pub fn softmax(self) -> Var<'g> {
         self.g.apply(Op::Softmax(Softmax { log: false, out: self.dtype() }), &[self])[0]
     }
 
-    /// Log-softmax over the last axis.
+    /// Log-softmax over the last axis: shape and dtype as [`Var::softmax`].
     #[track_caller]
     pub fn log_softmax(self) -> Var<'g> {
         self.g.apply(Op::Softmax(Softmax { log: true, out: self.dtype() }), &[self])[0]
     }
 
-    /// Mean cross-entropy of logits [.., V] against class indices u32 [..], f32.
+    /// Mean cross-entropy of logits [.., V] against class indices u32 [..]: a scalar, f32, as are all its sums. Rows whose
+    /// index is [`crate::op::loss::IGNORE_INDEX`] are left out.
     #[track_caller]
     pub fn cross_entropy(self, targets: Var<'g>, label_smoothing: f32) -> Var<'g> {
         let shape = self.shape();
@@ -314,51 +336,53 @@ impl<'g> Var<'g> {
         self.g.apply(Op::CrossEntropy(op), &[logits, targets])[0]
     }
 
-    /// Rows of this table [V, C] by index u32 [..]: [.., C].
+    /// Rows of this table [V, C] by index u32 [..]: [.., C] in the dtype of the table. Its gradient is summed in f32.
     #[track_caller]
     pub fn embedding(self, ids: Var<'g>) -> Var<'g> {
         self.g.apply(Op::Embedding, &[self, ids])[0]
     }
 
-    /// Elements of the last axis by index.
+    /// Elements of the last axis by index: [.., C] and u32 [.., K] give [.., K], in the dtype of `self`.
     #[track_caller]
     pub fn gather(self, ids: Var<'g>) -> Var<'g> {
         self.g.apply(Op::Gather, &[self, ids])[0]
     }
 
-    /// The `k` largest of the last axis: values and u32 indices.
+    /// The `k` largest of the last axis, descending: values [.., k] in the dtype of `self`, and u32 indices [.., k]. It
+    /// has no gradient.
     #[track_caller]
     pub fn top_k(self, k: usize) -> (Var<'g>, Var<'g>) {
         let out = self.g.apply(Op::TopK(k), &[self]);
         (out[0], out[1])
     }
 
-    /// Sum over `axes`; f32 inside an autocast region.
+    /// Sum over `axes`, which are ascending: they are left out of the shape, or kept with length 1. Summed in f32;
+    /// class `F32`, so the result is f32 in an autocast region, else in the dtype of `self`.
     #[track_caller]
     pub fn sum(self, axes: &[usize], keep: bool) -> Var<'g> {
         self.reduce(ReduceKind::Sum, axes, keep)
     }
 
-    /// Mean over `axes`.
+    /// Mean over `axes`: shape as [`Var::sum`]. Summed in f32, stored in the dtype of `self`.
     #[track_caller]
     pub fn mean(self, axes: &[usize], keep: bool) -> Var<'g> {
         self.reduce(ReduceKind::Mean, axes, keep)
     }
 
-    /// Maximum over `axes`.
+    /// Maximum over `axes`: shape as [`Var::sum`], in the dtype of `self`. NaN if any element is.
     #[track_caller]
     pub fn max(self, axes: &[usize], keep: bool) -> Var<'g> {
         self.reduce(ReduceKind::Max, axes, keep)
     }
 
-    /// Mean of all elements.
+    /// Mean of all elements: a scalar, else as [`Var::mean`].
     #[track_caller]
     pub fn mean_all(self) -> Var<'g> {
         let axes: Vec<usize> = (0..self.shape().len()).collect();
         self.mean(&axes, false)
     }
 
-    /// Sum of all elements.
+    /// Sum of all elements: a scalar, else as [`Var::sum`].
     #[track_caller]
     pub fn sum_all(self) -> Var<'g> {
         let axes: Vec<usize> = (0..self.shape().len()).collect();
@@ -370,7 +394,7 @@ impl<'g> Var<'g> {
         self.g.apply(Op::Reduce(Reduce { kind, axes: axes.to_vec(), keep, out: self.dtype(), round: None }), &[self])[0]
     }
 
-    /// The same elements in another shape.
+    /// The same elements in another shape, which must have as many. No data move.
     #[track_caller]
     pub fn reshape(self, shape: impl Into<Shape>) -> Var<'g> {
         let shape = shape.into();
@@ -387,13 +411,13 @@ impl<'g> Var<'g> {
         self.reshape([s.rows(), s.last()])
     }
 
-    /// Axes in another order.
+    /// Axes in another order: axis `i` of the result is axis `axes[i]` of `self`. Same dtype.
     #[track_caller]
     pub fn permute(self, axes: &[usize]) -> Var<'g> {
         self.g.apply(Op::Permute(axes.to_vec()), &[self])[0]
     }
 
-    /// `start..end` of one axis.
+    /// `start..end` of one axis: that axis becomes `end - start` long. Same dtype.
     #[track_caller]
     pub fn slice(self, axis: usize, start: usize, end: usize) -> Var<'g> {
         let full = self.shape().get(axis).copied().unwrap_or(0);
@@ -403,7 +427,8 @@ impl<'g> Var<'g> {
         self.g.apply(Op::Slice(Slice { axis, start, end, full }), &[self])[0]
     }
 
-    /// 2-D convolution with weights [KH, KW, Cin, Cout].
+    /// 2-D convolution of images [N, H, W, Cin] with weights [KH, KW, Cin, Cout]: [N, OH, OW, Cout], where `OH = (H + 2
+    /// padding - dilation (KH - 1) - 1) / stride + 1`. Class `Low`, as [`Var::matmul`]; sums are f32.
     #[track_caller]
     pub fn conv2d(self, weight: Var<'g>, stride: [usize; 2], padding: [usize; 2], dilation: [usize; 2]) -> Var<'g> {
         let (x_shape, w_shape) = (self.shape(), weight.shape());
@@ -411,7 +436,7 @@ impl<'g> Var<'g> {
         self.g.apply(Op::Conv2d(op), &[self, weight])[0]
     }
 
-    /// 2-D pooling.
+    /// 2-D pooling of images [N, H, W, C]: [N, OH, OW, C], in the dtype of `self`. Means are summed in f32.
     #[track_caller]
     pub fn pool2d(self, pool: Pool2d) -> Var<'g> {
         self.g.apply(Op::Pool2d(pool), &[self])[0]

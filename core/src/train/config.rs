@@ -39,7 +39,7 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    /// Checks every part.
+    /// Checks every part. Fails at the first setting that is out of range, naming it by its path.
     pub fn validate(&self) -> Result<()> {
         self.model.validate()?;
         self.recipe.validate()?;

@@ -46,8 +46,9 @@ pub struct Tensor {
     scope: ScopeId,
 }
 
-/// The training step of `config` and those of its tensors that [`select`] finds. What is chosen by name is looked for in a step whose products do
-/// nothing of what follows them, so that `layer.y` is what the layer gives; inputs, weights and gradients lie in memory in any case.
+/// The training step of `config` and those of its tensors that [`select`] finds. What is chosen by name is looked for
+/// in a step whose products do nothing of what follows them, so that `layer.y` is what the layer gives; inputs, weights
+/// and gradients lie in memory in any case. Fails if `config` is invalid, or a glob matches nothing.
 pub fn step(config: &TrainConfig, globs: &[String]) -> Result<(Program, Vec<Tensor>)> {
     let program = if globs.is_empty() { record::train_step(config)? } else { record::observable_step(config)? };
     let tensors = select(&program, globs)?;
@@ -66,7 +67,7 @@ pub fn select(program: &Program, globs: &[String]) -> Result<Vec<Tensor>> {
     Ok(all.into_iter().filter(|t| patterns.iter().any(|p| p.covers(&t.name))).collect())
 }
 
-/// `program` with a `TensorStats` instruction for each of `tensors`.
+/// `program` with a `TensorStats` instruction for each of `tensors`. Fails if `tensors` are not those of `program`.
 pub fn measured(program: &Program, tensors: &[Tensor]) -> Result<Program> {
     let mut program = program.clone();
     let block = ValueId(program.values.len() as u32);

@@ -1,4 +1,9 @@
-//! Training: what a run consists of ([`TrainConfig`]), its recorded Programs ([`record`]) and the loop over them ([`Session`]). What a step tells lands later ([`flight`]).
+//! Training: what a run consists of ([`TrainConfig`]), its recorded Programs ([`record`]) and the loop over them
+//! ([`Session`]). The report of a step arrives later than the step ([`flight`]).
+//!
+//! ```
+#![doc = include_str!("../../docs/session.rs")]
+//! ```
 
 pub mod config;
 pub mod flight;

@@ -26,17 +26,18 @@ pub const LOGITS: &str = "logits";
 /// Prefix of the outputs with captured gradients.
 pub const GRAD: &str = "grad.";
 
-/// Records one training step.
+/// Records one training step. Fails if `config` is invalid.
 pub fn train_step(config: &TrainConfig) -> Result<Program> {
     train_graph(config)?.finish()
 }
 
-/// The same step, bit for bit, with what every product gives in memory: for doctors and comparisons.
+/// The same step, bit for bit, with what every product gives in memory: for doctors and comparisons. Fails as
+/// [`train_step`] does.
 pub fn observable_step(config: &TrainConfig) -> Result<Program> {
     train_graph(config)?.finish_apart()
 }
 
-/// The training step as recorded, before the passes.
+/// The training step as recorded, before the passes. Fails if `config` is invalid.
 pub fn train_graph(config: &TrainConfig) -> Result<Graph> {
     config.validate()?;
     let g = graph("train", config, true)?;
@@ -45,8 +46,9 @@ pub fn train_graph(config: &TrainConfig) -> Result<Graph> {
     Ok(g)
 }
 
-/// The training step on inputs of the given types, with outputs that a comparison wants to see: [`LOGITS`] in f32 and, under [`GRAD`], every
-/// gradient after unscale and before clipping. One micro-step only: the logits of others would be gone.
+/// The training step on inputs of the given types, with outputs that a comparison wants to see: [`LOGITS`] in f32 and,
+/// under [`GRAD`], every gradient after unscale and before clipping. One micro-step only: the logits of others would be
+/// gone. Fails if `config` is invalid, has several micro-steps, or the inputs do not fit the model.
 pub fn captured_step(config: &TrainConfig, inputs: [Ty; 2]) -> Result<Program> {
     config.validate()?;
     if config.grad_accum != 1 {
@@ -143,6 +145,7 @@ fn record(g: &Graph, slot: Slot, value: Var<'_>) {
 }
 
 /// Records the evaluation loss of one batch, in the precision of training but with frozen fp8 scales and no dropout.
+/// Fails if the recipe or the model is invalid.
 pub fn eval_step(config: &TrainConfig) -> Result<Program> {
     let g = graph("eval", config, false)?;
     let forward = g.autocast(config.recipe.region(), || config.model.forward(&g, config.batch));
@@ -153,7 +156,7 @@ pub fn eval_step(config: &TrainConfig) -> Result<Program> {
     g.finish()
 }
 
-/// Records the scores for one batch of `batch`, f32.
+/// Records the scores for one batch of `batch`, f32. Fails if the recipe or the model is invalid.
 pub fn logits(config: &TrainConfig, batch: usize) -> Result<Program> {
     let g = graph("logits", config, false)?;
     let [x, _] = config.model.input_types(batch);

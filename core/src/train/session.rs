@@ -85,19 +85,21 @@ pub struct Session {
 }
 
 impl Session {
-    /// Records, compiles and initialises a run.
+    /// Records, compiles and initialises a run. Fails if `config` is invalid, or the device lacks memory or an ability.
     pub fn new(backend: Arc<dyn Backend>, config: TrainConfig) -> Result<Session> {
         let program = record::train_step(&config)?;
         Session::from_program(backend, config, program, None)
     }
 
-    /// As [`Session::new`], with the same bits, but what every product gives lies in memory for the observer of [`Session::step_observed`].
+    /// As [`Session::new`], with the same bits, but what every product gives lies in memory for the observer of
+    /// [`Session::step_observed`]. Fails as that does.
     pub fn observable(backend: Arc<dyn Backend>, config: TrainConfig) -> Result<Session> {
         let program = record::observable_step(&config)?;
         Session::from_program(backend, config, program, None)
     }
 
-    /// As [`Session::new`], with room for [`Session::step_measured`]: statistics of the tensors that match any of `globs`, see [`measured::step`].
+    /// As [`Session::new`], with room for [`Session::step_measured`]: statistics of the tensors that match any of
+    /// `globs`, see [`measured::step`]. Fails as that does, and if a glob matches nothing.
     pub fn measuring(backend: Arc<dyn Backend>, config: TrainConfig, globs: &[String]) -> Result<Session> {
         let (program, tensors) = measured::step(&config, globs)?;
         let measured =
@@ -105,7 +107,8 @@ impl Session {
         Session::from_program(backend, config, program, Some(measured))
     }
 
-    /// A run whose steps keep logits and gradients for [`Session::captured`], on inputs of the given types (their first axis is the batch).
+    /// A run whose steps keep logits and gradients for [`Session::captured`], on inputs of the given types (their first
+    /// axis is the batch). Fails as [`Session::new`] does, with several micro-steps, and if the inputs do not fit.
     pub fn capturing(backend: Arc<dyn Backend>, config: TrainConfig, inputs: [Ty; 2]) -> Result<Session> {
         let program = record::captured_step(&config, inputs)?;
         Session::from_program(backend, config, program, None)
@@ -148,6 +151,7 @@ impl Session {
     }
 
     /// Bytes that evaluation takes beside the step, planned if it has not been compiled: its buffers, and its scratch.
+    /// Fails if evaluation cannot be planned.
     pub fn evaluation_bytes(&self) -> Result<[usize; 2]> {
         if let Some(eval) = &self.eval {
             return Ok([eval.executable.own_bytes(), eval.executable.scratch_bytes()]);
@@ -215,13 +219,15 @@ impl Session {
         })
     }
 
-    /// The bytes of a persistent value, as they lie in memory.
+    /// The bytes of a persistent value, as they lie in memory. Fails for an unknown name, and if the device does.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         wait(self.memory.read(name)?)
     }
 
-    /// Puts the run where another of the same config was after `step` steps. `values` must be those of [`Session::saved`], all of them and nothing
-    /// else; nothing is written before that is checked. The next steps give the same bits as those of the other run.
+    /// Puts the run where another of the same config was after `step` steps. `values` must be those of
+    /// [`Session::saved`], all of them and nothing else; nothing is written before that is checked. The next steps give
+    /// the same bits as those of the other run. Fails if a value is missing, doubled, unknown or of another size, or
+    /// with a step in flight.
     pub fn restore(&mut self, step: u64, skipped: u64, values: &[(&str, &[u8])]) -> Result<()> {
         let mut by_name = BTreeMap::new();
         for (name, bytes) in values {
@@ -263,22 +269,25 @@ impl Session {
     }
 
     /// An output of the last step of a [`Session::capturing`] run: [`LOGITS`], or `grad.` and the name of a parameter.
+    /// Fails for another name.
     pub fn captured(&self, name: &str) -> Result<Vec<f32>> {
         Ok(f32s(&self.train.output(name)?))
     }
 
     /// Starts a step on `batch`. What it tells comes from [`Session::landed`]; until then the host may submit more.
+    /// Fails if `batch` has the wrong size or an index out of range; nothing has run then. Fails if the device does.
     pub fn submit(&mut self, batch: Batch<'_>) -> Result<()> {
         self.start(batch, Variant::Plain)
     }
 
-    /// As [`Session::submit`], to the bit, with statistics of tensors. Only after [`Session::measuring`].
+    /// As [`Session::submit`], to the bit, with statistics of tensors. Only after [`Session::measuring`]. Fails as that
+    /// does, and in other sessions.
     pub fn submit_measured(&mut self, batch: Batch<'_>) -> Result<()> {
         self.start(batch, Variant::Measured)
     }
 
-    /// What the oldest step under way has told, once it is here; `wait` says to sleep until then. `None` if none is under way or, without `wait`,
-    /// not here yet.
+    /// What the oldest step under way has told, once it is here; `wait` says to sleep until then. `None` if none is
+    /// under way or, without `wait`, not here yet. Fails if the device does.
     pub fn landed(&mut self, wait: bool) -> Result<Option<Landed>> {
         let Some(oldest) = self.under_way.front_mut() else { return Ok(None) };
         if !oldest.arrive(wait)? {
@@ -304,7 +313,8 @@ impl Session {
         Ok(report)
     }
 
-    /// As [`Session::step`], with `observer` called around every instruction.
+    /// As [`Session::step`], with `observer` called around every instruction. Fails as [`Session::submit`] does, and if
+    /// the backend cannot observe.
     pub fn step_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<Landed> {
         self.run_step(batch, Variant::Observed(observer))
     }
@@ -321,13 +331,14 @@ impl Session {
         Ok((landed, spans))
     }
 
-    /// As [`Session::submit_measured`], and waits for what it tells.
+    /// As [`Session::submit_measured`], and waits for what it tells. Fails as that does.
     pub fn step_measured(&mut self, batch: Batch<'_>) -> Result<Landed> {
         self.run_step(batch, Variant::Measured)
     }
 
-    /// Runs the last step, which must have been skipped, once more under an observer: weights and inputs are those it had. Scales and histories
-    /// move again.
+    /// Runs the last step, which must have been skipped, once more under an observer: weights and inputs are those it
+    /// had. Scales and histories move again. Fails if no step was skipped, with a step in flight, and as
+    /// [`Session::step_observed`] does.
     pub fn repeat_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<Landed> {
         self.refuse_under_way("repeat_observed")?;
         if self.step == 0 || self.skipped == 0 {
@@ -412,7 +423,7 @@ impl Session {
         (0..n).flat_map(|m| [self.config.seed as u32 ^ (self.config.seed >> 32) as u32, ((step - 1) * n + m) as u32]).collect()
     }
 
-    /// Statistics of every fp8 tensor, in the order of `program().fp8_slots`.
+    /// Statistics of every fp8 tensor, in the order of `program().fp8_slots`. Fails if the device does.
     pub fn fp8_stats(&self) -> Result<Vec<Fp8Stats>> {
         match self.memory.layout().find(fp8::STATISTICS) {
             None => Ok(Vec::new()),
@@ -420,7 +431,7 @@ impl Session {
         }
     }
 
-    /// Mean loss on one batch, without changing anything.
+    /// Mean loss on one batch, without changing anything. Fails as [`Session::submit`] does.
     pub fn eval(&mut self, batch: Batch<'_>) -> Result<f32> {
         if self.eval.is_none() {
             self.eval = Some(Compiled::new(&*self.backend, &self.memory, record::eval_step(&self.config)?)?);
@@ -430,7 +441,8 @@ impl Session {
         Ok(f32s(&eval.output(LOSS)?)[0])
     }
 
-    /// Scores for a batch of `batch` inputs: `[batch, .., classes]`, f32.
+    /// Scores for a batch of `batch` inputs: `[batch, .., classes]`, f32. Fails if `x` has the wrong size or a token
+    /// out of range, and if the device fails.
     pub fn logits(&mut self, batch: usize, x: &[u8]) -> Result<Vec<f32>> {
         if self.logits.as_ref().is_none_or(|(b, _)| *b != batch) {
             let program = record::logits(&self.config, batch)?;
@@ -441,12 +453,12 @@ impl Session {
         Ok(f32s(&logits.output(LOGITS)?))
     }
 
-    /// A persistent f32 value.
+    /// A persistent f32 value. Fails for an unknown name, and if the device does.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         Ok(f32s(&wait(self.memory.read(name)?)?))
     }
 
-    /// State dict of the loss scaler; `None` without one.
+    /// State dict of the loss scaler; `None` without one. Fails if the device does.
     pub fn scaler_state(&self) -> Result<Option<ScalerState>> {
         let Some(config) = self.config.recipe.scaler else { return Ok(None) };
         let count = |name: &str| Ok::<i32, Error>(bytemuck::pod_read_unaligned(&wait(self.memory.read(name)?)?));
@@ -460,8 +472,10 @@ impl Session {
         }))
     }
 
-    /// Goes on from a state dict: scale, trackers, and, as `torch.amp.GradScaler.load_state_dict`, its factors and interval, which become those
-    /// of the config. The trackers of a dict without hysteresis, or above the config's, are full.
+    /// Goes on from a state dict: scale, trackers, and, as `torch.amp.GradScaler.load_state_dict`, its factors and
+    /// interval, which become those of the config. The trackers of a dict without hysteresis, or above the config's,
+    /// are full. Fails if an entry is out of range, the recipe has no scaler, or with a step in flight. Nothing has
+    /// changed then.
     pub fn load_scaler_state(&mut self, state: &ScalerState) -> Result<()> {
         self.refuse_under_way("load_scaler_state")?;
         state.validate()?;
@@ -521,8 +535,8 @@ fn f32s(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
-/// Writes the first contents of every persistent value. Each name has a stream of its own, so that all recipes start from the same
-/// weights.
+/// Writes the first contents of every persistent value. Each name has a stream of its own, so that all recipes start
+/// from the same weights. Fails if the device does.
 pub fn init_memory(memory: &dyn Memory, seed: u64) -> Result<()> {
     for entry in &memory.layout().entries {
         let bytes = init_bytes(&entry.ty, entry.init, &mut Rng::named(seed, &entry.name));

@@ -75,7 +75,8 @@ impl MapExpr {
         Ok(out)
     }
 
-    /// The outputs of this expression, then those of `other` over the same inputs.
+    /// The outputs of this expression, then those of `other` over the same inputs. Fails if the result exceeds the
+    /// limits of [`MapExpr::validate`].
     pub fn beside(&self, other: &MapExpr) -> Result<MapExpr> {
         let mut out = self.clone();
         let ids = out.append(other, Ok)?;
