@@ -291,7 +291,7 @@ impl<'g> Var<'g> {
         if on { self.g.apply(op, &[self, self.g.rng()])[0] } else { self.g.apply(op, &[self])[0] }
     }
 
-    /// Layer norm over the last axis: same shape, `weight` and `bias` [C]. Class `F32`: sums and result are f32 in an
+    /// Layer norm over the last axis: same shape, `weight` and `bias` `[C]`. Class `F32`: sums and result are f32 in an
     /// autocast region; without one the result has the dtype of `self`. `eps` must be at least the smallest normal f32.
     #[track_caller]
     pub fn layer_norm(self, weight: Option<Var<'g>>, bias: Option<Var<'g>>, eps: f32) -> Var<'g> {
