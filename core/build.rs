@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 fn main() -> std::io::Result<()> {
     let mut files = Vec::new();
-    for dir in ["src/cpu", "src/float"] {
+    for dir in ["src/cpu", "src/float", "src/par"] {
         println!("cargo::rerun-if-changed={dir}");
         collect(Path::new(dir), &mut files)?;
     }

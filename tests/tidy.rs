@@ -165,9 +165,9 @@ fn past_the_way_out(f: &File) -> Vec<String> {
     if ours && !f.is_test() && !home { lines_with(f, &f.code(), &WAYS) } else { Vec::new() }
 }
 
-/// Threads are used through `cpu/par.rs` only.
+/// Threads are used through `core/src/par/` only.
 fn threads(f: &File) -> Vec<String> {
-    let home = ["core/src/cpu/par.rs", "core/src/backend.rs"].contains(&&*f.path); // `wait` in backend.rs yields its time slice
+    let home = ["core/src/par/threads.rs", "core/src/backend.rs"].contains(&&*f.path); // `wait` in backend.rs yields its time slice
     if f.in_core() && !f.is_test() && !home { lines_with(f, &f.code(), &["rayon::", "std::thread"]) } else { Vec::new() }
 }
 
@@ -296,7 +296,7 @@ fn every_file_keeps_the_rules() {
         ("format constants stand in dtype.rs", format_constants),
         ("core knows no environment, files, clock, network or terminal", outside_world),
         ("texts for people go through app/src/out.rs", past_the_way_out),
-        ("threads go through cpu/par.rs", threads),
+        ("threads go through core/src/par", threads),
         ("no loose ends", loose_ends),
         ("no absolute paths", absolute_paths),
         ("imports inside core go one way", layers),

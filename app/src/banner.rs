@@ -11,8 +11,9 @@ use mantissa_core::optim::schedule::Decay;
 use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::fp8_layers::Fp8Layers;
-use mantissa_core::precision::overrides::Override;
-use mantissa_core::precision::recipe::{Fp8Config, Fp8Scaling, Recipe};
+use mantissa_core::precision::recipe::Recipe;
+use mantissa_core::precision::settings::Override;
+use mantissa_core::precision::settings::{Fp8Config, Fp8Scaling};
 use mantissa_core::train::{Session, TrainConfig};
 use std::path::Path;
 
@@ -64,7 +65,7 @@ pub fn lines(session: &Session, facts: &Facts<'_>) -> Result<Vec<String>> {
         row("non-finite", nonfinite(train)),
         row("schedule", schedule(config)),
         row("parameters", show::thousands(session.program().param_count())),
-        row(unit, show::items_per_step(train)),
+        row(unit, train.items_per_step_text()),
         row(
             "peak",
             format!(

@@ -5,7 +5,7 @@
 use crate::plain_file;
 use crate::sinks::{self, LogKind};
 use anyhow::{Context, Result, bail};
-use mantissa_core::data::bin::TokenDtype;
+use mantissa_core::data::token_layout::TokenDtype;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::train::TrainConfig;
 use mantissa_core::{Error, Result as CoreResult};

@@ -1,6 +1,6 @@
 //! Findings of the doctor as text: what `doctor` prints, and what ends a run under `--on-nonfinite stop`.
 
-use mantissa_core::probe::doctor::Finding;
+use mantissa_core::diagnose::finding::Finding;
 
 /// Columns that the evidence of a finding is set in by.
 const INDENT: usize = 10;

@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: cli::Cli) -> anyhow::Result<Outcome> {
     if let Some(threads) = cli.threads {
-        mantissa_core::cpu::par::use_threads(threads).map_err(|e| e.of_setting("--threads"))?;
+        mantissa_core::par::use_threads(threads).map_err(|e| e.of_setting("--threads"))?;
     }
     match cli.command {
         cli::Command::Train(args) => train::command(&args),

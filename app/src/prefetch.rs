@@ -80,7 +80,7 @@ mod tests {
     fn loader() -> Loader {
         let text = (0..5000u32).map(|i| (i * 7 % 251) as u8).collect();
         let config: TrainConfig = crate::cli::resolve::resolve(&Default::default()).unwrap().config.train;
-        Loader::new(Arc::new(Dataset::Tokens(Tokens::from_bytes(text))), &config).unwrap()
+        Loader::new(Arc::new(Dataset::Tokens(Tokens::from_bytes(text))), config.batch_plan()).unwrap()
     }
 
     #[test]

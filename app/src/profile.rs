@@ -2,13 +2,13 @@
 //! chrome://tracing open it).
 
 use crate::show;
+use mantissa_core::data::Batch;
 use mantissa_core::error::Result;
-use mantissa_core::probe::phase::{self, Phase};
-use mantissa_core::probe::{Moment, Observer, Span};
 use mantissa_core::program::Program;
 use mantissa_core::program::cost::Cost;
+use mantissa_core::program::observe::{Moment, Observer, Span};
 use mantissa_core::telemetry::event::ProfileRow;
-use mantissa_core::train::session::Batch;
+use mantissa_core::train::phase::{self, Phase};
 use mantissa_core::train::{Landed, Session};
 use serde_json::{Value, json};
 use std::collections::HashMap;

@@ -29,9 +29,9 @@ use crate::watcher::{Begin, Watcher};
 use crate::{Outcome, data, device, init_from, show};
 use anyhow::{Result, bail};
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
+use mantissa_core::diagnose::health::Health;
 use mantissa_core::precision::fp8_layers::compute_dtype;
 use mantissa_core::precision::scaler::LEAST_SCALE;
-use mantissa_core::probe::health::Health;
 use mantissa_core::telemetry::event::{Event, ProfileEvent};
 use mantissa_core::train::{LEAD, Landed, Session};
 use std::path::PathBuf;
@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
         let device = device::open(config.run.device, config.run.adapter.as_deref(), config.run.tune)?;
         let backend = &device.backend;
         let around = Surroundings { device: backend.capabilities().device.clone(), data: digest };
-        let loader = Loader::new(Arc::new(loaded.dataset), &config.train)?;
+        let loader = Loader::new(Arc::new(loaded.dataset), config.train.batch_plan())?;
         device::check_memory(&config.train, &**backend)?;
         let mut session = match config.run.stats_every {
             0 => Session::new(backend.clone(), config.train.clone())?,

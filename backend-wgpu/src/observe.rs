@@ -3,10 +3,10 @@
 use crate::executable::WgpuExecutable;
 use crate::readback::Download;
 use mantissa_core::backend::wait;
-use mantissa_core::cpu::view::View;
 use mantissa_core::error::Result;
-use mantissa_core::probe::{Moment, Observer, Values};
+use mantissa_core::float::view::View;
 use mantissa_core::program::memory::align;
+use mantissa_core::program::observe::{Moment, Observer, Values};
 use mantissa_core::program::{Kind, Rate, ValueId};
 use std::sync::OnceLock;
 

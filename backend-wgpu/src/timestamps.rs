@@ -5,8 +5,8 @@ use crate::executable::WgpuExecutable;
 use crate::readback::Download;
 use mantissa_core::backend::wait;
 use mantissa_core::error::Result;
-use mantissa_core::probe::Span;
 use mantissa_core::program::ValueId;
+use mantissa_core::program::observe::Span;
 
 /// Timestamps of a pass: begin and end.
 const ENDS: usize = 2;

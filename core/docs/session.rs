@@ -1,11 +1,12 @@
 //! A small GPT in fp8: five steps on one batch of bytes, and what each step reports.
 
 use mantissa_core::cpu::CpuBackend;
+use mantissa_core::data::Batch;
 use mantissa_core::model::{ModelConfig, gpt::GptConfig};
 use mantissa_core::optim::{OptimConfig, schedule::Decay, schedule::Schedule};
 use mantissa_core::precision::{OnNonFinite, Recipe, RecipeName};
 use mantissa_core::telemetry::StepReport;
-use mantissa_core::train::session::{Batch, Session};
+use mantissa_core::train::Session;
 use mantissa_core::{Result, bytemuck, train::TrainConfig};
 use std::sync::Arc;
 

@@ -6,8 +6,8 @@
 use mantissa_core::nn::{LayerNorm, Linear};
 use mantissa_core::op::Op;
 use mantissa_core::optim::{Optim, OptimConfig};
-use mantissa_core::precision::autocast::Region;
 use mantissa_core::precision::scaler::GradScaler;
+use mantissa_core::precision::settings::Region;
 use mantissa_core::program::{Program, Rate};
 use mantissa_core::shape::Ty;
 use mantissa_core::trace::{Graph, Var};

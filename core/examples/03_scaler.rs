@@ -7,6 +7,7 @@
 use mantissa_core::Result;
 use mantissa_core::bytemuck;
 use mantissa_core::cpu::CpuBackend;
+use mantissa_core::data::Batch;
 use mantissa_core::model::{ModelConfig, mlp::MlpConfig};
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
@@ -16,7 +17,6 @@ use mantissa_core::precision::scaler::ScalerConfig;
 use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::rng::Rng;
 use mantissa_core::show;
-use mantissa_core::train::session::Batch;
 use mantissa_core::train::{Session, TrainConfig};
 use std::sync::Arc;
 

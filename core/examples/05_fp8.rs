@@ -7,13 +7,13 @@
 use mantissa_core::Result;
 use mantissa_core::bytemuck;
 use mantissa_core::cpu::CpuBackend;
+use mantissa_core::data::Batch;
 use mantissa_core::model::{ModelConfig, mlp::MlpConfig};
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
 use mantissa_core::precision::OnNonFinite;
 use mantissa_core::precision::{Recipe, RecipeName, fp8};
 use mantissa_core::rng::Rng;
-use mantissa_core::train::session::Batch;
 use mantissa_core::train::{Session, TrainConfig};
 use std::sync::Arc;
 

@@ -5,8 +5,8 @@
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::probe::{Observer, Span};
 use crate::program::memory::{Layout, MemoryPlan};
+use crate::program::observe::{Observer, Span};
 use crate::program::{Program, ValueId};
 use std::any::Any;
 use std::fmt::Debug;

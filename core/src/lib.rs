@@ -16,6 +16,7 @@
 pub mod backend;
 pub mod cpu;
 pub mod data;
+pub mod diagnose;
 pub mod dtype;
 pub mod error;
 pub mod float;
@@ -24,9 +25,9 @@ pub mod near;
 pub mod nn;
 pub mod op;
 pub mod optim;
+pub mod par;
 pub mod plan;
 pub mod precision;
-pub mod probe;
 pub mod program;
 pub mod rng;
 pub mod shape;

@@ -1,6 +1,5 @@
 //! Numbers and names for people: the same in the terminal, the window and the browser.
 
-use crate::train::TrainConfig;
 use std::borrow::Cow;
 
 /// `1234567` as `1,234,567`.
@@ -93,16 +92,6 @@ pub fn loss_scale(x: f32) -> String {
     // As f64: the shortest f32 text of 2^30 would be 1073741800.
     let x = f64::from(x);
     if x >= 1.0 || !x.is_finite() { format!("{x}") } else { scientific(x) }
-}
-
-/// The examples of a step as a product: `16 x 128 x 1 = 2,048`.
-pub fn items_per_step(config: &TrainConfig) -> String {
-    let per_row = config.model.items_per_batch(1);
-    let factors = match per_row {
-        1 => format!("{} x {}", config.batch, config.grad_accum),
-        n => format!("{} x {n} x {}", config.batch, config.grad_accum),
-    };
-    format!("{factors} = {}", thousands(config.items_per_step()))
 }
 
 /// A name that came from a file, fit for a line of a terminal: control characters (C0, DEL, C1), line breaks, tabs, and characters that turn the

@@ -5,7 +5,8 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use mantissa_core::DType;
-use mantissa_core::op::matmul::{MatMul, OperandScale, scale_type};
+use mantissa_core::op::matmul::MatMul;
+use mantissa_core::op::scale::{OperandScale, scale_type};
 use mantissa_core::shape::Ty;
 use mantissa_tests::operands::alone;
 

@@ -5,13 +5,13 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use mantissa_core::cpu::CpuBackend;
+use mantissa_core::data::Batch;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
 use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::{OnNonFinite, Recipe, RecipeName};
 use mantissa_core::rng::Rng;
-use mantissa_core::train::session::Batch;
 use mantissa_core::train::{Session, TrainConfig};
 use std::sync::Arc;
 

@@ -1,10 +1,11 @@
 //! A small GPT learns a generated text in every recipe, about equally well; f16 recovers from an absurd initial loss scale.
 
 use mantissa_core::cpu::CpuBackend;
+use mantissa_core::data::Batch;
 use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
-use mantissa_core::train::{Session, session::Batch};
+use mantissa_core::train::Session;
 use mantissa_tests::data::{SUCCESSORS, text, windows};
 use mantissa_tests::tiny;
 use std::sync::Arc;

@@ -1,12 +1,13 @@
 //! Steps timed by the clock of a device: every instruction once a micro-step, one after the other, within the step, and the step as it is without.
 
 use mantissa_core::backend::Backend;
+use mantissa_core::data::Batch;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::model::gpt::GptConfig;
 use mantissa_core::op::Op;
 use mantissa_core::precision::{Recipe, RecipeName};
-use mantissa_core::probe::Span;
-use mantissa_core::train::{Session, TrainConfig, session::Batch};
+use mantissa_core::program::observe::Span;
+use mantissa_core::train::{Session, TrainConfig};
 use mantissa_tests::data::{text, windows};
 use mantissa_tests::{device_checks, devices, tiny};
 use std::sync::Arc;

@@ -2,18 +2,20 @@
 //! saved for backward, the high-precision source of MX copies, and that fp8 really saves memory.
 
 use mantissa_core::cpu::CpuBackend;
+use mantissa_core::data::Batch;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::op::Op;
-use mantissa_core::op::matmul::{MatMul, OperandScale};
+use mantissa_core::op::matmul::MatMul;
 use mantissa_core::op::quantize::{AmaxAlgo, NonFiniteAmax, STATS};
+use mantissa_core::op::scale::OperandScale;
 use mantissa_core::precision::fp8::{self, HISTORY, NONFINITE, SCALE, STATISTICS};
-use mantissa_core::precision::recipe::{Fp8Format, Fp8Scaling};
+use mantissa_core::precision::settings::{Fp8Format, Fp8Scaling};
 use mantissa_core::precision::{Fp8Config, Recipe, RecipeName, Region};
 use mantissa_core::program::memory::{Layout, MemoryPlan, Purpose};
 use mantissa_core::program::{Init, Kind, Program, Rate, ValueId};
 use mantissa_core::shape::Ty;
 use mantissa_core::trace::Graph;
-use mantissa_core::train::{Session, TrainConfig, record, session::Batch};
+use mantissa_core::train::{Session, TrainConfig, record};
 use mantissa_core::{DType, Result};
 use mantissa_tests::data::{normal, text, windows};
 use mantissa_tests::machine::Machine;

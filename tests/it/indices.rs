@@ -1,7 +1,8 @@
 //! Labels and tokens out of range are refused before a step starts, with their place, on every device.
 
+use mantissa_core::data::Batch;
 use mantissa_core::precision::{Recipe, RecipeName};
-use mantissa_core::train::{Session, session::Batch};
+use mantissa_core::train::Session;
 use mantissa_tests::data::normal;
 use mantissa_tests::{devices, tiny};
 

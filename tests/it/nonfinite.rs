@@ -2,6 +2,7 @@
 
 use mantissa_core::backend::Backend;
 use mantissa_core::cpu::CpuBackend;
+use mantissa_core::data::Batch;
 use mantissa_core::op::update::NormType;
 use mantissa_core::optim::{Optim, OptimConfig};
 use mantissa_core::precision::clip::grad_norm;
@@ -11,7 +12,7 @@ use mantissa_core::rng::Rng;
 use mantissa_core::shape::Ty;
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::trace::Graph;
-use mantissa_core::train::{Session, TrainConfig, session::Batch};
+use mantissa_core::train::{Session, TrainConfig};
 use mantissa_core::{DType, Result};
 use mantissa_tests::devices;
 use mantissa_tests::machine::Machine;

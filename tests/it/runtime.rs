@@ -1,6 +1,7 @@
 //! Running a Program: the same bits every time and on any number of threads; inputs are checked; the comparison of the harness sees red.
 
 use mantissa_core::cpu::CpuBackend;
+use mantissa_core::data::Batch;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::model::gpt::GptConfig;
 use mantissa_core::precision::{Recipe, RecipeName};
@@ -8,7 +9,7 @@ use mantissa_core::program::Rate;
 use mantissa_core::rng::Rng;
 use mantissa_core::shape::Ty;
 use mantissa_core::trace::Graph;
-use mantissa_core::train::{Session, TrainConfig, session::Batch};
+use mantissa_core::train::{Session, TrainConfig};
 use mantissa_core::{DType, backend};
 use mantissa_tests::data::{normal, text, windows};
 use mantissa_tests::machine::Machine;

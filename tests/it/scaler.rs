@@ -2,6 +2,7 @@
 //! differences from it, misuse.
 
 use mantissa_core::cpu::CpuBackend;
+use mantissa_core::data::Batch;
 use mantissa_core::op::update::NormType;
 use mantissa_core::optim::OptimConfig;
 use mantissa_core::precision::clip::{Clip, clip_grads, grad_norm};
@@ -13,7 +14,7 @@ use mantissa_core::program::memory::Purpose;
 use mantissa_core::program::{Init, Program, Rate};
 use mantissa_core::shape::Ty;
 use mantissa_core::trace::{Graph, Var};
-use mantissa_core::train::{Session, session::Batch};
+use mantissa_core::train::Session;
 use mantissa_core::{DType, Error, Result};
 use mantissa_tests::data::normal;
 use mantissa_tests::devices;

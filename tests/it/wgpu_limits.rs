@@ -2,11 +2,12 @@
 
 use mantissa_backend_wgpu::LowerLimits;
 use mantissa_core::backend::Backend;
+use mantissa_core::data::Batch;
 use mantissa_core::error::Error;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::rng::Rng;
-use mantissa_core::train::{Session, TrainConfig, session::Batch};
+use mantissa_core::train::{Session, TrainConfig};
 use mantissa_tests::data::{normal, text, windows};
 use mantissa_tests::{devices, tiny};
 use std::sync::Arc;

@@ -3,17 +3,18 @@
 
 use mantissa_backend_wgpu::dispatches;
 use mantissa_core::backend::{Backend, Executable, wait};
+use mantissa_core::data::Batch;
+use mantissa_core::diagnose::compare::{self, RowKind};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::model::gpt::GptConfig;
 use mantissa_core::optim::schedule::{Decay, Schedule};
 use mantissa_core::precision::{Recipe, RecipeName};
-use mantissa_core::probe::compare::{self, RowKind};
 use mantissa_core::program::memory::{Layout, Place, Purpose};
 use mantissa_core::program::{Kind, Rate, Value, ValueId};
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::train::record::train_step;
-use mantissa_core::train::{LEAD, Landed, Session, TrainConfig, measured, session::Batch};
+use mantissa_core::train::{LEAD, Landed, Session, TrainConfig, measured};
 use mantissa_tests::data::{normal, text, windows};
 use mantissa_tests::{devices, tiny};
 use std::collections::BTreeMap;

@@ -16,7 +16,7 @@ use crate::show;
 use crate::watcher::Watcher;
 use crate::weights::config_of;
 use anyhow::{Context, Result, anyhow, bail};
-use mantissa_core::probe::health::HealthState;
+use mantissa_core::diagnose::health::HealthState;
 use mantissa_core::train::{Session, TrainConfig};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};

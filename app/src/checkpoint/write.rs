@@ -16,7 +16,7 @@ use crate::run_folder::{own_folder, sync_folder};
 use crate::tensor_file::{file_dtype, swap_if_big_endian};
 use crate::vocabulary::export;
 use anyhow::{Context, Result};
-use mantissa_core::probe::health::HealthState;
+use mantissa_core::diagnose::health::HealthState;
 use mantissa_core::program::memory::Purpose;
 use mantissa_core::train::Session;
 use std::collections::BTreeMap;

@@ -10,8 +10,8 @@ use crate::show::percent;
 use crate::{Outcome, device, out, show};
 use anyhow::{Result, bail};
 use clap::Args;
+use mantissa_core::diagnose::compare::{self, Comparison, Row, RowKind};
 use mantissa_core::precision::recipe::RecipeName;
-use mantissa_core::probe::compare::{self, Comparison, Row, RowKind};
 use serde::Serialize;
 use std::io::Write;
 
@@ -145,7 +145,7 @@ fn of_kind(c: &Comparison, kind: RowKind) -> Vec<&Row> {
 fn summary(c: &Comparison) -> Vec<(RowKind, SummaryJson)> {
     let one = |kind: RowKind| {
         let rows = of_kind(c, kind);
-        let all = rows.iter().fold(mantissa_core::probe::stats::Difference::default(), |d, r| d.joined(&r.difference));
+        let all = rows.iter().fold(mantissa_core::diagnose::stats::Difference::default(), |d, r| d.joined(&r.difference));
         let db = |r: Option<&&Row>| r.map_or(f64::NAN, |r| r.difference.sqnr_db());
         let json = SummaryJson {
             kind,

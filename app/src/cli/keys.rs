@@ -126,7 +126,7 @@ mod tests {
         for recipe in RecipeName::ALL {
             for (optim, clip) in optims.iter().zip(clips) {
                 let mut config = base.clone();
-                config.train.recipe = Recipe::new(recipe).override_scope("gpt.head=f32".parse().unwrap());
+                config.train.recipe = Recipe { overrides: vec!["gpt.head=f32".parse().unwrap()], ..Recipe::new(recipe) };
                 (config.train.optim, config.train.clip) = (*optim, Some(clip));
                 (config.run.tokenizer, config.run.init_from) = (Some("t".into()), Some("d".into()));
                 (config.run.adapter, config.run.tune) = (Some("a".into()), Some(crate::config::TuneChoice::Off));

@@ -27,7 +27,7 @@ pub struct PlanArgs {
 pub fn command(args: &PlanArgs) -> Result<Outcome> {
     let config = resolve::resolve(&args.step.as_train())?.config;
     let report = plan(&config.train, args.gpu)?;
-    if args.json { print_json(&report) } else { print(&text(&report, &config.run.model, &show::items_per_step(&config.train))) }
+    if args.json { print_json(&report) } else { print(&text(&report, &config.run.model, &config.train.items_per_step_text())) }
 }
 
 fn text(p: &Plan, model: &str, items: &str) -> String {

@@ -4,8 +4,8 @@ use super::text::{paragraph, print, print_json};
 use crate::Outcome;
 use anyhow::Result;
 use clap::Args;
+use mantissa_core::plan::advisor::{Advice, ModelType, recommend};
 use mantissa_core::plan::device::Device;
-use mantissa_core::precision::advisor::{Advice, ModelType, recommend};
 use std::fmt::Write as _;
 
 /// Flags of `recommend`.

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use mantissa_core::backend::Backend;
 use mantissa_core::data::{BatchBytes, Dataset, Loader};
 use mantissa_core::precision::Recipe;
-use mantissa_core::precision::recipe::{Fp8Scaling, RecipeName};
+use mantissa_core::precision::recipe::RecipeName;
+use mantissa_core::precision::settings::Fp8Scaling;
 use mantissa_core::train::{Session, TrainConfig};
 use std::sync::Arc;
 
@@ -115,7 +116,7 @@ impl Bench {
 
     /// A session that goes on over the data.
     pub fn attach(&self, session: Session) -> Result<Run> {
-        let loader = Loader::new(self.data.clone(), session.config())?;
+        let loader = Loader::new(self.data.clone(), session.config().batch_plan())?;
         Ok(Run { session, loader, bytes: BatchBytes::default() })
     }
 }

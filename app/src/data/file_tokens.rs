@@ -2,7 +2,8 @@
 
 use crate::plain_file;
 use anyhow::{Context, Result};
-use mantissa_core::data::bin::{self, BadToken, HEAD_BYTES, Layout, TokenDtype};
+use mantissa_core::data::bin::{self, HEAD_BYTES};
+use mantissa_core::data::token_layout::{BadToken, Layout, TokenDtype};
 use mantissa_core::data::{Largest, TokenSource};
 use mantissa_core::{Error, Result as CoreResult};
 use std::fs::File;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use flate2::read::GzDecoder;
 use mantissa_core::data::formats::GZIP;
 use mantissa_core::data::images::{IDX_IMAGES, IDX_LABELS, idx_len};
-use mantissa_core::data::{Dataset, Images, glyphs};
+use mantissa_core::data::{Dataset, Images, synthetic_digits};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ const GLYPH_SEED: u64 = 1;
 /// Loads the images that `--data` names.
 pub(super) fn load(name: &str) -> Result<Loaded> {
     let (images, what) = if name == BUILTIN {
-        (glyphs::digits(glyphs::DEFAULT_COUNT, GLYPH_SEED), "drawn digits")
+        (synthetic_digits::digits(synthetic_digits::DEFAULT_COUNT, GLYPH_SEED), "drawn digits")
     } else {
         let path = images_file(Path::new(name))?;
         let labels = labels_beside(&path)?;

@@ -8,7 +8,7 @@ use crate::show::thousands;
 use crate::vocabulary::{META, Vocabulary};
 use anyhow::{Context, Result, bail};
 use mantissa_core::Result as CoreResult;
-use mantissa_core::data::bin::TokenDtype;
+use mantissa_core::data::token_layout::TokenDtype;
 use mantissa_core::data::tokens::Split;
 use mantissa_core::data::{Dataset, Largest, TokenSource, Tokens};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! What the CPU does at most, measured: products and copies.
 
 use mantissa_core::cpu::gemm::{Dims, Parallelism, gemm, gemm_work_len};
-use mantissa_core::cpu::par;
+use mantissa_core::par;
 use std::time::{Duration, Instant};
 
 /// Side of the square product that measures the peak.

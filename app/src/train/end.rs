@@ -8,8 +8,8 @@ use crate::stop::Signal;
 use crate::{Outcome, findings, is_of_device, show};
 use anyhow::{Context, Result, anyhow};
 use mantissa_core::data::{BatchBytes, Dataset};
+use mantissa_core::diagnose::doctor::Doctor;
 use mantissa_core::precision::OnNonFinite;
-use mantissa_core::probe::doctor::Doctor;
 use std::path::{Path, PathBuf};
 
 /// Folders tried beside a run folder that is gone.

@@ -4,7 +4,8 @@ use super::{Arg, Frame, kernel};
 use crate::adapter::Products;
 use mantissa_core::DType;
 use mantissa_core::error::Result;
-use mantissa_core::op::matmul::{Activation, Dims, Epilogue, MatMul, OperandScale, scale_type};
+use mantissa_core::op::matmul::{Activation, Dims, Epilogue, MatMul};
+use mantissa_core::op::scale::{OperandScale, scale_type};
 use mantissa_core::program::operands::Operands;
 use mantissa_core::shape::Ty;
 

@@ -16,9 +16,9 @@
 //! Source: Dao, "FlashAttention-2" (arXiv 2307.08691), algorithm 1; grouped queries after Ainslie et al. (arXiv 2305.13245).
 
 use super::micro::{self, Finish, Left, NR, Right};
-use super::par;
-use super::view::{View, ViewMut};
 use crate::float::math;
+use crate::float::view::{View, ViewMut};
+use crate::par;
 use crate::rng;
 use pulp::{Simd, WithSimd};
 

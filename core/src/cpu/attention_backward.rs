@@ -12,9 +12,9 @@
 
 use super::attention::{AttentionArgs, Head, TILE, apply, gather, product, scatter, scores, transpose, visible};
 use super::micro::Left;
-use super::par;
-use super::view::{View, ViewMut};
 use crate::float::math;
+use crate::float::view::{View, ViewMut};
+use crate::par;
 use pulp::{Simd, WithSimd};
 
 /// `qkv` and `dqkv: [B, T, (H + 2 KV) HS]`, `y` and `dy: [B, T, H HS]`, any float dtypes; `stats: [B, H, T, 2]`.

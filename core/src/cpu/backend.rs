@@ -4,13 +4,13 @@
 
 use super::arena::{Buffer, MAX_PIECES, grow, lend};
 use super::dispatch;
-use super::par;
-use super::view::View;
 use crate::backend::{Backend, Capabilities, DeviceMemory, Executable, Memory, Readback, Support};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::probe::{Moment, Observer, Values};
+use crate::float::view::View;
+use crate::par;
 use crate::program::memory::{Layout, MemoryPlan, Place, align};
+use crate::program::observe::{Moment, Observer, Values};
 use crate::program::operands::Operands;
 use crate::program::{Instr, Kind, Program, Rate, ValueId};
 use std::any::Any;
@@ -37,7 +37,7 @@ impl CpuBackend {
             .map(|d| (d, if d == DType::F32 { Support::Native } else { Support::Emulated }))
             .collect();
         let threads = par::threads();
-        let device = format!("CPU, {threads} thread{}, {}", if threads == 1 { "" } else { "s" }, super::simd::name());
+        let device = format!("CPU, {threads} thread{}, {}", if threads == 1 { "" } else { "s" }, crate::par::simd::name());
         let memory = DeviceMemory::Host;
         CpuBackend { capabilities: Capabilities { kind: "cpu", device, units: par::threads(), memory, dtypes } }
     }

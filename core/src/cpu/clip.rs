@@ -9,10 +9,11 @@
 //!
 //! Sources: PyTorch `clip_grad.py`, docs/precision.md 3; adaptive: Seetharaman et al., "AutoClip", arXiv 2007.14469.
 
+use super::bits::{ABS_MASK, INF_BITS, is_set};
+use super::chunks::{BLOCK, blocks, for_each_chunk};
 use super::grad_norm::FAR;
-use super::pieces::{ABS_MASK, BLOCK, INF_BITS, blocks, for_each_piece, is_set};
-use super::view::ViewMut;
-use super::{par, simd};
+use crate::float::view::ViewMut;
+use crate::par::{self, simd};
 
 /// `min(1, max_norm / (norm + 1e-6))`, rounded as PyTorch does: reciprocal first, then the product. NaN stays NaN. Two factors, to be
 /// multiplied in one after the other. `norm` and `far` as [`super::grad_norm::grad_norm`] gives them.
@@ -88,7 +89,7 @@ fn for_each_value(grads: &mut [ViewMut<'_>], f: impl Fn(f32) -> f32 + Copy + Syn
         )
     };
     par::chunks(grads, 1, |_, grad| {
-        for_each_piece(grad[0].reborrow(), &|mut piece: ViewMut<'_>| {
+        for_each_chunk(grad[0].reborrow(), &|mut piece: ViewMut<'_>| {
             if let Some(x) = piece.as_f32() {
                 return apply(x);
             }
@@ -107,10 +108,10 @@ fn for_each_value(grads: &mut [ViewMut<'_>], f: impl Fn(f32) -> f32 + Copy + Syn
 mod tests {
     use super::super::grad_norm::{grad_norm, grad_norm_work_len};
     use super::super::unscale::{UnscaleRef, unscale};
-    use super::super::view::View;
     use super::*;
     use crate::dtype::DType;
     use crate::float;
+    use crate::float::view::View;
     use crate::op::update::NormType;
 
     /// Clips in place; the norm and all elements.

@@ -1,7 +1,7 @@
 //! Concatenation and slices along one axis, as bits. A tensor is seen as `[outer, axis, inner]`.
 
-use super::par;
-use super::view::{View, ViewMut};
+use crate::float::view::{View, ViewMut};
+use crate::par;
 
 /// Bytes per task, about.
 const TASK_BYTES: usize = 128 * 1024;

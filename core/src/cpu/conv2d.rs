@@ -9,9 +9,10 @@
 
 mod tile_gemm;
 
-use super::view::{View, ViewMut};
+use super::rows;
 use super::window::Window;
-use super::{par, rows};
+use crate::float::view::{View, ViewMut};
+use crate::par;
 use tile_gemm::{NR, Panels, Strided, gemm, panels_len};
 
 /// Sizes of a convolution; all but `n` at least 1.

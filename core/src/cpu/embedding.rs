@@ -5,8 +5,9 @@
 //! in order, so every row of `dtable` is the sum over its positions in ascending order, whatever the machine. Accumulation
 //! is f32, with one rounding on store.
 
-use super::view::{View, ViewMut};
-use super::{par, rows, simd};
+use super::rows;
+use crate::float::view::{View, ViewMut};
+use crate::par::{self, simd};
 
 /// Elements that are converted at a time when table and output differ in dtype.
 const BLOCK: usize = 512;

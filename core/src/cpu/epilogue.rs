@@ -3,12 +3,12 @@
 //! Each step is the loop that `Map` and the codecs run, so the bits are those of instructions of their own.
 
 use super::map::functions;
-use super::simd;
-use super::view::View;
 use crate::dtype::DType;
 use crate::float::slices;
+use crate::float::view::View;
 use crate::op::map::UnaryFn;
 use crate::op::matmul::Activation;
+use crate::par::simd;
 use std::ops::Range;
 
 /// Steps between the sum of an element and its store.

@@ -9,8 +9,7 @@
 //!
 //! Source: Transformer Engine `common/recipe/delayed_scaling.cu`; docs/precision.md 4.1.
 
-use super::pieces::{ABS_MASK, INF_BITS, is_set};
-use super::quantize::ordered_bits;
+use super::bits::{ABS_MASK, INF_BITS, is_positive, is_set, ordered_bits};
 use crate::op::quantize::{AmaxAlgo, NonFiniteAmax};
 
 /// The settings of an update.
@@ -89,11 +88,6 @@ pub fn resize_history(old: &[f32], new: &mut [f32]) {
     let kept = old.len().min(new.len());
     new[..kept].copy_from_slice(&old[..kept]);
     new[kept..].fill(0.0);
-}
-
-/// Finite and above zero, subnormals included.
-pub(super) fn is_positive(x: f32) -> bool {
-    (1..INF_BITS).contains(&x.to_bits())
 }
 
 fn finite(x: f32) -> bool {

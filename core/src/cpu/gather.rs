@@ -3,8 +3,9 @@
 //! Order of top-k and argmax: larger first, equal values (and -0 with +0) by lower index, NaN after everything else. So NaN is
 //! chosen only where nothing else is left; PyTorch puts it first. An index outside the row gathers NaN and scatters nothing.
 
-use super::view::{View, ViewMut};
-use super::{lanes, par, rows, simd};
+use super::{lanes, rows};
+use crate::float::view::{View, ViewMut};
+use crate::par::{self, simd};
 
 /// Scratch of [`gather_backward`] and [`top_k`] for rows of `c` elements, in f32 elements.
 pub fn gather_work_len(n: usize, c: usize) -> usize {

@@ -16,9 +16,9 @@
 use super::epilogue::Epilogue;
 use super::micro::{self, Finish, Left, NR};
 use super::pack::{self, GROUP, KC, MC, Source};
-use super::view::ViewMut;
-use super::{par, simd};
 use crate::dtype::DType;
+use crate::float::view::ViewMut;
+use crate::par::{self, simd};
 use pulp::{Simd, WithSimd};
 
 /// Sizes of a product, and which operands are stored transposed.

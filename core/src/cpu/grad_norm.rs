@@ -12,10 +12,11 @@
 //!
 //! Sources: PyTorch `clip_grad.py`; scaling after Blue, "A portable Fortran program to find the Euclidean norm", 1978.
 
-use super::pieces::{ABS_MASK, BLOCK, CHUNK, blocks};
-use super::view::View;
-use super::{par, simd};
+use super::bits::ABS_MASK;
+use super::chunks::{BLOCK, CHUNK, blocks};
+use crate::float::view::View;
 use crate::op::update::NormType;
+use crate::par::{self, simd};
 
 /// Scratch of [`grad_norm`] for tensors of these lengths, in f32.
 pub fn grad_norm_work_len(lengths: impl IntoIterator<Item = usize>) -> usize {

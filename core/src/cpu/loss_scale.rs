@@ -9,7 +9,7 @@
 //! Sources: PyTorch `AmpKernels.cu` (PR #98876 for the growth guard), apex `update_scale_hysteresis.cu`;
 //! docs/precision.md 2.1, 2.5 and 2.6.
 
-use super::pieces::{ABS_MASK, INF_BITS, is_set};
+use super::bits::{ABS_MASK, INF_BITS, is_set};
 
 /// A factor given as f64, carried as its two 32-bit words so that backends without f64 can hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,13 +93,6 @@ pub fn update_loss_scale(state: &mut LossScaleState, found_inf: &[f32], rule: &L
     }
 }
 
-/// `1 / scale` in one correctly rounded f32 division. The same bits as PyTorch's `f32(1 / f64(scale))`: a quotient of two
-/// 24-bit numbers is never so close to a rounding boundary of f32 that a first rounding to 53 bits could cross it.
-/// (A power of two is exact on any hardware; WGSL division otherwise needs a correction step to be correctly rounded.)
-pub fn inv_scale(scale: f32) -> f32 {
-    1.0 / scale
-}
-
 /// `f32(f64(scale) * f64(factor))`: the product rounded to 53 bits, then to f32; integer work only.
 pub fn scale_times(scale: f32, factor: Factor) -> f32 {
     let sign = (scale.to_bits() ^ factor.hi) & !ABS_MASK;
@@ -164,6 +157,7 @@ fn nearest_even(hi: u32, lo: u32, rest: u32, half: u32) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::op::update::inv_scale;
     use crate::rng::Rng;
 
     const TORCH: LossScaleRule = LossScaleRule {

@@ -16,10 +16,10 @@ mod scalar;
 
 pub use scalar::eval_scalar;
 
-use super::view::{View, ViewMut};
-use super::{par, simd};
 use crate::dtype::DType;
+use crate::float::view::{View, ViewMut};
 use crate::op::map::{MAX_INPUTS, MAX_OUTPUTS, MapExpr};
+use crate::par::{self, simd};
 use arrayvec::ArrayVec;
 use block::{Call, Feed, Piece, run_piece};
 use plan::{Plan, Source};

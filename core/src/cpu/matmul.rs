@@ -8,9 +8,9 @@
 use super::epilogue::Epilogue;
 use super::gemm::{Parallelism, Product, product, product_work_len, sums_in};
 use super::pack::{Blocks, Source};
-use super::par;
-use super::view::{View, ViewMut};
 use crate::dtype::DType;
+use crate::float::view::{View, ViewMut};
+use crate::par;
 
 /// How stored values of an operand relate to true ones.
 #[derive(Clone, Copy, Debug)]

@@ -1,12 +1,14 @@
 //! The CPU backend: the specification of every operation and a fast trainer in its own right.
 //!
-//! Kernels are pure functions over [`view::View`]s, one file a kernel stem; `dispatch` binds instructions to them, [`backend`] runs
-//! Programs, [`arena`] is the memory, [`par`] and [`simd`] are the only ways to threads and vector units.
+//! Kernels are pure functions over [`crate::float::view::View`]s, one file a kernel stem. `dispatch` binds instructions to
+//! them, [`backend`] runs Programs, [`arena`] is the memory. Threads and vector units are reached through [`crate::par`].
 
 pub mod arena;
 pub mod attention;
 pub mod attention_backward;
 pub mod backend;
+mod bits;
+mod chunks;
 pub mod clip;
 pub mod concat;
 pub mod conv2d;
@@ -25,22 +27,17 @@ mod micro;
 pub mod norm;
 pub mod optimizer;
 mod pack;
-#[cfg_attr(not(feature = "threads"), path = "par_seq.rs")]
-pub mod par;
 pub mod permute;
-mod pieces;
 pub mod pool;
 pub mod quantize;
 pub mod quantize_mx;
 pub mod reduce;
 mod rows;
-pub mod simd;
 pub mod softmax;
 pub mod tensor_stats;
 #[cfg(test)]
 mod testing;
 pub mod unscale;
-pub mod view;
 pub mod window;
 pub mod xent;
 

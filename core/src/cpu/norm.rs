@@ -11,9 +11,10 @@
 //! Arithmetic and accumulation are f32; every result is rounded once on store.
 //! Source: Ba et al. 2016 (arXiv 1607.06450); Zhang and Sennrich 2019 (arXiv 1910.07467).
 
-use super::view::{View, ViewMut};
-use super::{lanes, par, rows, simd};
+use super::{lanes, rows};
+use crate::float::view::{View, ViewMut};
 use crate::op::norm::NormKind;
+use crate::par::{self, simd};
 
 /// Scratch that [`norm`] takes for `[n, c]`, in f32 elements.
 pub fn norm_work_len(n: usize, c: usize) -> usize {

@@ -16,9 +16,10 @@
 //!
 //! Sources: Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101; PyTorch `optim/{adam,adamw,sgd}.py`.
 
-use super::pieces::{BLOCK, Cut, blocks, for_each_piece, is_set};
-use super::view::{View, ViewMut};
-use super::{par, simd};
+use super::bits::is_set;
+use super::chunks::{BLOCK, Splittable, blocks, for_each_chunk};
+use crate::float::view::{View, ViewMut};
+use crate::par::{self, simd};
 
 /// The update rule. Coefficients are f64, as written in a config; `1 - beta` is formed before rounding to f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,7 +126,7 @@ struct Row<'a> {
 /// Runs `update(weight_decay, row)` over all rows of all parameters in parallel, then stores the low-precision copy.
 fn each(params: &mut [ParamRef<'_>], update: impl Fn(f32, Row<'_>) + Sync + Send) {
     par::chunks(params, 1, |_, one| {
-        for_each_piece(one[0].reborrow(), &|mut p: ParamRef<'_>| {
+        for_each_chunk(one[0].reborrow(), &|mut p: ParamRef<'_>| {
             let mut scratch = [0.0; BLOCK];
             for range in blocks(p.param.len()) {
                 let grad = p.grad.load(range.clone(), &mut scratch);
@@ -154,17 +155,17 @@ impl ParamRef<'_> {
     }
 }
 
-impl Cut for ParamRef<'_> {
+impl Splittable for ParamRef<'_> {
     fn elements(&self) -> usize {
         debug_assert_eq!(self.param.len(), self.grad.len());
         self.param.len()
     }
-    fn cut(self, at: usize) -> (Self, Self) {
+    fn split(self, at: usize) -> (Self, Self) {
         let (param0, param1) = self.param.split_at_mut(at);
-        let (grad0, grad1) = self.grad.cut(at);
+        let (grad0, grad1) = self.grad.split(at);
         let (m0, m1) = self.moment1.split_at_mut(at.min(self.moment1.len()));
         let (v0, v1) = self.moment2.split_at_mut(at.min(self.moment2.len()));
-        let (low0, low1) = self.low.map(|low| low.cut(at)).unzip();
+        let (low0, low1) = self.low.map(|low| low.split(at)).unzip();
         let weight_decay = self.weight_decay;
         (
             ParamRef { param: param0, grad: grad0, moment1: m0, moment2: v0, low: low0, weight_decay },

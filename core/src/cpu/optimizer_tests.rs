@@ -208,7 +208,7 @@ fn skipped_step_touches_nothing() {
 fn low_copy_is_the_new_weight_rounded_once() {
     for rule in rules() {
         for low in [DType::F32, DType::F16, DType::Bf16, DType::E4m3] {
-            for n in [1, 65, 1025, 3 * crate::cpu::pieces::CHUNK + 9] {
+            for n in [1, 65, 1025, 3 * crate::cpu::chunks::CHUNK + 9] {
                 let mut rng = Rng::new(3, 0);
                 let mut t = Owned::new(n, &rule, 0.1, &mut rng);
                 let g: Vec<f32> = (0..n).map(|_| rng.normal()).collect();

@@ -5,10 +5,10 @@
 //! the mantissa width; it never changes the order of a sum.
 
 use super::micro::{Left, NR, Right};
-use super::simd;
-use super::view::View;
 use crate::dtype::DType;
 use crate::float;
+use crate::float::view::View;
+use crate::par::simd;
 
 /// Columns one packing task handles: four panels.
 pub(super) const GROUP: usize = 4 * NR;

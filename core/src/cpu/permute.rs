@@ -5,8 +5,8 @@
 //! the last case the axis with stride 1, if any, is paired with it and copied in square tiles, so that both sides
 //! touch whole cache lines.
 
-use super::view::{View, ViewMut};
-use super::{par, simd};
+use crate::float::view::{View, ViewMut};
+use crate::par::{self, simd};
 use arrayvec::ArrayVec;
 
 /// Most axes that a copy may have.

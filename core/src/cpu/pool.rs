@@ -4,9 +4,10 @@
 //! order; the first NaN, if any) takes the whole gradient; it is found again from `x`, so the forward stores no indices. A
 //! window without any tap inside gives -inf (max) or NaN (average, padding not counted). Arithmetic is f32, rounded once.
 
-use super::view::{View, ViewMut};
 use super::window::Window;
-use super::{lanes, par, rows, simd};
+use super::{lanes, rows};
+use crate::float::view::{View, ViewMut};
+use crate::par::{self, simd};
 
 /// Channels that are pooled at a time; their state stays on the stack.
 const CHANNELS: usize = 128;

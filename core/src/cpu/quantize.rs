@@ -11,12 +11,13 @@
 //!
 //! Sources: Transformer Engine `recipe_common.cuh`, `current_scaling.cu`, `cast` kernels; docs/precision.md 1.1 and 4.
 
-use super::fp8_scale::{is_positive, scale_from_amax};
-use super::pieces::{ABS_MASK, BLOCK, CHUNK, Count, INF_BITS, blocks, for_each_piece};
-use super::view::{View, ViewMut};
-use super::{par, simd};
+use super::bits::{ABS_MASK, INF_BITS, is_positive, ordered_bits};
+use super::chunks::{BLOCK, CHUNK, Count, blocks, for_each_chunk};
+use super::fp8_scale::scale_from_amax;
 use crate::dtype::{DType, Overflow};
+use crate::float::view::{View, ViewMut};
 use crate::float::{e4m3, e5m2};
+use crate::par::{self, simd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What quantizing did to the elements of a tensor. The three counts are independent: an infinity is counted as saturated
@@ -78,7 +79,7 @@ pub fn quantize(
 /// Largest `|x|` of a tensor of any float dtype, NaN left out; 0 for an empty tensor or one of NaN only.
 pub fn amax(x: View<'_>) -> f32 {
     let seen = AtomicU32::new(0);
-    for_each_piece(x, &|x: View<'_>| {
+    for_each_chunk(x, &|x: View<'_>| {
         let mut scratch = [0.0; BLOCK];
         let mut top = 0;
         for range in blocks(x.len()) {
@@ -114,13 +115,6 @@ pub(super) fn amax_bits(x: &[f32]) -> u32 {
         return top;
     }
     x.iter().fold(0, |top, &v| top.max(ordered_bits(v)))
-}
-
-/// The magnitude as bits, which order as the values do; 0 for NaN.
-#[inline(always)]
-pub(super) fn ordered_bits(x: f32) -> u32 {
-    let a = x.to_bits() & ABS_MASK;
-    if a > INF_BITS { 0 } else { a }
 }
 
 #[inline(always)]

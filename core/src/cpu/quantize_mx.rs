@@ -13,13 +13,15 @@
 //! Sources: OCP Microscaling Formats 1.0, 5.2; Transformer Engine `common/cast/mxfp8`; arXiv 2506.08027;
 //! docs/precision.md 1.2 and 5.
 
-use super::pieces::{BLOCK, CHUNK};
-use super::quantize::{QuantizeStats, Seen, amax_bits, count, encode_e4m3, encode_e5m2, ordered_bits};
-use super::view::{View, ViewMut};
-use super::{par, simd};
+use super::bits::ordered_bits;
+use super::chunks::{BLOCK, CHUNK};
+use super::quantize::{QuantizeStats, Seen, amax_bits, count, encode_e4m3, encode_e5m2};
 use crate::dtype::DType;
 use crate::float::e8m0;
-use crate::op::quantize::{MX_BLOCK, MxRule};
+use crate::float::view::{View, ViewMut};
+use crate::op::quantize::MxRule;
+use crate::op::scale::MX_BLOCK;
+use crate::par::{self, simd};
 
 /// The direction in which a block extends over `x: [R, C]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

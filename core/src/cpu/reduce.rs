@@ -6,9 +6,10 @@
 //! is split over the reduced axis into `work` and then reduced again. All splits depend on the shape only.
 //! `Max` gives NaN where any element is NaN, and -inf over nothing; `Mean` over nothing is NaN.
 
-use super::view::{View, ViewMut};
-use super::{lanes, par, simd};
+use super::lanes;
+use crate::float::view::{View, ViewMut};
 use crate::op::reduce::ReduceKind;
+use crate::par::{self, simd};
 use arrayvec::ArrayVec;
 
 /// Most axes that a shape may have.

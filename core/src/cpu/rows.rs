@@ -1,7 +1,7 @@
 //! How row kernels split `[N, C]`, write rows of any dtype and add up what their tasks summed.
 
-use super::view::ViewMut;
-use super::{par, simd};
+use crate::float::view::ViewMut;
+use crate::par::{self, simd};
 use std::ops::Range;
 
 /// Elements that one task of a row kernel should have at least: enough to pay for handing it over.

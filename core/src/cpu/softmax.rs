@@ -3,9 +3,10 @@
 //! Rows are shifted by their maximum, so no finite row overflows. A row with NaN or +inf, or of -inf only, becomes NaN, as
 //! in PyTorch. Arithmetic and accumulation are f32; every result is rounded once on store. The backward reads the output `y`.
 
-use super::view::{View, ViewMut};
-use super::{lanes, par, rows, simd};
+use super::{lanes, rows};
 use crate::float::math;
+use crate::float::view::{View, ViewMut};
+use crate::par::{self, simd};
 
 /// Scratch that every function of this file takes for `[n, c]`, in f32 elements.
 pub fn softmax_work_len(n: usize, c: usize) -> usize {

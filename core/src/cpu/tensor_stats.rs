@@ -5,12 +5,13 @@
 //! one: 16 lanes over blocks of 1024, lanes over the 16 blocks of a piece, then halving, then pieces by halving. So no sum has more than about
 //! 80 + log2(pieces) additions in a row, and none depends on the number of threads.
 
-use super::pieces::{ABS_MASK, BLOCK, CHUNK, INF_BITS, blocks, for_each_piece, subnormal_end_bits, underflow_bits};
-use super::view::View;
-use super::{par, simd};
+use super::bits::{ABS_MASK, INF_BITS, subnormal_end_bits, underflow_bits};
+use super::chunks::{BLOCK, CHUNK, blocks, for_each_chunk};
 use crate::dtype::DType;
 use crate::float::slices;
+use crate::float::view::View;
 use crate::op::tensor_stats::{BUCKETS, WORDS, Word, unit};
+use crate::par::{self, simd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Sums of the second pass: of `x`, `|x|`, `x^2`, signal, noise.
@@ -60,7 +61,7 @@ fn counts(x: View<'_>, format: DType, scale: f32, row: &mut [u32]) -> f32 {
     let edges = Edges::new(format);
     let total: [AtomicU32; COUNTS] = std::array::from_fn(|_| AtomicU32::new(0));
     let top = AtomicU32::new(0);
-    for_each_piece(x, &|x: View<'_>| {
+    for_each_chunk(x, &|x: View<'_>| {
         let (mut own, mut histograms) = ([0; COUNTS], [[0u32; BUCKETS]; HISTOGRAMS]);
         let mut own_top = 0;
         let mut scratch = [0.0; BLOCK];

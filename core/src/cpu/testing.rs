@@ -1,7 +1,7 @@
 //! What the kernel tests share: awkward sizes, random rows, stored values of any dtype, comparison.
 
-use super::view::{View, ViewMut};
 use crate::dtype::DType;
+use crate::float::view::{View, ViewMut};
 use crate::rng::Rng;
 
 /// Sizes around the lane count, with tails.

@@ -9,10 +9,11 @@
 //! Source: PyTorch `AmpKernels.cu`, `_amp_foreach_non_finite_check_and_unscale_`;
 //! docs/precision.md 2.3.
 
-use super::pieces::{self, ABS_MASK, BLOCK, Count, Cut, INF_BITS, blocks, for_each_piece, for_each_piece_of};
-use super::view::{View, ViewMut};
-use super::{par, simd};
+use super::bits::{self, ABS_MASK, INF_BITS};
+use super::chunks::{BLOCK, Count, Splittable, blocks, for_each_chunk, for_each_chunk_of};
 use crate::dtype::DType;
+use crate::float::view::{View, ViewMut};
+use crate::par::{self, simd};
 
 /// One gradient tensor: where it is read and where the unscaled one goes.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub fn unscale(grads: &mut [UnscaleRef<'_>], inv_scale: f32, found_inf: &mut f32
     let task = Task { inv_scale, bad: &bad, lost: underflow.is_some().then_some(&lost) };
     par::chunks(grads, 1, |_, one| {
         let whole = UnscaleRef { grad: one[0].grad, out: one[0].out.reborrow() };
-        for_each_piece(whole, &|piece| task.piece(piece));
+        for_each_chunk(whole, &|piece| task.piece(piece));
     });
     raise(found_inf, &bad);
     if let Some(underflow) = underflow {
@@ -41,7 +42,7 @@ pub fn unscale(grads: &mut [UnscaleRef<'_>], inv_scale: f32, found_inf: &mut f32
 /// Sets `found_inf` to 1 if any element of any tensor is non-finite; changes nothing else.
 pub fn check_finite(grads: &[View<'_>], found_inf: &mut f32) {
     let bad = Count::default();
-    for_each_piece_of(grads, &|x| {
+    for_each_chunk_of(grads, &|x| {
         let mut scratch = [0.0; BLOCK];
         for range in blocks(x.len()) {
             let x = x.load(range, &mut scratch);
@@ -57,19 +58,19 @@ pub fn check_finite(grads: &[View<'_>], found_inf: &mut f32) {
 
 /// Sticky: a flag that holds anything but 0 stays as it is.
 fn raise(found_inf: &mut f32, bad: &Count) {
-    if bad.get() != 0 && !pieces::is_set(*found_inf) {
+    if bad.get() != 0 && !bits::is_set(*found_inf) {
         *found_inf = 1.0;
     }
 }
 
-impl Cut for UnscaleRef<'_> {
+impl Splittable for UnscaleRef<'_> {
     fn elements(&self) -> usize {
         debug_assert!(self.grad.is_none_or(|grad| grad.len() == self.out.len()));
         self.out.len()
     }
-    fn cut(self, at: usize) -> (Self, Self) {
-        let (grad0, grad1) = self.grad.map(|grad| grad.cut(at)).unzip();
-        let (out0, out1) = self.out.cut(at);
+    fn split(self, at: usize) -> (Self, Self) {
+        let (grad0, grad1) = self.grad.map(|grad| grad.split(at)).unzip();
+        let (out0, out1) = self.out.split(at);
         (UnscaleRef { grad: grad0, out: out0 }, UnscaleRef { grad: grad1, out: out1 })
     }
 }
@@ -108,7 +109,7 @@ impl Task<'_> {
     fn multiply(&self, x: &mut [f32], dtype: DType) {
         let inv_scale = self.inv_scale;
         if let Some(lost) = self.lost {
-            let zero = pieces::underflow_bits(dtype);
+            let zero = bits::underflow_bits(dtype);
             let lose = |x: &f32| x.to_bits() & ABS_MASK != 0 && (x * inv_scale).to_bits() & ABS_MASK <= zero;
             lost.add(simd::vectorize(
                 #[inline(always)]
@@ -126,15 +127,15 @@ impl Task<'_> {
                 top
             },
         );
-        self.bad.add(u32::from(top >= pieces::overflow_bits(dtype)));
+        self.bad.add(u32::from(top >= bits::overflow_bits(dtype)));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::loss_scale::inv_scale;
     use super::*;
     use crate::float;
+    use crate::op::update::inv_scale;
     use crate::rng::Rng;
 
     fn encoded(dtype: DType, x: &[f32]) -> Vec<u8> {
@@ -208,7 +209,7 @@ mod tests {
     fn out_of_place_and_check_agree_for_every_dtype_and_size() {
         let mut rng = Rng::new(1, 0);
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
-            for n in [1, 3, 7, 65, 257, 1025, 3 * pieces::CHUNK + 5] {
+            for n in [1, 3, 7, 65, 257, 1025, 3 * super::super::chunks::CHUNK + 5] {
                 let x: Vec<f32> = (0..n).map(|_| rng.normal()).collect();
                 for poison in [None, Some((n / 2, f32::NAN)), Some((n - 1, f32::NEG_INFINITY))] {
                     let mut x = x.clone();

@@ -7,10 +7,11 @@
 //! loss, mean and gradient. Any other target outside `0..V` makes the row's loss, and so the mean and the row's gradient, NaN.
 //! Arithmetic is f32; the mean adds the rows in order in f64 and is rounded once.
 
-use super::view::{View, ViewMut};
-use super::{lanes, par, rows, simd};
+use super::{lanes, rows};
 use crate::float::math;
+use crate::float::view::{View, ViewMut};
 use crate::op::loss::IGNORE_INDEX;
+use crate::par::{self, simd};
 
 /// Logits that are decoded and reduced at a time; they stay in the first-level cache.
 const BLOCK: usize = 1024;

@@ -3,8 +3,8 @@
 //!
 //! Only what a list of tokens can be is read: one axis of integers in little-endian order.
 
-use super::bin::{Layout, TokenDtype};
 use super::formats::NUMPY;
+use super::token_layout::{Layout, TokenDtype};
 use crate::error::{Error, Result};
 
 /// What is read.

@@ -37,7 +37,7 @@ impl Element for i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::view::{View, ViewMut};
+    use crate::float::view::{View, ViewMut};
 
     #[test]
     fn typed_slices_read_and_write_through_views() {

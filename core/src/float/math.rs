@@ -1,7 +1,7 @@
 //! Elementary functions of f32 that the compiler can vectorize.
 //!
 //! Every function is branch-free (both sides are computed, one is selected), uses f32 and 32-bit integers only, and calls
-//! nothing, so a loop over it inside `cpu::simd::vectorize` becomes vector code on AVX2, AVX-512, NEON and simd128. There
+//! nothing, so a loop over it inside `par::simd::vectorize` becomes vector code on AVX2, AVX-512, NEON and simd128. There
 //! is no fused multiply-add: `a * b + c` rounds twice, which is the same bits on every CPU and in the browser (a fused one
 //! is a libm call on baseline x86-64 and on wasm). NaN gives NaN; infinities and signed zeros give the limits.
 //!

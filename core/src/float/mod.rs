@@ -24,6 +24,7 @@ pub mod math;
 mod minifloat;
 pub mod slices;
 pub mod tf32;
+pub mod view;
 
 #[cfg(test)]
 mod interop_tests;

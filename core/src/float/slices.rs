@@ -7,8 +7,8 @@
 //! The `_par` forms split into pieces of [`CHUNK`] elements; the others stay on the calling thread.
 
 use super::{bf16, e4m3, e5m2, e8m0, f16, tf32};
-use crate::cpu::{par, simd};
 use crate::dtype::{DType, Overflow};
+use crate::par::{self, simd};
 
 /// Elements one task of a parallel codec handles, and so the length up to which one thread does it all. Measured: a piece
 /// takes 15 us, about what waking a sleeping thread costs; at `1 << 16` a slice of `1 << 18` ran at half the speed.

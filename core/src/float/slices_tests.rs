@@ -4,10 +4,10 @@
 use super::oracle::Oracle;
 use super::slices::*;
 use super::tests::{MODES, NARROW, e8m0_oracle, stratified};
-use crate::cpu::par;
 use crate::dtype::DType::{self, Bf16, E4m3, E5m2, E8m0, F16, F32, Tf32};
 use crate::dtype::Overflow::{self, Ieee, Saturate};
 use crate::float::{self, e8m0};
+use crate::par;
 
 /// Element `i` of encoded bytes as a code.
 fn code(dtype: DType, bytes: &[u8], i: usize) -> u32 {

@@ -4,7 +4,8 @@ pub mod gpt;
 pub mod hf;
 pub mod mlp;
 
-use crate::DType;
+use crate::data::Examples;
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::near;
 use crate::program::Rate;
@@ -53,6 +54,14 @@ impl ModelConfig {
         match self {
             ModelConfig::Gpt(c) => c.validate(),
             ModelConfig::Mlp(c) => c.validate(),
+        }
+    }
+
+    /// The examples it takes.
+    pub fn examples(&self) -> Examples {
+        match self {
+            ModelConfig::Gpt(c) => Examples::Tokens { context: c.context, vocab: c.vocab },
+            ModelConfig::Mlp(c) => Examples::Images { pixels: c.inputs, classes: c.classes },
         }
     }
 

@@ -8,23 +8,11 @@
 //! matrix shared by all leading axes of `a`.
 
 use super::map::UnaryFn;
+use super::scale::{OperandScale, scale_type};
 use super::{Op, arity, expect, expect_float, expect_round};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, Ty};
-
-/// Dequantization scale of one operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OperandScale {
-    /// The stored values are the values.
-    None,
-    /// One f32 `scale_inv` for the tensor.
-    Tensor,
-    /// One E8M0 scale per 32 elements along the last stored axis.
-    Block32Last,
-    /// One E8M0 scale per 32 elements along the first stored axis (of the matrix).
-    Block32First,
-}
 
 /// A function of one element that a product may apply before its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,26 +199,5 @@ impl MatMul {
 
     pub(super) fn flops(&self, inputs: &[Ty]) -> u64 {
         self.dims(&inputs[0], &inputs[1]).map_or(0, |d| 2 * (d.batch * d.m * d.n * d.k) as u64)
-    }
-}
-
-/// Type of the scale operand of a quantized tensor.
-pub fn scale_type(scale: OperandScale, t: &Ty) -> Ty {
-    match scale {
-        OperandScale::None | OperandScale::Tensor => Ty::scalar(DType::F32),
-        OperandScale::Block32Last => {
-            let mut s = t.shape.to_vec();
-            if let Some(last) = s.last_mut() {
-                *last = last.div_ceil(super::quantize::MX_BLOCK);
-            }
-            Ty::new(DType::E8m0, s)
-        }
-        OperandScale::Block32First => {
-            let mut s = t.shape.to_vec();
-            if let Some(first) = s.len().checked_sub(2).map(|i| &mut s[i]) {
-                *first = first.div_ceil(super::quantize::MX_BLOCK);
-            }
-            Ty::new(DType::E8m0, s)
-        }
     }
 }

@@ -16,6 +16,7 @@ pub mod matmul;
 pub mod norm;
 pub mod quantize;
 pub mod reduce;
+pub mod scale;
 pub mod table;
 pub mod tensor_stats;
 pub mod update;

@@ -6,15 +6,12 @@
 //! `QuantizeMx`: inputs `x`, (`stats`); outputs codes, E8M0 scales, (`stats`).
 //! `UpdateFp8Scales`: inputs and outputs `history`, `scale`, `nonfinite` u32 `[n]`.
 
-use super::matmul::{OperandScale, scale_type};
+use super::scale::{OperandScale, scale_type};
 use super::{Real, arity, expect, expect_float};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::shape::Ty;
 use serde::{Deserialize, Serialize};
-
-/// Elements that share one E8M0 scale in the OCP Microscaling formats.
-pub const MX_BLOCK: usize = 32;
 
 /// Columns of a statistics row: amax, scale used, share of all values that became zero though they were not, share saturated, non-finite count.
 pub const STATS: usize = 5;

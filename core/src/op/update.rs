@@ -263,3 +263,10 @@ impl Record {
         Ok(vec![inputs[1].clone()])
     }
 }
+
+/// `1 / scale` in one correctly rounded f32 division. The same bits as PyTorch's `f32(1 / f64(scale))`: a quotient of two
+/// 24-bit numbers is never so close to a rounding boundary of f32 that a first rounding to 53 bits could cross it.
+/// (A power of two is exact on any hardware; WGSL division otherwise needs a correction step to be correctly rounded.)
+pub fn inv_scale(scale: f32) -> f32 {
+    1.0 / scale
+}

@@ -1,12 +1,11 @@
 //! What would make a step fit: changed configs, each recorded and planned again, so that every number is that of a real plan.
 
 use super::device::{Device, Rate};
-use super::step;
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::precision::overrides::OverrideDtype;
 use crate::precision::recipe::{Recipe, RecipeName};
-use crate::train::{TrainConfig, record};
+use crate::precision::settings::OverrideDtype;
+use crate::train::TrainConfig;
 use serde::Serialize;
 
 /// Contexts shorter than this are not proposed.
@@ -29,16 +28,30 @@ pub struct Variant {
     pub items_per_s: f64,
 }
 
+/// What the plan of a config comes to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Estimate {
+    pub(super) needed_bytes: u64,
+    pub(super) fits: bool,
+    pub(super) step_ms: f64,
+}
+
+/// Plans a changed config. A function, so that this file need not know how a step is planned.
+pub(super) type Planner<'a> = &'a dyn Fn(&TrainConfig) -> Result<Estimate>;
+
 /// Single changes first; if none of them fits, all of them together.
-pub(super) fn fixes(config: &TrainConfig, device: &Device) -> Result<Vec<Variant>> {
+///
+/// # Errors
+/// When a changed config cannot be planned.
+pub(super) fn fixes(config: &TrainConfig, device: &Device, planner: Planner<'_>) -> Result<Vec<Variant>> {
     let mut list = Vec::new();
-    list.extend(smaller_batch(config, device)?);
+    list.extend(smaller_batch(config, planner)?);
     let narrower: Vec<TrainConfig> =
         narrower(&config.recipe, device).into_iter().map(|recipe| TrainConfig { recipe, ..config.clone() }).collect();
     for changed in &narrower {
-        list.push(variant(config, changed, device)?);
+        list.push(variant(config, changed, planner)?);
     }
-    list.extend(shorter_context(config, device)?);
+    list.extend(shorter_context(config, planner)?);
     if list.iter().any(|v| v.fits) {
         return Ok(list);
     }
@@ -46,10 +59,10 @@ pub(super) fn fixes(config: &TrainConfig, device: &Device) -> Result<Vec<Variant
     let mut all = narrower.into_iter().last().unwrap_or_else(|| config.clone());
     all.grad_accum = config.grad_accum * config.batch;
     all.batch = 1;
-    let together = variant(config, &all, device)?;
+    let together = variant(config, &all, planner)?;
     let fits = together.fits;
     list.push(together);
-    if !fits && let Some(shorter) = shorter_context(&all, device)?.filter(|v| v.fits) {
+    if !fits && let Some(shorter) = shorter_context(&all, planner)?.filter(|v| v.fits) {
         let flags = format!("{} {}", list[list.len() - 1].flags, shorter.flags);
         let change = format!("{}, {}", list[list.len() - 1].change, shorter.change);
         list.push(Variant { change, flags, ..shorter });
@@ -58,7 +71,7 @@ pub(super) fn fixes(config: &TrainConfig, device: &Device) -> Result<Vec<Variant
 }
 
 /// Half the batch and twice the micro-steps, until it fits or one is left.
-fn smaller_batch(config: &TrainConfig, device: &Device) -> Result<Option<Variant>> {
+fn smaller_batch(config: &TrainConfig, planner: Planner<'_>) -> Result<Option<Variant>> {
     let mut last = None;
     let mut changed = config.clone();
     while changed.batch > 1 {
@@ -66,7 +79,7 @@ fn smaller_batch(config: &TrainConfig, device: &Device) -> Result<Option<Variant
         let halved = (1..=changed.batch / 2).rev().find(|b| changed.batch.is_multiple_of(*b)).unwrap_or(1);
         changed.grad_accum *= changed.batch / halved;
         changed.batch = halved;
-        let v = variant(config, &changed, device)?;
+        let v = variant(config, &changed, planner)?;
         let fits = v.fits;
         last = Some(v);
         if fits {
@@ -100,7 +113,7 @@ fn narrower(recipe: &Recipe, device: &Device) -> Vec<Recipe> {
 }
 
 /// Half the context until it fits.
-fn shorter_context(config: &TrainConfig, device: &Device) -> Result<Option<Variant>> {
+fn shorter_context(config: &TrainConfig, planner: Planner<'_>) -> Result<Option<Variant>> {
     let mut last = None;
     let mut changed = config.clone();
     loop {
@@ -109,7 +122,7 @@ fn shorter_context(config: &TrainConfig, device: &Device) -> Result<Option<Varia
             return Ok(last);
         }
         gpt.context /= 2;
-        let v = variant(config, &changed, device)?;
+        let v = variant(config, &changed, planner)?;
         let fits = v.fits;
         last = Some(v);
         if fits {
@@ -118,10 +131,8 @@ fn shorter_context(config: &TrainConfig, device: &Device) -> Result<Option<Varia
     }
 }
 
-fn variant(from: &TrainConfig, to: &TrainConfig, device: &Device) -> Result<Variant> {
-    let program = record::train_step(to)?;
-    let memory = step::memory(to, &program, device)?;
-    let step_ms = step::step_ms(to, &program, device);
+fn variant(from: &TrainConfig, to: &TrainConfig, planner: Planner<'_>) -> Result<Variant> {
+    let Estimate { needed_bytes, fits, step_ms } = planner(to)?;
     let (mut change, mut flags) = (Vec::new(), Vec::new());
     if from.recipe.name != to.recipe.name {
         change.push(format!("recipe {}", to.recipe.name));
@@ -140,8 +151,8 @@ fn variant(from: &TrainConfig, to: &TrainConfig, device: &Device) -> Result<Vari
     Ok(Variant {
         change: change.join(", "),
         flags: flags.join(" "),
-        needed_bytes: memory.needed_bytes,
-        fits: memory.fits,
+        needed_bytes,
+        fits,
         step_ms,
         items_per_s: to.items_per_step() as f64 / (step_ms * 1e-3),
     })

@@ -4,6 +4,7 @@
 //! one table in [`device`]; [`fit`] re-plans changed configs where memory does not suffice; [`shapes`] looks at the sizes of the products.
 //! Everything here is arithmetic over a Program. Times are modelled, never measured, and every report says so.
 
+pub mod advisor;
 pub mod device;
 pub mod explain;
 pub mod fit;

@@ -6,8 +6,9 @@
 
 use super::device::{Architecture, Device, Rate};
 use crate::dtype::DType;
-use crate::op::matmul::{MatMul, OperandScale};
+use crate::op::matmul::MatMul;
 use crate::op::quantize::Scaling;
+use crate::op::scale::OperandScale;
 use crate::op::{Family, Op};
 use crate::program::{Instr, Program};
 use serde::Serialize;

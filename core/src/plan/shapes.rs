@@ -4,8 +4,7 @@
 use super::price;
 use crate::dtype::DType;
 use crate::op::Op;
-use crate::op::matmul::OperandScale;
-use crate::op::quantize::MX_BLOCK;
+use crate::op::scale::{MX_BLOCK, OperandScale};
 use crate::program::Program;
 use std::collections::{BTreeMap, HashSet};
 

@@ -5,13 +5,14 @@
 
 use super::device::{Architecture, Device, Figure, Rate};
 use super::explain::{self, PurposeBytes};
-use super::fit::{self, Variant};
+use super::fit::{self, Estimate, Variant};
 use super::price::{self, Bound, LAUNCH_SECS};
 use super::shapes;
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::op::Family;
-use crate::precision::recipe::{Fp8Scaling, Recipe};
+use crate::precision::recipe::Recipe;
+use crate::precision::settings::Fp8Scaling;
 use crate::program::Program;
 use crate::program::memory::{Layout, MemoryPlan};
 use crate::train::{TrainConfig, record};
@@ -153,7 +154,7 @@ pub fn plan(config: &TrainConfig, device: &Device) -> Result<Plan> {
     let program = record::train_step(config)?;
     let memory = memory(config, &program, device)?;
     let (time, priced) = time(config, &program, device);
-    let fixes = if memory.fits { Vec::new() } else { fit::fixes(config, device)? };
+    let fixes = if memory.fits { Vec::new() } else { fit::fixes(config, device, &|changed| estimate(changed, device))? };
     Ok(Plan {
         basis: "modelled",
         gpu: device.name,
@@ -220,9 +221,11 @@ fn time(config: &TrainConfig, program: &Program, device: &Device) -> (Time, Vec<
     (time, priced)
 }
 
-/// Modelled milliseconds of the step of `config`.
-pub(super) fn step_ms(config: &TrainConfig, program: &Program, device: &Device) -> f64 {
-    time(config, program, device).0.step_ms
+/// Plans and prices the step of `config`.
+fn estimate(config: &TrainConfig, device: &Device) -> Result<Estimate> {
+    let program = record::train_step(config)?;
+    let Memory { needed_bytes, fits, .. } = memory(config, &program, device)?;
+    Ok(Estimate { needed_bytes, fits, step_ms: time(config, &program, device).0.step_ms })
 }
 
 /// The rate most of the arithmetic of a recipe runs at.
@@ -234,7 +237,7 @@ pub fn recipe_rate(recipe: &Recipe) -> Rate {
 }
 
 /// Planned memory of `program`, the step of `config`, and of its evaluation, against that of `device`.
-pub(super) fn memory(config: &TrainConfig, program: &Program, device: &Device) -> Result<Memory> {
+fn memory(config: &TrainConfig, program: &Program, device: &Device) -> Result<Memory> {
     let layout = Arc::new(Layout::new(program));
     let plan = MemoryPlan::new(program, &layout)?;
     let evaluation = MemoryPlan::new(&record::eval_step(config)?, &layout)?.own_bytes();

@@ -7,37 +7,9 @@
 use crate::dtype::DType;
 use crate::op::map::{BinaryFn, UnaryFn};
 use crate::op::{CastClass, Op};
-use crate::precision::recipe::Fp8Config;
 use crate::program::ValueId;
 use crate::trace::{Graph, Var};
 use std::sync::Arc;
-
-/// What autocast does between two points of the model code.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Region {
-    /// Dtype of the `Low` class; `None` turns autocast off.
-    pub low: Option<DType>,
-    /// Linear layers compute in fp8.
-    pub fp8: Option<Fp8Config>,
-}
-
-impl Region {
-    /// No autocast.
-    pub fn off() -> Region {
-        Region { low: None, fp8: None }
-    }
-
-    /// Autocast to `low`.
-    pub fn low(low: DType) -> Region {
-        Region { low: Some(low), fp8: None }
-    }
-
-    /// This region with fp8 linear layers off: `g.autocast(g.region().without_fp8(), || head.forward(x))` keeps the head of an own model out of
-    /// fp8, as the models here do with theirs, whose errors would reach the loss unaveraged.
-    pub fn without_fp8(self) -> Region {
-        Region { fp8: None, ..self }
-    }
-}
 
 /// An operation made ready for recording: its dtype attributes set, its inputs cast, and the reason if autocast decided.
 pub(crate) type Prepared = (Op, Vec<ValueId>, Option<Arc<str>>);

@@ -10,11 +10,12 @@
 //! both times from high precision. x is quantized in the forward pass only: wgrad keeps the fp8 copy, so activations really shrink.
 //! The bias gradient is the sum of the unquantized dy. Source: Transformer Engine `module/linear.py`.
 
-use super::recipe::{Fp8Config, Fp8Scaling};
+use super::settings::{Fp8Config, Fp8Scaling};
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::op::matmul::{MatMul, OperandScale};
+use crate::op::matmul::MatMul;
 use crate::op::quantize::{NONFINITE_COLUMN, Quantize, QuantizeMx, STATS, Scaling, UpdateFp8Scales};
+use crate::op::scale::OperandScale;
 use crate::op::{Op, Real};
 use crate::program::{Fp8Slot, Role, ValueId};
 use crate::shape::Ty;

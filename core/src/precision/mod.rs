@@ -2,7 +2,6 @@
 //!
 //! Everything here runs at record time and only inserts instructions; backends know nothing of it.
 
-pub mod advisor;
 pub mod autocast;
 pub mod clip;
 pub mod fp8;
@@ -11,9 +10,9 @@ pub mod nonfinite;
 pub mod overrides;
 pub mod recipe;
 pub mod scaler;
+pub mod settings;
 
-pub use autocast::Region;
 pub use nonfinite::OnNonFinite;
-pub use overrides::{Override, OverrideDtype};
-pub use recipe::{Fp8Config, Recipe, RecipeName};
+pub use recipe::{Recipe, RecipeName};
 pub use scaler::{GradScaler, ScalerConfig, ScalerState};
+pub use settings::{Fp8Config, Override, OverrideDtype, Region};

@@ -4,76 +4,10 @@
 //! segments, `?`, `[0-3]` and `{a,b}` as in a shell. A pattern covers the scopes inside the one it names. Where several match, the last wins.
 //! Overrides act at record time, inside autocast regions only: the gradient instructions of a scope follow its forward ones.
 
-use super::autocast::Region;
-use super::recipe::{Fp8Config, Recipe};
-use crate::dtype::DType;
+use super::settings::{Override, OverrideDtype, Region};
 use crate::error::{Error, Result};
-use crate::near;
 use globset::{GlobBuilder, GlobMatcher};
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
-/// What an override asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OverrideDtype {
-    /// No low dtype: operands of products are widened to f32.
-    F32,
-    /// Products in tf32.
-    Tf32,
-    /// bf16 autocast, no fp8.
-    Bf16,
-    /// f16 autocast, no fp8.
-    F16,
-    /// Linear layers in the recipe's fp8, also where the model leaves it out.
-    Fp8,
-}
-
-impl OverrideDtype {
-    /// All of them.
-    pub const ALL: [OverrideDtype; 5] =
-        [OverrideDtype::F32, OverrideDtype::Tf32, OverrideDtype::Bf16, OverrideDtype::F16, OverrideDtype::Fp8];
-
-    /// The token a user types.
-    pub const fn name(self) -> &'static str {
-        match self {
-            OverrideDtype::F32 => "f32",
-            OverrideDtype::Tf32 => "tf32",
-            OverrideDtype::Bf16 => "bf16",
-            OverrideDtype::F16 => "f16",
-            OverrideDtype::Fp8 => "fp8",
-        }
-    }
-
-    /// The low dtype of the region; `None` for fp8, which keeps the recipe's.
-    const fn low(self) -> Option<DType> {
-        match self {
-            OverrideDtype::F32 => Some(DType::F32),
-            OverrideDtype::Tf32 => Some(DType::Tf32),
-            OverrideDtype::Bf16 => Some(DType::Bf16),
-            OverrideDtype::F16 => Some(DType::F16),
-            OverrideDtype::Fp8 => None,
-        }
-    }
-}
-
-impl std::str::FromStr for OverrideDtype {
-    type Err = Error;
-    fn from_str(s: &str) -> Result<OverrideDtype> {
-        let known = OverrideDtype::ALL.map(OverrideDtype::name);
-        OverrideDtype::ALL.into_iter().find(|d| d.name() == s).ok_or_else(|| near::unknown("override dtype", &known, s))
-    }
-}
-
-/// The precision of the scopes that match a pattern.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Override {
-    /// Glob over scope names, such as `gpt.h*.mlp.*`.
-    pub scope: String,
-    /// What the scopes compute in.
-    pub dtype: OverrideDtype,
-}
 
 impl std::str::FromStr for Override {
     type Err = Error;
@@ -150,8 +84,8 @@ impl Pattern {
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     rules: Vec<Rule>,
-    low: Option<DType>,
-    fp8: Option<Fp8Config>,
+    /// What an override to fp8 gives back.
+    recipe: Region,
 }
 
 #[derive(Clone, Debug)]
@@ -162,8 +96,11 @@ struct Rule {
 }
 
 impl Overrides {
-    /// Compiles the overrides of `recipe`. Fails if a pattern does, or if one asks for fp8 in a recipe without.
-    pub fn new(recipe: &Recipe) -> Result<Overrides> {
+    /// Compiles `overrides` of a recipe whose region is `recipe`.
+    ///
+    /// # Errors
+    /// When a pattern is none, or fp8 is asked for where the recipe has no fp8 scaling.
+    pub fn new(overrides: &[Override], recipe: Region) -> Result<Overrides> {
         let rule = |o: &Override| {
             if o.dtype == OverrideDtype::Fp8 && recipe.fp8.is_none() {
                 let expected = "f32, tf32, bf16 or f16, since the recipe has no fp8 scaling";
@@ -172,8 +109,8 @@ impl Overrides {
             let reason = Arc::from(format!("override {}: {}", o.scope, o.dtype.name()));
             Ok(Rule { pattern: Pattern::new(&o.scope)?, dtype: o.dtype, reason })
         };
-        let rules = recipe.overrides.iter().map(rule).collect::<Result<_>>()?;
-        Ok(Overrides { rules, low: recipe.low, fp8: recipe.fp8 })
+        let rules = overrides.iter().map(rule).collect::<Result<_>>()?;
+        Ok(Overrides { rules, recipe })
     }
 
     /// The rule that decides for `scope`: the last that covers it.
@@ -185,7 +122,7 @@ impl Overrides {
     pub(crate) fn region(&self, rule: usize) -> Region {
         match self.rules[rule].dtype.low() {
             Some(low) => Region { low: Some(low), fp8: None },
-            None => Region { low: self.low, fp8: self.fp8 },
+            None => self.recipe.clone(),
         }
     }
 

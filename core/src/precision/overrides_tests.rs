@@ -1,13 +1,14 @@
 //! Tests of patterns, their errors, and what they change in recorded steps.
 
 use super::*;
+use crate::dtype::DType;
 use crate::model::ModelConfig;
 use crate::model::gpt::GptConfig;
 use crate::op::Op;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::{Decay, Schedule};
 use crate::precision::OnNonFinite;
-use crate::precision::recipe::RecipeName;
+use crate::precision::recipe::{Recipe, RecipeName};
 use crate::program::{Instr, Program};
 use crate::train::{TrainConfig, record};
 

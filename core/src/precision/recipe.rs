@@ -3,9 +3,9 @@
 //! `f32`; `tf32`; `bf16` and `f16` autocast (f16 with a `GradScaler`); `fp8-delayed`, `fp8-current` and `mxfp8`, whose linear layers
 //! multiply in fp8 and whose other low operations run in bf16. Defaults follow PyTorch AMP and Transformer Engine.
 
-use super::autocast::Region;
-use super::overrides::{Override, Overrides};
+use super::overrides::Overrides;
 use super::scaler::ScalerConfig;
+use super::settings::{Fp8Config, Fp8Format, Fp8Scaling, Override, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::near;
@@ -76,83 +76,6 @@ impl std::str::FromStr for RecipeName {
         let known = RecipeName::ALL.map(RecipeName::name);
         RecipeName::ALL.into_iter().find(|r| r.name() == s).ok_or_else(|| near::unknown("recipe", &known, s))
     }
-}
-
-/// Formats of forward and backward fp8 tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fp8Format {
-    /// e4m3 forward, e5m2 for gradients.
-    Hybrid,
-    /// e4m3 everywhere.
-    E4m3,
-}
-
-impl Fp8Format {
-    /// Format of activations and weights.
-    pub const fn forward(self) -> DType {
-        DType::E4m3
-    }
-
-    /// Format of output gradients.
-    pub const fn backward(self) -> DType {
-        match self {
-            Fp8Format::Hybrid => DType::E5m2,
-            Fp8Format::E4m3 => DType::E4m3,
-        }
-    }
-}
-
-/// Where fp8 scales come from.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "scaling", deny_unknown_fields)]
-pub enum Fp8Scaling {
-    /// Histories of past amaxes.
-    Delayed {
-        /// Micro-steps remembered: histories roll once in each, as in Transformer Engine.
-        amax_history_len: usize,
-        /// Which of them decides.
-        amax_algo: AmaxAlgo,
-        /// Headroom in powers of two.
-        margin: i32,
-        /// What a non-finite amax does.
-        nonfinite_amax: NonFiniteAmax,
-        /// Start from the present amax instead of scale 1.
-        warm_up: bool,
-    },
-    /// The present amax.
-    Current {
-        /// Lower bound of the amax.
-        amax_epsilon: f32,
-        /// Scales rounded down to powers of two.
-        power_of_two: bool,
-    },
-    /// One E8M0 scale per 32 elements.
-    Mx {
-        /// Rounding of the scale.
-        scale_rule: MxRule,
-    },
-}
-
-impl Fp8Scaling {
-    /// Name in reports.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Fp8Scaling::Delayed { .. } => "delayed scaling",
-            Fp8Scaling::Current { .. } => "current scaling",
-            Fp8Scaling::Mx { .. } => "mx blocks",
-        }
-    }
-}
-
-/// fp8 part of a recipe.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fp8Config {
-    /// Element formats.
-    pub format: Fp8Format,
-    /// Where scales come from.
-    #[serde(flatten)]
-    pub scaling: Fp8Scaling,
 }
 
 /// A precision recipe with all its options.
@@ -234,12 +157,6 @@ impl Recipe {
         self
     }
 
-    /// With another precision for the scopes that match a pattern.
-    pub fn override_scope(mut self, over: Override) -> Recipe {
-        self.overrides.push(over);
-        self
-    }
-
     /// With an amax history of `len` micro-steps. Only `fp8-delayed` has one.
     pub fn amax_history(mut self, len: usize) -> Recipe {
         if let Some(Fp8Config { scaling: Fp8Scaling::Delayed { amax_history_len, .. }, .. }) = &mut self.fp8 {
@@ -251,6 +168,14 @@ impl Recipe {
     /// The autocast region of the model's forward pass.
     pub fn region(&self) -> Region {
         Region { low: self.low, fp8: self.fp8 }
+    }
+
+    /// Its overrides, ready for recording.
+    ///
+    /// # Errors
+    /// As [`Overrides::new`].
+    pub fn compiled_overrides(&self) -> Result<Overrides> {
+        Overrides::new(&self.overrides, self.region())
     }
 
     /// The dtype most of the arithmetic runs in: what a peak rate is quoted for.
@@ -320,7 +245,7 @@ impl Recipe {
         if let Some(scaler) = &self.scaler {
             scaler.validate().map_err(|e| e.within("recipe"))?;
         }
-        Overrides::new(self)?;
+        self.compiled_overrides()?;
         match self.fp8.map(|f| f.scaling) {
             Some(Fp8Scaling::Delayed { amax_history_len, margin, .. }) => {
                 if !(1..=65_536).contains(&amax_history_len) {
@@ -418,7 +343,7 @@ mod tests {
             assert_eq!(valid(Recipe::new(name)), name.name());
         }
         let over = "gpt.head=f32".parse().expect("an override");
-        assert_eq!(valid(Recipe::new(RecipeName::Bf16).override_scope(over)), "bf16-override");
+        assert_eq!(valid(Recipe { overrides: vec![over], ..Recipe::new(RecipeName::Bf16) }), "bf16-override");
         let fp8 = Recipe { low: Some(DType::F16), ..Recipe::new(RecipeName::Fp8Delayed) }.init_scale(8.0);
         assert_eq!(valid(fp8), "fp8-delayed-f16-scaled");
         assert_eq!(valid(Recipe { scaler: None, ..Recipe::new(RecipeName::F16) }), "f16-unscaled");

@@ -7,10 +7,10 @@
 //! Kernels: `cpu/unscale.rs`, `cpu/loss_scale.rs`.
 
 use super::nonfinite;
-use crate::cpu::loss_scale::inv_scale;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::expr::{Ex, Map};
+use crate::op::update::inv_scale;
 use crate::op::update::{UnscaleCheck, UpdateLossScale};
 use crate::op::{Op, Real};
 use crate::optim::Optim;

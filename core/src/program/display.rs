@@ -3,8 +3,9 @@
 use super::{Instr, Kind, Program, Rate, Role, ValueId};
 use crate::dtype::DType;
 use crate::op::Op;
-use crate::op::matmul::{Epilogue, MatMul, OperandScale};
+use crate::op::matmul::{Epilogue, MatMul};
 use crate::op::quantize::Scaling;
+use crate::op::scale::OperandScale;
 use std::fmt::{self, Write};
 
 impl fmt::Display for Program {

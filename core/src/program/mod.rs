@@ -10,6 +10,7 @@ pub mod cost;
 pub mod display;
 pub mod indices;
 pub mod memory;
+pub mod observe;
 pub mod operands;
 pub mod passes;
 pub mod validate;

@@ -3,8 +3,8 @@
 //! Described in `docs/events.md`: `step` is the first key of every event and the second one says its kind. Readers skip keys they do not know. JSON has no NaN or infinity:
 //! such a number is `null`, and a flag beside it (`loss_nonfinite`) says why.
 
+use super::warning::Warning;
 use super::{Fp8Report, StepReport, TensorReport};
-use crate::probe::health::Warning;
 use serde::{Deserialize, Serialize};
 
 /// What the host measured of a step.
@@ -206,10 +206,10 @@ pub struct TensorEvent {
     pub tensor: TensorReport,
 }
 
-/// A warning of [`crate::probe::health::Health`].
+/// A warning of the health checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WarningEvent {
-    /// Step at which it was believed.
+    /// Step at which it was confirmed.
     pub step: u64,
     /// What is wrong and what helps.
     pub warning: Warning,
@@ -410,7 +410,7 @@ impl EvalEvent {
 mod tests {
     use super::*;
     use crate::dtype::DType;
-    use crate::probe::health::Ailment;
+    use crate::telemetry::warning::WarningKind;
     use crate::telemetry::{AmaxRing, Fp8Stats, Histogram, TensorStats};
 
     fn report() -> StepReport {
@@ -479,7 +479,7 @@ mod tests {
         let timing = Timing { ms: 12.0, items_per_s: 1000.0, mfu: 0.5 };
         let stats = Fp8Stats { amax: 1.0, scale: 2.0, underflow: 0.25, saturated: 0.0, nonfinite: 0.0 };
         let warning =
-            Warning { ailment: Ailment::Fp8Underflow, step: 9, message: "a \"quoted\" one".into(), remedy: "none".into() };
+            Warning { kind: WarningKind::Fp8Underflow, step: 9, message: "a \"quoted\" one".into(), remedy: "none".into() };
         let row = ProfileRow { family: "matmul".into(), calls: 2, ms: 1.5, flops: 10, bytes: 20 };
         let image = Prediction { label: 3, answer: 3, confidence: 0.75, pixels: "00ff".into() };
         let fp8 = TensorReport::of_fp8("x", DType::E5m2, &stats);

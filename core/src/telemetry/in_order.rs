@@ -59,7 +59,7 @@ impl InOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::testing::report;
+    use crate::diagnose::testing::report;
     use crate::telemetry::event::{EvalEvent, StepEvent, Timing};
 
     fn step(step: u64) -> Event {

@@ -5,6 +5,7 @@ pub mod in_order;
 pub mod lines;
 pub mod ring;
 pub mod tensor;
+pub mod warning;
 
 pub use ring::AmaxRing;
 pub use tensor::{Histogram, Spoilt, TensorReport, TensorStats};

@@ -210,9 +210,9 @@ fn digits(x: f64, n: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::cpu::tensor_stats::{tensor_stats, tensor_stats_work_len};
-    use crate::cpu::view::View;
+    use crate::diagnose::stats::{FitScale, Stats, fit};
     use crate::float::round_to;
-    use crate::probe::stats::{FitScale, Stats, fit};
+    use crate::float::view::View;
     use crate::rng::Rng;
 
     fn report(x: &[f32], format: DType, scale: f32) -> TensorReport {

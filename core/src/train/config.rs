@@ -1,11 +1,13 @@
 //! Everything that decides the numbers of a run.
 
+use crate::data::BatchPlan;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::Schedule;
 use crate::precision::clip::Clip;
 use crate::precision::{OnNonFinite, Recipe};
+use crate::show::thousands;
 use crate::telemetry::StepReport;
 use serde::{Deserialize, Serialize};
 
@@ -78,8 +80,22 @@ impl TrainConfig {
         self.error_if_nonfinite || self.on_nonfinite == OnNonFinite::Stop
     }
 
+    /// Which examples its steps see.
+    pub fn batch_plan(&self) -> BatchPlan {
+        BatchPlan { seed: self.seed, batch: self.batch, grad_accum: self.grad_accum, examples: self.model.examples() }
+    }
+
     /// Tokens or images of a step.
     pub fn items_per_step(&self) -> usize {
         self.model.items_per_batch(self.batch) * self.grad_accum
+    }
+
+    /// The examples of a step with their factors: `16 x 128 x 1 = 2,048`.
+    pub fn items_per_step_text(&self) -> String {
+        let factors = match self.model.items_per_batch(1) {
+            1 => format!("{} x {}", self.batch, self.grad_accum),
+            n => format!("{} x {n} x {}", self.batch, self.grad_accum),
+        };
+        format!("{factors} = {}", thousands(self.items_per_step()))
     }
 }

@@ -14,9 +14,9 @@ use crate::op::tensor_stats::{TensorStats, WORDS};
 use crate::op::{Family, Op};
 use crate::precision::fp8::STATISTICS;
 use crate::precision::overrides::Pattern;
-use crate::probe::phase::{Phase, phases};
 use crate::program::{Init, Instr, Kind, Program, Role, ScopeId, Value, ValueId};
 use crate::shape::Ty;
+use crate::train::phase::{Phase, phases};
 use std::panic::Location;
 
 /// Name of the state with a row for each measured tensor.

@@ -2,21 +2,23 @@
 
 use super::measured::{TENSOR_STATS, Tensor, measured, select, step};
 use super::record::{observable_step, train_step};
-use super::session::{Batch, init_memory};
+use super::session::init_memory;
 use super::{Session, TrainConfig};
 use crate::backend::Backend;
 use crate::cpu::CpuBackend;
+use crate::data::Batch;
+use crate::diagnose::stats::Stats;
+use crate::diagnose::testing::{tiny, tokens};
 use crate::op::Op;
 use crate::op::matmul::Epilogue;
 use crate::op::tensor_stats::{WORDS, Word};
 use crate::precision::clip::Clip;
 use crate::precision::fp8;
-use crate::precision::recipe::{Fp8Scaling, RecipeName};
-use crate::probe::stats::Stats;
-use crate::probe::testing::{tiny, tokens};
-use crate::probe::{Moment, Observer};
+use crate::precision::recipe::RecipeName;
+use crate::precision::settings::Fp8Scaling;
 use crate::program::Instr;
 use crate::program::memory::{Layout, MemoryPlan, Purpose};
+use crate::program::observe::{Moment, Observer};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod flight;
 pub mod measured;
+pub mod phase;
 pub mod record;
 pub mod session;
 

@@ -9,7 +9,6 @@ use crate::op::update::{NormType, Record, RecordMode};
 use crate::optim::Optim;
 use crate::precision::clip;
 use crate::precision::fp8;
-use crate::precision::overrides::Overrides;
 use crate::precision::scaler::GradScaler;
 use crate::program::{Fp8Slot, Program, Rate, Role};
 use crate::shape::Ty;
@@ -61,7 +60,7 @@ pub fn captured_step(config: &TrainConfig, inputs: [Ty; 2]) -> Result<Program> {
 
 fn graph(what: &str, config: &TrainConfig, training: bool) -> Result<Graph> {
     let g = Graph::new(format!("{what} {}", config.recipe.name), training);
-    g.set_overrides(Overrides::new(&config.recipe)?);
+    g.set_overrides(config.recipe.compiled_overrides()?);
     Ok(g)
 }
 

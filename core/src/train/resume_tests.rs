@@ -1,8 +1,8 @@
 //! A run put back where another was goes on with the same bits: every recipe, with dropout, accumulation and adaptive clipping.
 
-use super::session::Batch;
 use super::{Session, TrainConfig};
 use crate::cpu::CpuBackend;
+use crate::data::Batch;
 use crate::model::ModelConfig;
 use crate::model::gpt::GptConfig;
 use crate::optim::OptimConfig;

@@ -7,26 +7,18 @@ use super::flight::{Bytes, Flight, Landed};
 use super::measured::{self, TENSOR_STATS, Tensor};
 use super::record::{self, LOGITS, LOSS, OPTIM};
 use crate::backend::{Backend, Executable, Memory, wait};
+use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::precision::fp8;
 use crate::precision::scaler::{GROWTH_TRACKER, HYSTERESIS, LOSS_SCALE, ScalerConfig, ScalerState};
-use crate::probe::{Observer, Span};
 use crate::program::memory::{Entry, Layout, MemoryPlan, Purpose};
+use crate::program::observe::{Observer, Span};
 use crate::program::{Init, Program, ValueId};
 use crate::rng::Rng;
 use crate::shape::Ty;
 use crate::telemetry::{Fp8Stats, StepReport, TELEMETRY};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-
-/// One batch as bytes: inputs and targets of all micro-steps, one after the other.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch<'a> {
-    /// What the model sees.
-    pub x: &'a [u8],
-    /// What it should answer.
-    pub targets: &'a [u8],
-}
 
 /// A compiled Program with the ids of its inputs.
 #[derive(Debug)]

@@ -3,7 +3,8 @@
 use mantissa_core::DType;
 use mantissa_core::backend::Backend;
 use mantissa_core::float::slices;
-use mantissa_core::op::matmul::{Activation, Epilogue, MatMul, OperandScale, scale_type};
+use mantissa_core::op::matmul::{Activation, Epilogue, MatMul};
+use mantissa_core::op::scale::{OperandScale, scale_type};
 use mantissa_core::shape::Ty;
 use mantissa_tests::data::normal;
 use mantissa_tests::devices;

@@ -4,7 +4,7 @@ use super::matmul::{FLOATS, LAYOUTS, Product};
 use mantissa_backend_wgpu::{AdapterChoice, Choice, LowerLimits, Products, Tuning, WgpuBackend};
 use mantissa_core::DType;
 use mantissa_core::backend::Backend;
-use mantissa_core::op::matmul::OperandScale;
+use mantissa_core::op::scale::OperandScale;
 use mantissa_tests::devices;
 use mantissa_tests::parity::Bound;
 use std::path::PathBuf;

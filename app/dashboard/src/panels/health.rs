@@ -5,7 +5,7 @@ use crate::form::Panel;
 use crate::palette;
 use crate::store::{Run, Store};
 use egui::{RichText, ScrollArea, Ui};
-use mantissa_core::probe::health::Ailment;
+use mantissa_core::telemetry::warning::WarningKind;
 use serde::{Deserialize, Serialize};
 
 /// What the panel remembers.
@@ -16,13 +16,13 @@ pub struct HealthState {
     pub go_to: Option<(Panel, Option<String>)>,
 }
 
-/// The panel in which an ailment can be seen.
-pub const fn shown_in(ailment: Ailment) -> Panel {
-    match ailment {
-        Ailment::NonFinite | Ailment::Skipped | Ailment::Stuck | Ailment::ZeroGradients => Panel::Loss,
-        Ailment::ScaleSpiral | Ailment::ScaleAtFloor | Ailment::ManySkips => Panel::LossScale,
-        Ailment::DeadFp8 | Ailment::Fp8NonFinite => Panel::Amax,
-        Ailment::Fp8Underflow | Ailment::Fp8Saturation => Panel::Histogram,
+/// The panel in which the numbers of a warning can be seen.
+pub const fn shown_in(kind: WarningKind) -> Panel {
+    match kind {
+        WarningKind::NonFinite | WarningKind::Skipped | WarningKind::Stuck | WarningKind::ZeroGradients => Panel::Loss,
+        WarningKind::ScaleSpiral | WarningKind::ScaleAtFloor | WarningKind::ManySkips => Panel::LossScale,
+        WarningKind::DeadFp8 | WarningKind::Fp8NonFinite => Panel::Amax,
+        WarningKind::Fp8Underflow | WarningKind::Fp8Saturation => Panel::Histogram,
     }
 }
 
@@ -47,7 +47,7 @@ pub fn health_ui(ui: &mut Ui, store: &Store, state: &mut HealthState) {
                     ui.label(RichText::new(&warning.message).strong().color(palette::ink(ui, palette::WARN)));
                 });
                 ui.label(&warning.remedy);
-                let panel = shown_in(warning.ailment);
+                let panel = shown_in(warning.kind);
                 if ui.link(format!("Show in {}", panel.name())).clicked() {
                     state.go_to = Some((panel, tensor_named(run, &warning.message)));
                 }
@@ -89,7 +89,7 @@ fn counts(run: &Run) -> Vec<String> {
 /// The warnings as CSV.
 pub fn health_csv(store: &Store) -> String {
     let warnings = store.run().into_iter().flat_map(|r| &r.warnings);
-    let row = |w: &mantissa_core::probe::health::Warning| {
+    let row = |w: &mantissa_core::telemetry::warning::Warning| {
         vec![w.step.to_string().into(), w.message.clone().into(), w.remedy.clone().into()]
     };
     csv("step,what,remedy", warnings.map(row))
@@ -100,8 +100,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ailment_is_shown_where_its_numbers_are() {
-        use Ailment::{
+    fn a_warning_is_shown_where_its_numbers_are() {
+        use WarningKind::{
             DeadFp8, Fp8NonFinite, Fp8Saturation, Fp8Underflow, ManySkips, NonFinite, ScaleAtFloor, ScaleSpiral, Skipped,
             Stuck, ZeroGradients,
         };
@@ -111,8 +111,8 @@ mod tests {
             (Panel::Amax, &[DeadFp8, Fp8NonFinite]),
             (Panel::Histogram, &[Fp8Underflow, Fp8Saturation]),
         ];
-        for (panel, ailments) in places {
-            ailments.iter().for_each(|a| assert_eq!(shown_in(*a), panel, "{a:?}"));
+        for (panel, kinds) in places {
+            kinds.iter().for_each(|a| assert_eq!(shown_in(*a), panel, "{a:?}"));
         }
     }
 }

@@ -6,8 +6,8 @@ use crate::palette;
 use crate::store::{Column, Mark, MarkKind, Run, Store};
 use egui::{Color32, RichText, Ui};
 use egui_plot::{HLine, LineStyle, MarkerShape, Points};
-use mantissa_core::probe::health::Ailment;
 use mantissa_core::show;
+use mantissa_core::telemetry::warning::WarningKind;
 
 /// Height of a panel that has room for the remedy of a warning above its plot.
 const REMEDY_ROOM: f32 = 280.0;
@@ -44,7 +44,8 @@ pub fn loss_scale_ui(ui: &mut Ui, store: &Store) {
     };
     let run = &store.runs[shown];
     let growth_interval = run.config.recipe.scaler.map_or(0, |s| s.growth_interval);
-    if let Some(warning) = run.warnings.iter().rev().find(|w| matches!(w.ailment, Ailment::ScaleSpiral | Ailment::ScaleAtFloor))
+    if let Some(warning) =
+        run.warnings.iter().rev().find(|w| matches!(w.kind, WarningKind::ScaleSpiral | WarningKind::ScaleAtFloor))
     {
         egui::Frame::new().fill(palette::BAD.gamma_multiply(0.2)).inner_margin(6.0).corner_radius(4.0).show(ui, |ui| {
             ui.label(RichText::new(&warning.message).strong().color(palette::ink(ui, palette::BAD)));

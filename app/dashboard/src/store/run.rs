@@ -4,8 +4,8 @@ use super::table::Table;
 use super::tensor::Tensor;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::plan::explain::{Explanation, explain};
-use mantissa_core::probe::health::Warning;
 use mantissa_core::telemetry::event::{Event, MemoryRow, Predictions, ProfileEvent, StepEvent, TensorEvent, TunedRow};
+use mantissa_core::telemetry::warning::Warning;
 use mantissa_core::train::TrainConfig;
 use std::collections::{HashMap, VecDeque};
 

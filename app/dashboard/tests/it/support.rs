@@ -7,11 +7,11 @@ use mantissa_core::DType;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::model::gpt::GptConfig;
 use mantissa_core::precision::recipe::RecipeName;
-use mantissa_core::probe::health::{Ailment, Warning};
 use mantissa_core::telemetry::event::{
     EvalEvent, Event, MemoryEvent, MemoryRow, Prediction, Predictions, PredictionsEvent, ProfileEvent, ProfileRow, SampleEvent,
     StepEvent, TensorEvent, Timing, TunedEvent, TunedRow, WarningEvent,
 };
+use mantissa_core::telemetry::warning::{Warning, WarningKind};
 use mantissa_core::telemetry::{AmaxRing, Fp8Report, Histogram, StepReport, TensorReport, TensorStats};
 use mantissa_core::train::TrainConfig;
 use mantissa_dashboard::desktop::{App, Args};
@@ -120,7 +120,7 @@ pub(crate) fn full_run(recipe: RecipeName) -> Run {
     run.push(Event::Tuned(TunedEvent { step: 1, tuned }));
     run.push(Event::Memory(MemoryEvent { step: 1, memory: memory(&run) }));
     let warning = Warning {
-        ailment: Ailment::Fp8Underflow,
+        kind: WarningKind::Fp8Underflow,
         step: 120,
         message: "more than 10% of the non-zero values become 0 in fp8: gpt.h0.attn.qkv.dy".into(),
         remedy: "take a shorter --amax-history, or --recipe fp8-current".into(),

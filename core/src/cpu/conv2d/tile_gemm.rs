@@ -3,7 +3,7 @@
 //! f32 throughout, one multiplication and one addition per term (no fused step: the same bits on every machine), terms in
 //! ascending order. A tile of `MR` x `NR` sums stays in registers while it walks the inner dimension.
 
-use crate::cpu::simd;
+use crate::par::simd;
 
 /// Columns of a panel: one vector of AVX-512, two of AVX2, four of SSE or NEON.
 pub(super) const NR: usize = 16;

@@ -3,11 +3,11 @@
 mod layer;
 mod update;
 
-use super::view::{View, ViewMut};
 use super::{
     attention, attention_backward, concat, conv2d, embedding, gather, grad_norm, map, matmul, norm, permute, pool, reduce,
     softmax, tensor_stats, xent,
 };
+use crate::float::view::{View, ViewMut};
 use crate::op::Op;
 use crate::op::conv::PoolKind;
 use crate::op::norm::NormKind;

@@ -10,10 +10,10 @@ use crate::cpu::quantize::{self, QuantizeStats};
 use crate::cpu::quantize_mx::{self, MxAxis};
 use crate::cpu::tensor_stats;
 use crate::cpu::unscale::{self, UnscaleRef};
-use crate::cpu::view::{View, ViewMut};
+use crate::float::view::{View, ViewMut};
 use crate::op::Real;
-use crate::op::matmul::OperandScale;
 use crate::op::quantize::{Quantize, QuantizeMx, STATS, Scaling, UpdateFp8Scales};
+use crate::op::scale::OperandScale;
 use crate::op::tensor_stats::{TensorStats, WORDS};
 use crate::op::update::{ClipCoef, NormType, Optimizer, Record, RecordMode, Rule, UpdateLossScale};
 use crate::program::memory::align;
@@ -102,7 +102,7 @@ pub(super) fn tensor_stats(s: &TensorStats, mut f: Frame<'_>, work: &mut [f32]) 
 
 pub(super) fn unscale_check(mut f: Frame<'_>) {
     let (mut found, grads) = (f.next(), f.next());
-    let inv_scale = loss_scale::inv_scale(f.x[0].f32s()[0]);
+    let inv_scale = crate::op::update::inv_scale(f.x[0].f32s()[0]);
     let flag = &mut found.f32s()[0];
     *flag = 0.0;
     unscale::unscale(&mut [UnscaleRef { grad: None, out: grads }], inv_scale, flag, None);

@@ -4,7 +4,7 @@
 //! one axis of stride 0, a row `[C]` under `[.., C]` is strides `[0, 1]`, a column `[N, 1]` under `[N, C]` is `[1, 0]`.
 
 use super::MAX_RANK;
-use crate::cpu::view::View;
+use crate::float::view::View;
 use arrayvec::ArrayVec;
 
 /// An input and the way from an output index to its elements.

@@ -206,7 +206,7 @@ fn vectorized_loops_give_the_bits_of_scalar_calls() {
     let x: Vec<f32> = (0..4099u32).map(|i| f32::from_bits(i.wrapping_mul(1_048_583))).collect();
     let mut y = vec![0.0; x.len()];
     for f in [exp, ln, tanh, erf, sigmoid, softplus, sin, cos] {
-        crate::cpu::simd::vectorize(|| {
+        crate::par::simd::vectorize(|| {
             for (y, x) in y.iter_mut().zip(&x) {
                 *y = f(*x);
             }

@@ -13,7 +13,7 @@ use mantissa_core::optim::schedule::{Decay, Schedule};
 use mantissa_core::precision::{OnNonFinite, Recipe, RecipeName};
 use mantissa_core::rng::Rng;
 use mantissa_core::shape::Ty;
-use mantissa_core::train::session::Batch;
+use mantissa_core::data::Batch;
 use mantissa_core::train::{Session, TrainConfig};
 use mantissa_tests::operands;
 use std::sync::Arc;

@@ -4,11 +4,11 @@
 //! transformers on Ada and Hopper, block-scaled on Blackwell; f32 for what sums or exponentiates, for master weights, and for the parts of
 //! a GAN whose gradients are penalised. Sources: PyTorch AMP operation lists; Transformer Engine documentation; NVIDIA mixed-precision guide.
 
-use super::recipe::RecipeName;
+use super::device::{Device, Rate};
 use crate::error::{Error, Result};
 use crate::near;
 use crate::op::Family;
-use crate::plan::device::{Device, Rate};
+use crate::precision::recipe::RecipeName;
 use serde::Serialize;
 
 /// Kind of model.

@@ -158,8 +158,8 @@ pub fn short(instr: &Instr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnose::testing::tiny;
     use crate::precision::recipe::RecipeName;
-    use crate::probe::testing::tiny;
     use crate::train::record::train_step;
 
     #[test]

@@ -1,11 +1,12 @@
 //! What the reports of a whole run say in hindsight: skip rates, spikes and plateaus of the loss, fp8 tensors that drift out of their formats, and
 //! every warning that [`Health`] would have raised. For logs of runs that have ended, however they did.
 
-use super::doctor::{Finding, Severity};
+use super::finding::{Finding, Severity};
 use super::health::{Health, SATURATED, UNDERFLOW};
 use crate::precision::Recipe;
 use crate::program::{Fp8Slot, Program};
 use crate::show;
+use crate::telemetry::warning::Warning;
 use crate::telemetry::{Fp8Stats, StepReport, TensorReport};
 
 /// Losses before a step that say what was to be expected of it.
@@ -45,7 +46,7 @@ pub struct History {
     kept: Vec<Kept>,
     /// The last report, until the statistics of its tensors have come.
     pending: Option<(StepReport, Vec<Option<Fp8Stats>>)>,
-    raised: Vec<super::health::Warning>,
+    raised: Vec<Warning>,
 }
 
 impl History {
@@ -104,7 +105,7 @@ impl History {
         self.observe_pending();
         let ended_badly = self.kept.last().is_some_and(|k| k.found_inf || !k.loss.is_finite());
         let severity = if ended_badly { Severity::Fatal } else { Severity::Warning };
-        let mut findings: Vec<Finding> = self.raised.iter().map(|w| w.finding(severity)).collect();
+        let mut findings: Vec<Finding> = self.raised.iter().map(|w| Finding::of_warning(w, severity)).collect();
         findings.extend(self.skips());
         findings.extend(self.spikes());
         findings.extend(self.direction());
@@ -249,8 +250,8 @@ fn mean_and_error(values: &[f64]) -> (f64, f64) {
 mod tests {
     use super::*;
     use crate::DType;
+    use crate::diagnose::testing;
     use crate::precision::recipe::RecipeName;
-    use crate::probe::testing;
     use crate::rng::Rng;
     use crate::telemetry::Fp8Report;
 

@@ -3,12 +3,12 @@
 //! A skipped step is no illness: a scaler that starts high skips until its scale fits. What is: a scale that falls for ever, a run that skips
 //! half its steps or stands still, gradients that are zero, fp8 tensors without a signal or that lose much of it, non-finite values nobody catches.
 
-use super::doctor::{Finding, Severity};
 use crate::precision::Recipe;
-use crate::precision::recipe::Fp8Scaling;
 use crate::precision::scaler::LEAST_SCALE;
+use crate::precision::settings::Fp8Scaling;
 use crate::program::{Fp8Slot, Program};
 use crate::show;
+use crate::telemetry::warning::{Warning, WarningKind};
 use crate::telemetry::{Fp8Stats, StepReport};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
@@ -29,61 +29,6 @@ const SETTLE: u64 = 3;
 pub(super) const UNDERFLOW: f32 = 0.1;
 pub(super) const SATURATED: f32 = 0.01;
 
-/// What is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ailment {
-    /// Loss or gradients are not finite and the step was not skipped: weights and moments are lost.
-    NonFinite,
-    /// Loss or gradients are not finite; the step was skipped, though there is no loss scale to find.
-    Skipped,
-    /// Nothing has been finite for some steps, and there is no loss scale to blame.
-    Stuck,
-    /// The loss scale falls step after step and nothing becomes finite.
-    ScaleSpiral,
-    /// The loss scale is at its floor and steps are still skipped.
-    ScaleAtFloor,
-    /// Many steps are skipped though the scale moves.
-    ManySkips,
-    /// Every gradient is exactly zero.
-    ZeroGradients,
-    /// fp8 tensors whose amax is 0 step after step.
-    DeadFp8,
-    /// fp8 tensors of which much becomes zero.
-    Fp8Underflow,
-    /// fp8 tensors of which much is cut off at the largest value.
-    Fp8Saturation,
-    /// fp8 tensors with non-finite values.
-    Fp8NonFinite,
-}
-
-/// Something to do something about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Warning {
-    /// What is wrong.
-    pub ailment: Ailment,
-    /// Step at which it was believed.
-    pub step: u64,
-    /// What was seen.
-    pub message: String,
-    /// What helps.
-    pub remedy: String,
-}
-
-impl Warning {
-    /// As a finding.
-    pub(super) fn finding(&self, severity: Severity) -> Finding {
-        let (problem, remedy) = (self.message.clone(), self.remedy.clone());
-        Finding { severity, step: self.step, problem, evidence: Vec::new(), remedy }
-    }
-}
-
-impl std::fmt::Display for Warning {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "step {}: {}; {}", self.step, self.message, self.remedy)
-    }
-}
-
 /// Watches the reports of a run.
 #[derive(Clone, Debug)]
 pub struct Health {
@@ -96,7 +41,7 @@ pub struct Health {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthState {
-    raised: BTreeSet<Ailment>,
+    raised: BTreeSet<WarningKind>,
     recent_skips: VecDeque<bool>,
     skips_in_a_row: usize,
     zero_in_a_row: u32,
@@ -134,11 +79,11 @@ impl Health {
         self.scale(report, &mut found);
         self.values(report, fp8, &mut found);
         self.fp8(report, fp8, &mut found);
-        let new = found.into_iter().filter(|(ailment, ..)| self.seen.raised.insert(*ailment));
-        new.map(|(ailment, message, remedy)| Warning { ailment, step: report.step, message, remedy }).collect()
+        let new = found.into_iter().filter(|(kind, ..)| self.seen.raised.insert(*kind));
+        new.map(|(kind, message, remedy)| Warning { kind, step: report.step, message, remedy }).collect()
     }
 
-    fn scale(&mut self, r: &StepReport, found: &mut Vec<(Ailment, String, String)>) {
+    fn scale(&mut self, r: &StepReport, found: &mut Vec<(WarningKind, String, String)>) {
         if self.seen.recent_skips.len() == WINDOW {
             self.seen.recent_skips.pop_front();
         }
@@ -150,12 +95,12 @@ impl Health {
         if self.seen.skips_in_a_row >= SPIRAL && scale < DEEP {
             let (n, scale) = (self.seen.skips_in_a_row, show::loss_scale(scale));
             let message = format!("loss scale spiral: {n} steps skipped in a row, loss_scale down to {scale}");
-            found.push((Ailment::ScaleSpiral, message, remedy.into()));
+            found.push((WarningKind::ScaleSpiral, message, remedy.into()));
         }
         if scale <= (config.min_scale as f32).max(LEAST_SCALE) && self.seen.skips_in_a_row > 1 {
             let scale = show::loss_scale(scale);
             let message = format!("the loss scale is at its floor ({scale}) and steps are still skipped");
-            found.push((Ailment::ScaleAtFloor, message, remedy.into()));
+            found.push((WarningKind::ScaleAtFloor, message, remedy.into()));
         }
         let skips = self.seen.recent_skips.iter().filter(|s| **s).count();
         // A run of skips that is still going on may be the search for the first scale.
@@ -167,18 +112,18 @@ impl Health {
                  --growth-interval, or use --recipe bf16",
                 config.growth_interval
             );
-            found.push((Ailment::ManySkips, message, remedy));
+            found.push((WarningKind::ManySkips, message, remedy));
         }
     }
 
-    fn values(&mut self, r: &StepReport, fp8: &[Fp8Stats], found: &mut Vec<(Ailment, String, String)>) {
+    fn values(&mut self, r: &StepReport, fp8: &[Fp8Stats], found: &mut Vec<(WarningKind, String, String)>) {
         if !r.skipped && (r.found_inf || !r.loss.is_finite()) {
             let message = format!(
                 "the loss is {} and grad_norm {}, and the step was not skipped: the weights are lost",
                 r.loss, r.grad_norm
             );
             let remedy = "start again with a lower --lr, a longer --warmup or --grad-clip 1; `mantissa doctor` names the first instruction that failed";
-            found.push((Ailment::NonFinite, message, remedy.into()));
+            found.push((WarningKind::NonFinite, message, remedy.into()));
         }
         if r.skipped && r.loss_scale.is_none() {
             let numbers = format!("the loss is {} and grad_norm {}", r.loss, r.grad_norm);
@@ -188,7 +133,7 @@ impl Health {
             };
             let remedy = "if it comes back, lower --lr or clip (--grad-clip 1); `mantissa doctor` names the first instruction that failed";
             found.push((
-                Ailment::Skipped,
+                WarningKind::Skipped,
                 format!("{seen}; the step was skipped, the weights are as before it"),
                 remedy.into(),
             ));
@@ -196,7 +141,7 @@ impl Health {
                 let message = format!("{} steps in a row were skipped, the run stands still: {seen}", self.seen.skips_in_a_row);
                 let remedy = "from these weights every step gives non-finite numbers: start again, or go back to an earlier checkpoint, with a \
                               lower --lr";
-                found.push((Ailment::Stuck, message, remedy.into()));
+                found.push((WarningKind::Stuck, message, remedy.into()));
             }
         }
         self.seen.zero_in_a_row = if r.grad_norm == 0.0 { self.seen.zero_in_a_row.saturating_add(1) } else { 0 };
@@ -209,11 +154,11 @@ impl Health {
                 ),
                 None => "nothing reaches the weights: look for a dead layer or a constant loss".into(),
             };
-            found.push((Ailment::ZeroGradients, message, remedy));
+            found.push((WarningKind::ZeroGradients, message, remedy));
         }
     }
 
-    fn fp8(&mut self, r: &StepReport, stats: &[Fp8Stats], found: &mut Vec<(Ailment, String, String)>) {
+    fn fp8(&mut self, r: &StepReport, stats: &[Fp8Stats], found: &mut Vec<(WarningKind, String, String)>) {
         let nonfinite = self.named(stats, |s| s.nonfinite > 0.0);
         if let Some((names, _)) = nonfinite {
             let became = match r.skipped {
@@ -227,7 +172,7 @@ impl Health {
             if !r.skipped {
                 remedy += "; --on-nonfinite skip leaves such steps out";
             }
-            found.push((Ailment::Fp8NonFinite, message, remedy));
+            found.push((WarningKind::Fp8NonFinite, message, remedy));
         }
         if r.step <= SETTLE {
             return;
@@ -245,18 +190,18 @@ impl Health {
         if let Some((names, count)) = worst(0) {
             let message = format!("dead fp8 history: amax is 0 in {count} tensors: {names}");
             let remedy = "no signal passes there: look for dead units, a zero weight or a gradient that is cut off".into();
-            found.push((Ailment::DeadFp8, message, remedy));
+            found.push((WarningKind::DeadFp8, message, remedy));
         }
         if let Some((names, _)) = worst(1) {
             let message = format!("more than {:.0}% of the non-zero values become 0 in fp8: {names}", 100.0 * UNDERFLOW);
             let remedy = self
                 .fp8_remedy("a shorter --amax-history or --amax-algo most-recent, so that one old peak does not set the scale");
-            found.push((Ailment::Fp8Underflow, message, remedy));
+            found.push((WarningKind::Fp8Underflow, message, remedy));
         }
         if let Some((names, _)) = worst(2) {
             let message = format!("more than {:.0}% of the values saturate in fp8: {names}", 100.0 * SATURATED);
             let remedy = self.fp8_remedy("--margin 1 or more, or a longer --amax-history");
-            found.push((Ailment::Fp8Saturation, message, remedy));
+            found.push((WarningKind::Fp8Saturation, message, remedy));
         }
     }
 
@@ -302,8 +247,8 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> Option<(String, usize)> {
 mod tests {
     use super::*;
     use crate::DType;
+    use crate::diagnose::testing::report;
     use crate::precision::recipe::RecipeName;
-    use crate::probe::testing::report;
 
     fn health(name: RecipeName, slots: &[&str]) -> Health {
         let fp8_slots = slots.iter().map(|n| Fp8Slot { name: n.to_string(), dtype: DType::E4m3 }).collect();
@@ -370,7 +315,7 @@ mod tests {
             let scale = 2f32.powi(16 - step as i32).max(2f32.powi(-14));
             raised.extend(h.observe(&skipped(step, scale), &[]));
         }
-        assert_eq!(raised.iter().map(|w| w.ailment).collect::<Vec<_>>(), [Ailment::ScaleSpiral, Ailment::ScaleAtFloor]);
+        assert_eq!(raised.iter().map(|w| w.kind).collect::<Vec<_>>(), [WarningKind::ScaleSpiral, WarningKind::ScaleAtFloor]);
         assert!(raised[0].step == 17 && raised[0].message.contains("17 steps"), "{}", raised[0]);
         assert!(raised[0].remedy.contains("bf16"));
     }
@@ -380,15 +325,15 @@ mod tests {
         let mut h = health(RecipeName::F16, &[]);
         let warnings: Vec<Warning> =
             (1..=60).flat_map(|s| h.observe(&if s % 2 == 0 { skipped(s, 1024.0) } else { good(s, 512.0) }, &[])).collect();
-        assert_eq!(warnings.iter().map(|w| (w.ailment, w.step)).collect::<Vec<_>>(), [(Ailment::ManySkips, 40)]);
+        assert_eq!(warnings.iter().map(|w| (w.kind, w.step)).collect::<Vec<_>>(), [(WarningKind::ManySkips, 40)]);
     }
 
     #[test]
     fn non_finite_values_without_a_scaler_are_raised_at_once() {
         let mut h = health(RecipeName::Bf16, &[]);
         let bad = StepReport { loss: f32::NAN, grad_norm: f32::NAN, found_inf: true, ..report(4) };
-        let seen: Vec<Ailment> = h.observe(&bad, &[]).iter().map(|w| w.ailment).collect();
-        assert_eq!(seen, [Ailment::NonFinite]);
+        let seen: Vec<WarningKind> = h.observe(&bad, &[]).iter().map(|w| w.kind).collect();
+        assert_eq!(seen, [WarningKind::NonFinite]);
         assert_eq!(h.observe(&StepReport { step: 5, ..bad }, &[]), []);
     }
 
@@ -397,9 +342,9 @@ mod tests {
         let mut h = health(RecipeName::Bf16, &[]);
         let bad = |step| StepReport { loss: f32::NAN, found_inf: true, skipped: true, ..report(step) };
         let spike: Vec<Warning> = [bad(1), report(2), bad(3)].iter().flat_map(|r| h.observe(r, &[])).collect();
-        assert_eq!(spike.iter().map(|w| (w.ailment, w.step)).collect::<Vec<_>>(), [(Ailment::Skipped, 1)]);
+        assert_eq!(spike.iter().map(|w| (w.kind, w.step)).collect::<Vec<_>>(), [(WarningKind::Skipped, 1)]);
         let stuck: Vec<Warning> = (4..20).flat_map(|s| h.observe(&bad(s), &[])).collect();
-        assert_eq!(stuck.iter().map(|w| (w.ailment, w.step)).collect::<Vec<_>>(), [(Ailment::Stuck, 7)]);
+        assert_eq!(stuck.iter().map(|w| (w.kind, w.step)).collect::<Vec<_>>(), [(WarningKind::Stuck, 7)]);
     }
 
     #[test]
@@ -407,7 +352,7 @@ mod tests {
         let mut h = health(RecipeName::F16, &[]);
         let zero = |s| StepReport { grad_norm: 0.0, ..good(s, 1.0) };
         let w: Vec<Warning> = (1..=9).flat_map(|s| h.observe(&zero(s), &[])).collect();
-        assert_eq!((w.len(), w[0].ailment, w[0].step), (1, Ailment::ZeroGradients, 5));
+        assert_eq!((w.len(), w[0].kind, w[0].step), (1, WarningKind::ZeroGradients, 5));
         assert!(w[0].remedy.contains("--init-scale"));
     }
 
@@ -425,8 +370,8 @@ mod tests {
         for step in 8..=20 {
             seen.extend(h.observe(&report(step), &bad));
         }
-        let kinds: Vec<Ailment> = seen.iter().map(|w| w.ailment).collect();
-        assert_eq!(kinds, [Ailment::DeadFp8, Ailment::Fp8Underflow, Ailment::Fp8Saturation]);
+        let kinds: Vec<WarningKind> = seen.iter().map(|w| w.kind).collect();
+        assert_eq!(kinds, [WarningKind::DeadFp8, WarningKind::Fp8Underflow, WarningKind::Fp8Saturation]);
         assert!(seen[0].message.contains("a.x") && seen[1].message.contains("a.dy") && seen[2].message.contains("b.x"));
         assert!(seen[2].remedy.contains("--margin"), "{}", seen[2].remedy);
         assert!(seen.iter().all(|w| w.step == 12));
@@ -436,7 +381,7 @@ mod tests {
     fn non_finite_fp8_tensors_are_raised_at_once() {
         let mut h = health(RecipeName::Fp8Current, &["a.x"]);
         let w = h.observe(&report(1), &[Fp8Stats { nonfinite: 3.0, ..stats(1.0, 0.0, 0.0) }]);
-        assert_eq!(w[0].ailment, Ailment::Fp8NonFinite);
+        assert_eq!(w[0].kind, WarningKind::Fp8NonFinite);
         assert!(w[0].message.contains("the step was applied") && w[0].remedy.contains("--on-nonfinite skip"), "{}", w[0]);
     }
 
@@ -447,7 +392,7 @@ mod tests {
             health(RecipeName::Fp8Current, &["a.x"]).observe(&StepReport { found_inf: true, skipped: true, ..report(1) }, stats)
         };
         let w = skip(&bad);
-        assert_eq!(w.iter().map(|w| w.ailment).collect::<Vec<_>>(), [Ailment::Skipped, Ailment::Fp8NonFinite]);
+        assert_eq!(w.iter().map(|w| w.kind).collect::<Vec<_>>(), [WarningKind::Skipped, WarningKind::Fp8NonFinite]);
         assert!(w[0].message.starts_with("fp8 tensors held non-finite values (a.x), though the loss is"), "{}", w[0]);
         assert!(w[1].message.ends_with("a.x; the step was skipped") && !w[1].remedy.contains("--on-nonfinite"), "{}", w[1]);
         // Statistics are those of the last micro-step.

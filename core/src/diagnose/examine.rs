@@ -3,12 +3,12 @@
 //! Every value is measured as it is written, so that the ranges of an instruction's inputs are known even where it overwrites them.
 
 use super::conversion;
-use super::observe::{Moment, Observer};
-use super::phase::{self, Phase};
 use super::stats::{Difference, Stats};
 use crate::dtype::DType;
 use crate::precision::overrides::ROOT;
+use crate::program::observe::{Moment, Observer};
 use crate::program::{Kind, Program, Role, ValueId};
+use crate::train::phase::{self, Phase};
 
 /// Range of one operand.
 #[derive(Clone, Debug, PartialEq)]
@@ -255,14 +255,14 @@ mod tests {
     use super::*;
     use crate::backend::Backend;
     use crate::cpu::CpuBackend;
+    use crate::data::Batch;
+    use crate::diagnose::testing::{session, tiny, tokens};
     use crate::precision::recipe::RecipeName;
-    use crate::probe::testing::{session, tiny, tokens};
     use crate::program::Rate;
     use crate::program::memory::Layout;
     use crate::shape::Ty;
     use crate::trace::Graph;
     use crate::train::Session;
-    use crate::train::session::Batch;
     use std::sync::Arc;
 
     /// exp in one scope, a sum over it in another; the passes are off, so that every instruction is there.

@@ -1,4 +1,4 @@
-//! Data-parallel loops without threads (wasm32, or the `threads` feature off). Twin with threads: `par.rs`.
+//! Data-parallel loops without threads (wasm32, or the `threads` feature off). Twin with threads: `threads.rs`.
 
 use crate::error::{Error, Result};
 
@@ -47,7 +47,10 @@ pub fn install<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     f()
 }
 
-/// There is one thread: errs for any other number.
+/// There is one thread.
+///
+/// # Errors
+/// For any other number.
 pub fn use_threads(count: usize) -> Result<()> {
     match count {
         1 => Ok(()),

@@ -1,6 +1,8 @@
-//! The hook around each instruction of a step. Object safe; a backend that is not asked to observe pays one branch an instruction.
+//! The hook that backends call around each instruction of a step, and the times that a device with a clock gives.
+//!
+//! Object safe. A backend that is not asked to observe pays one branch an instruction.
 
-use crate::cpu::view::View;
+use crate::float::view::View;
 use crate::program::{Instr, Program, ValueId};
 
 /// Read access to values of a step in flight.
@@ -50,4 +52,17 @@ pub trait Observer: Send {
 
     /// The instruction has run: its outputs can be read.
     fn after(&mut self, _now: &Moment<'_>) {}
+}
+
+/// One run of one instruction. Seconds by whatever clock was read, from some moment of the step on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Span {
+    /// Index of the instruction.
+    pub instr: usize,
+    /// Number of the micro-step, from 0; 0 in the update part.
+    pub micro: usize,
+    /// When it began, seconds.
+    pub start_secs: f64,
+    /// How long it took, seconds.
+    pub length_secs: f64,
 }

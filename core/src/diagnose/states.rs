@@ -1,12 +1,12 @@
 //! What the values that a run keeps say by themselves, between two steps: NaN in weights or moments, a loss scale at its floor, fp8 scales and
 //! histories that are dead, frozen or poisoned.
 
-use super::doctor::{Finding, Severity};
+use super::finding::{Finding, Severity};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::precision::fp8::{HISTORY, NONFINITE, SCALE};
-use crate::precision::recipe::Fp8Scaling;
 use crate::precision::scaler::LOSS_SCALE;
+use crate::precision::settings::Fp8Scaling;
 use crate::program::memory::Purpose;
 use crate::train::Session;
 
@@ -129,9 +129,9 @@ fn fp8(session: &Session) -> Result<Vec<Finding>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Batch;
+    use crate::diagnose::testing::{session, tiny, tokens};
     use crate::precision::recipe::RecipeName;
-    use crate::probe::testing::{session, tiny, tokens};
-    use crate::train::session::Batch;
 
     fn trained(name: RecipeName, steps: usize) -> Session {
         let config = tiny(name);

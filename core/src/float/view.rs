@@ -3,9 +3,9 @@
 //! A [`View`] is a dtype and its bytes. Kernels take rows with [`View::load`]: f32 rows are borrowed as they lie, any other
 //! float dtype is decoded into the scratch row that the caller passes. [`ViewMut::store`] is the way back, rounding once.
 
+use super::element::Element;
+use super::slices;
 use crate::dtype::DType;
-use crate::float;
-use crate::float::element::Element;
 use std::ops::Range;
 
 /// A read-only operand.
@@ -80,7 +80,7 @@ impl<'a> View<'a> {
             Some(x) => x,
             None => {
                 let scratch = &mut scratch[..part.len()];
-                float::slices::decode(part.dtype, part.bytes, scratch);
+                slices::decode(part.dtype, part.bytes, scratch);
                 scratch
             }
         }
@@ -88,7 +88,7 @@ impl<'a> View<'a> {
 
     /// Decodes the whole view into `out`, whatever its dtype.
     pub fn decode_into(&self, out: &mut [f32]) {
-        float::slices::decode(self.dtype, self.bytes, out);
+        slices::decode(self.dtype, self.bytes, out);
     }
 }
 
@@ -149,6 +149,6 @@ impl<'a> ViewMut<'a> {
     pub fn store(&mut self, start: usize, x: &[f32]) {
         let n = self.dtype.size_bytes();
         let bytes = &mut self.bytes[start * n..(start + x.len()) * n];
-        float::slices::encode(self.dtype, self.dtype.overflow(), x, bytes);
+        slices::encode(self.dtype, self.dtype.overflow(), x, bytes);
     }
 }

@@ -1,4 +1,4 @@
-//! Data-parallel loops of the CPU backend, over rayon. Twin without threads: `par_seq.rs` (same functions).
+//! Data-parallel loops over rayon. Twin without threads: `one_thread.rs` (same functions).
 //!
 //! The split never depends on the number of threads, only on the arguments, so results are the same bits on any machine
 //! size. Nothing here allocates once the pool is warm.
@@ -61,8 +61,11 @@ pub fn install<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
 
-/// Has this process compute on `count` threads. The pool is one a process: a host says so once, before anything has been computed. Errs later than
-/// that, and where the system gives no threads.
+/// Sets the number of worker threads of this process. There is one pool: a host calls this once, before the first
+/// computation.
+///
+/// # Errors
+/// After the first computation, and where the system gives no threads.
 pub fn use_threads(count: usize) -> Result<()> {
     let built = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
     built.map_err(|e| {

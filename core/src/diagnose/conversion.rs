@@ -1,12 +1,12 @@
 //! What one conversion inside a step costs: an fp8 quantization or a narrowing cast, against its own input.
 
-use super::observe::Moment;
 use super::stats::{Difference, Scaled};
-use crate::cpu::view::View;
 use crate::dtype::DType;
+use crate::float::view::View;
 use crate::op::Op;
-use crate::op::matmul::OperandScale;
-use crate::op::quantize::{MX_BLOCK, Quantize, QuantizeMx};
+use crate::op::quantize::{Quantize, QuantizeMx};
+use crate::op::scale::{MX_BLOCK, OperandScale};
+use crate::program::observe::Moment;
 use crate::program::{Instr, Program};
 
 /// The target dtype of an instruction that does nothing but store its input in a narrower one.
@@ -67,10 +67,10 @@ fn saturated(original: View<'_>, codes: View<'_>, values: &[f32], dtype: DType) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Batch;
+    use crate::diagnose::testing::{session, tiny, tokens};
     use crate::precision::recipe::RecipeName;
-    use crate::probe::Observer;
-    use crate::probe::testing::{session, tiny, tokens};
-    use crate::train::session::Batch;
+    use crate::program::observe::Observer;
 
     #[derive(Default)]
     struct Watch(Vec<(DType, Difference)>);

@@ -5,20 +5,20 @@
 //! measured against their own inputs. Gradients are compared without the loss scale. With accumulation the first micro-step is compared.
 
 use super::conversion;
-use super::observe::{Moment, Observer};
-use super::phase::{self, Key, Phase};
 use super::stats::{Difference, Scaled};
 use crate::backend::wait;
-use crate::cpu::view::View;
+use crate::data::Batch;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::float::view::View;
 use crate::op::Op;
 use crate::op::update::Optimizer;
 use crate::program::memory::Purpose;
+use crate::program::observe::{Moment, Observer};
 use crate::program::{Instr, Program};
 use crate::telemetry::StepReport;
 use crate::train::Session;
-use crate::train::session::Batch;
+use crate::train::phase::{self, Key, Phase};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -286,8 +286,8 @@ impl Observer for Against {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnose::testing::{session, tiny, tokens};
     use crate::precision::recipe::RecipeName;
-    use crate::probe::testing::{session, tiny, tokens};
 
     fn compared(a: RecipeName, b: RecipeName, grad_accum: usize) -> Comparison {
         let config = |name| {

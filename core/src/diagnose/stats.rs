@@ -3,11 +3,11 @@
 //! Sums are f64 in a fixed number of accumulators over pieces of fixed length, folded in order, so the numbers do not depend on the number of threads.
 //! Non-finite elements are counted and left out of every sum and extreme.
 
-use crate::cpu::view::View;
-use crate::cpu::{par, simd};
 use crate::dtype::DType;
 use crate::float::slices;
+use crate::float::view::View;
 use crate::op::tensor_stats::BUCKETS;
+use crate::par::{self, simd};
 use serde::{Deserialize, Serialize};
 
 /// Independent accumulators of a sum.

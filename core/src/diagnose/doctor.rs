@@ -1,16 +1,17 @@
 //! From what was seen to what to do: runs observed steps and turns failures and losses into findings with remedies.
 
 use super::examine::{Conversion, Examiner, NarrowGradient, NonFinite};
-use super::health::{Health, Warning};
-use super::phase::Phase;
+use super::finding::{Finding, Severity};
+use super::health::Health;
+use crate::data::Batch;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::precision::Recipe;
 use crate::precision::overrides::ROOT;
 use crate::telemetry::StepReport;
-use crate::train::session::Batch;
+use crate::telemetry::warning::Warning;
+use crate::train::phase::Phase;
 use crate::train::{Landed, Session};
-use serde::{Deserialize, Serialize};
 
 /// Share of a narrow gradient below the normal range that costs precision. The gradient of a key bias is 0 but for rounding, a third of a
 /// packed projection, so less than half is no sign.
@@ -22,44 +23,6 @@ const SATURATED: f64 = 0.01;
 const HUGE: f32 = 1e15;
 /// Steps at the start whose conversions are not judged: delayed fp8 scales have no history yet.
 const SETTLE: u64 = 3;
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Training cannot go on.
-    Fatal,
-    /// Training goes on, worse than it could.
-    Warning,
-    /// Worth knowing.
-    Note,
-}
-
-impl Severity {
-    /// Name in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Severity::Fatal => "fatal",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        }
-    }
-}
-
-/// One diagnosis.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// Step at which it was seen.
-    pub step: u64,
-    /// What is wrong.
-    pub problem: String,
-    /// What was seen, a line each.
-    pub evidence: Vec<String>,
-    /// What helps.
-    pub remedy: String,
-}
 
 /// Watches a run step by step.
 #[derive(Debug)]
@@ -139,7 +102,7 @@ impl Doctor {
         }
         let lost = self.stopped || self.recovered_at.is_none() && self.failure.is_some();
         let severity = if lost { Severity::Fatal } else { Severity::Warning };
-        findings.extend(self.warnings.iter().map(|w| w.finding(severity)));
+        findings.extend(self.warnings.iter().map(|w| Finding::of_warning(w, severity)));
         findings.extend(self.lost_in_conversions());
         findings.extend(self.weak_gradients());
         findings.sort_by_key(|f| f.severity);
@@ -267,15 +230,15 @@ impl Doctor {
 
 /// Whose line `source` is: models and training steps of this library are no code of its user.
 fn recorded_in(source: &str) -> &'static str {
-    let own = file!().strip_suffix("probe/doctor.rs").unwrap_or_default();
+    let own = file!().strip_suffix("diagnose/doctor.rs").unwrap_or_default();
     if !own.is_empty() && source.starts_with(own) { "recorded by Mantissa in" } else { "model code" }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnose::testing::{session, tiny, tokens};
     use crate::precision::recipe::RecipeName;
-    use crate::probe::testing::{session, tiny, tokens};
     use crate::train::TrainConfig;
 
     fn diagnose(config: TrainConfig, steps: usize) -> Vec<Finding> {
