@@ -1,6 +1,8 @@
-//! Makes the built-in corpus: the text of this repository's own sources and documents, in a fixed order, one header line per file.
+//! Makes the built-in corpus: the text of this repository's own sources and documents, in a fixed order, one header
+//! line per file.
 //!
-//! In a checkout it is the whole workspace; in a packaged crate, which has no workspace around it, this crate's own sources.
+//! In a checkout it is the whole workspace; in a packaged crate, which has no workspace around it, this crate's own
+//! sources.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

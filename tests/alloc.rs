@@ -1,5 +1,6 @@
-//! A step allocates nothing after the first, whether it measures tensors or not, and the memory plan is what the backend allocates. A binary of its own: it counts every
-//! allocation of the process, so nothing else may run beside it.
+//! A step allocates nothing after the first, whether it measures tensors or not, and the memory plan is what the
+//! backend allocates. A binary of its own: it counts every allocation of the process, so nothing else may run beside
+//! it.
 
 use mantissa_core::backend::Backend;
 use mantissa_core::cpu::CpuBackend;

@@ -1,5 +1,5 @@
-//! The last words of `cargo test --workspace`: which checks of devices ran, and which were skipped for want of one. Cargo runs test programs by
-//! package and name, this one last; it is no harness, so nothing hides what it prints.
+//! The last words of `cargo test --workspace`: which checks of devices ran, and which were skipped for want of one.
+//! Cargo runs test programs by package and name, this one last; it is no harness, so nothing hides what it prints.
 
 use mantissa_tests::device_checks;
 use std::collections::BTreeSet;

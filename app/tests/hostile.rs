@@ -1,6 +1,6 @@
-//! Readers against hostile bytes: the targets of `fuzz/`, on random bytes and on valid files with a few edits, some thousand cases each.
-//! The cases are the same in every run. The allocator of this test refuses more than a fixed amount for the whole process, so that memory
-//! taken on the word of a header ends the test.
+//! Readers against hostile bytes: the targets of `fuzz/`, on random bytes and on valid files with a few edits, some
+//! thousand cases each. The cases are the same in every run. The allocator of this test refuses more than a fixed
+//! amount for the whole process, so that memory taken on the word of a header ends the test.
 
 use cap::Cap;
 use mantissa_app::cli::StepArgs;

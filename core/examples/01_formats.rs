@@ -1,7 +1,7 @@
 //! Lesson 1: what a number becomes in each format. Run with `cargo run --release -p mantissa-lessons --bin 01_formats`.
 //!
-//! A format is a grid of values. Rounding moves a number to the grid; a number beyond the largest value saturates (fp8) or becomes
-//! infinite (IEEE). All facts come from one table, `DType::format`.
+//! A format is a grid of values. Rounding moves a number to the grid; a number beyond the largest value saturates (fp8)
+//! or becomes infinite (IEEE). All facts come from one table, `DType::format`.
 
 use mantissa_core::float::{decode, encode, encode_stochastic};
 use mantissa_core::rng::Rng;

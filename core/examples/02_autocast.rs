@@ -1,7 +1,8 @@
-//! Lesson 2: autocast writes ordinary casts into the Program. Run with `cargo run --release -p mantissa-lessons --bin 02_autocast`.
+//! Lesson 2: autocast writes ordinary casts into the Program. Run with
+//! `cargo run --release -p mantissa-lessons --bin 02_autocast`.
 //!
-//! Model code names no dtype. Inside an autocast region each operation computes in the dtype of its class: products in bf16, losses and
-//! norms in f32. What was decided, and why, stands in the recorded Program.
+//! Model code names no dtype. Inside an autocast region each operation computes in the dtype of its class: matmuls in
+//! bf16, losses and norms in f32. What was decided, and why, stands in the recorded Program.
 
 use mantissa_core::nn::{LayerNorm, Linear};
 use mantissa_core::op::Op;
@@ -54,7 +55,8 @@ fn main() -> Result<()> {
     reasons.iter().for_each(|why| println!("  {why}"));
     assert!(reasons.iter().any(|why| why.contains("matmul is in the low class: bf16")));
 
-    // The weight of `up` is cast at each of its uses; equal casts are one after the passes. That is the whole weight-cast cache.
+    // The weight of `up` is cast at each of its uses; equal casts are one after the passes. That is the whole
+    // weight-cast cache.
     let (before, after) = (casts_of(&raw, "up.weight"), casts_of(&program, "up.weight"));
     println!("\ncasts of up.weight: {before} as recorded, {after} after the passes");
     assert_eq!((before, after), (2, 1));

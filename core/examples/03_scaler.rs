@@ -1,8 +1,9 @@
 //! Lesson 3: f16 needs a loss scale. Run with `cargo run --release -p mantissa-lessons --bin 03_scaler`.
 //!
-//! Gradients below 2^-24 vanish in f16, so the loss is multiplied before the backward pass and the gradients are divided after it. If a
-//! scaled gradient overflows, the step is skipped and the scale halved; after `growth_interval` good steps it doubles. Here the first
-//! scale is far too large on purpose, two micro-steps share each scale, and the norm is clipped after unscaling.
+//! Gradients below 2^-24 vanish in f16, so the loss is multiplied before the backward pass and the gradients are
+//! divided after it. If a scaled gradient overflows, the step is skipped and the scale halved; after `growth_interval`
+//! good steps it doubles. Here the first scale is far too large on purpose, two micro-steps share each scale, and the
+//! norm is clipped after unscaling.
 
 use mantissa_core::Result;
 use mantissa_core::bytemuck;

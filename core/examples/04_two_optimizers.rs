@@ -1,7 +1,9 @@
-//! Lesson 4: two optimizers, one loss scale. Run with `cargo run --release -p mantissa-lessons --bin 04_two_optimizers`.
+//! Lesson 4: two optimizers, one loss scale. Run with
+//! `cargo run --release -p mantissa-lessons --bin 04_two_optimizers`.
 //!
-//! A small GAN on 2-D points, in f16. Generator and discriminator are updated in one recorded step. Each optimizer is skipped by its own
-//! overflow only; the scale backs off if either overflowed. `update` comes once, after both have stepped.
+//! A small GAN on 2-D points, in f16. Generator and discriminator are updated in one recorded step. Each optimizer is
+//! skipped by its own overflow only; the scale backs off if either overflowed. `update` comes once, after both have
+//! stepped.
 
 use mantissa_core::backend::{Backend, wait};
 use mantissa_core::cpu::CpuBackend;

@@ -1,8 +1,9 @@
 //! Lesson 5: fp8 with delayed scaling. Run with `cargo run --release -p mantissa-lessons --bin 05_fp8`.
 //!
-//! e4m3 spans 2^-9 to 448: a tensor has to be moved there first. Delayed scaling takes the factor from the largest magnitudes (amax) of
-//! past steps. The first step has no past: it uses 1, and small values underflow. When values suddenly grow, one step saturates before the
-//! scale follows. Watch both happen to the inputs of the first layer, and compare the loss with f32 on the same batches.
+//! e4m3 spans 2^-9 to 448: a tensor has to be moved there first. Delayed scaling takes the factor from the largest
+//! magnitudes (amax) of past steps. The first step has no past: it uses 1, and small values underflow. When values
+//! suddenly grow, one step saturates before the scale follows. Watch both happen to the inputs of the first layer, and
+//! compare the loss with f32 on the same batches.
 
 use mantissa_core::Result;
 use mantissa_core::bytemuck;
@@ -25,7 +26,7 @@ const HISTORY: usize = 16;
 /// From this step on the inputs are 25 times larger.
 const JUMP: u64 = 101;
 
-/// Layer widths are multiples of 16 and the batch of 8: what fp8 products ask for.
+/// Layer widths are multiples of 16 and the batch of 8: what fp8 matmuls ask for.
 fn session(name: RecipeName) -> Result<Session> {
     let config = TrainConfig {
         model: ModelConfig::Mlp(MlpConfig { inputs: WIDTH, hidden: vec![64], classes: CLASSES }),
@@ -82,7 +83,8 @@ fn main() -> Result<()> {
             println!("{step:>5} {a:>10.4} {b:>10.4} | {:.2e} {:.2e} {:.4} {:.4}", s.amax, s.scale, s.underflow, s.saturated);
         }
     }
-    // The history is a state on the device, one column a tensor: row 0 is for the step under way, the last row is the newest.
+    // The history is a state on the device, one column a tensor: row 0 is for the step under way, the last row is the
+    // newest.
     let history = fp8.read_f32(fp8::HISTORY)?;
     let column: Vec<f32> = history.iter().skip(watch).step_by(slots.len()).copied().collect();
     assert_eq!((column[0], &column[1..]), (0.0, &amaxes[amaxes.len() + 1 - HISTORY..]));

@@ -1,7 +1,8 @@
 //! What a machine must be able to do to run Programs. Object safe; chosen at run time as `Arc<dyn Backend>`.
 //!
-//! [`Backend::alloc`] makes the persistent memory of a session, [`Backend::compile`] turns a Program into an [`Executable`] over it,
-//! [`Executable::submit`] runs one step. Nothing here blocks: reads are polled, since a browser cannot wait. [`wait`] is for hosts that can.
+//! [`Backend::alloc`] makes the persistent memory of a session, [`Backend::compile`] turns a Program into an
+//! [`Executable`] over it, [`Executable::submit`] runs one step. Nothing here blocks: reads are polled, since a browser
+//! cannot wait. [`wait`] is for hosts that can.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -61,12 +62,14 @@ pub trait Backend: Send + Sync + Debug {
     /// taken yet. Fails if it cannot be compiled.
     fn scratch_bytes(&self, program: &Program, plan: &MemoryPlan) -> Result<usize>;
 
-    /// What Programs got because it was measured to be the fastest on this device, now or in an earlier run: of what, and which. For the record.
+    /// What Programs got because it was measured to be the fastest on this device, now or in an earlier run: of what,
+    /// and which. For the record.
     fn tuned(&self) -> Vec<(String, String)> {
         Vec::new()
     }
 
-    /// What people should know of its work, oldest first: failures that ended nothing, and what was done instead. The list only grows.
+    /// What people should know of its work, oldest first: failures that ended nothing, and what was done instead. The
+    /// list only grows.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
@@ -92,7 +95,8 @@ pub trait Executable: Send + Debug {
     /// Where everything lies.
     fn plan(&self) -> &MemoryPlan;
 
-    /// Bytes of the buffers in which its temporaries lie, as they are allocated now: those of the plan, and what variants have added.
+    /// Bytes of the buffers in which its temporaries lie, as they are allocated now: those of the plan, and what
+    /// variants have added.
     fn own_bytes(&self) -> usize;
 
     /// Bytes this machine takes for scratch space on top of the plan.
@@ -103,7 +107,8 @@ pub trait Executable: Send + Debug {
     /// before anything runs; or if the device fails.
     fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()>;
 
-    /// As [`Executable::submit`], and calls `observer` around every instruction. For tools; slower than `submit` by what they do.
+    /// As [`Executable::submit`], and calls `observer` around every instruction. For tools; slower than `submit` by
+    /// what they do.
     fn submit_observed(&mut self, _inputs: &[(ValueId, &[u8])], _observer: &mut dyn Observer) -> Result<()> {
         Err(Error::Device {
             device: "this backend".into(),
@@ -116,14 +121,15 @@ pub trait Executable: Send + Debug {
         false
     }
 
-    /// As [`Executable::submit`], then waits for the step; when every instruction ran by the clock of the device, in the order in which they ran.
-    /// Nothing waits between them. For tools.
+    /// As [`Executable::submit`], then waits for the step; when every instruction ran by the clock of the device, in
+    /// the order in which they ran. Nothing waits between them. For tools.
     fn submit_timed(&mut self, _inputs: &[(ValueId, &[u8])]) -> Result<Vec<Span>> {
         Err(Error::Device { device: "this device".into(), problem: "it has no clock of its own; observe the step".into() })
     }
 
-    /// Compiles `program` over the same persistent values and over the temporaries of this executable, which never runs at the same time: a variant of its step. Outputs
-    /// of one are gone once the other has run. `Ok(None)` where a backend or the memory plans do not allow it; then [`Backend::compile`] it.
+    /// Compiles `program` over the same persistent values and over the temporaries of this executable, which never runs
+    /// at the same time: a variant of its step. Outputs of one are gone once the other has run. `Ok(None)` where a
+    /// backend or the memory plans do not allow it; then [`Backend::compile`] it.
     fn compile_variant(&self, _program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
         Ok(None)
     }

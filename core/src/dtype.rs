@@ -6,13 +6,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Element type of a value: how it lies in memory and, for `Tf32`, how a matrix product reads it.
+/// Element type of a value: how it lies in memory and, for `Tf32`, how a matmul reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
     /// IEEE binary32.
     F32,
-    /// Compute only: stored as `f32`; a matrix product rounds its inputs to 10 mantissa bits.
+    /// Compute only: stored as `f32`; a matmul rounds its inputs to 10 mantissa bits.
     Tf32,
     /// IEEE binary16.
     F16,

@@ -1,7 +1,8 @@
 //! Mantissa's core: number formats, recorded Programs, precision policy, the CPU backend and the trainer.
 //!
-//! Model code records a [`program::Program`] through a [`trace::Graph`]; a [`backend::Backend`] compiles it once and runs it every step.
-//! [`train::Session`] does all of this for a [`train::TrainConfig`]. The lessons in `examples/` go through the parts one by one.
+//! Model code records a [`program::Program`] through a [`trace::Graph`]; a [`backend::Backend`] compiles it once and
+//! runs it every step. [`train::Session`] does all of this for a [`train::TrainConfig`]. The lessons in `examples/` go
+//! through the parts one by one.
 //!
 //! ```
 #![doc = include_str!("../docs/one_layer.rs")]

@@ -1,8 +1,10 @@
-//! Names that are nearly right: the same thing under the name that others use (`fp16` for `f16`), in another spelling, or with a slip of the finger.
+//! Names that are nearly right: the same thing under the name that others use (`fp16` for `f16`), in another spelling,
+//! or with a slip of the finger.
 
 use crate::error::Error;
 
-/// What other frameworks say, in lower case, and what it is called here: the first group that a list of known names has is meant.
+/// What other frameworks say, in lower case, and what it is called here: the first group that a list of known names has
+/// is meant.
 const ELSEWHERE: [(&str, &[&str]); 20] = [
     ("fp32", &["f32"]),
     ("float32", &["f32"]),

@@ -3,8 +3,8 @@
 //! A random word is a pure function of (key, counter), so any element of any tensor can be drawn on any backend, in any
 //! order, with the same bits. Only 32-bit add, rotate and xor are used: WGSL has them all.
 //!
-//! Device draws: key = `[seed, stream]`, counter = `[index / 2, step]`, word `index % 2`, where `stream` numbers the place
-//! in the model, `step` counts micro-steps and `index` is the linear index of the element.
+//! Device draws: key = `[seed, stream]`, counter = `[index / 2, step]`, word `index % 2`, where `stream` numbers the
+//! place in the model, `step` counts micro-steps and `index` is the linear index of the element.
 
 /// The Threefry-2x32-20 block function.
 #[inline(always)]

@@ -1,5 +1,5 @@
-//! Runs the examples of the documentation, which lie in `core/docs`. Cargo runs examples in documentation after all tests,
-//! where they would hide the tally of the workspace.
+//! Runs the examples of the documentation, which lie in `core/docs`. Cargo runs examples in documentation after all
+//! tests, where they would hide the tally of the workspace.
 
 #[path = "../docs/layers.rs"]
 mod layers;

@@ -1,5 +1,5 @@
-//! Checkpoint folders with one file replaced by any bytes, its checksums mended or not. Reading one refuses it, or restores a run whose values
-//! are all there.
+//! Checkpoint folders with one file replaced by any bytes, its checksums mended or not. Reading one refuses it, or
+//! restores a run whose values are all there.
 
 use mantissa_app::checkpoint::parts::Parts;
 use mantissa_app::checkpoint::state::{State, Surroundings};
@@ -70,7 +70,8 @@ pub fn whole_checkpoints() -> Vec<Vec<u8>> {
     (0..FILES.len()).flat_map(|i| [case(i, 0), case(i, MEND)]).collect()
 }
 
-/// A checkpoint of which the first byte picks a file and the others are its contents; and these as the index of a model in parts.
+/// A checkpoint of which the first byte picks a file and the others are its contents; and these as the index of a model
+/// in parts.
 pub fn checkpoint(data: &[u8]) {
     let Some((&first, contents)) = data.split_first() else { return };
     let mut run = RUN.lock().expect("no reader panics");

@@ -1,7 +1,8 @@
-//! What every reader of foreign bytes is put through: no panic, no memory that the bytes do not account for. Each function takes any bytes.
+//! What every reader of foreign bytes is put through: no panic, no memory that the bytes do not account for. Each
+//! function takes any bytes.
 //!
-//! Used twice: by the targets of cargo-fuzz in `fuzz_targets`, and, with random and mutated bytes, by `app/tests/hostile.rs`, which runs
-//! with all other tests.
+//! Used twice: by the targets of cargo-fuzz in `fuzz_targets`, and, with random and mutated bytes, by
+//! `app/tests/hostile.rs`, which runs with all other tests.
 
 #[path = "checkpoint.rs"]
 mod damaged;

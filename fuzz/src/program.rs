@@ -1,5 +1,5 @@
-//! Malformed Programs: recorded steps with a few edits that the bytes choose. A Program is either refused, or can be printed, priced and
-//! laid out.
+//! Malformed Programs: recorded steps with a few edits that the bytes choose. A Program is either refused, or can be
+//! printed, priced and laid out.
 
 use mantissa_core::DType;
 use mantissa_core::model::ModelConfig;

@@ -1,13 +1,14 @@
-// Attention where a subgroup has eight lanes, as on software adapters. CPU twins: core/src/cpu/{attention,attention_backward}.rs; formula:
-// attention.wgsl; layout: shared/heads.wgsl.
+// Attention where a subgroup has eight lanes, as on software adapters. CPU twins:
+// core/src/cpu/{attention,attention_backward}.rs; formula: attention.wgsl; layout: shared/heads.wgsl.
 //
-// A workgroup is one subgroup and owns eight queries (`attention`, `attention_dq`) or eight keys (`attention_dkv`), one a lane. It meets the
-// other side eight rows at a time: each lane loads one, and all get its elements by broadcast. A row is thus loaded once for eight rows on
-// this side, and the rescaling of a softmax is done once for eight keys.
-// llvmpipe loads lane by lane, so loads are what counts there. At [16, 128], 4 heads of 32, causal, CPU time of attention.wgsl's kernels and of
-// these: f32 forward 24.6 and 4.9 ms, backward 52.7 and 18 ms; bf16 16.7 and 3.9, 42 and 17 ms. Of `attention_dkv` a third is loads.
-// Tried without gain: two queries a lane (registers), a loop over `subgroupShuffle` (1.6 times), all broadcasts of a vector in an array
-// before they are used (1.7 times), fma (not fused there).
+// A workgroup is one subgroup and owns eight queries (`attention`, `attention_dq`) or eight keys (`attention_dkv`), one
+// a lane. It meets the other side eight rows at a time: each lane loads one, and all get its elements by broadcast. A
+// row is thus loaded once for eight rows on this side, and the rescaling of a softmax is done once for eight keys.
+// llvmpipe loads lane by lane, so loads are what counts there. At [16, 128], 4 heads of 32, causal, CPU time of
+// attention.wgsl's kernels and of these: f32 forward 24.6 and 4.9 ms, backward 52.7 and 18 ms; bf16 16.7 and 3.9, 42
+// and 17 ms. Of `attention_dkv` a third is loads. Tried without gain: two queries a lane (registers), a loop over
+// `subgroupShuffle` (1.6 times), all broadcasts of a vector in an array before they are used (1.7 times), fma (not
+// fused there).
 //% needs subgroups
 //% import heads, grid
 
@@ -45,7 +46,8 @@ fn weighted(y: mat2x4<f32>, b: mat2x4<f32>, w: Eight) -> mat2x4<f32> {
     return sum;
 }
 
-// Four octs of a head: lavapipe does not unroll longer loops, and keeps what they index in memory that it reads lane by lane.
+// Four octs of a head: lavapipe does not unroll longer loops, and keeps what they index in memory that it reads lane by
+// lane.
 fn add_four(first: u32, s: ptr<function, Eight>, a: ptr<function, Head>, b: ptr<function, Head>) {
     for (var d = first; d < min(first + 4u, OCTS); d++) {
         add_products(s, (*a)[d], (*b)[d]);

@@ -1,14 +1,15 @@
-// Lays an operand of a product out in panels for matmul_panels: rows of a or columns of b are lines; a panel is LINES of them, [panel][k][line]
-// in f32, decoded and scaled. Steps of k beyond the last, up to a multiple of four, are zeros. What lines beyond the last hold is of no use. CPU
-// twin: core/src/cpu/pack.rs.
+// Lays an operand of a product out in panels for matmul_panels: rows of a or columns of b are lines; a panel is LINES
+// of them, [panel][k][line] in f32, decoded and scaled. Steps of k beyond the last, up to a multiple of four, are
+// zeros. What lines beyond the last hold is of no use. CPU twin: core/src/cpu/pack.rs.
 //
-// An invocation lays out eight lines of four steps. Neighbours read neighbours: further along k where the operand is stored along k, further lines
-// where it is stored by k.
+// An invocation lays out eight lines of four steps. Neighbours read neighbours: further along k where the operand is
+// stored along k, further lines where it is stored by k.
 //
-// On llvmpipe (two Zen 4 cores) a million elements take 0.4 to 0.6 ms where they are stored by k and 1.8 ms along k, with as many instructions: that
-// waits for stores to lines that no cache has, and for loads. No gain: 64-bit loads and stores (a hundredth of a step), 16 lines of four steps, so that
-// lines of the cache are written whole; slower by a tenth of the product: four lines of eight steps by neighbours across lines, workgroups of whole
-// panels of 32 steps. So long runs along a line are what reading wants.
+// On llvmpipe (two Zen 4 cores) a million elements take 0.4 to 0.6 ms where they are stored by k and 1.8 ms along k,
+// with as many instructions: that waits for stores to lines that no cache has, and for loads. No gain: 64-bit loads and
+// stores (a hundredth of a step), 16 lines of four steps, so that lines of the cache are written whole; slower by a
+// tenth of the product: four lines of eight steps by neighbours across lines, workgroups of whole panels of 32 steps.
+// So long runs along a line are what reading wants.
 //% import quads, grid
 //% const X: dtype = F32
 //% const BY_K: bool = false
@@ -18,7 +19,8 @@
 //% const LINES: [32, 64] = 32
 //% const WG_SIZE: [64] = 64
 
-// blocks: eights of lines, fours: of steps of k, of one product; x_stride and scale_stride: elements from one product to the next.
+// blocks: eights of lines, fours: of steps of k, of one product; x_stride and scale_stride: elements from one product
+// to the next.
 struct Params {
     lines: u32,
     k: u32,

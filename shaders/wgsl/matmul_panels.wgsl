@@ -1,21 +1,24 @@
-// Matrix products of operands in panels (matmul_pack.wgsl) in tiles that a subgroup of eight lanes owns. CPU twin: core/src/cpu/matmul.rs.
+// Matrix products of operands in panels (matmul_pack.wgsl) in tiles that a subgroup of eight lanes owns. CPU twin:
+// core/src/cpu/matmul.rs.
 //
-// A tile is 32 rows of y and eight columns for each lane, as in matmul_subgroup.wgsl; sums run over k ascending, with the bits of every other
-// kernel of products. Panels cost what that kernel spends on strides: rows 4 KiB apart meet in the same sets of every cache and are prefetched by
-// nobody, so each tile waited for the last cache. In a panel everything is read in a row, once, and one kernel serves all layouts and dtypes.
-// On llvmpipe (Mesa 22.3) a load is a loop over lanes with a mask test, and in it for each component a bounds check, a load and a blend:
-// about 15 instructions a lane and 8 a component, whatever its width. So components of 64 bits halve the loads. Its short path for uniform addresses
-// is closed to loops, and that for uniform buffers, a quarter of the cost, ends at 64 KiB.
+// A tile is 32 rows of y and eight columns for each lane, as in matmul_subgroup.wgsl; sums run over k ascending, with
+// the bits of every other kernel of products. Panels cost what that kernel spends on strides: rows 4 KiB apart meet in
+// the same sets of every cache and are prefetched by nobody, so each tile waited for the last cache. In a panel
+// everything is read in a row, once, and one kernel serves all layouts and dtypes. On llvmpipe (Mesa 22.3) a load is a
+// loop over lanes with a mask test, and in it for each component a bounds check, a load and a blend: about 15
+// instructions a lane and 8 a component, whatever its width. So components of 64 bits halve the loads. Its short path
+// for uniform addresses is closed to loops, and that for uniform buffers, a quarter of the cost, ends at 64 KiB.
 //
-// Seen there (two Zen 4 cores, GFLOP/s of both by CPU time, f32, 1024^3, NN / NT / TN): matmul_subgroup 44 / 38 / 40, this 69 / 69 / 69 with the time
-// of packing, a twelfth of the whole; without it 76. Of that, 64-bit loads alone, operands as they lie: 52 / 49 / 51; panels read by words: 51 without
-// packing; a panel of one operand only: 64 (a), 60 (b). Compiling takes 0.3 s of CPU time, packing 0.1 s.
-// No gain (without packing, 76 here): tiles across rows first 64, quads along k in the panel of a 69, 64 rows by two steps of k 63, 32 columns by
-// eight steps, operands as they lie, 45 / 48 / 41; reading a word of every line one, two or four rounds ahead, as they lie: 50 for 54. Not tried on
-// a GPU.
-// Finished sums leave by eights of a row: stored word by word, biases read for each sum and rows moved up one by one, that was a quarter of a product
-// with 256 steps. So the weight gradients of mlp went from 9.6 to 8.4 ms and from 7.8 to 6.8, the products with a bias from 9.9 to 9.5 and from 7.8 to
-// 7.4. Four rows at a time in place of two: no gain, and 0.1 s more to compile each kernel.
+// Seen there (two Zen 4 cores, GFLOP/s of both by CPU time, f32, 1024^3, NN / NT / TN): matmul_subgroup 44 / 38 / 40,
+// this 69 / 69 / 69 with the time of packing, a twelfth of the whole; without it 76. Of that, 64-bit loads alone,
+// operands as they lie: 52 / 49 / 51; panels read by words: 51 without packing; a panel of one operand only: 64 (a), 60
+// (b). Compiling takes 0.3 s of CPU time, packing 0.1 s. No gain (without packing, 76 here): tiles across rows first
+// 64, quads along k in the panel of a 69, 64 rows by two steps of k 63, 32 columns by eight steps, operands as they
+// lie, 45 / 48 / 41; reading a word of every line one, two or four rounds ahead, as they lie: 50 for 54. Not tried on a
+// GPU. Finished sums leave by eights of a row: stored word by word, biases read for each sum and rows moved up one by
+// one, that was a quarter of a product with 256 steps. So the weight gradients of mlp went from 9.6 to 8.4 ms and from
+// 7.8 to 6.8, the products with a bias from 9.9 to 9.5 and from 7.8 to 7.4. Four rows at a time in place of two: no
+// gain, and 0.1 s more to compile each kernel.
 //% needs subgroups, int64
 //% import product, oct, grid
 

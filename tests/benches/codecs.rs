@@ -1,7 +1,7 @@
 //! Slice codecs: bytes read and written per second, on all threads and on one.
 //!
-//! To beat, PyTorch 2.15 CPU on two cores: f32 to bf16/f16 25 GB/s, to E4M3 11, to E5M2 18; E4M3 to f32 2.0, E5M2 to f32 6.9.
-//! `cargo bench -p mantissa-tests --bench codecs`
+//! To beat, PyTorch 2.15 CPU on two cores: f32 to bf16/f16 25 GB/s, to E4M3 11, to E5M2 18; E4M3 to f32 2.0, E5M2 to
+//! f32 6.9. `cargo bench -p mantissa-tests --bench codecs`
 
 use divan::Bencher;
 use divan::counter::BytesCount;

@@ -1,7 +1,8 @@
-//! GFLOP/s of matrix products on the best wgpu adapter, and of the same product in f32 on the CPU backend in the same run.
+//! GFLOP/s of matrix products on the best wgpu adapter, and of the same product in f32 on the CPU backend in the same
+//! run.
 //!
-//! Where processors compute, the time is what all threads of this process took of them, shared by the cores: what a quiet machine would show, seen
-//! on a busy one.
+//! Where processors compute, the time is what all threads of this process took of them, shared by the cores: what a
+//! quiet machine would show, seen on a busy one.
 
 use mantissa_core::backend::Backend;
 use mantissa_core::dtype::DType;

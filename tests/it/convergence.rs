@@ -1,4 +1,5 @@
-//! A small GPT learns a generated text in every recipe, about equally well; f16 recovers from an absurd initial loss scale.
+//! A small GPT learns a generated text in every recipe, about equally well; f16 recovers from an absurd initial loss
+//! scale.
 
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::data::Batch;

@@ -1,4 +1,5 @@
-//! Steps timed by the clock of a device: every instruction once a micro-step, one after the other, within the step, and the step as it is without.
+//! Steps timed by the clock of a device: every instruction once a micro-step, one after the other, within the step, and
+//! the step as it is without.
 
 use mantissa_core::backend::Backend;
 use mantissa_core::data::Batch;

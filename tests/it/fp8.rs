@@ -35,7 +35,8 @@ struct Delayed {
 /// As Transformer Engine.
 const TE: Delayed = Delayed { len: 4, algo: AmaxAlgo::Max, margin: 0, nonfinite: NonFiniteAmax::Record, warm_up: false };
 
-/// One linear layer 16 -> 16 over 8 rows under delayed scaling: slots 0, 1, 2 are x, weight, dy. Its inputs are not rounded first.
+/// One linear layer 16 -> 16 over 8 rows under delayed scaling: slots 0, 1, 2 are x, weight, dy. Its inputs are not
+/// rounded first.
 fn layer(d: Delayed) -> Result<Program> {
     let scaling = Fp8Scaling::Delayed {
         amax_history_len: d.len,

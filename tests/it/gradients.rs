@@ -63,7 +63,8 @@ fn reference(program: &Program, y: ValueId, inputs: &[Tensor]) -> Tensor {
     reference64::run(program, &named, &[y]).expect("a forward Program").remove(0)
 }
 
-/// Bound of the forward: by the sum of magnitudes where the case is one sum or product, else ulps of the largest magnitude of anything on the way.
+/// Bound of the forward: by the sum of magnitudes where the case is one sum or product, else ulps of the largest
+/// magnitude of anything on the way.
 fn forward_bound(program: &Program, inputs: &[Tensor], want: &Tensor) -> Vec<f64> {
     if let [only] = &program.instrs[..] {
         let x: Vec<&Tensor> = inputs.iter().collect();

@@ -1,5 +1,5 @@
-//! Calls that must follow others: a recording without them would run and train wrongly, so `finish` refuses it and names the line that the
-//! missing call belongs to. The order of the calls that are there is checked as they come.
+//! Calls that must follow others: a recording without them would run and train wrongly, so `finish` refuses it and
+//! names the line that the missing call belongs to. The order of the calls that are there is checked as they come.
 
 use mantissa_core::optim::{Optim, OptimConfig};
 use mantissa_core::precision::clip::{Clip, clip_grads};
@@ -24,8 +24,8 @@ struct Story {
     backward_twice: bool,
 }
 
-/// An fp8 layer in a whole training step with a loss scale, told by `story`. Gives the Program and the lines of: the layer, the micro-steps,
-/// the scaler, the optimizer, the second backward.
+/// An fp8 layer in a whole training step with a loss scale, told by `story`. Gives the Program and the lines of: the
+/// layer, the micro-steps, the scaler, the optimizer, the second backward.
 fn record(story: Story) -> (Result<Program>, [u32; 5]) {
     let mut lines = [0; 5];
     let mut told = || -> Result<Program> {

@@ -1,5 +1,6 @@
-//! Passes, memory plan and validation: random Programs compute the same bits with and without each pass, live values never share memory,
-//! malformed Programs are refused by name, and no recipe or scaler setting makes a weight non-finite.
+//! Passes, memory plan and validation: random Programs compute the same bits with and without each pass, live values
+//! never share memory, malformed Programs are refused by name, and no recipe or scaler setting makes a weight
+//! non-finite.
 
 mod generate;
 mod malformed;
@@ -293,7 +294,8 @@ fn a_product_that_others_need_keeps_its_result() {
     assert!(!joined(&|g, _, y| g.output("y", y + y.softmax())));
     assert!(!joined(&|g, a, y| g.output("y", y + a.mean(&[0], true))), "a row is no whole addend");
     assert!(!joined(&|g, _, y| g.output("y", y.unary(UnaryFn::Tanh))), "no activation of a product");
-    // The derivative of ReLU can be had from its result, if no positive product is rounded to zero there; the product itself cannot.
+    // The derivative of ReLU can be had from its result, if no positive product is rounded to zero there; the product
+    // itself cannot.
     let relu_and = |dtype: DType, times_product: bool| {
         joined(&|g, _, y| {
             g.output("y", y.unary(UnaryFn::Relu).cast(dtype));

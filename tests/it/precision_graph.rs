@@ -1,7 +1,8 @@
-//! What precision policy inserts, as text to review: autocast and every recipe over a two-layer net with its whole training step, nesting,
-//! classes, the weight-cast cache, the dtype of the backward pass, fp8 refusals.
+//! What precision policy inserts, as text to review: autocast and every recipe over a two-layer net with its whole
+//! training step, nesting, classes, the weight-cast cache, the dtype of the backward pass, fp8 refusals.
 //!
-//! Snapshots live in `snapshots/`; `INSTA_UPDATE=always cargo test -p mantissa-tests precision_graph` rewrites them for review.
+//! Snapshots live in `snapshots/`; `INSTA_UPDATE=always cargo test -p mantissa-tests precision_graph` rewrites them for
+//! review.
 
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::nn::{LayerNorm, Linear};

@@ -1,4 +1,5 @@
-//! Running a Program: the same bits every time and on any number of threads; inputs are checked; the comparison of the harness sees red.
+//! Running a Program: the same bits every time and on any number of threads; inputs are checked; the comparison of the
+//! harness sees red.
 
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::data::Batch;

@@ -1,5 +1,5 @@
-//! Whole training steps on wgpu against the CPU: the loss, every gradient and the weights after 20 steps, for every recipe; the number of
-//! dispatches; a run that moves from one device to the other and back.
+//! Whole training steps on wgpu against the CPU: the loss, every gradient and the weights after 20 steps, for every
+//! recipe; the number of dispatches; a run that moves from one device to the other and back.
 
 use mantissa_backend_wgpu::dispatches;
 use mantissa_core::backend::{Backend, Executable, wait};
@@ -138,10 +138,10 @@ fn steps_under_way_give_the_same_bits() {
     }
 }
 
-/// How far a recipe may lie from the CPU. Sums differ by roundoff; where such a difference lies at the border of two stored values, one
-/// element moves by a step of its format. The signal-to-noise ratio of the worst value of a step says how often: seen on a driver in software
-/// are 125 dB in f32, 71 in tf32, 66 in f16, 51 in bf16, 38 in mx, and 26 in fp8 with one scale a tensor. The limits leave room for
-/// another order of summation.
+/// How far a recipe may lie from the CPU. Sums differ by roundoff; where such a difference lies at the border of two
+/// stored values, one element moves by a step of its format. The signal-to-noise ratio of the worst value of a step
+/// says how often: seen on a driver in software are 125 dB in f32, 71 in tf32, 66 in f16, 51 in bf16, 38 in mx, and 26
+/// in fp8 with one scale a tensor. The limits leave room for another order of summation.
 struct Limits {
     /// Worst forward value, gradient inside the backward pass and gradient of a parameter in one step, dB.
     sqnr_db: f64,
@@ -162,8 +162,8 @@ fn limits(name: RecipeName) -> Limits {
 }
 
 fn models(name: RecipeName) -> Vec<(&'static str, TrainConfig)> {
-    // Slow enough for both runs to be stable: at 3e-3 this model's gradient norm jumps to 40 around step 12, and what the devices differ
-    // by in the last place decides where it lands.
+    // Slow enough for both runs to be stable: at 3e-3 this model's gradient norm jumps to 40 around step 12, and what
+    // the devices differ by in the last place decides where it lands.
     let schedule = Schedule { lr: 5e-4, min_lr: 5e-4, warmup: 0, steps: 40, decay: Decay::Constant };
     let gpt = TrainConfig { schedule, ..tiny::gpt(Recipe::new(name), 40) };
     let ModelConfig::Gpt(model) = gpt.model.clone() else { panic!("a GPT") };
@@ -216,7 +216,8 @@ fn compare_runs(what: &str, config: &TrainConfig, name: RecipeName, cpu: &Arc<dy
         let read = |s: &Session| s.read_f32(&entry.name).expect("weights");
         let (mut w, mut g) = (read(&a), read(&b));
         if entry.name.ends_with("attn.qkv.bias") {
-            // Softmax does not see the bias of the keys, the middle third: its gradient is roundoff, which Adam scales to whole steps.
+            // Softmax does not see the bias of the keys, the middle third: its gradient is roundoff, which Adam scales
+            // to whole steps.
             let keys = w.len() / 3..2 * w.len() / 3;
             w.drain(keys.clone());
             g.drain(keys);

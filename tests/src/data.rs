@@ -19,8 +19,8 @@ pub fn normal(n: usize, std: f32, stream: u32) -> Vec<f32> {
     (0..n).map(|_| rng.normal() * std).collect()
 }
 
-/// Bytes of a chain over 27 letters in which each letter has [`SUCCESSORS`] likely ones: quick to learn, and as it can be known only to
-/// `ln SUCCESSORS` nats a byte, a relative tolerance on the loss means something.
+/// Bytes of a chain over 27 letters in which each letter has [`SUCCESSORS`] likely ones: quick to learn, and as it can
+/// be known only to `ln SUCCESSORS` nats a byte, a relative tolerance on the loss means something.
 pub fn text(bytes: usize) -> Vec<u8> {
     const LETTERS: &[u8; 27] = b"abcdefghijklmnopqrstuvwxyz ";
     let mut rng = Rng::new(11, 3);

@@ -1,5 +1,6 @@
-//! A tally of the checks that need a device: which ran and which did not, for want of it. libtest hides what a passing test prints, so every test
-//! process of one `cargo test` writes to one file, and `tests/zz_tally.rs`, which cargo runs last, reads it.
+//! A tally of the checks that need a device: which ran and which did not, for want of it. libtest hides what a passing
+//! test prints, so every test process of one `cargo test` writes to one file, and `tests/zz_tally.rs`, which cargo runs
+//! last, reads it.
 //!
 //! Used by test crates that cannot depend on this one, too, as a file of their own.
 
@@ -36,8 +37,8 @@ pub fn skipped(device: &str, why: &str) {
     note(&Met { check: check(), skipped: Some(format!("no {device}")) });
 }
 
-/// What the test processes of this `cargo test` have counted, each check once; one that ran on some device is not skipped. The tally is gone then,
-/// with those of other runs that nobody read.
+/// What the test processes of this `cargo test` have counted, each check once; one that ran on some device is not
+/// skipped. The tally is gone then, with those of other runs that nobody read.
 pub fn take() -> Vec<Met> {
     let Some(file) = file() else { return Vec::new() };
     let met = read(&fs::read_to_string(&file).unwrap_or_default());
@@ -74,7 +75,8 @@ fn check() -> String {
     format!("{stem}::{}", thread.name().unwrap_or("main"))
 }
 
-/// The file of this `cargo test`, in a folder beside those of the tests' programs: named by the process that started them all.
+/// The file of this `cargo test`, in a folder beside those of the tests' programs: named by the process that started
+/// them all.
 fn file() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     Some(program.parent()?.parent()?.join("device-checks").join(parent().to_string()))

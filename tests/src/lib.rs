@@ -1,4 +1,5 @@
-//! Shared helpers of the tests: running a recorded Program on any backend, an independent f64 reference, tolerances, generated data.
+//! Shared helpers of the tests: running a recorded Program on any backend, an independent f64 reference, tolerances,
+//! generated data.
 //!
 //! Everything takes `&dyn Backend`, so that the same cases serve every device.
 

@@ -1,4 +1,5 @@
-//! Programs of a single operation over values that stay in memory, so that a benchmark times the operation and no copy of its operands.
+//! Programs of a single operation over values that stay in memory, so that a benchmark times the operation and no copy
+//! of its operands.
 
 use crate::machine::Machine;
 use mantissa_core::backend::Backend;

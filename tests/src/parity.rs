@@ -1,7 +1,7 @@
 //! One instruction on two backends: the same operands, byte for byte, and a comparison of everything it wrote.
 //!
-//! Casts, scale updates, skips and counts must agree to the bit ([`Bound::Exact`]); sums meet a bound that follows from their length and
-//! magnitudes. Non-finite results must be of the same class: both NaN, or the same infinity.
+//! Casts, scale updates, skips and counts must agree to the bit ([`Bound::Exact`]); sums meet a bound that follows from
+//! their length and magnitudes. Non-finite results must be of the same class: both NaN, or the same infinity.
 
 use crate::machine::bytes_of;
 use mantissa_core::backend::{Backend, wait};
@@ -58,7 +58,8 @@ impl Case {
         self
     }
 
-    /// A Program of this one instruction. Every input is a state, so that lists lie in one piece and updates happen in place.
+    /// A Program of this one instruction. Every input is a state, so that lists lie in one piece and updates happen in
+    /// place.
     fn program(&self) -> (Program, Vec<ValueId>) {
         let types: Vec<Ty> = self.inputs.iter().map(|(t, _)| t.clone()).collect();
         let made = self.op.infer(&types).unwrap_or_else(|e| panic!("{}: {e}", self.name));
@@ -128,7 +129,8 @@ impl Case {
     }
 }
 
-/// Compares the bytes of a value from a device with those of the specification. Errs naming the first element that is off.
+/// Compares the bytes of a value from a device with those of the specification. Errs naming the first element that is
+/// off.
 pub fn compare(ty: &Ty, got: &[u8], want: &[u8], bound: &Bound) -> Result<(), String> {
     if got.len() != want.len() {
         return Err(format!("{ty}: expected {} bytes, found {}", want.len(), got.len()));

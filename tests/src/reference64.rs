@@ -1,6 +1,6 @@
-//! An independent interpreter of forward Programs in f64: plain loops over the definition of each operation, sharing no arithmetic with
-//! any backend. Storage dtypes are ignored (every value is f64), so finite differences of it are smooth. The integer random words of
-//! dropout come from `rng`, whose known answers are tested there.
+//! An independent interpreter of forward Programs in f64: plain loops over the definition of each operation, sharing no
+//! arithmetic with any backend. Storage dtypes are ignored (every value is f64), so finite differences of it are
+//! smooth. The integer random words of dropout come from `rng`, whose known answers are tested there.
 
 use mantissa_core::op::Op;
 use mantissa_core::op::attention::Attention;
@@ -42,7 +42,8 @@ impl Tensor {
     }
 }
 
-/// Runs every instruction of `program` and returns the tensors of `wanted`. Errs on an operation without a forward definition here.
+/// Runs every instruction of `program` and returns the tensors of `wanted`. Errs on an operation without a forward
+/// definition here.
 pub fn run(program: &Program, inputs: &[(ValueId, Tensor)], wanted: &[ValueId]) -> Result<Vec<Tensor>, String> {
     let mut values: Vec<Tensor> = vec![Tensor::default(); program.values.len()];
     for (id, tensor) in inputs {
@@ -103,8 +104,8 @@ pub fn forward(op: &Op, x: &[&Tensor]) -> Result<Vec<Tensor>, String> {
     })
 }
 
-/// For operations that sum: the sum of magnitudes that bounds the error of each element, for products times the contraction length;
-/// `None` for other operations.
+/// For operations that sum: the sum of magnitudes that bounds the error of each element, for products times the
+/// contraction length; `None` for other operations.
 pub fn sum_of_magnitudes(op: &Op, x: &[&Tensor]) -> Option<Tensor> {
     let magnitudes: Vec<Tensor> = x.iter().map(|t| t.map(f64::abs)).collect();
     let x: Vec<&Tensor> = magnitudes.iter().collect();

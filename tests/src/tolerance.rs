@@ -1,13 +1,14 @@
 //! How far an f32 result may lie from the exact one, and the comparison that applies it.
 //!
-//! Bounds are in units of the roundoff `u = 2^-24`: products by `c * K * u * sum |a||b|` (the classic forward bound), sums by `c * u * sum |x|`, everything else by
-//! ulps of the largest magnitude of its tensor, from [`ulps`].
+//! Bounds are in units of the roundoff `u = 2^-24`: products by `c * K * u * sum |a||b|` (the classic forward bound),
+//! sums by `c * u * sum |x|`, everything else by ulps of the largest magnitude of its tensor, from [`ulps`].
 
 use mantissa_core::dtype::DType;
 use mantissa_core::op::Op;
 
-/// Allowed error of a result of `op`, in `u` times the largest magnitude of the tensor. Why each: elementwise functions are polynomials
-/// good to a few ulps, chained up to four deep; norms, softmax and losses divide sums of tens of terms; layout ops copy.
+/// Allowed error of a result of `op`, in `u` times the largest magnitude of the tensor. Why each: elementwise functions
+/// are polynomials good to a few ulps, chained up to four deep; norms, softmax and losses divide sums of tens of terms;
+/// layout ops copy.
 pub fn ulps(op: &Op) -> f64 {
     match op {
         Op::Map(_) => 16.0,
@@ -42,14 +43,15 @@ pub fn ulps(op: &Op) -> f64 {
     }
 }
 
-/// Factor of a gradient's tolerance over that of its forward: a rule recomputes the forward and multiplies a few more times.
+/// Factor of a gradient's tolerance over that of its forward: a rule recomputes the forward and multiplies a few more
+/// times.
 pub const GRADIENT_FACTOR: f64 = 8.0;
 
 /// Roundoff of the comparison itself: central differences of an f64 function, relative to the largest magnitude.
 pub const DIFFERENCE_ERROR: f64 = 2e-8;
 
-/// Compares an f32 result to the exact one. `bound` is absolute, one for each element or one for all. Errs naming the first element that
-/// is off; NaN never passes, and infinities must match exactly.
+/// Compares an f32 result to the exact one. `bound` is absolute, one for each element or one for all. Errs naming the
+/// first element that is off; NaN never passes, and infinities must match exactly.
 pub fn compare(what: &str, got: &[f32], want: &[f64], bound: &[f64]) -> Result<(), String> {
     if got.len() != want.len() {
         return Err(format!("{what}: expected {} elements, found {}", want.len(), got.len()));

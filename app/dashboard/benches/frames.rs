@@ -1,5 +1,5 @@
-//! Processor time of a frame over three runs of 100,000 steps: layout and triangles, everything but the graphics card's part. 60 frames a second
-//! leave 16.7 ms. `cargo bench -p mantissa-dashboard --bench frames`.
+//! Processor time of a frame over three runs of 100,000 steps: layout and triangles, everything but the graphics card's
+//! part. 60 frames a second leave 16.7 ms. `cargo bench -p mantissa-dashboard --bench frames`.
 
 #[path = "../tests/it/made_up.rs"]
 mod made_up;

@@ -1,4 +1,5 @@
-//! Colours, the same everywhere: one a dtype, one a recipe (that of the dtype it multiplies in), one for what goes wrong. And the look of widgets.
+//! Colours, the same everywhere: one a dtype, one a recipe (that of the dtype it multiplies in), one for what goes
+//! wrong. And the look of widgets.
 
 use crate::store::Store;
 use egui::{Color32, FontFamily, FontId, Stroke, Style, TextStyle, Theme, Ui, Visuals};

@@ -1,5 +1,5 @@
-//! The whole dashboard around the panels: run bar on top, settings at the side, panels in tabs that can be dragged, split and resized. A host
-//! feeds the store, draws this, and does the actions that come back.
+//! The whole dashboard around the panels: run bar on top, settings at the side, panels in tabs that can be dragged,
+//! split and resized. A host feeds the store, draws this, and does the actions that come back.
 
 use crate::form::{Action, Form, Panel};
 use crate::panels::run_bar::{RunBarState, notice_ui, run_bar_ui};

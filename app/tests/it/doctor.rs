@@ -24,7 +24,8 @@ fn problems(report: &Value, seen_in: &str) -> Vec<String> {
     found.map(|f| f["problem"].as_str().expect("findings of text").to_string()).collect()
 }
 
-/// Sets one element of a tensor in a checkpoint and mends the checksums, as a run that went wrong would have written it.
+/// Sets one element of a tensor in a checkpoint and mends the checksums, as a run that went wrong would have written
+/// it.
 fn poison(checkpoint: &Path, file: &str, tensor: &str, value: f32) {
     let path = checkpoint.join(file);
     let mut bytes = fs::read(&path).expect("a checkpoint as written");

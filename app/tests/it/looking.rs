@@ -110,7 +110,8 @@ fn bench_times_every_recipe_and_writes_a_trace() {
     assert!(text.contains("speed-up over f32") && text.contains("GFLOP/s") && text.contains("1.00x"), "{text}");
 }
 
-/// One timed step of gpt-tiny in bf16 on `device`, and the events of its trace; nothing where the machine lacks the device.
+/// One timed step of gpt-tiny in bf16 on `device`, and the events of its trace; nothing where the machine lacks the
+/// device.
 fn profile(device: &str) -> Option<(Value, Vec<Value>)> {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let args = ["--device", device, "--recipes", "bf16", "--steps", "1", "--profile", "--trace", "t.json", "--json"];

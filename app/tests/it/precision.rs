@@ -116,7 +116,7 @@ fn plan_says_modelled_and_what_would_fit() {
     );
     let fixes = report(&big)["fixes"].clone();
     assert!(fixes.as_array().unwrap().iter().any(|f| f["fits"] == true), "{fixes}");
-    assert!(text(&["plan", "--recipe", "fp8-current", "--gpu", "a100"]).contains("has no fp8 products"));
+    assert!(text(&["plan", "--recipe", "fp8-current", "--gpu", "a100"]).contains("has no fp8 matmuls"));
     refused(&["plan", "--gpu", "h300"], &["--gpu", "b200", "h300"]);
     refused(&["plan"], &["--gpu"]);
 }

@@ -64,7 +64,8 @@ fn a_model_is_measured_in_every_recipe() {
     {
         let v = json(of_model(dir.path(), &["--recipe", recipe, "--steps", "3", "--tensor", "gpt.h0.mlp", "--json"]));
         let tensors = v["tensors"].as_array().unwrap();
-        // Of two layers input, weight, bias, output, and the gradients of the last three; and the activation between them.
+        // Of two layers input, weight, bias, output, and the gradients of the last three; and the activation between
+        // them.
         assert_eq!(tensors.iter().filter(|t| t.get("histogram").is_some()).count(), 2 * 7 + 1, "{recipe}");
         let found = tensors.iter().find(|t| t["name"] == "gpt.h0.mlp.up.x").unwrap();
         assert_eq!(found["dtype"], x, "{recipe}");

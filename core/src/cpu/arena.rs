@@ -1,4 +1,5 @@
-//! Memory of the CPU backend: buffers of cache lines, and lending many disjoint pieces of them to a kernel at once, in safe code.
+//! Memory of the CPU backend: buffers of cache lines, and lending many disjoint pieces of them to a kernel at once, in
+//! safe code.
 
 use crate::error::{Error, Result};
 use crate::program::memory::Place;
@@ -47,7 +48,8 @@ pub fn grow<T: Copy + Default>(items: &mut Vec<T>, len: usize) -> Result<()> {
 /// Most pieces of memory one instruction may touch; a list counts as one piece.
 pub const MAX_PIECES: usize = 32;
 
-/// Lends the bytes of `places`, which are sorted by buffer and offset and do not overlap. Buffers are `persistent` followed by `own`.
+/// Lends the bytes of `places`, which are sorted by buffer and offset and do not overlap. Buffers are `persistent`
+/// followed by `own`.
 pub fn lend<'a>(persistent: &'a mut [Buffer], own: &'a mut [Buffer], places: &[Place]) -> ArrayVec<&'a mut [u8], MAX_PIECES> {
     let split = persistent.len();
     let mut out = ArrayVec::new();

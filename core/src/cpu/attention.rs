@@ -1,19 +1,21 @@
 //! `Attention`, forward: `y = dropout(softmax(mask(scale q k^T))) v` over a packed projection, in tiles.
 //!
-//! For one head, a tile of 64 queries meets the keys 64 at a time: scores, running row maximum and sum, and the weighted
-//! values are all that exists at any moment. `stats[b, h, t] = [m, 1 / l]`, maximum and inverse sum, are kept for the backward
-//! pass, which recomputes the probabilities. Not their logarithm `m + log l`: at large scores it rounds `l` away. Key tiles that the causal
-//! mask hides are never touched. Arithmetic is f32, the result is rounded once. A head is one task and nothing is summed across
-//! tasks, so bits do not depend on threads.
+//! For one head, a tile of 64 queries meets the keys 64 at a time: scores, running row maximum and sum, and the
+//! weighted values are all that exists at any moment. `stats[b, h, t] = [m, 1 / l]`, maximum and inverse sum, are kept
+//! for the backward pass, which recomputes the probabilities. Not their logarithm `m + log l`: at large scores it
+//! rounds `l` away. Key tiles that the causal mask hides are never touched. Arithmetic is f32, the result is rounded
+//! once. A head is one task and nothing is summed across tasks, so bits do not depend on threads.
 //!
-//! A score of -inf (its product overflowed) weighs nothing; the maximum starts at the lowest finite value, so it never is -inf itself. Scores of -inf
-//! only leave nothing to weigh: `y` is NaN, as is all that a score of NaN or +inf belongs to. `softmax` and PyTorch's do the same.
+//! A score of -inf (its product overflowed) weighs nothing; the maximum starts at the lowest finite value, so it never
+//! is -inf itself. Scores of -inf only leave nothing to weigh: `y` is NaN, as is all that a score of NaN or +inf
+//! belongs to. `softmax` and PyTorch's do the same.
 //!
 //! Pseudo-code of one query tile:
 //! `for key tile { s = scale q k^T; m' = max(m, rowmax s); p = exp(s - m'); l = l exp(m - m') + rowsum p;`
 //! `o = o exp(m - m') + dropout(p) v } y = o / l; stats = [m, 1 / l]`
 //!
-//! Source: Dao, "FlashAttention-2" (arXiv 2307.08691), algorithm 1; grouped queries after Ainslie et al. (arXiv 2305.13245).
+//! Source: Dao, "FlashAttention-2" (arXiv 2307.08691), algorithm 1; grouped queries after Ainslie et al. (arXiv
+//! 2305.13245).
 
 use super::micro::{self, Finish, Left, NR, Right};
 use crate::float::math;

@@ -1,8 +1,9 @@
 //! `Attention`, backward: `dqkv` from `qkv`, `y`, `stats` and `dy`, in the tiles of the forward pass.
 //!
-//! One task owns a key and value head of one sequence and all query heads that read it, so `dk` and `dv` are summed inside
-//! the task, in order: same bits every run, no atomics. Probabilities are recomputed from the maximum `m` and the inverse sum of
-//! the forward; scores have the bits that they had there, so no probability exceeds 1 however large they are. Arithmetic is f32.
+//! One task owns a key and value head of one sequence and all query heads that read it, so `dk` and `dv` are summed
+//! inside the task, in order: same bits every run, no atomics. Probabilities are recomputed from the maximum `m` and
+//! the inverse sum of the forward; scores have the bits that they had there, so no probability exceeds 1 however large
+//! they are. Arithmetic is f32.
 //!
 //! Pseudo-code, for each pair of tiles the mask leaves, with `delta_i = sum dy_i y_i`:
 //! `p = exp(scale q k^T - m) / l; dp = dropout(dy v^T); ds = scale p (dp - delta)`

@@ -1,6 +1,7 @@
 //! `CpuBackend`: runs Programs instruction by instruction on the threads of this machine.
 //!
-//! Compiling resolves every operand to a place in memory and sizes the scratch space; a submitted step then allocates nothing.
+//! Compiling resolves every operand to a place in memory and sizes the scratch space; a submitted step then allocates
+//! nothing.
 
 use super::arena::{Buffer, MAX_PIECES, grow, lend};
 use super::dispatch;
@@ -157,7 +158,8 @@ struct Workspace {
 }
 
 impl Workspace {
-    /// Makes room for `plan` and `work` elements of scratch. A buffer that grows loses its contents. Errs if there is no memory.
+    /// Makes room for `plan` and `work` elements of scratch. A buffer that grows loses its contents. Errs if there is
+    /// no memory.
     fn fit(&mut self, plan: &MemoryPlan, work: usize) -> Result<()> {
         self.own.resize_with(plan.buffers.len().max(self.own.len()), Buffer::default);
         for (own, planned) in self.own.iter_mut().zip(&plan.buffers) {

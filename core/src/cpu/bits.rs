@@ -1,4 +1,5 @@
-//! Tests and orders of f32 values by their bits, so that hardware that flushes subnormals or folds NaN gives the same answers.
+//! Tests and orders of f32 values by their bits, so that hardware that flushes subnormals or folds NaN gives the same
+//! answers.
 
 use crate::dtype::{DType, Overflow};
 
@@ -19,7 +20,8 @@ pub(crate) fn underflow_bits(dtype: DType) -> u32 {
     dtype.format().map_or(0.0, |f| (0.5 * f.min_subnormal) as f32).to_bits()
 }
 
-/// Bits of the smallest f32 that a store to `dtype` turns into a normal value: half an ulp below the smallest one (the tie goes to even, up).
+/// Bits of the smallest f32 that a store to `dtype` turns into a normal value: half an ulp below the smallest one (the
+/// tie goes to even, up).
 pub(crate) fn subnormal_end_bits(dtype: DType) -> u32 {
     dtype.format().map_or(0.0, |f| (f.min_normal - 0.5 * f.min_subnormal) as f32).to_bits()
 }

@@ -1,7 +1,7 @@
 //! Long operands split into fixed chunks, for kernels that walk lists of tensors.
 //!
-//! Invariant: splits fall on multiples of [`CHUNK`] elements and depend on lengths only, so neither rounding nor the order of
-//! any sum depends on the number of threads. Nothing allocates: the two halves of a split live on the stack.
+//! Invariant: splits fall on multiples of [`CHUNK`] elements and depend on lengths only, so neither rounding nor the
+//! order of any sum depends on the number of threads. Nothing allocates: the two halves of a split live on the stack.
 
 use crate::float::view::{View, ViewMut};
 use crate::par;

@@ -1,11 +1,11 @@
 //! Gradient clipping by norm, by value, and by a norm that adapts to the run.
 //!
-//! The coefficient is multiplied in unconditionally (no host sync): with an infinite norm it is 0, which turns infinite gradients into
-//! NaN, as in PyTorch; the step is skipped for `found_inf` all the same.
+//! The coefficient is multiplied in unconditionally (no host sync): with an infinite norm it is 0, which turns infinite
+//! gradients into NaN, as in PyTorch; the step is skipped for `found_inf` all the same.
 //!
-//! It has two factors, since one f32 does not reach: for a norm of 4e38 it would be subnormal, and 0 on many a device. The first is 1,
-//! and 2^-64 for norms from 2^64 on, whose coefficient is found from the norm times 2^-64.
-//! The settings are validated where they are made: a negative `max_norm` would turn gradients round.
+//! It has two factors, since one f32 does not reach: for a norm of 4e38 it would be subnormal, and 0 on many a device.
+//! The first is 1, and 2^-64 for norms from 2^64 on, whose coefficient is found from the norm times 2^-64. The settings
+//! are validated where they are made: a negative `max_norm` would turn gradients round.
 //!
 //! Sources: PyTorch `clip_grad.py`, docs/precision.md 3; adaptive: Seetharaman et al., "AutoClip", arXiv 2007.14469.
 
@@ -15,8 +15,8 @@ use super::grad_norm::FAR;
 use crate::float::view::ViewMut;
 use crate::par::{self, simd};
 
-/// `min(1, max_norm / (norm + 1e-6))`, rounded as PyTorch does: reciprocal first, then the product. NaN stays NaN. Two factors, to be
-/// multiplied in one after the other. `norm` and `far` as [`super::grad_norm::grad_norm`] gives them.
+/// `min(1, max_norm / (norm + 1e-6))`, rounded as PyTorch does: reciprocal first, then the product. NaN stays NaN. Two
+/// factors, to be multiplied in one after the other. `norm` and `far` as [`super::grad_norm::grad_norm`] gives them.
 pub fn clip_coef([norm, far]: [f32; 2], max_norm: f32) -> [f32; 2] {
     if norm >= 1.0 / FAR {
         let coef = 1.0 / far * max_norm;
@@ -55,8 +55,8 @@ impl AdaptiveClip {
         AdaptiveClip { rank: rank.clamp(1, window.max(1)) - 1, fallback }
     }
 
-    /// `max_norm` of this step, from the norms of earlier steps: `history: [n]`, of which `count` entries have been written
-    /// so far. Each entry is ranked by counting smaller ones, ties by position: `n^2` compares and no scratch.
+    /// `max_norm` of this step, from the norms of earlier steps: `history: [n]`, of which `count` entries have been
+    /// written so far. Each entry is ranked by counting smaller ones, ties by position: `n^2` compares and no scratch.
     pub fn max_norm(&self, history: &[f32], count: u32) -> f32 {
         if history.is_empty() || (count as usize) < history.len() {
             return self.fallback;
@@ -69,7 +69,8 @@ impl AdaptiveClip {
     }
 
     /// Remembers the norm (before clipping) of the step just made. Skipped steps and non-finite norms do not enter.
-    /// `count` goes up to `2n - 1` and then back to `n`: what matters is its place in the ring and whether that is full.
+    /// `count` goes up to `2n - 1` and then back to `n`: what matters is its place in the ring and whether that is
+    /// full.
     pub fn record(history: &mut [f32], count: &mut u32, norm: f32, found_inf: f32) {
         let n = history.len() as u32;
         if n == 0 || is_set(found_inf) || norm.to_bits() & ABS_MASK >= INF_BITS {

@@ -6,7 +6,8 @@ use crate::par;
 /// Bytes per task, about.
 const TASK_BYTES: usize = 128 * 1024;
 
-/// `y = concat(parts)` along the axis: part `p` is `[outer, lens[p], inner]`, `y` is `[outer, sum lens, inner]`; one dtype.
+/// `y = concat(parts)` along the axis: part `p` is `[outer, lens[p], inner]`, `y` is `[outer, sum lens, inner]`; one
+/// dtype.
 pub fn concat(parts: &[View<'_>], lens: &[usize], [outer, inner]: [usize; 2], y: ViewMut<'_>) {
     debug_assert!(parts.iter().all(|p| p.dtype == y.dtype) && parts.len() == lens.len());
     debug_assert!(parts.iter().zip(lens).all(|(p, len)| p.len() == outer * len * inner));

@@ -1,11 +1,11 @@
 //! Convolution of images `[N, H, W, Cin]` with weights `[KH, KW, Cin, Cout]`: forward, data gradient, weight gradient.
 //!
 //! No im2col matrix: an input row, padded with zeros, *is* the matrix of its windows when read with overlapping rows
-//! (row stride `stride * Cin`, depth `KW * Cin`), so one row of outputs is one product over the rows it reads. The data
-//! gradient runs per tap over the input pixels that a stride leaves in one phase; no products with inserted zeros. Padding takes
-//! part as zeros (a non-finite weight meets them as `0 * w`), in the forward and the weight gradient.
-//! Values of any float dtype are decoded once per row; products and sums are f32, rounded once on store. The weight gradient
-//! is summed per task of output rows and the tasks added in order. All splits depend on the shape only.
+//! (row stride `stride * Cin`, depth `KW * Cin`), so one row of outputs is one matmul over the rows it reads. The data
+//! gradient runs per tap over the input pixels that a stride leaves in one phase; no matmuls with inserted zeros.
+//! Padding takes part as zeros (a non-finite weight meets them as `0 * w`), in the forward and the weight gradient.
+//! Values of any float dtype are decoded once per row; products and sums are f32, rounded once on store. The weight
+//! gradient is summed per task of output rows and the tasks added in order. All splits depend on the shape only.
 
 mod tile_gemm;
 
@@ -65,7 +65,7 @@ impl ConvShape {
         rows.div_ceil(rows.div_ceil((SCRATCH / self.weight_len().max(1)).clamp(4, 16)).max(1))
     }
 
-    /// Output rows that a product of the weight gradient takes together: its depth should pay for loading the sums.
+    /// Output rows that a matmul of the weight gradient takes together: its depth should pay for loading the sums.
     fn weight_rows(&self) -> usize {
         const DEPTH: usize = 96;
         (DEPTH / self.output()[1].max(1)).clamp(1, 8)
@@ -223,7 +223,8 @@ pub fn conv2d_wgrad(x: View<'_>, dy: View<'_>, s: &ConvShape, mut dw: ViewMut<'_
     rows::combine(if ow > 0 { work } else { &[] }, stride, 0, &mut dw);
 }
 
-/// Calls `f(first tap, taps)` for runs of horizontal taps whose inputs lie side by side: all of them, or one by one if dilated.
+/// Calls `f(first tap, taps)` for runs of horizontal taps whose inputs lie side by side: all of them, or one by one if
+/// dilated.
 fn each_run(s: &ConvShape, mut f: impl FnMut(usize, usize)) {
     if s.window.dilation[1] == 1 {
         f(0, s.window.kernel[1]);

@@ -1,9 +1,9 @@
 //! Embedding: rows of a table by id, and the scatter-add of their gradients. Also `index_select` over the first axis.
 //!
-//! Ids are u32 (an i32 view works too: negative ids are out of range). An id outside the table gives a row of NaN and is
-//! skipped by the backward. The backward splits the table, not the batch: each task owns a range of rows and walks all ids
-//! in order, so every row of `dtable` is the sum over its positions in ascending order, whatever the machine. Accumulation
-//! is f32, with one rounding on store.
+//! Ids are u32 (an i32 view works too: negative ids are out of range). An id outside the table gives a row of NaN and
+//! is skipped by the backward. The backward splits the table, not the batch: each task owns a range of rows and walks
+//! all ids in order, so every row of `dtable` is the sum over its positions in ascending order, whatever the machine.
+//! Accumulation is f32, with one rounding on store.
 
 use super::rows;
 use crate::float::view::{View, ViewMut};
@@ -46,7 +46,8 @@ pub fn embedding_backward_work_len(dtable: crate::DType, v: usize, c: usize) -> 
     if dtable.size_bytes() == 4 { 0 } else { v * c }
 }
 
-/// `dtable[ids[i]] += dy[i]`, onto zeros or, with `accumulate`, onto what `dtable` holds. `dy: [n, c]`, `dtable: [v, c]`.
+/// `dtable[ids[i]] += dy[i]`, onto zeros or, with `accumulate`, onto what `dtable` holds. `dy: [n, c]`,
+/// `dtable: [v, c]`.
 pub fn embedding_backward(
     dy: View<'_>,
     ids: View<'_>,

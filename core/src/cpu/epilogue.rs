@@ -1,4 +1,5 @@
-//! What becomes of the finished sums of a product while they are in a cache: `activation(round(x))`, or `round(x) + addend`.
+//! What becomes of the finished sums of a matmul while they are in a cache: `activation(round(x))`, or
+//! `round(x) + addend`.
 //!
 //! Each step is the loop that `Map` and the codecs run, so the bits are those of instructions of their own.
 

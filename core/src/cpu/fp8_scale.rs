@@ -1,11 +1,12 @@
 //! Delayed fp8 scaling: rolls the amax histories of all tensors of a recipe and derives their next scales.
 //!
-//! Histories are `[len, n]` f32, row-major, one column a tensor: row 0 is the staging slot that quantizing raises, row 1 the
-//! oldest recorded value, row `len - 1` the newest. The window of an update is rows `1..` and the staged value, so row 1
-//! takes part once more and is then dropped. A staged zero (tensor not used, or all zero) rolls nothing and changes nothing.
-//! Arithmetic is one product by a power of two and one quotient. Tests for zero and for non-finite values look at bits, so that
-//! hardware that flushes subnormals rolls the same histories (a subnormal amax gives the largest scale either way). A
-//! backend whose division is not correctly rounded (WGSL allows 2.5 ulp) needs a correction step to match.
+//! Histories are `[len, n]` f32, row-major, one column a tensor: row 0 is the staging slot that quantizing raises, row
+//! 1 the oldest recorded value, row `len - 1` the newest. The window of an update is rows `1..` and the staged value,
+//! so row 1 takes part once more and is then dropped. A staged zero (tensor not used, or all zero) rolls nothing and
+//! changes nothing. Arithmetic is one product by a power of two and one quotient. Tests for zero and for non-finite
+//! values look at bits, so that hardware that flushes subnormals rolls the same histories (a subnormal amax gives the
+//! largest scale either way). A backend whose division is not correctly rounded (WGSL allows 2.5 ulp) needs a
+//! correction step to match.
 //!
 //! Source: Transformer Engine `common/recipe/delayed_scaling.cu`; docs/precision.md 4.1.
 
@@ -26,8 +27,8 @@ pub struct Fp8ScaleRule {
 /// One update of `n` tensors.
 ///
 /// `history: [len, n]`, `scale: [n]`, `fp8_max(i)` the largest value of tensor i's format, `nonfinite: [n]` counts of
-/// ignored amaxes. `reduced: [n]`, where given, replaces the staged values that it has a non-zero entry for (the maximum
-/// over replicas).
+/// ignored amaxes. `reduced: [n]`, where given, replaces the staged values that it has a non-zero entry for (the
+/// maximum over replicas).
 pub fn update_fp8_scales(
     history: &mut [f32],
     scale: &mut [f32],
@@ -72,8 +73,8 @@ pub fn update_fp8_scales(
     }
 }
 
-/// `(fp8_max * 2^-margin) / amax` for a finite amax above 0: at most `f32::MAX`, and at least the smallest normal f32, so that
-/// `1 / scale` is finite on every backend (reached only with a margin of 8 or more).
+/// `(fp8_max * 2^-margin) / amax` for a finite amax above 0: at most `f32::MAX`, and at least the smallest normal f32,
+/// so that `1 / scale` is finite on every backend (reached only with a margin of 8 or more).
 pub(super) fn scale_from_amax(amax: f32, fp8_max: f32, margin: i32) -> f32 {
     (range(fp8_max, margin) / amax).clamp(f32::MIN_POSITIVE, f32::MAX)
 }
@@ -159,7 +160,8 @@ mod tests {
 
     #[test]
     fn golden_sequences() {
-        // docs/precision.md 4.2: the amax 8 leaves the window only after four further updates; one infinity pins the scale.
+        // docs/precision.md 4.2: the amax 8 leaves the window only after four further updates; one infinity pins the
+        // scale.
         assert_eq!(steps(RECORD, &[8.0, 2.0, 1.0, 0.5, 0.0]), [1.0, 56.0, 56.0, 56.0, 56.0]);
         let used = steps(RECORD, &[8.0, 2.0, 1.0, 0.5, 0.0, INF, 1.0, 1.0, 1.0, 1.0, 1.0]);
         assert_eq!(used[5..], [56.0, 56.0, 56.0, 56.0, 56.0, 448.0]);

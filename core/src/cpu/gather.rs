@@ -1,7 +1,8 @@
 //! Gather along the last axis with its scatter-add, top-k and argmax. (`index_select` over rows is `embedding`.)
 //!
-//! Order of top-k and argmax: larger first, equal values (and -0 with +0) by lower index, NaN after everything else. So NaN is
-//! chosen only where nothing else is left; PyTorch puts it first. An index outside the row gathers NaN and scatters nothing.
+//! Order of top-k and argmax: larger first, equal values (and -0 with +0) by lower index, NaN after everything else. So
+//! NaN is chosen only where nothing else is left; PyTorch puts it first. An index outside the row gathers NaN and
+//! scatters nothing.
 
 use super::{lanes, rows};
 use crate::float::view::{View, ViewMut};
@@ -55,7 +56,8 @@ pub fn gather_backward(dy: View<'_>, ids: View<'_>, [n, c]: [usize; 2], k: usize
     });
 }
 
-/// The `k` largest of each row, in order. `x: [n, c]`, `values: [n, k]` of any float dtype, `indices: [n, k]`; `k <= c`.
+/// The `k` largest of each row, in order. `x: [n, c]`, `values: [n, k]` of any float dtype, `indices: [n, k]`;
+/// `k <= c`.
 pub fn top_k(x: View<'_>, [n, c]: [usize; 2], k: usize, values: ViewMut<'_>, indices: &mut [u32], work: &mut [f32]) {
     debug_assert!(k <= c && x.len() == n * c && values.len() == n * k && indices.len() == n * k);
     if n * k == 0 {
@@ -126,7 +128,8 @@ fn select(x: &[f32], best: &mut [u32]) {
         || {
             let mut worst = rank(x, best[0]);
             for (b, block) in x[k..].chunks(lanes::LANES).enumerate() {
-                // Later elements win only by a larger value, or against a NaN: most blocks are dismissed by their maximum.
+                // Later elements win only by a larger value, or against a NaN: most blocks are dismissed by their
+                // maximum.
                 let least = x[best[0] as usize];
                 if lanes::max_skip_nan(block) <= least {
                     continue;

@@ -1,17 +1,17 @@
-//! The matrix product of the CPU backend: `C[m, n] = alpha op(A) op(B) (+ C)`, f32 arithmetic and accumulation.
+//! The matmul of the CPU backend: `C[m, n] = alpha op(A) op(B) (+ C)`, f32 arithmetic and accumulation.
 //!
 //! B is packed into panels of `NR` columns once, by all threads; then each task owns some rows of C and streams the
-//! panels past its rows of A (the register tile is in `micro.rs`, decoding and packing in `pack.rs`). A product with few
-//! outputs and a long `k` (weight gradients) is cut along `k` instead: each part packs its own slice of B, and the partial
-//! products are added in order.
+//! panels past its rows of A (the register tile is in `micro.rs`, decoding and packing in `pack.rs`). A matmul with few
+//! outputs and a long `k` (weight gradients) is cut along `k` instead: each part packs its own slice of B, and the
+//! partial results are added in order.
 //!
-//! Invariants: how a product is cut depends on its dims, output dtype and [`Parallelism`] only, so the bits do not depend
-//! on the number of threads; nothing is allocated; old values of C are not read unless accumulating.
+//! Invariants: how a matmul is cut depends on its dims, output dtype and [`Parallelism`] only, so the bits do not
+//! depend on the number of threads; nothing is allocated; old values of C are not read unless accumulating.
 //!
-//! Why not a crate: on two Zen 5 cores, at the shapes of a small GPT, this runs at 0.8 to 1.4 of faer 0.24 (median 0.97, up
-//! to 500 GFLOP/s). Low-precision operands are decoded while packing, where a crate would need a pass of its own, and faer
-//! costs 80 s of build.
-//! Source of the scheme: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
+//! Why not a crate: on two Zen 5 cores, at the shapes of a small GPT, this runs at 0.8 to 1.4 of faer 0.24 (median
+//! 0.97, up to 500 GFLOP/s). Low-precision operands are decoded while packing, where a crate would need a pass of its
+//! own, and faer costs 80 s of build. Source of the scheme: Goto and van de Geijn, "Anatomy of High-Performance Matrix
+//! Multiplication" (2008).
 
 use super::epilogue::Epilogue;
 use super::micro::{self, Finish, Left, NR};
@@ -21,7 +21,7 @@ use crate::float::view::ViewMut;
 use crate::par::{self, simd};
 use pulp::{Simd, WithSimd};
 
-/// Sizes of a product, and which operands are stored transposed.
+/// Sizes of a matmul, and which operands are stored transposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Dims {
     /// Rows of C.
@@ -36,7 +36,7 @@ pub struct Dims {
     pub trans_b: bool,
 }
 
-/// Where the work of one product runs.
+/// Where the work of one matmul runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Parallelism {
     /// On the calling thread: for use inside a parallel loop.
@@ -69,7 +69,7 @@ pub fn gemm_work_len(d: Dims, accumulate: bool, parallelism: Parallelism) -> usi
     product_work_len((d.m, d.n, d.k), !accumulate, parallelism)
 }
 
-/// A product whose operands may be stored in any float dtype: `y = epilogue(alpha A B (+ bias)) (+ old y)`.
+/// A matmul whose operands may be stored in any float dtype: `y = epilogue(alpha A B (+ bias)) (+ old y)`.
 pub(super) struct Product<'a> {
     pub(super) a: Source<'a>,
     pub(super) b: Source<'a>,
@@ -95,7 +95,7 @@ pub(super) fn sums_in(y: DType, accumulate: bool) -> bool {
     matches!(y, DType::F32 | DType::Tf32) && !accumulate
 }
 
-/// Runs a product into `y` (`[m, n]`, any float dtype, rounded once). `work` has [`product_work_len`] elements.
+/// Runs a matmul into `y` (`[m, n]`, any float dtype, rounded once). `work` has [`product_work_len`] elements.
 pub(super) fn product(p: &Product<'_>, y: ViewMut<'_>, parallelism: Parallelism, work: &mut [f32]) {
     let sums_in_y = p.sums_in(&y);
     debug_assert_eq!(y.len(), p.m * p.n);
@@ -114,7 +114,7 @@ pub(super) fn product_work_len((m, n, k): (usize, usize, usize), sums_in_y: bool
     if plan.parts > 1 { plan.parts * (packed + m * n) } else { packed + plan.c_len }
 }
 
-/// How a product is cut.
+/// How a matmul is cut.
 struct Plan {
     /// Step of `k`.
     kc: usize,
@@ -201,7 +201,7 @@ fn product_rows(p: &Product<'_>, y: ViewMut<'_>, plan: &Plan, parallelism: Paral
     }
 }
 
-/// Tasks own a part of `k`; their products are then added in order.
+/// Tasks own a part of `k`; their partial results are then added in order.
 fn product_split(p: &Product<'_>, y: ViewMut<'_>, plan: &Plan, work: &mut [f32]) {
     let packed_len = pack::packed_len(plan.kb, p.n, plan.kc);
     let len = packed_len + p.m * p.n;
@@ -252,7 +252,8 @@ fn add_parts(p: &Product<'_>, work: &[f32], len: usize, at: usize, j0: usize, li
     }
 }
 
-/// Finishes the sums `x` and writes them from element `start` of `y` on, which is the result from its element `first` on.
+/// Finishes the sums `x` and writes them from element `start` of `y` on, which is the result from its element `first`
+/// on.
 fn store(p: &Product<'_>, y: &mut ViewMut<'_>, first: usize, start: usize, x: &mut [f32]) {
     p.epilogue.apply(x, first + start);
     if p.accumulate {
@@ -266,7 +267,7 @@ fn store(p: &Product<'_>, y: &mut ViewMut<'_>, first: usize, start: usize, x: &m
     y.store(start, x);
 }
 
-/// The part of a product that one packing of B serves: columns `j0..j0 + n`, terms `k0..k0 + k`.
+/// The part of a matmul that one packing of B serves: columns `j0..j0 + n`, terms `k0..k0 + k`.
 struct Piece<'a> {
     p: &'a Product<'a>,
     j0: usize,
@@ -317,8 +318,8 @@ impl Piece<'_> {
         }
     }
 
-    /// Rows `i0..i0 + m` into `y`, which holds those rows in full. For one step of `k`: the sums of four panels at a time
-    /// wait in the L1 cache for their rounding.
+    /// Rows `i0..i0 + m` into `y`, which holds those rows in full. For one step of `k`: the sums of four panels at a
+    /// time wait in the L1 cache for their rounding.
     fn run_rounded(&self, i0: usize, m: usize, y: ViewMut<'_>) {
         // Two sizes, because clearing the block shows in the time of a short sum.
         if self.kc <= KC / 3 {

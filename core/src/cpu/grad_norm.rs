@@ -1,14 +1,14 @@
 //! Global norm of a list of gradients: a norm per tensor, then the norm of these norms, as PyTorch combines them.
 //!
-//! Accumulation is f32 in 32 lanes over blocks of 1024 elements, lanes over the blocks of a piece, then halving; piece norms
-//! and tensor norms are combined by the same function. Sums therefore have at most about 60 additions in a row and
-//! depend on lengths only. Within an f32 the norm neither overflows nor loses small elements: a piece whose plain sum of
-//! squares leaves the safe range is summed again with a power-of-two factor (2^-80 or 2^90), which is exact.
-//! The result is infinite only if an element is: (2e38, 2e38) gives 2.83e38 where PyTorch gives inf, and (1e-30, 1e-30) gives
-//! 1.41e-30 where it gives 0. NaN anywhere gives NaN for every kind of norm.
+//! Accumulation is f32 in 32 lanes over blocks of 1024 elements, lanes over the blocks of a piece, then halving; piece
+//! norms and tensor norms are combined by the same function. Sums therefore have at most about 60 additions in a row
+//! and depend on lengths only. Within an f32 the norm neither overflows nor loses small elements: a piece whose plain
+//! sum of squares leaves the safe range is summed again with a power-of-two factor (2^-80 or 2^90), which is exact. The
+//! result is infinite only if an element is: (2e38, 2e38) gives 2.83e38 where PyTorch gives inf, and (1e-30, 1e-30)
+//! gives 1.41e-30 where it gives 0. NaN anywhere gives NaN for every kind of norm.
 //!
-//! Finite gradients may have a norm that exceeds f32, up to 2^148. The norm given is then the largest f32, which is finite as they are; the
-//! norm times 2^-64, given beside it, is right and is what clipping divides by.
+//! Finite gradients may have a norm that exceeds f32, up to 2^148. The norm given is then the largest f32, which is
+//! finite as they are; the norm times 2^-64, given beside it, is right and is what clipping divides by.
 //!
 //! Sources: PyTorch `clip_grad.py`; scaling after Blue, "A portable Fortran program to find the Euclidean norm", 1978.
 
@@ -26,8 +26,8 @@ pub fn grad_norm_work_len(lengths: impl IntoIterator<Item = usize>) -> usize {
 /// Factor on a norm that may exceed f32.
 pub const FAR: f32 = 1.0 / (1u128 << 64) as f32;
 
-/// Norm over all elements of all `grads` (any float dtype), at most the largest f32 if all are finite; and the norm times [`FAR`]. 0 for
-/// no elements. `norms: [grads.len()]` receives the norm of each, if the whole is within f32.
+/// Norm over all elements of all `grads` (any float dtype), at most the largest f32 if all are finite; and the norm
+/// times [`FAR`]. 0 for no elements. `norms: [grads.len()]` receives the norm of each, if the whole is within f32.
 pub fn grad_norm(grads: &[View<'_>], kind: NormType, norms: &mut [f32], work: &mut [f32]) -> [f32; 2] {
     debug_assert_eq!(grads.len(), norms.len());
     let work = &mut work[..grad_norm_work_len(grads.iter().map(View::len))];
@@ -85,7 +85,8 @@ fn norm(x: View<'_>, kind: NormType, change: impl Change) -> f32 {
                 let v = change(v);
                 v * v
             });
-            // Squares below 2^-126 may be lost, each by less than 2^-126; harmless while the mean square is above 2^-100.
+            // Squares below 2^-126 may be lost, each by less than 2^-126; harmless while the mean square is above
+            // 2^-100.
             let safe = x.len() as f32 * SMALLEST_MEAN_SQUARE;
             if plain.is_nan() || (plain >= safe && plain < f32::INFINITY) {
                 return plain.sqrt();
@@ -107,7 +108,8 @@ fn norm(x: View<'_>, kind: NormType, change: impl Change) -> f32 {
 const SMALLEST_MEAN_SQUARE: f32 = 1.0 / (1u128 << 100) as f32;
 /// Brings elements of an overflowing sum (at least one above 2^57) to where 2^14 squares cannot overflow.
 const REDUCE: f32 = 1.0 / (1u128 << 80) as f32;
-/// Brings elements of a vanishing sum (all below 2^-43) to where the square of the smallest subnormal is a normal number.
+/// Brings elements of a vanishing sum (all below 2^-43) to where the square of the smallest subnormal is a normal
+/// number.
 const ENLARGE: f32 = (1u128 << 90) as f32;
 
 const LANES: usize = 32;

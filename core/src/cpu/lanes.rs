@@ -1,11 +1,11 @@
 //! Sums and maxima of a row in a fixed order that the compiler can vectorize.
 //!
-//! Element `i` goes to accumulator `i % LANES`; the accumulators are then folded in halves. The order depends on the length
-//! alone, never on the width of the vector unit, so every machine gives the same bits. Each term enters one addition per
-//! `LANES` elements, so the error grows with `n / LANES + log2(LANES)`.
+//! Element `i` goes to accumulator `i % LANES`; the accumulators are then folded in halves. The order depends on the
+//! length alone, never on the width of the vector unit, so every machine gives the same bits. Each term enters one
+//! addition per `LANES` elements, so the error grows with `n / LANES + log2(LANES)`.
 //!
-//! All functions are meant to be called inside `simd::vectorize`; closures given to them carry `#[inline(always)]`, without
-//! which the compiler may leave them outside the vector code.
+//! All functions are meant to be called inside `simd::vectorize`; closures given to them carry `#[inline(always)]`,
+//! without which the compiler may leave them outside the vector code.
 
 /// Independent accumulators: two vectors of AVX-512, four of AVX2, eight of SSE, NEON or simd128.
 pub(crate) const LANES: usize = 32;

@@ -1,10 +1,10 @@
 //! The dynamic loss scale: growth after a run of good steps, backoff after an overflow.
 //!
-//! Bit-exact twin of PyTorch's update kernel, which forms `scale * factor` in f64 and rounds twice: to f64, then to f32. No
-//! f64 is needed for that: [`scale_times`] multiplies the significands as integers in 32-bit words and rounds twice in
-//! the same way, so WGSL reproduces it word for word, subnormal results included.
-//! Ours beyond PyTorch: a floor, since repeated backoff otherwise reaches 0 and writes NaN into the weights;
-//! several flags may be set, or set to 2 or NaN, and still mean overflow; hysteresis.
+//! Bit-exact twin of PyTorch's update kernel, which forms `scale * factor` in f64 and rounds twice: to f64, then to
+//! f32. No f64 is needed for that: [`scale_times`] multiplies the significands as integers in 32-bit words and rounds
+//! twice in the same way, so WGSL reproduces it word for word, subnormal results included. Ours beyond PyTorch: a
+//! floor, since repeated backoff otherwise reaches 0 and writes NaN into the weights; several flags may be set, or set
+//! to 2 or NaN, and still mean overflow; hysteresis.
 //!
 //! Sources: PyTorch `AmpKernels.cu` (PR #98876 for the growth guard), apex `update_scale_hysteresis.cu`;
 //! docs/precision.md 2.1, 2.5 and 2.6.
@@ -69,8 +69,9 @@ pub struct LossScaleState {
 
 /// One update. An overflow is any entry of `found_inf` other than 0, NaN included; an empty list is a good step.
 ///
-/// Overflow: the growth tracker is reset; the scale backs off once the hysteresis is used up. Otherwise the tracker counts up,
-/// and at `growth_interval` the scale grows unless the result would not be finite; the tracker is reset in either case.
+/// Overflow: the growth tracker is reset; the scale backs off once the hysteresis is used up. Otherwise the tracker
+/// counts up, and at `growth_interval` the scale grows unless the result would not be finite; the tracker is reset in
+/// either case.
 pub fn update_loss_scale(state: &mut LossScaleState, found_inf: &[f32], rule: &LossScaleRule) {
     if found_inf.iter().any(|&f| is_set(f)) {
         state.growth_tracker = 0;
@@ -109,7 +110,8 @@ pub fn scale_times(scale: f32, factor: Factor) -> f32 {
     let shift = if exponent == 0 { fraction.leading_zeros() - 8 } else { 0 };
     let s = if exponent == 0 { fraction << shift } else { fraction | 0x80_0000 };
     let e = exponent.max(1) as i32 - shift as i32;
-    // |factor| = f * 2^(f_exponent - 1075), f of 53 bits. Product of s and the bytes of f, lowest first, in 80 bits w2 w1 w0.
+    // The magnitude of factor is f * 2^(f_exponent - 1075), f of 53 bits. Product of s and the bytes of f, lowest first,
+    // in 80 bits w2 w1 w0.
     let f_hi = (factor.hi & 0xF_FFFF) | 0x10_0000;
     let mut words = [0u32; 3];
     let mut carry = 0;
@@ -122,7 +124,8 @@ pub fn scale_times(scale: f32, factor: Factor) -> f32 {
     words[1] |= carry << 24;
     words[2] = carry >> 8;
     let [w0, w1, w2] = words;
-    // First rounding: drop 23 or 24 of the 76 or 77 bits, leaving 53 (or 2^53, which the second rounding takes as well).
+    // First rounding: drop 23 or 24 of the 76 or 77 bits, leaving 53 (or 2^53, which the second rounding takes as
+    // well).
     let drop = 23 + u32::from(w2 >> 12 != 0);
     let (hi, lo) = ((w1 >> drop) | (w2 << (32 - drop)), (w0 >> drop) | (w1 << (32 - drop)));
     let (hi, lo) = nearest_even(hi, lo, w0 & ((1 << drop) - 1), 1 << (drop - 1));
@@ -142,7 +145,8 @@ pub fn scale_times(scale: f32, factor: Factor) -> f32 {
         _ => (hi >> (drop - 32), [hi & ((1 << (drop - 32)) - 1), lo], [1 << (drop - 33), 0]),
     };
     let up = rest > half || (rest == half && kept & 1 == 1);
-    // The leading bit of `kept` (24 bits when normal) adds 1 to the exponent field; so does a carry out of the mantissa.
+    // The leading bit of `kept` (24 bits when normal) adds 1 to the exponent field; so does a carry out of the
+    // mantissa.
     let bits = (((exponent.max(1) - 1) as u32) << 23) + kept + u32::from(up);
     f32::from_bits(sign | bits.min(INF_BITS))
 }
@@ -275,7 +279,8 @@ mod tests {
             // Near 1 as real factors are, and now and then anywhere that products of f32 range can come from.
             let spread = if i % 4 == 0 { 320 } else { 4 };
             let exponent = 1023 + rng.below(2 * spread) - spread;
-            // Short significands make ties, and ties a bit off in the last place are where two roundings differ from one.
+            // Short significands make ties, and ties a bit off in the last place are where two roundings differ from
+            // one.
             let mantissa = match i % 3 {
                 0 => mantissa,
                 1 => mantissa & !0xFF_FFFF_FFFF,
@@ -297,7 +302,8 @@ mod tests {
 
     #[test]
     fn product_rounds_twice_where_that_shows() {
-        // A product just above an f32 tie that 53 bits turn into the tie: one rounding would go up, PyTorch's two go to even.
+        // A product just above an f32 tie that 53 bits turn into the tie: one rounding would go up, PyTorch's two go to
+        // even.
         let mut rng = Rng::new(9, 0);
         let mut shown = 0;
         for _ in 0..200_000 {

@@ -1,9 +1,9 @@
 //! `Map`: evaluates an elementwise expression in one pass over memory.
 //!
-//! The output is cut into pieces (one task each) and these into blocks of `BLOCK` elements, whose intermediate rows stay
-//! in the L1 cache. Every node is one tight loop over the block. f32 inputs in output order are read where they lie; f32
-//! outputs are written where they lie. All arithmetic is f32 in the order of the nodes, so the bits equal those of
-//! [`eval_scalar`], of any split and of any fusion that keeps its `Round` nodes (NaN payloads excepted).
+//! The output is cut into pieces (one task each) and these into blocks of `BLOCK` elements, whose intermediate rows
+//! stay in the L1 cache. Every node is one tight loop over the block. f32 inputs in output order are read where they
+//! lie; f32 outputs are written where they lie. All arithmetic is f32 in the order of the nodes, so the bits equal
+//! those of [`eval_scalar`], of any split and of any fusion that keeps its `Round` nodes (NaN payloads excepted).
 //!
 //! Parts: `functions` (what each function computes), `scalar` (the interpreter), `plan` (rows and liveness), `access`
 //! (broadcast reads), `block` (the loops).

@@ -1,9 +1,9 @@
-//! `MatMul`: the batched matrix product over any float storage dtypes,
+//! `MatMul`: the batched matmul over any float storage dtypes,
 //! `y = store(epilogue(scale_a scale_b sum_k a b + bias) (+ old y))`.
 //!
-//! Operands are decoded while they are packed (see `pack.rs`), sums are f32 (see `gemm.rs`), and the result is rounded once
-//! on store. A per-tensor scale multiplies the finished sum, as in a tensor-core GEMM; a block scale multiplies its 32
-//! elements as they are decoded. With `compute` = tf32, f32 operands are rounded to 10 mantissa bits first.
+//! Operands are decoded while they are packed (see `pack.rs`), sums are f32 (see `gemm.rs`), and the result is rounded
+//! once on store. A per-tensor scale multiplies the finished sum, as in a tensor-core GEMM; a block scale multiplies
+//! its 32 elements as they are decoded. With `compute` = tf32, f32 operands are rounded to 10 mantissa bits first.
 
 use super::epilogue::Epilogue;
 use super::gemm::{Parallelism, Product, product, product_work_len, sums_in};
@@ -19,10 +19,11 @@ pub enum Scale<'a> {
     None,
     /// One `scale_inv` for the whole tensor.
     PerTensor(f32),
-    /// One E8M0 scale for 32 elements along the axis that the product sums over. The last block of a row or column may
+    /// One E8M0 scale for 32 elements along the axis that the matmul sums over. The last block of a row or column may
     /// be short. For a batched operand the scales of matrix after matrix follow each other.
     Block32 {
-        /// `[rows, ceil(columns / 32)]` for [`BlockAxis::Last`], `[ceil(rows / 32), columns]` for [`BlockAxis::SecondLast`].
+        /// `[rows, ceil(columns / 32)]` for [`BlockAxis::Last`], `[ceil(rows / 32), columns]` for
+        /// [`BlockAxis::SecondLast`].
         scales: View<'a>,
         /// Which way the blocks lie in the stored matrix.
         axis: BlockAxis,
@@ -38,21 +39,21 @@ pub enum BlockAxis {
     SecondLast,
 }
 
-/// One operand of a product.
+/// One operand of a matmul.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand<'a> {
     /// The stored matrices, dense and row-major, any float dtype.
     pub view: View<'a>,
-    /// Stored as the transpose of what the product reads.
+    /// Stored as the transpose of what the matmul reads.
     pub trans: bool,
     /// Scales of the stored values.
     pub scale: Scale<'a>,
 }
 
-/// Sizes and modes of a product: `y[batch, m, n] = a[batch, m, k] b[batch, k, n]`.
+/// Sizes and modes of a matmul: `y[batch, m, n] = a[batch, m, k] b[batch, k, n]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MatMulArgs {
-    /// Number of products.
+    /// Number of matmuls.
     pub batch: usize,
     /// Rows of each result.
     pub m: usize,
@@ -125,17 +126,17 @@ pub fn matmul_work_len(args: &MatMulArgs, y: DType) -> usize {
     args.n + plan.group * plan.part_len.max(1)
 }
 
-/// How a batch is cut: small products run side by side, large ones one after the other on all threads.
+/// How a batch is cut: small matmuls run side by side, large ones one after the other on all threads.
 struct Batches {
     parallelism: Parallelism,
-    /// Products that run side by side.
+    /// Matmuls that run side by side.
     group: usize,
-    /// Scratch of one product.
+    /// Scratch of one matmul.
     part_len: usize,
 }
 
 impl Batches {
-    /// Multiply-adds up to which a product stays on one thread.
+    /// Multiply-adds up to which a matmul stays on one thread.
     const SMALL: usize = 1 << 22;
     /// Scratch elements of a group: 16 MiB.
     const GROUP_WORK: usize = 1 << 22;
@@ -156,7 +157,7 @@ impl Batches {
 }
 
 impl<'a> Operand<'a> {
-    /// Matrix `i` of a batch, which the product reads as `rows x columns`.
+    /// Matrix `i` of a batch, which the matmul reads as `rows x columns`.
     fn source(&self, i: usize, stride: usize, (rows, columns): (usize, usize), compute: DType) -> Source<'a> {
         let (rows, ld) = if self.trans { (columns, rows) } else { (rows, columns) };
         let view = self.view.part(i * stride..i * stride + rows * ld);

@@ -1,9 +1,9 @@
-//! The register-tile product under every matrix kernel: `C[m, 32 p] (+)= A[m, k] B[k, 32 p]` in f32.
+//! The register-tile matmul under every matrix kernel: `C[m, 32 p] (+)= A[m, k] B[k, 32 p]` in f32.
 //!
-//! Per element the sum runs over `k` in order, one fused multiply-add a term (multiply then add where the machine has no
-//! FMA), so the bits depend neither on the vector width, nor on the tile an element falls in, nor on threads. The tile is
-//! `MR` rows by [`NR`] columns: 8 x 2 vectors of AVX-512, 2 x 4 of AVX2, 2 x 8 of NEON or simd128: the accumulators stay
-//! in registers and a step of `k` costs fewer loads than multiply-adds.
+//! Per element the sum runs over `k` in order, one fused multiply-add a term (multiply then add where the machine has
+//! no FMA), so the bits depend neither on the vector width, nor on the tile an element falls in, nor on threads. The
+//! tile is `MR` rows by [`NR`] columns: 8 x 2 vectors of AVX-512, 2 x 4 of AVX2, 2 x 8 of NEON or simd128: the
+//! accumulators stay in registers and a step of `k` costs fewer loads than multiply-adds.
 //!
 //! Pseudo-code of one tile: `for kk in 0..k { for r in 0..MR { acc[r][..] += a[r, kk] * b[kk, ..] } }`
 //! Source of the scheme: Van Zee and van de Geijn, "BLIS" (ACM TOMS 2015). Safe vectors come from the `pulp` crate.

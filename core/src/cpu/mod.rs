@@ -1,7 +1,8 @@
 //! The CPU backend: the specification of every operation and a fast trainer in its own right.
 //!
-//! Kernels are pure functions over [`crate::float::view::View`]s, one file a kernel stem. `dispatch` binds instructions to
-//! them, [`backend`] runs Programs, [`arena`] is the memory. Threads and vector units are reached through [`crate::par`].
+//! Kernels are pure functions over [`crate::float::view::View`]s, one file a kernel stem. `dispatch` binds instructions
+//! to them, [`backend`] runs Programs, [`arena`] is the memory. Threads and vector units are reached through
+//! [`crate::par`].
 
 pub mod arena;
 pub mod attention;
@@ -43,5 +44,6 @@ pub mod xent;
 
 pub use backend::CpuBackend;
 
-/// Hash of the kernel and codec sources and the version of this crate: runs with the same value computed with the same arithmetic.
+/// Hash of the kernel and codec sources and the version of this crate: runs with the same value computed with the same
+/// arithmetic.
 pub const KERNEL_SET: &str = env!("MANTISSA_KERNEL_SET");

@@ -1,15 +1,16 @@
 //! LayerNorm and RmsNorm over the last axis, forward and backward.
 //!
-//! Layer: `y = (x - mean) * rstd * weight + bias`; rms: `y = x * rstd * weight + bias` with `rstd = 1 / sqrt(mean(x^2) + eps)`.
-//! The variance is the corrected two-pass form `(sum d^2 - (sum d)^2 / C) / C` with `d = x - mean`, and the mean itself is
-//! corrected by `sum d / C`, so rows with a large common offset keep their accuracy (Chan, Golub, LeVeque 1983).
+//! Layer: `y = (x - mean) * rstd * weight + bias`; rms: `y = x * rstd * weight + bias` with
+//! `rstd = 1 / sqrt(mean(x^2) + eps)`. The variance is the corrected two-pass form `(sum d^2 - (sum d)^2 / C) / C` with
+//! `d = x - mean`, and the mean itself is corrected by `sum d / C`, so rows with a large common offset keep their
+//! accuracy (Chan, Golub, LeVeque 1983).
 //!
-//! A row whose sum or squares leave f32 (from about 1e19) is normalised after a factor of 2^-80, which is exact; so every finite row
-//! has its norm. Rows in which an element is infinite or NaN are NaN as a whole. The factor is fixed and not the row's maximum: ordinary rows then need no
-//! pass for a maximum, and keep their bits. Where all elements of such a row are equal its variance is exactly 0.
-//! The parameter gradients are summed per task of rows into `work` and the tasks added in order: same bits on any machine.
-//! Arithmetic and accumulation are f32; every result is rounded once on store.
-//! Source: Ba et al. 2016 (arXiv 1607.06450); Zhang and Sennrich 2019 (arXiv 1910.07467).
+//! A row whose sum or squares leave f32 (from about 1e19) is normalised after a factor of 2^-80, which is exact; so
+//! every finite row has its norm. Rows in which an element is infinite or NaN are NaN as a whole. The factor is fixed
+//! and not the row's maximum: ordinary rows then need no pass for a maximum, and keep their bits. Where all elements of
+//! such a row are equal its variance is exactly 0. The parameter gradients are summed per task of rows into `work` and
+//! the tasks added in order: same bits on any machine. Arithmetic and accumulation are f32; every result is rounded
+//! once on store. Source: Ba et al. 2016 (arXiv 1607.06450); Zhang and Sennrich 2019 (arXiv 1910.07467).
 
 use super::{lanes, rows};
 use crate::float::view::{View, ViewMut};
@@ -21,7 +22,8 @@ pub fn norm_work_len(n: usize, c: usize) -> usize {
     rows::tasks(n, c) * 4 * c
 }
 
-/// Forward. `x, y: [n, c]`; `weight, bias: [c]` (absent: 1 and 0); `rstd: [n]`; `mean: [n]` for `Layer`, empty for `Rms`.
+/// Forward. `x, y: [n, c]`; `weight, bias: [c]` (absent: 1 and 0); `rstd: [n]`; `mean: [n]` for `Layer`, empty for
+/// `Rms`.
 pub fn norm(
     kind: NormKind,
     x: View<'_>,
@@ -78,9 +80,10 @@ pub fn norm_backward_work_len(n: usize, c: usize) -> usize {
     rows::tasks(n, c) * 6 * c
 }
 
-/// Backward. `dy, x, dx: [n, c]`, `weight, dweight, dbias: [c]`, `mean` and `rstd` as the forward left them (`mean` is empty
-/// for `Rms`). With `xhat = (x - mean) * rstd` and `g = dy * weight`:
-/// `dx = rstd * (g - mean(g) - xhat * mean(g * xhat))` (rms: without `mean(g)`), `dweight = sum dy * xhat`, `dbias = sum dy`.
+/// Backward. `dy, x, dx: [n, c]`, `weight, dweight, dbias: [c]`, `mean` and `rstd` as the forward left them (`mean` is
+/// empty for `Rms`). With `xhat = (x - mean) * rstd` and `g = dy * weight`:
+/// `dx = rstd * (g - mean(g) - xhat * mean(g * xhat))` (rms: without `mean(g)`), `dweight = sum dy * xhat`,
+/// `dbias = sum dy`.
 pub fn norm_backward(
     kind: NormKind,
     dy: View<'_>,
@@ -183,7 +186,8 @@ fn forward_large_row(kind: NormKind, x: &[f32], weight: &[f32], bias: &[f32], ep
     y.iter_mut().zip(x).for_each(|(y, x)| *y = x * REDUCE);
     let (mut centre, mut var) = moments(kind, y);
     if kind == NormKind::Layer {
-        // Once more about the corrected mean, which is exact where all elements are equal: their deviations are then 0, not rounding.
+        // Once more about the corrected mean, which is exact where all elements are equal: their deviations are then 0,
+        // not rounding.
         (centre, var) = moments_about(centre, y);
     }
     let spread = if var.is_finite() { var + eps * REDUCE * REDUCE } else { f32::NAN };

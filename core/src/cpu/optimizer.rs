@@ -1,20 +1,21 @@
 //! Optimizer steps over a list of parameters: AdamW, Adam and SGD, each one pass over memory.
 //!
-//! A set `found_inf` (anything but 0, NaN included) means that nothing at all is touched: weights, moments, low-precision
-//! copies, step counter. Otherwise the gradient is multiplied by two factors (f32 products in this order, the same bits as
-//! unscaling and clipping in passes of their own), and weights and moments are updated in f32 in PyTorch's order of
-//! operations. `low` receives the new weight rounded once, so that the next step needs no cast.
+//! A set `found_inf` (anything but 0, NaN included) means that nothing at all is touched: weights, moments,
+//! low-precision copies, step counter. Otherwise the gradient is multiplied by two factors (f32 products in this order,
+//! the same bits as unscaling and clipping in passes of their own), and weights and moments are updated in f32 in
+//! PyTorch's order of operations. `low` receives the new weight rounded once, so that the next step needs no cast.
 //!
-//! Adam takes a finite gradient beyond 2^63 as 2^63 with its sign, in both moments. Its square would exceed f32: in PyTorch the second moment
-//! is then infinite for good, and the weight never moves again, without a word. Here updates keep their bound and direction. An infinite
-//! gradient still makes the weight NaN.
+//! Adam takes a finite gradient beyond 2^63 as 2^63 with its sign, in both moments. Its square would exceed f32: in
+//! PyTorch the second moment is then infinite for good, and the weight never moves again, without a word. Here updates
+//! keep their bound and direction. An infinite gradient still makes the weight NaN.
 //!
-//! Scalars: the bias corrections `1 - beta^t` are `-expm1(t * ln beta)` in f64 and rounded to f32 once a step; a backend
-//! without f64 evaluates the same form in f32, within a few ulps (invariant 3 covers skip and counter, not these bits).
-//! Elements use add, subtract, multiply, divide and square root only. Products are not contracted into fused
-//! multiply-adds here; a backend that does so agrees within tolerance.
+//! Scalars: the bias corrections `1 - beta^t` are `-expm1(t * ln beta)` in f64 and rounded to f32 once a step; a
+//! backend without f64 evaluates the same form in f32, within a few ulps (invariant 3 covers skip and counter, not
+//! these bits). Elements use add, subtract, multiply, divide and square root only. Products are not contracted into
+//! fused multiply-adds here; a backend that does so agrees within tolerance.
 //!
-//! Sources: Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101; PyTorch `optim/{adam,adamw,sgd}.py`.
+//! Sources: Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101; PyTorch
+//! `optim/{adam,adamw,sgd}.py`.
 
 use super::bits::is_set;
 use super::chunks::{BLOCK, Splittable, blocks, for_each_chunk};
@@ -38,8 +39,8 @@ pub enum OptimizerRule {
         /// Added to the root of the second moment.
         eps: f64,
     },
-    /// Stochastic gradient descent: `g += weight_decay * p`, then momentum if it is not 0. The first step sets the momentum
-    /// buffer to the gradient, undampened.
+    /// Stochastic gradient descent: `g += weight_decay * p`, then momentum if it is not 0. The first step sets the
+    /// momentum buffer to the gradient, undampened.
     Sgd {
         /// Decay rate of the momentum buffer.
         momentum: f64,
@@ -84,8 +85,8 @@ pub struct StepScalars {
     pub lr: f32,
     /// Overflow flag; anything but 0 skips the step.
     pub found_inf: f32,
-    /// Multiply the gradient one after the other: the inverse of a loss scale that it still carries and a clip factor, or the two
-    /// factors of a clip; 1 where there is nothing to do.
+    /// Multiply the gradient one after the other: the inverse of a loss scale that it still carries and a clip factor,
+    /// or the two factors of a clip; 1 where there is nothing to do.
     pub factors: [f32; 2],
 }
 

@@ -153,7 +153,8 @@ fn first_adam_step_has_the_size_of_the_learning_rate() {
 
 #[test]
 fn golden_sgd_steps() {
-    // docs/precision.md 2.4: lr 0.1, gradient 1 a step, from 1, one overflow at step 5. 3.3: clipped [3, 4], lr 1, from 0.
+    // docs/precision.md 2.4: lr 0.1, gradient 1 a step, from 1, one overflow at step 5. 3.3: clipped [3, 4], lr 1, from
+    // 0.
     let rule = OptimizerRule::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false };
     let mut t = Owned::new(1, &rule, 0.0, &mut Rng::new(1, 0));
     (t.param[0], t.grad) = (1.0, 1024f32.to_le_bytes().to_vec());

@@ -1,8 +1,8 @@
 //! Reading a matrix operand of any storage dtype as f32: rows of the left one, column panels of the right one.
 //!
-//! A low-precision matrix exists in f32 only as packed panels and small blocks: decoding happens where packing would copy
-//! anyway, so it costs no extra pass over memory. Invariant: packing changes layout, dtype, block scales and (for tf32)
-//! the mantissa width; it never changes the order of a sum.
+//! A low-precision matrix exists in f32 only as packed panels and small blocks: decoding happens where packing would
+//! copy anyway, so it costs no extra pass over memory. Invariant: packing changes layout, dtype, block scales and (for
+//! tf32) the mantissa width; it never changes the order of a sum.
 
 use super::micro::{Left, NR, Right};
 use crate::dtype::DType;

@@ -1,9 +1,9 @@
 //! Strided copies: permutation of axes and broadcast, as bits. Nothing is decoded, so NaN payloads survive.
 //!
-//! The destination is contiguous; every source axis has a stride in elements, 0 for a broadcast axis. Axes that walk the source
-//! like one axis merge first. Then the innermost axis is a run (stride 1: copied), a repeat (stride 0: filled) or strided; in
-//! the last case the axis with stride 1, if any, is paired with it and copied in square tiles, so that both sides
-//! touch whole cache lines.
+//! The destination is contiguous; every source axis has a stride in elements, 0 for a broadcast axis. Axes that walk
+//! the source like one axis merge first. Then the innermost axis is a run (stride 1: copied), a repeat (stride 0:
+//! filled) or strided; in the last case the axis with stride 1, if any, is paired with it and copied in square tiles,
+//! so that both sides touch whole cache lines.
 
 use crate::float::view::{View, ViewMut};
 use crate::par::{self, simd};
@@ -12,7 +12,8 @@ use arrayvec::ArrayVec;
 /// Most axes that a copy may have.
 pub const MAX_RANK: usize = 8;
 
-/// Tile of a transposition, in elements: rows of `y` by columns. Wide, so that each row of `y` gets whole lines in one go.
+/// Tile of a transposition, in elements: rows of `y` by columns. Wide, so that each row of `y` gets whole lines in one
+/// go.
 const TILE: usize = 32;
 const TILE_COLUMNS: usize = 128;
 
@@ -30,7 +31,8 @@ pub fn permute(x: View<'_>, shape: &[usize], perm: &[usize], y: ViewMut<'_>) {
     strided_copy(x, 0, &lens, &strides, y);
 }
 
-/// `y[i] = x[offset + sum i_a * strides[a]]` over all points `i` of `shape`; `y` is contiguous and of the same dtype as `x`.
+/// `y[i] = x[offset + sum i_a * strides[a]]` over all points `i` of `shape`; `y` is contiguous and of the same dtype as
+/// `x`.
 pub fn strided_copy(x: View<'_>, offset: usize, shape: &[usize], strides: &[usize], y: ViewMut<'_>) {
     debug_assert_eq!(x.dtype.size_bytes(), y.dtype.size_bytes());
     debug_assert_eq!(y.len(), shape.iter().product::<usize>());
@@ -110,14 +112,15 @@ fn rows<T: Copy + Send + Sync>(x: &[T], outer: &[Axis], last: Axis, y: &mut [T])
     });
 }
 
-/// Axis `unit` (stride 1) against the last axis, in tiles. The axes before `unit` are outer, those between are middle ones.
+/// Axis `unit` (stride 1) against the last axis, in tiles. The axes before `unit` are outer, those between are middle
+/// ones.
 fn transpose<T: Copy + Send + Sync>(x: &[T], axes: &[Axis], unit: usize, y: &mut [T]) {
     let (outer, rest) = axes.split_at(unit);
     let (a, rest) = (rest[0], &rest[1..]);
     let (last, middle) = rest.split_last().expect("the last axis comes after `unit`");
     let pitch = volume(middle) * last.len;
-    // A band is a piece of axis `a` with all that lies inside it, so it is contiguous in `y`. Bands must have one length to
-    // be cut apart: where `a` is not a multiple of the tile and there are outer axes, a band is all of `a`.
+    // A band is a piece of axis `a` with all that lies inside it, so it is contiguous in `y`. Bands must have one
+    // length to be cut apart: where `a` is not a multiple of the tile and there are outer axes, a band is all of `a`.
     let band = if a.len.is_multiple_of(TILE) || outer.is_empty() { TILE.min(a.len) } else { a.len };
     let bands = a.len.div_ceil(band);
     let per_task = (TASK / (band * pitch)).max(1);

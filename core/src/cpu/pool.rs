@@ -1,8 +1,9 @@
 //! Maximum and average pooling of images `[N, H, W, C]`, forward and backward.
 //!
-//! A window sees the taps inside the image only. The maximum of a window with a NaN is NaN, and the first maximum (in tap
-//! order; the first NaN, if any) takes the whole gradient; it is found again from `x`, so the forward stores no indices. A
-//! window without any tap inside gives -inf (max) or NaN (average, padding not counted). Arithmetic is f32, rounded once.
+//! A window sees the taps inside the image only. The maximum of a window with a NaN is NaN, and the first maximum (in
+//! tap order; the first NaN, if any) takes the whole gradient; it is found again from `x`, so the forward stores no
+//! indices. A window without any tap inside gives -inf (max) or NaN (average, padding not counted). Arithmetic is f32,
+//! rounded once.
 
 use super::window::Window;
 use super::{lanes, rows};
@@ -156,7 +157,8 @@ fn divisor(window: &Window, [_, h, w, _]: [usize; 4], at: [usize; 2], count_pad:
     if count_pad { window.taps() as f32 } else { inside as f32 }
 }
 
-/// Calls `f(first pixel of the image in x, [oh, ow], first channel, scratch, y)` for each block of channels of each output pixel.
+/// Calls `f(first pixel of the image in x, [oh, ow], first channel, scratch, y)` for each block of channels of each
+/// output pixel.
 fn each_output(
     [n, h, w, c]: [usize; 4],
     window: &Window,
@@ -190,8 +192,8 @@ struct Scratch {
     first: [u32; CHANNELS],
 }
 
-/// Zeroes each image of `dx` and calls `f(first pixel of the image in x, [oh, ow], first channel, scratch, dy, dx of the
-/// image)` for each block of channels of each output pixel, in order.
+/// Zeroes each image of `dx` and calls `f(first pixel of the image in x, [oh, ow], first channel, scratch, dy, dx of
+/// the image)` for each block of channels of each output pixel, in order.
 fn each_gradient(
     dy: View<'_>,
     [n, h, w, c]: [usize; 4],

@@ -2,12 +2,13 @@
 //!
 //! One pass does everything (delayed scaling, where the scale is known before); current scaling runs [`amax`] and
 //! [`current_scale`] first. All arithmetic is one f32 product or quotient, rounded once, plus integer work on bits.
-//! Invariants: amax is the largest `|x|` as IEEE bits with NaN left out (so a NaN never shows in it, but an infinity does);
-//! NaN elements get the NaN code; infinities saturate; `scale_inv = RN(1 / scale)` belongs to the scale actually used.
-//! Maximum and counts are integer reductions, so no order of evaluation changes them.
+//! Invariants: amax is the largest `|x|` as IEEE bits with NaN left out (so a NaN never shows in it, but an infinity
+//! does); NaN elements get the NaN code; infinities saturate; `scale_inv = RN(1 / scale)` belongs to the scale actually
+//! used. Maximum and counts are integer reductions, so no order of evaluation changes them.
 //!
-//! Subnormals: for a scale above 2^126 `scale_inv` is an f32 subnormal, here and in the reference. A backend that flushes
-//! subnormals, or whose division is not correctly rounded (WGSL allows 2.5 ulp), needs an integer quotient for it.
+//! Subnormals: for a scale above 2^126 `scale_inv` is an f32 subnormal, here and in the reference. A backend that
+//! flushes subnormals, or whose division is not correctly rounded (WGSL allows 2.5 ulp), needs an integer quotient for
+//! it.
 //!
 //! Sources: Transformer Engine `recipe_common.cuh`, `current_scaling.cu`, `cast` kernels; docs/precision.md 1.1 and 4.
 
@@ -20,8 +21,8 @@ use crate::float::{e4m3, e5m2};
 use crate::par::{self, simd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What quantizing did to the elements of a tensor. The three counts are independent: an infinity is counted as saturated
-/// and as non-finite.
+/// What quantizing did to the elements of a tensor. The three counts are independent: an infinity is counted as
+/// saturated and as non-finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuantizeStats {
     /// Non-zero elements that became zero.
@@ -43,9 +44,9 @@ impl QuantizeStats {
 
 /// Quantizes `x` (any float dtype, any shape) into `q` (E4M3 or E5M2, same length): `q = satRNE(RN(x * scale))`.
 ///
-/// `scale_inv` receives `RN(1 / scale)`. `amax`, where given, is raised to the largest `|x|` (never lowered; an infinity is
-/// merged too, the update of the scales decides what becomes of it). `stats`,
-/// where given, is overwritten; counting costs about a quarter of the speed.
+/// `scale_inv` receives `RN(1 / scale)`. `amax`, where given, is raised to the largest `|x|` (never lowered; an
+/// infinity is merged too, the update of the scales decides what becomes of it). `stats`, where given, is overwritten;
+/// counting costs about a quarter of the speed.
 pub fn quantize(
     x: View<'_>,
     scale: f32,
@@ -94,9 +95,9 @@ pub fn amax(x: View<'_>) -> f32 {
     f32::from_bits(seen.into_inner())
 }
 
-/// The scale of current scaling: `(fp8_max * 2^-margin) / max(amax, epsilon)`, at most `f32::MAX`, and at least the smallest
-/// normal f32 (reached only with a margin). 1.0 where amax is zero, infinite or NaN. `pow2` clears the mantissa: the
-/// power of two below, so that nothing saturates that did not before.
+/// The scale of current scaling: `(fp8_max * 2^-margin) / max(amax, epsilon)`, at most `f32::MAX`, and at least the
+/// smallest normal f32 (reached only with a margin). 1.0 where amax is zero, infinite or NaN. `pow2` clears the
+/// mantissa: the power of two below, so that nothing saturates that did not before.
 pub fn current_scale(amax: f32, dtype: DType, epsilon: f32, pow2: bool, margin: i32) -> f32 {
     let amax = if amax < epsilon { epsilon } else { amax };
     if !is_positive(amax) {
@@ -106,8 +107,9 @@ pub fn current_scale(amax: f32, dtype: DType, epsilon: f32, pow2: bool, margin: 
     if pow2 { f32::from_bits(scale.to_bits() & INF_BITS) } else { scale }
 }
 
-/// Bits of the largest magnitude in `x`, NaN left out. A first look takes NaN for large, which is plain integer code at the
-/// speed of memory; only if it finds one does a second look leave it out (testing each element at once: 21 GB/s, not 47).
+/// Bits of the largest magnitude in `x`, NaN left out. A first look takes NaN for large, which is plain integer code at
+/// the speed of memory; only if it finds one does a second look leave it out (testing each element at once: 21 GB/s,
+/// not 47).
 #[inline(always)]
 pub(super) fn amax_bits(x: &[f32]) -> u32 {
     let top = x.iter().fold(0, |top: u32, v| top.max(v.to_bits() & ABS_MASK));
@@ -150,7 +152,8 @@ impl Seen {
     }
 }
 
-/// Counts one element: `x` was multiplied to `y` and encoded to `code`; `max` is the bits of the format's largest value.
+/// Counts one element: `x` was multiplied to `y` and encoded to `code`; `max` is the bits of the format's largest
+/// value.
 #[inline(always)]
 pub(super) fn count(s: &mut QuantizeStats, x: f32, y: f32, code: u8, max: u32) {
     let (x, y) = (x.to_bits() & ABS_MASK, y.to_bits() & ABS_MASK);

@@ -2,13 +2,13 @@
 //!
 //! Per block: amax (NaN left out) -> scale byte `b` by [`MxRule`] -> elements times the exact reciprocal `2^(127-b)` ->
 //! satRNE. A value is `code * 2^(b-127)`. An all-zero block gets byte 0 (`2^-127`) and zero codes. An infinity gives
-//! byte 0xFE under `Ceil` (it saturates) and 0xFF under `Floor` (the whole block is NaN). A NaN element stays NaN and does not
-//! touch the scale. Last blocks may be ragged: they cover what is there.
+//! byte 0xFE under `Ceil` (it saturates) and 0xFF under `Floor` (the whole block is NaN). A NaN element stays NaN and
+//! does not touch the scale. Last blocks may be ragged: they cover what is there.
 //!
 //! Exactness: the product with `2^(127-b)` is exact whenever it can reach a non-zero code, so the only rounding is the
-//! encoder's. Byte 0xFE has the subnormal reciprocal `2^-127`, and byte 0 meets subnormal elements; hardware that flushes
-//! subnormals gets the same codes with two normal factors (`2^-64 * 2^-63`) and by converting a subnormal's mantissa as an
-//! integer. [`scale_byte`] itself never depends on a subnormal product.
+//! encoder's. Byte 0xFE has the subnormal reciprocal `2^-127`, and byte 0 meets subnormal elements; hardware that
+//! flushes subnormals gets the same codes with two normal factors (`2^-64 * 2^-63`) and by converting a subnormal's
+//! mantissa as an integer. [`scale_byte`] itself never depends on a subnormal product.
 //!
 //! Sources: OCP Microscaling Formats 1.0, 5.2; Transformer Engine `common/cast/mxfp8`; arXiv 2506.08027;
 //! docs/precision.md 1.2 and 5.
@@ -78,8 +78,8 @@ pub fn scale_byte(amax: f32, dtype: DType, rule: MxRule) -> u8 {
 
 /// [`MxRule`] for one element format, with its constants worked out.
 ///
-/// `Ceil`: below `max * 2^-126` the product would be subnormal; there the byte is 0 or 1, decided by comparing `amax` with
-/// the largest value whose product rounds to `2^-127`.
+/// `Ceil`: below `max * 2^-126` the product would be subnormal; there the byte is 0 or 1, decided by comparing `amax`
+/// with the largest value whose product rounds to `2^-127`.
 #[derive(Clone, Copy, Debug)]
 pub struct Scaler {
     rule: MxRule,
@@ -100,8 +100,9 @@ impl Scaler {
     pub fn new(dtype: DType, rule: MxRule) -> Scaler {
         let max = dtype.max_f32();
         let normal_from = max * f32::MIN_POSITIVE;
-        // The product's last place at 2^-127 is 2^-149, 2^-22 of it. An ulp of amax there, whose significand starts with 1.75
-        // as that of max does, is 2^-23 / 1.75 of it: one ulp up is less than half a place and still rounds down.
+        // The product's last place at 2^-127 is 2^-149, 2^-22 of it. An ulp of amax there, whose significand starts
+        // with 1.75 as that of max does, is 2^-23 / 1.75 of it: one ulp up is less than half a place and still rounds
+        // down.
         let zero_up_to = (0.5 * normal_from).to_bits() + 1;
         Scaler {
             rule,
@@ -355,7 +356,8 @@ mod tests {
                 let amax = f32::from_bits(rng.next_u32() & 0x7FFF_FFFF);
                 if amax.is_finite() {
                     let factor = f64::from(e8m0::reciprocal(scale_byte(amax, dtype, MxRule::Ceil)));
-                    // The f32 reciprocal of max is a little large for both formats, so a slip of one ulp cannot pass 464.
+                    // The f32 reciprocal of max is a little large for both formats, so a slip of one ulp cannot pass
+                    // 464.
                     assert!(f64::from(amax) * factor <= f64::from(dtype.max_f32()) * (1.0 + 1e-6), "{dtype} {amax:e}");
                 }
             }
@@ -388,7 +390,8 @@ mod tests {
     fn equals_the_oracle_on_ragged_matrices_of_every_dtype() {
         let mut rng = Rng::new(11, 0);
         for (rows, cols) in [(1, 1), (3, 7), (33, 65), (65, 33), (7, 1100), (257, 96)] {
-            // Magnitudes over the whole range of f32, subnormals and the largest included, similar within a block of 32.
+            // Magnitudes over the whole range of f32, subnormals and the largest included, similar within a block of
+            // 32.
             let x: Vec<f32> = (0..rows * cols)
                 .map(|i| {
                     let e = ((i % cols) / 32 + i / cols / 32) as i32 * 53 % 277 - 145;

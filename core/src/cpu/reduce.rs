@@ -2,8 +2,8 @@
 //!
 //! Adjacent axes of one fate merge first, so every case is one of two: the last axis is reduced (each output adds up
 //! contiguous runs) or it is kept (each output row adds up rows). Terms are added in f32 in runs of at most `BLOCK`
-//! elements or `ROWS` rows, and the runs in f64: the error is that of a blocked sum. A reduction that leaves few outputs
-//! is split over the reduced axis into `work` and then reduced again. All splits depend on the shape only.
+//! elements or `ROWS` rows, and the runs in f64: the error is that of a blocked sum. A reduction that leaves few
+//! outputs is split over the reduced axis into `work` and then reduced again. All splits depend on the shape only.
 //! `Max` gives NaN where any element is NaN, and -inf over nothing; `Mean` over nothing is NaN.
 
 use super::lanes;
@@ -35,8 +35,8 @@ pub fn reduce_work_len(shape: &[usize], axes: u32) -> usize {
     }
 }
 
-/// Reduces the axes whose bit is set in `axes` (bit `i` is axis `i`). `x` has `shape`, `y` the shape without those axes (or with
-/// 1 in their place); both of any float dtype.
+/// Reduces the axes whose bit is set in `axes` (bit `i` is axis `i`). `x` has `shape`, `y` the shape without those axes
+/// (or with 1 in their place); both of any float dtype.
 pub fn reduce(kind: ReduceKind, x: View<'_>, shape: &[usize], axes: u32, y: ViewMut<'_>, work: &mut [f32]) {
     debug_assert_eq!(x.len(), shape.iter().product::<usize>());
     match kind {

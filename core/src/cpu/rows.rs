@@ -20,7 +20,8 @@ pub(crate) fn tasks(n: usize, c: usize) -> usize {
     n.div_ceil(per_task(n, c))
 }
 
-/// Lets `f` fill the elements `range` of `y`: in place when they are f32, else in `scratch`, rounded once on the way out.
+/// Lets `f` fill the elements `range` of `y`: in place when they are f32, else in `scratch`, rounded once on the way
+/// out.
 #[inline]
 pub(crate) fn write(y: &mut ViewMut<'_>, range: Range<usize>, scratch: &mut [f32], f: impl FnOnce(&mut [f32])) {
     match y.as_f32() {

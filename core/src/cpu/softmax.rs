@@ -1,7 +1,8 @@
 //! Softmax and log-softmax over the last axis, forward and backward.
 //!
-//! Rows are shifted by their maximum, so no finite row overflows. A row with NaN or +inf, or of -inf only, becomes NaN, as
-//! in PyTorch. Arithmetic and accumulation are f32; every result is rounded once on store. The backward reads the output `y`.
+//! Rows are shifted by their maximum, so no finite row overflows. A row with NaN or +inf, or of -inf only, becomes NaN,
+//! as in PyTorch. Arithmetic and accumulation are f32; every result is rounded once on store. The backward reads the
+//! output `y`.
 
 use super::{lanes, rows};
 use crate::float::math;

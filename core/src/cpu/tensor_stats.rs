@@ -1,9 +1,10 @@
-//! Statistics of one tensor: an exponent histogram, what rounding to a format does to its elements, and sums. Layout and meaning of the block:
-//! `op/tensor_stats.rs`.
+//! Statistics of one tensor: an exponent histogram, what rounding to a format does to its elements, and sums. Layout
+//! and meaning of the block: `op/tensor_stats.rs`.
 //!
-//! Two passes over pieces of fixed length. The first counts and finds the amax: integer work on bits. The second sums in f32 what the amax has brought near
-//! one: 16 lanes over blocks of 1024, lanes over the 16 blocks of a piece, then halving, then pieces by halving. So no sum has more than about
-//! 80 + log2(pieces) additions in a row, and none depends on the number of threads.
+//! Two passes over pieces of fixed length. The first counts and finds the amax: integer work on bits. The second sums
+//! in f32 what the amax has brought near one: 16 lanes over blocks of 1024, lanes over the 16 blocks of a piece, then
+//! halving, then pieces by halving. So no sum has more than about 80 + log2(pieces) additions in a row, and none
+//! depends on the number of threads.
 
 use super::bits::{ABS_MASK, INF_BITS, subnormal_end_bits, underflow_bits};
 use super::chunks::{BLOCK, CHUNK, blocks, for_each_chunk};

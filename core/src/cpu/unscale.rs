@@ -190,7 +190,8 @@ mod tests {
         // docs/precision.md 2.3: the product with the f32 reciprocal, not a division.
         let (got, _, _) = in_place(DType::F32, &[&[10.0]], inv_scale(3.0), 0.0);
         assert_eq!(got[0][0].to_bits(), 0x4055_5556);
-        // docs/precision.md 2.5: at scale 0 PyTorch writes 0 * inf = NaN into the weights; the test after the product sees it.
+        // docs/precision.md 2.5: at scale 0 PyTorch writes 0 * inf = NaN into the weights; the test after the product
+        // sees it.
         let (got, found, _) = in_place(DType::F32, &[&[0.0, 0.0]], inv_scale(0.0), 0.0);
         assert!(got[0].iter().all(|x| x.is_nan()) && found == 1.0);
     }

@@ -52,7 +52,8 @@ impl Window {
         (far.is_multiple_of(self.stride[axis]) && out < out_len).then_some(out)
     }
 
-    /// Calls `f(tap, pixel)` for every tap of output `[oh, ow]` that lies in the image, in order; `pixel` is `ih * w + iw`.
+    /// Calls `f(tap, pixel)` for every tap of output `[oh, ow]` that lies in the image, in order; `pixel` is
+    /// `ih * w + iw`.
     #[inline(always)]
     pub(crate) fn each_tap(&self, [h, w]: [usize; 2], [oh, ow]: [usize; 2], mut f: impl FnMut(usize, usize)) {
         for kh in 0..self.kernel[0] {

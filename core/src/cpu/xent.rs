@@ -1,10 +1,11 @@
 //! Softmax cross entropy, fused: logits and targets to per-row loss and its mean, and back to the logits.
 //!
-//! `loss = lse - x[t]`, with smoothing `s`: `(1 - s) (lse - x[t]) + s (lse - mean x)`, where `lse = ln sum e^x`. One pass over
-//! the logits keeps a running maximum and rescales the sum when it grows (Milakov and Gimelshein, arXiv 1805.02867), so no
-//! probabilities and no scratch are needed. The backward takes `softmax(x) = e^(x - m) / l` from the maximum `m` and the inverse of
-//! `l = sum e^(x - m)`, not from `lse = m + ln l`, which rounds `ln l` away where logits are large. Targets are u32 or i32 words; [`IGNORE_INDEX`] (-100, as in PyTorch) drops a row from
-//! loss, mean and gradient. Any other target outside `0..V` makes the row's loss, and so the mean and the row's gradient, NaN.
+//! `loss = lse - x[t]`, with smoothing `s`: `(1 - s) (lse - x[t]) + s (lse - mean x)`, where `lse = ln sum e^x`. One
+//! pass over the logits keeps a running maximum and rescales the sum when it grows (Milakov and Gimelshein, arXiv
+//! 1805.02867), so no probabilities and no scratch are needed. The backward takes `softmax(x) = e^(x - m) / l` from the
+//! maximum `m` and the inverse of `l = sum e^(x - m)`, not from `lse = m + ln l`, which rounds `ln l` away where logits
+//! are large. Targets are u32 or i32 words; [`IGNORE_INDEX`] (-100, as in PyTorch) drops a row from loss, mean and
+//! gradient. Any other target outside `0..V` makes the row's loss, and so the mean and the row's gradient, NaN.
 //! Arithmetic is f32; the mean adds the rows in order in f64 and is rounded once.
 
 use super::{lanes, rows};
@@ -57,8 +58,8 @@ pub fn xent(
 }
 
 /// Backward. `dlogits = (softmax(logits) - q) * dloss / count` with `q = (1 - s) onehot(t) + s / V`; 0 in ignored rows.
-/// `logits, dlogits: [n, v]` of any float dtype, `stats: [n, 2]` and `count` from the forward, `dloss: []` f32, the gradient of the
-/// mean loss (in mixed precision: the loss scale).
+/// `logits, dlogits: [n, v]` of any float dtype, `stats: [n, 2]` and `count` from the forward, `dloss: []` f32, the
+/// gradient of the mean loss (in mixed precision: the loss scale).
 pub fn xent_backward(
     logits: View<'_>,
     targets: View<'_>,

@@ -1,7 +1,8 @@
 //! Labelled grey images, and the IDX format of MNIST (<http://yann.lecun.com/exdb/mnist/>) read from memory.
 //!
-//! Pixels are kept as bytes and become f32 in a batch: `p / 255` in [0, 1], then shifted and scaled by mean and deviation of the
-//! training part. Every size in an IDX header is checked against the bytes that are there before anything is allocated.
+//! Pixels are kept as bytes and become f32 in a batch: `p / 255` in [0, 1], then shifted and scaled by mean and
+//! deviation of the training part. Every size in an IDX header is checked against the bytes that are there before
+//! anything is allocated.
 
 use super::batch::BatchBytes;
 use super::tokens::VAL_PARTS;

@@ -79,8 +79,8 @@ impl Loader {
     /// Batches of `data` by `plan`.
     ///
     /// # Errors
-    /// When the data is not what the model takes: another kind, a text shorter than a window, tokens, pixels or labels that
-    /// the model lacks.
+    /// When the data is not what the model takes: another kind, a text shorter than a window, tokens, pixels or labels
+    /// that the model lacks.
     pub fn new(data: Arc<Dataset>, plan: BatchPlan) -> Result<Loader> {
         let BatchPlan { seed, batch, grad_accum, examples } = plan;
         let (context, vocab) = match (&*data, examples) {
@@ -138,7 +138,8 @@ impl Loader {
         Ok(())
     }
 
-    /// Evaluation batch `index` of `count`: one micro-step of fixed, evenly spaced held-out examples. Errs as [`Loader::train`] does.
+    /// Evaluation batch `index` of `count`: one micro-step of fixed, evenly spaced held-out examples. Errs as
+    /// [`Loader::train`] does.
     pub fn val(&self, index: usize, count: usize, out: &mut BatchBytes) -> Result<()> {
         out.clear();
         let all = count * self.batch;

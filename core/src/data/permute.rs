@@ -1,7 +1,8 @@
-//! A pseudo-random permutation of `0..n` that is evaluated at one place at a time: a balanced Feistel network over the next even
-//! power of two, with Threefry as its round function, walked until it lands inside `0..n` (cycle walking).
+//! A pseudo-random permutation of `0..n` that is evaluated at one place at a time: a balanced Feistel network over the
+//! next even power of two, with Threefry as its round function, walked until it lands inside `0..n` (cycle walking).
 //!
-//! Shuffling an epoch therefore needs no list and no state. Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (2002).
+//! Shuffling an epoch therefore needs no list and no state. Source: Black and Rogaway, "Ciphers with Arbitrary Finite
+//! Domains" (2002).
 
 use crate::rng::threefry2x32;
 
@@ -29,7 +30,8 @@ impl Permutation {
     pub fn at(&self, i: u64) -> u64 {
         debug_assert!(i < self.n);
         let mut x = self.network(i);
-        // At most four times as many places as numbers: four walks on average at worst, and the walk must come back to `i`.
+        // At most four times as many places as numbers: four walks on average at worst, and the walk must come back to
+        // `i`.
         while x >= self.n {
             x = self.network(x);
         }

@@ -1,4 +1,5 @@
-//! Where tokens lie: in memory, or wherever a host keeps them. A batch reads a window at a time, so that a text need not be in memory.
+//! Where tokens lie: in memory, or wherever a host keeps them. A batch reads a window at a time, so that a text need
+//! not be in memory.
 
 use crate::error::{Error, Result};
 use std::fmt::Debug;
@@ -7,7 +8,8 @@ use std::ops::Range;
 /// Tokens of a piece that a pass over all of them reads at once.
 pub const PIECE_TOKENS: usize = 1 << 16;
 
-/// A text as numbered tokens. Reading the same place gives the same tokens for as long as the source lives, or an error.
+/// A text as numbered tokens. Reading the same place gives the same tokens for as long as the source lives, or an
+/// error.
 pub trait TokenSource: Debug + Send + Sync {
     /// Number of tokens.
     fn len(&self) -> usize;
@@ -20,11 +22,12 @@ pub trait TokenSource: Debug + Send + Sync {
     /// Bytes of a token where it is kept: the width in which check sums see it.
     fn token_bytes(&self) -> usize;
 
-    /// Fills `out` with the tokens from `start` on; `start + out.len()` is at most [`TokenSource::len`]. Errs if they cannot be read, or if
-    /// one of them is no number of 32 bits.
+    /// Fills `out` with the tokens from `start` on; `start + out.len()` is at most [`TokenSource::len`]. Errs if they
+    /// cannot be read, or if one of them is no number of 32 bits.
     fn read(&self, start: usize, out: &mut [u32]) -> Result<()>;
 
-    /// Position and value of the largest token of `range`, the first of several; `None` for an empty range. Errs as [`TokenSource::read`] does.
+    /// Position and value of the largest token of `range`, the first of several; `None` for an empty range. Errs as
+    /// [`TokenSource::read`] does.
     fn largest(&self, range: Range<usize>) -> Result<Option<Largest>> {
         let mut found: Option<Largest> = None;
         let mut piece = Vec::new();

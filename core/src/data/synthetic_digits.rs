@@ -1,5 +1,5 @@
-//! Digits drawn by program: a labelled data set that is always there. Each is a polyline, sheared, turned, scaled, shifted, drawn with a
-//! pen of random width and brightness, with noise on top.
+//! Digits drawn by program: a labelled data set that is always there. Each is a polyline, sheared, turned, scaled,
+//! shifted, drawn with a pen of random width and brightness, with noise on top.
 //!
 //! Only correctly rounded arithmetic is used (no library `sin`), so every machine draws the same bits.
 

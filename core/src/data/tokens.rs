@@ -1,8 +1,8 @@
 //! A text as tokens, split by position into a training and a validation part, read in windows of `context + 1` tokens.
 //!
-//! Tokens are bytes, or ids of a vocabulary. Window positions of training come from a counter-based generator and are pure functions of
-//! (seed, example number); those of evaluation are fixed and evenly spaced, so that every evaluation of a run, and of every recipe, sees the
-//! same text.
+//! Tokens are bytes, or ids of a vocabulary. Window positions of training come from a counter-based generator and are
+//! pure functions of (seed, example number); those of evaluation are fixed and evenly spaced, so that every evaluation
+//! of a run, and of every recipe, sees the same text.
 
 use super::batch::BatchBytes;
 use super::source::{Largest, MemoryTokens, PIECE_TOKENS, TokenSource};
@@ -58,8 +58,9 @@ impl Tokens {
         Ok(Tokens::new(Arc::new(MemoryTokens::from_ids(ids, vocab)), None, vocab, largest))
     }
 
-    /// Tokens of a vocabulary of `vocab` values that lie elsewhere; without a part of its own for validation, the last tenth is held out.
-    /// `largest` is the largest token of both, counted through, where it is known. Every token is checked when it is read.
+    /// Tokens of a vocabulary of `vocab` values that lie elsewhere; without a part of its own for validation, the last
+    /// tenth is held out. `largest` is the largest token of both, counted through, where it is known. Every token is
+    /// checked when it is read.
     pub fn new(
         train: Arc<dyn TokenSource>,
         val: Option<Arc<dyn TokenSource>>,
@@ -120,8 +121,8 @@ impl Tokens {
         }
     }
 
-    /// Appends a window of a part to a batch: its tokens but the last, and the successor of each. Errs if they cannot be read, or if one is
-    /// not below `vocab`, the token values of the model.
+    /// Appends a window of a part to a batch: its tokens but the last, and the successor of each. Errs if they cannot
+    /// be read, or if one is not below `vocab`, the token values of the model.
     pub fn push(&self, split: Split, window: Range<usize>, vocab: usize, out: &mut BatchBytes) -> Result<()> {
         let Part { source, range } = self.part(split);
         let start = range.start + window.start;

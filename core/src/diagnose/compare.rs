@@ -1,8 +1,9 @@
 //! Two recipes on the same batch from the same weights: what each value of one is worth in the other.
 //!
-//! The first session runs an observed step and keeps its values; the second runs the same step and is measured against them, instruction by
-//! instruction ([`Key`]), gradient by gradient and update by update. Conversions inside the second Program (fp8 quantization, casts) are
-//! measured against their own inputs. Gradients are compared without the loss scale. With accumulation the first micro-step is compared.
+//! The first session runs an observed step and keeps its values; the second runs the same step and is measured against
+//! them, instruction by instruction ([`Key`]), gradient by gradient and update by update. Conversions inside the second
+//! Program (fp8 quantization, casts) are measured against their own inputs. Gradients are compared without the loss
+//! scale. With accumulation the first micro-step is compared.
 
 use super::conversion;
 use super::stats::{Difference, Scaled};

@@ -13,8 +13,8 @@ use crate::telemetry::warning::Warning;
 use crate::train::phase::Phase;
 use crate::train::{Landed, Session};
 
-/// Share of a narrow gradient below the normal range that costs precision. The gradient of a key bias is 0 but for rounding, a third of a
-/// packed projection, so less than half is no sign.
+/// Share of a narrow gradient below the normal range that costs precision. The gradient of a key bias is 0 but for
+/// rounding, a third of a packed projection, so less than half is no sign.
 const SUBNORMAL: f64 = 0.5;
 /// Shares lost by one conversion that are worth a finding.
 const UNDERFLOW: f64 = 0.1;

@@ -1,6 +1,8 @@
-//! One step under the glass: where the first non-finite value came from, what conversions lost, which gradients sit below the normal range.
+//! One step under the glass: where the first non-finite value came from, what conversions lost, which gradients sit
+//! below the normal range.
 //!
-//! Every value is measured as it is written, so that the ranges of an instruction's inputs are known even where it overwrites them.
+//! Every value is measured as it is written, so that the ranges of an instruction's inputs are known even where it
+//! overwrites them.
 
 use super::conversion;
 use super::stats::{Difference, Stats};
@@ -213,7 +215,8 @@ fn scope(now: &Moment<'_>) -> String {
     }
 }
 
-/// Whether a non-finite element of this value is a failure. Telemetry repeats what happened; precision states have rules of their own.
+/// Whether a non-finite element of this value is a failure. Telemetry repeats what happened; precision states have
+/// rules of their own.
 fn judged(program: &Program, id: ValueId) -> bool {
     let value = program.value(id);
     let kept = match value.kind {

@@ -1,7 +1,8 @@
 //! Warnings from what a step reports anyway: cheap enough for every run. Each is raised once.
 //!
-//! A skipped step is no illness: a scaler that starts high skips until its scale fits. What is: a scale that falls for ever, a run that skips
-//! half its steps or stands still, gradients that are zero, fp8 tensors without a signal or that lose much of it, non-finite values nobody catches.
+//! A skipped step is no illness: a scaler that starts high skips until its scale fits. What is: a scale that falls for
+//! ever, a run that skips half its steps or stands still, gradients that are zero, fp8 tensors without a signal or that
+//! lose much of it, non-finite values nobody catches.
 
 use crate::precision::Recipe;
 use crate::precision::scaler::LEAST_SCALE;
@@ -73,7 +74,8 @@ impl Health {
         self.seen.fp8_in_a_row.resize(self.slots.len(), [0; 3]);
     }
 
-    /// Takes the report of a step, with the statistics of [`crate::train::Landed`] (empty without fp8), and says what is new.
+    /// Takes the report of a step, with the statistics of [`crate::train::Landed`] (empty without fp8), and says what
+    /// is new.
     pub fn observe(&mut self, report: &StepReport, fp8: &[Fp8Stats]) -> Vec<Warning> {
         let mut found = Vec::new();
         self.scale(report, &mut found);
@@ -219,7 +221,8 @@ impl Health {
         }
     }
 
-    /// The fp8 tensors to blame for a step that was skipped though its loss and gradients are finite. Statistics are those of the last micro-step.
+    /// The fp8 tensors to blame for a step that was skipped though its loss and gradients are finite. Statistics are
+    /// those of the last micro-step.
     fn nonfinite_operands(&self, stats: &[Fp8Stats]) -> String {
         match self.named(stats, |s| s.nonfinite > 0.0) {
             Some((names, _)) => format!("fp8 tensors held non-finite values ({names})"),

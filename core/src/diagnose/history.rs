@@ -1,5 +1,6 @@
-//! What the reports of a whole run say in hindsight: skip rates, spikes and plateaus of the loss, fp8 tensors that drift out of their formats, and
-//! every warning that [`Health`] would have raised. For logs of runs that have ended, however they did.
+//! What the reports of a whole run say in hindsight: skip rates, spikes and plateaus of the loss, fp8 tensors that
+//! drift out of their formats, and every warning that [`Health`] would have raised. For logs of runs that have ended,
+//! however they did.
 
 use super::finding::{Finding, Severity};
 use super::health::{Health, SATURATED, UNDERFLOW};
@@ -11,7 +12,8 @@ use crate::telemetry::{Fp8Stats, StepReport, TensorReport};
 
 /// Losses before a step that say what was to be expected of it.
 const WINDOW: usize = 32;
-/// A loss this many typical deviations (the median one) above the median of its window is a spike: about five standard deviations.
+/// A loss this many typical deviations (the median one) above the median of its window is a spike: about five standard
+/// deviations.
 const SPIKE: f32 = 8.0;
 /// The typical deviation counts as at least this share of the loss, so that a loss that hardly moves has no spikes.
 const QUIET: f32 = 0.01;

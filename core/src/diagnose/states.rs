@@ -1,5 +1,5 @@
-//! What the values that a run keeps say by themselves, between two steps: NaN in weights or moments, a loss scale at its floor, fp8 scales and
-//! histories that are dead, frozen or poisoned.
+//! What the values that a run keeps say by themselves, between two steps: NaN in weights or moments, a loss scale at
+//! its floor, fp8 scales and histories that are dead, frozen or poisoned.
 
 use super::finding::{Finding, Severity};
 use crate::dtype::DType;

@@ -1,7 +1,7 @@
 //! Statistics of one tensor, of a rounded copy against its original, and of what a format would do to a tensor.
 //!
-//! Sums are f64 in a fixed number of accumulators over pieces of fixed length, folded in order, so the numbers do not depend on the number of threads.
-//! Non-finite elements are counted and left out of every sum and extreme.
+//! Sums are f64 in a fixed number of accumulators over pieces of fixed length, folded in order, so the numbers do not
+//! depend on the number of threads. Non-finite elements are counted and left out of every sum and extreme.
 
 use crate::dtype::DType;
 use crate::float::slices;
@@ -231,8 +231,8 @@ impl Piece {
     }
 }
 
-/// A tensor and the factor that takes its elements to the values they stand for: `scale_inv` of fp8 codes, `1 / loss_scale` of
-/// scaled gradients.
+/// A tensor and the factor that takes its elements to the values they stand for: `scale_inv` of fp8 codes,
+/// `1 / loss_scale` of scaled gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct Scaled<'a> {
     /// Elements.

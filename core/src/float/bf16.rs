@@ -1,7 +1,8 @@
 //! bfloat16: the upper half of a binary32.
 //!
-//! Encoding NaN: quiet, sign and upper payload bits kept. Decoding is a shift and nothing else, so a signaling NaN stays
-//! signaling (PyTorch does the same, `half` quiets it). Free of branches: a loop over these functions becomes vector code.
+//! Encoding NaN: quiet, sign and upper payload bits kept. Decoding is a shift and nothing else, so a signaling NaN
+//! stays signaling (PyTorch does the same, `half` quiets it). Free of branches: a loop over these functions becomes
+//! vector code.
 
 use super::minifloat::{F32_INF, F32_MAGNITUDE, Layout};
 use crate::dtype::{DType, Overflow};

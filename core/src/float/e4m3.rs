@@ -1,8 +1,8 @@
 //! OCP E4M3 (`e4m3fn`): no infinities, one NaN per sign (`S.1111.111`), largest value 448.
 //!
-//! Encoding NaN: the NaN of the same sign. Decoding: the canonical f32 NaN of the same sign. Under `Ieee` a number above
-//! 464 (the tie 464 itself goes to 448) and infinity become NaN; under `Saturate` they become 448.
-//! Free of branches: a loop over these functions becomes vector code.
+//! Encoding NaN: the NaN of the same sign. Decoding: the canonical f32 NaN of the same sign. Under `Ieee` a number
+//! above 464 (the tie 464 itself goes to 448) and infinity become NaN; under `Saturate` they become 448. Free of
+//! branches: a loop over these functions becomes vector code.
 
 use super::minifloat::{F32_INF, F32_MAGNITUDE, F32_NAN, Layout};
 use crate::dtype::{DType, Overflow};

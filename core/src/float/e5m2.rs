@@ -1,8 +1,8 @@
 //! OCP E5M2: the upper half of a binary16, with its infinities; largest value 57344.
 //!
-//! Encoding NaN: 0x7E with the sign kept, whatever the payload. Decoding NaN: the canonical f32 NaN of the same sign. Under
-//! `Ieee` a number of 61440 (the tie included) and more becomes infinity; under `Saturate` it and infinity become 57344.
-//! Free of branches: a loop over these functions becomes vector code.
+//! Encoding NaN: 0x7E with the sign kept, whatever the payload. Decoding NaN: the canonical f32 NaN of the same sign.
+//! Under `Ieee` a number of 61440 (the tie included) and more becomes infinity; under `Saturate` it and infinity become
+//! 57344. Free of branches: a loop over these functions becomes vector code.
 
 use super::minifloat::{F32_INF, F32_MAGNITUDE, F32_NAN, Layout};
 use crate::dtype::{DType, Overflow};

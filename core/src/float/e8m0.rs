@@ -1,7 +1,8 @@
 //! OCP E8M0: an unsigned power of two `2^(code - 127)`, the scale of an MX block. No zero, no infinity; NaN is 0xFF.
 //!
-//! Code 0 is `2^-127`, a subnormal of f32 (not zero), so everything here is integer work on f32 bits: hardware that flushes
-//! subnormals gives the same result. The sign of an argument is ignored (a scale comes from a largest magnitude).
+//! Code 0 is `2^-127`, a subnormal of f32 (not zero), so everything here is integer work on f32 bits: hardware that
+//! flushes subnormals gives the same result. The sign of an argument is ignored (a scale comes from a largest
+//! magnitude).
 //!
 //! | function | 0 | below 2^-126 | Inf | NaN | rule |
 //! |---|---|---|---|---|---|
@@ -22,8 +23,8 @@ const MIN_BITS: u32 = 1 << (F32_MANTISSA_BITS - 1);
 
 /// Code of the power of two nearest to `|x|`; a tie (1.5 * 2^k) goes to the larger.
 ///
-/// As PyTorch and ml_dtypes: what lies between `2^-127` and `2^-126` goes up. Zero and negative numbers, where those two
-/// differ from each other, follow PyTorch: 00, and the sign ignored.
+/// As PyTorch and ml_dtypes: what lies between `2^-127` and `2^-126` goes up. Zero and negative numbers, where those
+/// two differ from each other, follow PyTorch: 00, and the sign ignored.
 #[inline(always)]
 pub fn encode(overflow: Overflow, x: f32) -> u8 {
     let a = x.to_bits() & F32_MAGNITUDE;
@@ -33,8 +34,8 @@ pub fn encode(overflow: Overflow, x: f32) -> u8 {
     finish(a, code.min(cap(overflow)))
 }
 
-/// Code of one of the two powers of two around `|x|`, the upper one with probability (distance to the lower / gap), read
-/// from the upper 23 bits of `random` (22 below 2^-126). Below `2^-127` there is no lower one: code 0.
+/// Code of one of the two powers of two around `|x|`, the upper one with probability (distance to the lower / gap),
+/// read from the upper 23 bits of `random` (22 below 2^-126). Below `2^-127` there is no lower one: code 0.
 #[inline(always)]
 pub fn encode_stochastic(overflow: Overflow, x: f32, random: u32) -> u8 {
     let a = x.to_bits() & F32_MAGNITUDE;
@@ -56,8 +57,8 @@ pub fn encode_ceil(x: f32) -> u8 {
     finish(a, code.min(MAX_CODE))
 }
 
-/// Code of `2^(floor(log2 amax) - emax)` (the OCP rule, with `emax` from [`emax`] of the element format), clamped to the
-/// codes there are; a non-finite `amax` gives 0xFF.
+/// Code of `2^(floor(log2 amax) - emax)` (the OCP rule, with `emax` from [`emax`] of the element format), clamped to
+/// the codes there are; a non-finite `amax` gives 0xFF.
 #[inline(always)]
 pub fn encode_floor(amax: f32, emax: i32) -> u8 {
     let a = amax.to_bits() & F32_MAGNITUDE;

@@ -1,7 +1,7 @@
 //! Rust types of stored elements: `half` and `float8` supply the 16- and 8-bit ones.
 //!
-//! The types carry bits in and out of the library; conversions are those of our codecs, which are the law where the crates differ
-//! (see `interop_tests.rs` for every class of inputs where they do).
+//! The types carry bits in and out of the library; conversions are those of our codecs, which are the law where the
+//! crates differ (see `interop_tests.rs` for every class of inputs where they do).
 
 use crate::dtype::DType;
 use bytemuck::Pod;

@@ -1,16 +1,15 @@
 //! The bit arithmetic that the signed narrow formats share, derived from [`DType::format`] at compile time.
 //!
-//! Everything here works on the magnitude (the f32 bits without the sign) and is free of branches, so that a loop over it
-//! becomes vector code. NaN is left to the format's own file, since each keeps another part of the payload.
+//! Everything here works on the magnitude (the f32 bits without the sign) and is free of branches, so that a loop over
+//! it becomes vector code. NaN is left to the format's own file, since each keeps another part of the payload.
 //!
-//! Rounding to nearest even, two ways, of which a select takes one:
-//! normal range: add half of the last kept place less one, plus the last kept bit, then drop the rest (a carry walks into
-//! the exponent by itself); subnormal range: add `2^23 * min_subnormal`, whose last place is `min_subnormal`, and let
-//! the f32 adder round (the method of Giesen, "float_to_half_fast3_rtne"). No f32 subnormal is produced on the way, so
-//! flush-to-zero hardware gives the same bits.
+//! Rounding to nearest even, two ways, of which a select takes one: normal range: add half of the last kept place less
+//! one, plus the last kept bit, then drop the rest (a carry walks into the exponent by itself); subnormal range: add
+//! `2^23 * min_subnormal`, whose last place is `min_subnormal`, and let the f32 adder round (the method of Giesen,
+//! "float_to_half_fast3_rtne"). No f32 subnormal is produced on the way, so flush-to-zero hardware gives the same bits.
 //!
-//! Overflow needs no branch either: the code above the largest finite one is infinity where the format has it, and NaN in
-//! E4M3; so clamping at one or the other is the whole rule.
+//! Overflow needs no branch either: the code above the largest finite one is infinity where the format has it, and NaN
+//! in E4M3; so clamping at one or the other is the whole rule.
 //!
 //! Sources: OCP 8-bit Floating Point Specification 1.0; IEEE 754-2019; conventions of cuda_fp8.hpp.
 
@@ -102,7 +101,8 @@ impl Layout {
     ///
     /// The discarded part of the significand, as a fraction of the gap, is compared with `random` read as a fraction of
     /// 2^32, most significant bit first: where `s` bits are discarded only the upper `s` bits of `random` matter. The
-    /// probability is exact for `s <= 32` and otherwise (values below `2^-8` of the smallest subnormal) low by less than 2^-32.
+    /// probability is exact for `s <= 32` and otherwise (values below `2^-8` of the smallest subnormal) low by less
+    /// than 2^-32.
     #[inline(always)]
     pub(super) fn encode_stochastic(self, overflow: Overflow, a: u32, random: u32) -> u32 {
         let implicit = 1 << F32_MANTISSA_BITS;

@@ -1,12 +1,13 @@
 //! Codecs between f32 and the stored formats: the law of rounding on every backend.
 //!
-//! One file a format, each with `encode`, `decode`, `round` and `encode_stochastic` for use inside vector loops; this file
-//! picks one by [`DType`] for a single value, [`slices`] does so for whole slices.
+//! One file a format, each with `encode`, `decode`, `round` and `encode_stochastic` for use inside vector loops; this
+//! file picks one by [`DType`] for a single value, [`slices`] does so for whole slices.
 //!
 //! Invariants, proven over every code and (by the ignored tests in `slices_tests`) over every f32:
 //! - rounding is to nearest even, subnormals included, in one step; the sign of zero is kept;
 //! - `Saturate` never gives a non-finite code for a number or an infinity; `Ieee` gives infinity, or NaN in E4M3;
-//! - NaN stays NaN with its sign: quiet with the upper payload bits in f16, bf16 and tf32, canonical in the 8-bit formats;
+//! - NaN stays NaN with its sign: quiet with the upper payload bits in f16, bf16 and tf32, canonical in the 8-bit
+//!   formats;
 //! - `encode(decode(code)) == code` for every code that is not a NaN.
 //!
 //! Sources: IEEE 754-2019; OCP 8-bit Floating Point Specification 1.0; OCP Microscaling Formats 1.0; for saturation
@@ -35,8 +36,8 @@ mod slices_tests;
 #[cfg(test)]
 mod tests;
 
-/// Code of `x` in `dtype`, rounded to nearest even (E8M0: nearest power of two, ties up). The integer types convert toward
-/// zero, saturating; NaN gives 0.
+/// Code of `x` in `dtype`, rounded to nearest even (E8M0: nearest power of two, ties up). The integer types convert
+/// toward zero, saturating; NaN gives 0.
 #[inline]
 pub fn encode(dtype: DType, overflow: Overflow, x: f32) -> u32 {
     match dtype {
@@ -55,12 +56,12 @@ pub fn encode(dtype: DType, overflow: Overflow, x: f32) -> u32 {
 /// Code of one of the two neighbours of `x` in `dtype`: the one further from zero with probability
 /// (distance to the nearer to zero / gap), so that the expected value is `x`.
 ///
-/// `random` is 32 uniform bits. It is read as a fraction of 2^32: `x` moves away from zero if it is less than the part of
-/// the gap that truncation would lose. A conversion that discards `s` mantissa bits therefore uses the upper `s` bits of
-/// `random`: 13 for f16 and tf32, 16 for bf16, 20 for E4M3, 21 for E5M2, and one more for each binade below the
-/// smallest normal value; up to 32 bits the probability is exact, beyond that low by less than 2^-32.
-/// Under `Saturate` a number never leaves the finite values; under `Ieee` one above the largest value may become
-/// infinite (NaN in E4M3) with the same rule. f32 and the integer types are not rounded at random.
+/// `random` is 32 uniform bits. It is read as a fraction of 2^32: `x` moves away from zero if it is less than the part
+/// of the gap that truncation would lose. A conversion that discards `s` mantissa bits therefore uses the upper `s`
+/// bits of `random`: 13 for f16 and tf32, 16 for bf16, 20 for E4M3, 21 for E5M2, and one more for each binade below the
+/// smallest normal value; up to 32 bits the probability is exact, beyond that low by less than 2^-32. Under `Saturate`
+/// a number never leaves the finite values; under `Ieee` one above the largest value may become infinite (NaN in E4M3)
+/// with the same rule. f32 and the integer types are not rounded at random.
 #[inline]
 pub fn encode_stochastic(dtype: DType, overflow: Overflow, x: f32, random: u32) -> u32 {
     match dtype {

@@ -1,8 +1,8 @@
 //! Slice codecs: the scalar codecs of this module in loops that become vector code.
 //!
-//! Every function is equal, element for element, to the scalar codec of the same name. `src` and `dst` hold the same number
-//! of elements; byte slices are aligned for their dtype. Tf32 lies in memory as f32, so encoding and decoding copy it; only
-//! [`round`] takes it to its grid. Integer types convert (see [`super::encode`]).
+//! Every function is equal, element for element, to the scalar codec of the same name. `src` and `dst` hold the same
+//! number of elements; byte slices are aligned for their dtype. Tf32 lies in memory as f32, so encoding and decoding
+//! copy it; only [`round`] takes it to its grid. Integer types convert (see [`super::encode`]).
 //!
 //! The `_par` forms split into pieces of [`CHUNK`] elements; the others stay on the calling thread.
 
@@ -10,8 +10,9 @@ use super::{bf16, e4m3, e5m2, e8m0, f16, tf32};
 use crate::dtype::{DType, Overflow};
 use crate::par::{self, simd};
 
-/// Elements one task of a parallel codec handles, and so the length up to which one thread does it all. Measured: a piece
-/// takes 15 us, about what waking a sleeping thread costs; at `1 << 16` a slice of `1 << 18` ran at half the speed.
+/// Elements one task of a parallel codec handles, and so the length up to which one thread does it all. Measured: a
+/// piece takes 15 us, about what waking a sleeping thread costs; at `1 << 16` a slice of `1 << 18` ran at half the
+/// speed.
 pub const CHUNK: usize = 1 << 18;
 
 /// Decodes stored elements into f32 values.
@@ -45,8 +46,8 @@ pub fn encode(dtype: DType, overflow: Overflow, src: &[f32], dst: &mut [u8]) {
 
 /// Encodes `x * scale`, the product rounded to f32 and then to `dtype`.
 ///
-/// A NaN product has the sign that a number would have, so that its 8-bit code is the same on every machine (the sign of
-/// `0 * inf` differs between processors).
+/// A NaN product has the sign that a number would have, so that its 8-bit code is the same on every machine (the sign
+/// of `0 * inf` differs between processors).
 pub fn encode_scaled(dtype: DType, overflow: Overflow, src: &[f32], scale: f32, dst: &mut [u8]) {
     encode_with(dtype, overflow, src, dst, Times(scale));
 }

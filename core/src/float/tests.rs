@@ -15,8 +15,8 @@ pub(super) fn stratified() -> Vec<f32> {
     let mut bits =
         vec![0, 1, 2, 0x007F_FFFF, 0x0080_0000, 0x7F7F_FFFF, 0x7F80_0000, 0x7F80_0001, 0x7FBF_FFFF, 0x7FC0_0000, 0x7FFF_FFFF];
     for exponent in 0..=255u32 {
-        // A value or midpoint of a format has at most the upper 11 mantissa bits set: every pattern of the upper five, the
-        // rest all zeros or all ones.
+        // A value or midpoint of a format has at most the upper 11 mantissa bits set: every pattern of the upper five,
+        // the rest all zeros or all ones.
         for kept in 0..=11u32 {
             let upper = kept.min(5);
             for pattern in 0..1u32 << upper {

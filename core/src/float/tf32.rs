@@ -1,8 +1,8 @@
 //! TF32: an f32 rounded to 10 mantissa bits, what a tensor core reads of an f32 operand. The code is the upper 19 bits.
 //!
-//! A compute dtype: memory holds the f32. Rounding is to nearest even (the conversion of cuBLAS and CUTLASS is to nearest,
-//! ties away; the hardware alone truncates). NaN: quiet, sign and upper payload bits kept.
-//! Free of branches: a loop over these functions becomes vector code.
+//! A compute dtype: memory holds the f32. Rounding is to nearest even (the conversion of cuBLAS and CUTLASS is to
+//! nearest, ties away; the hardware alone truncates). NaN: quiet, sign and upper payload bits kept. Free of branches: a
+//! loop over these functions becomes vector code.
 
 use super::minifloat::{F32_INF, F32_MAGNITUDE, Layout};
 use crate::dtype::{DType, Overflow};

@@ -1,7 +1,8 @@
 //! Typed views of raw bytes: how a kernel reads and writes values of any dtype while computing in f32.
 //!
-//! A [`View`] is a dtype and its bytes. Kernels take rows with [`View::load`]: f32 rows are borrowed as they lie, any other
-//! float dtype is decoded into the scratch row that the caller passes. [`ViewMut::store`] is the way back, rounding once.
+//! A [`View`] is a dtype and its bytes. Kernels take rows with [`View::load`]: f32 rows are borrowed as they lie, any
+//! other float dtype is decoded into the scratch row that the caller passes. [`ViewMut::store`] is the way back,
+//! rounding once.
 
 use super::element::Element;
 use super::slices;

@@ -1,7 +1,9 @@
-//! GPT-2 as Hugging Face `transformers` keeps it: the tensors of `GPT2LMHeadModel`, its [`config`], and the [`names`] that tools make of its own.
+//! GPT-2 as Hugging Face `transformers` keeps it: the tensors of `GPT2LMHeadModel`, its [`config`], and the [`names`]
+//! that tools make of its own.
 //!
-//! Its linear weights are `Conv1D`, [in, out]: ours transposed. The head shares `transformer.wte.weight` and is not stored. Files are the
-//! business of hosts; this module only says what they hold. Source: `transformers/models/gpt2/modeling_gpt2.py`.
+//! Its linear weights are `Conv1D`, [in, out]: ours transposed. The head shares `transformer.wte.weight` and is not
+//! stored. Files are the business of hosts; this module only says what they hold. Source:
+//! `transformers/models/gpt2/modeling_gpt2.py`.
 
 pub mod config;
 pub mod names;

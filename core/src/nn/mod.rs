@@ -1,8 +1,9 @@
-//! Layers: small structs of sizes whose `forward` declares parameters in a scope of their own and records the computation.
+//! Layers: small structs of sizes whose `forward` declares parameters in a scope of their own and records the
+//! computation.
 //!
-//! Weights are stored as in PyTorch: `Linear.weight` [out, in], `Embedding.weight` [V, C]. Parameters are f32; what a layer
-//! computes in is decided by the autocast region it is called in. `forward` never fails: a wrong shape comes out of
-//! [`Graph::finish`], with the line of the call.
+//! Weights are stored as in PyTorch: `Linear.weight` [out, in], `Embedding.weight` [V, C]. Parameters are f32; what a
+//! layer computes in is decided by the autocast region it is called in. `forward` never fails: a wrong shape comes out
+//! of [`Graph::finish`], with the line of the call.
 //!
 //! ```
 #![doc = include_str!("../../docs/layers.rs")]

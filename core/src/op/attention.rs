@@ -1,9 +1,9 @@
 //! `Attention`: softmax(q k^T * scale) v per head, never materialising the scores. CPU kernel: `cpu/attention.rs`.
 //!
-//! Input `qkv` [B, T, (H + 2 KV) HS] packed: query heads, then key heads, then value heads; query head `h` reads key/value
-//! head `h / (H / KV)`. With dropout, input 1 is the random state u32`[2]`. Outputs `y` [B, T, H HS] and `stats` f32 [B, H, T, 2]: the
-//! largest score of a query and the inverse of the sum of exponentials over it. Backward: inputs `qkv, y, stats, dy` (, random state), output `dqkv`.
-//! Source: FlashAttention-2.
+//! Input `qkv` [B, T, (H + 2 KV) HS] packed: query heads, then key heads, then value heads; query head `h` reads
+//! key/value head `h / (H / KV)`. With dropout, input 1 is the random state u32`[2]`. Outputs `y` [B, T, H HS] and
+//! `stats` f32 [B, H, T, 2]: the largest score of a query and the inverse of the sum of exponentials over it. Backward:
+//! inputs `qkv, y, stats, dy` (, random state), output `dqkv`. Source: FlashAttention-2.
 
 use super::{Real, arity, expect, expect_float};
 use crate::dtype::DType;
@@ -87,14 +87,14 @@ impl Attention {
         Ok(vec![inputs[0].clone()])
     }
 
-    /// Score/value products: `2 * 2 * T * T * HS` a head, half of it where causal.
+    /// Score/value matmuls: `2 * 2 * T * T * HS` a head, half of it where causal.
     pub(super) fn flops(&self, inputs: &[Ty]) -> u64 {
         let s = &inputs[0].shape;
         let full = 4 * s[0] * self.heads * s[1] * s[1] * self.head_size(s[2]);
         if self.causal { full as u64 / 2 } else { full as u64 }
     }
 
-    /// Five products instead of two.
+    /// Five matmuls instead of two.
     pub(super) fn flops_backward(&self, inputs: &[Ty]) -> u64 {
         self.flops(inputs) * 5 / 2
     }

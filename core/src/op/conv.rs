@@ -1,4 +1,5 @@
-//! 2-D convolution and pooling, images N H W C, weights [KH, KW, Cin, Cout]. CPU kernels: `cpu/conv2d.rs`, `cpu/pool.rs`.
+//! 2-D convolution and pooling, images N H W C, weights [KH, KW, Cin, Cout]. CPU kernels: `cpu/conv2d.rs`,
+//! `cpu/pool.rs`.
 //!
 //! `Conv2d`: inputs `x, w`; dgrad: inputs `dy, w`, output `dx`; wgrad: inputs `dy, x`, output `dw`. f32 accumulation.
 //! `Pool2d`: input `x`; backward: inputs `x, dy`, output `dx`.

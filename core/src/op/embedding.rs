@@ -1,6 +1,7 @@
 //! `Embedding`: rows of a table by index. CPU kernel: `cpu/embedding.rs`.
 //!
-//! Inputs `table` [V, C], `ids` u32 [..]; output [.., C] in the table's dtype. Backward: inputs `ids, dy`; output `dtable` f32 [V, C].
+//! Inputs `table` [V, C], `ids` u32 [..]; output [.., C] in the table's dtype. Backward: inputs `ids, dy`; output
+//! `dtable` f32 [V, C].
 
 use super::{arity, expect, expect_float};
 use crate::dtype::DType;

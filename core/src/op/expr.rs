@@ -1,6 +1,7 @@
 //! Writing elementwise expressions: `Ex` values combine with `+ - * /` and methods, then become a [`Map`] instruction.
 //!
-//! `(Ex::input(0) * Ex::input(1)).unary(UnaryFn::GeluTanhGrad)` reads like the formula and is evaluated in f32 in one pass.
+//! `(Ex::input(0) * Ex::input(1)).unary(UnaryFn::GeluTanhGrad)` reads like the formula and is evaluated in f32 in one
+//! pass.
 
 use super::map::{BinaryFn, MapExpr, Node, NodeId, UnaryFn};
 use super::{Op, expect};

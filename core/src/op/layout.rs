@@ -39,7 +39,8 @@ pub(super) fn concat(axis: usize, inputs: &[Ty]) -> Result<Vec<Ty>> {
     Ok(vec![Ty::new(first.dtype, shape)])
 }
 
-/// Attributes of `Slice`: `x[.., start..end, ..]` on one axis. Backward: input `dy`, output [.., full, ..] with zeros outside.
+/// Attributes of `Slice`: `x[.., start..end, ..]` on one axis. Backward: input `dy`, output [.., full, ..] with zeros
+/// outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slice {
     /// The axis.

@@ -1,9 +1,10 @@
 //! Softmax, log-softmax and mean cross-entropy over the last axis. CPU kernels: `cpu/softmax.rs`, `cpu/xent.rs`.
 //!
-//! `Softmax`: input `x`, output `y`. Backward: inputs `y, dy`, output `dx` (dtype `out`).
-//! `CrossEntropy`: inputs `logits` [N, V], `targets` u32 `[N]`; outputs `loss` f32[], `stats` f32 `[N, 2]` (of each row the
-//! largest logit and the inverse of the sum of exponentials over it), `count` f32[] (rows not ignored).
-//! Backward: inputs `logits, targets, stats, count, dloss`; output `dlogits` (dtype of the logits). `u32::MAX - 99` (-100 as i32) is ignored.
+//! `Softmax`: input `x`, output `y`. Backward: inputs `y, dy`, output `dx` (dtype `out`). `CrossEntropy`: inputs
+//! `logits` [N, V], `targets` u32 `[N]`; outputs `loss` f32[], `stats` f32 `[N, 2]` (of each row the largest logit and
+//! the inverse of the sum of exponentials over it), `count` f32[] (rows not ignored). Backward: inputs
+//! `logits, targets, stats, count, dloss`; output `dlogits` (dtype of the logits). `u32::MAX - 99` (-100 as i32) is
+//! ignored.
 
 use super::{Real, arity, expect, expect_float};
 use crate::dtype::DType;

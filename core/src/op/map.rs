@@ -1,8 +1,9 @@
 //! `Map`: an elementwise expression over broadcast inputs. One instruction is one pass over memory.
 //!
-//! Expressions are written with [`Ex`](super::expr::Ex). An expression is a list of nodes in evaluation order; a node refers to earlier nodes by index. All arithmetic is f32.
-//! Where the recorded program stored an intermediate in a narrower dtype, a `Round` node stands for that storage, so fusing
-//! instructions never changes a bit. CPU twin: `cpu/map.rs`. `display` prints expressions, `rewrite` fuses and simplifies them.
+//! Expressions are written with [`Ex`](super::expr::Ex). An expression is a list of nodes in evaluation order; a node
+//! refers to earlier nodes by index. All arithmetic is f32. Where the recorded program stored an intermediate in a
+//! narrower dtype, a `Round` node stands for that storage, so fusing instructions never changes a bit. CPU twin:
+//! `cpu/map.rs`. `display` prints expressions, `rewrite` fuses and simplifies them.
 
 mod display;
 mod rewrite;
@@ -119,7 +120,8 @@ pub enum Node {
     Unary(UnaryFn, NodeId),
     /// A function of two nodes.
     Binary(BinaryFn, NodeId, NodeId),
-    /// `if cond != 0 { a } else { b }` as `[cond, a, b]`; the branch not taken does not leak its NaN, a NaN `cond` takes `a`.
+    /// `if cond != 0 { a } else { b }` as `[cond, a, b]`; the branch not taken does not leak its NaN, a NaN `cond`
+    /// takes `a`.
     Select([NodeId; 3]),
     /// Inverted dropout of node `x`: `x * scale` where the element's random word is at least `threshold`, else 0.
     /// `rng` is the number of the instruction input that holds `[seed, step]` (u32); the word is
@@ -317,8 +319,8 @@ impl MapExpr {
         self.nodes.iter().map(|node| node.flops()).sum()
     }
 
-    /// Errs unless the expression is one that an evaluator may be given with `n_inputs` inputs: within the three limits,
-    /// reading earlier nodes and existing inputs only, with at least one output.
+    /// Errs unless the expression is one that an evaluator may be given with `n_inputs` inputs: within the three
+    /// limits, reading earlier nodes and existing inputs only, with at least one output.
     pub fn validate(&self, n_inputs: usize) -> Result<()> {
         let limits = [
             ("nodes", self.nodes.len(), MAX_NODES),

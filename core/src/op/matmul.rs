@@ -1,11 +1,11 @@
 //! `MatMul`: `y = store(epilogue(round(scale_a * scale_b * sum_k op(a) op(b) + bias)))`, f32 accumulation. CPU kernel:
 //! `cpu/matmul.rs`.
 //!
-//! Operands: `a`, `b`, then the dequantization scales of those that have one (`scale_inv` f32[] per tensor, E8M0 blocks of 32
-//! along the contraction axis), then `bias` `[N]`, then what [`Epilogue::Add`] adds: as many elements as
-//! the output has, in its order. Epilogues are put in by a pass (`program/passes/epilogue.rs`), never recorded. `a` is [.., M, K]
-//! ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if `trans_b`). Ranks are equal with equal leading axes, or `b` is a plain
-//! matrix shared by all leading axes of `a`.
+//! Operands: `a`, `b`, then the dequantization scales of those that have one (`scale_inv` f32[] per tensor, E8M0 blocks
+//! of 32 along the contraction axis), then `bias` `[N]`, then what [`Epilogue::Add`] adds: as many elements as the
+//! output has, in its order. Epilogues are put in by a pass (`program/passes/epilogue.rs`), never recorded. `a` is [..,
+//! M, K] ([.., K, M] if `trans_a`), `b` is [.., K, N] ([.., N, K] if `trans_b`). Ranks are equal with equal leading
+//! axes, or `b` is a plain matrix shared by all leading axes of `a`.
 
 use super::map::UnaryFn;
 use super::scale::{OperandScale, scale_type};
@@ -14,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, Ty};
 
-/// A function of one element that a product may apply before its store.
+/// A function of one element that a matmul may apply before its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// [`UnaryFn::Relu`]
@@ -47,15 +47,15 @@ impl Activation {
     }
 }
 
-/// What becomes of an element of a product between its rounding and its store.
+/// What becomes of an element of a matmul between its rounding and its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Epilogue {
     /// Nothing.
     None,
     /// It goes through an activation.
     Activation(Activation),
-    /// The element of the last operand at its place, of any float dtype, is added. That operand may be the output itself: the
-    /// product is then added to what it held.
+    /// The element of the last operand at its place, of any float dtype, is added. That operand may be the output
+    /// itself: the matmul is then added to what it held.
     Add,
 }
 
@@ -70,8 +70,8 @@ pub struct MatMul {
     pub compute: DType,
     /// Storage dtype of the output.
     pub out: DType,
-    /// The result, before an epilogue, takes the values of this narrower dtype though `out` may be wider: what storing it so and
-    /// widening it would give.
+    /// The result, before an epilogue, takes the values of this narrower dtype though `out` may be wider: what storing
+    /// it so and widening it would give.
     pub round: Option<DType>,
     /// Scales of `a` and `b`.
     pub scales: [OperandScale; 2],
@@ -79,14 +79,14 @@ pub struct MatMul {
     pub bias: bool,
     /// What happens between rounding and store.
     pub epilogue: Epilogue,
-    /// Tensor cores may keep fewer accumulator bits (fp8 forward products); emulation always accumulates in f32.
+    /// Tensor cores may keep fewer accumulator bits (fp8 forward matmuls); emulation always accumulates in f32.
     pub fast_accum: bool,
 }
 
-/// Sizes of one product: `batch` products of [M, K] x [K, N].
+/// Sizes of one matmul: `batch` matmuls of [M, K] x [K, N].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dims {
-    /// Number of products.
+    /// Number of matmuls.
     pub batch: usize,
     /// Rows of the result.
     pub m: usize,
@@ -94,12 +94,12 @@ pub struct Dims {
     pub n: usize,
     /// Contraction length.
     pub k: usize,
-    /// `b` is one matrix shared by all products.
+    /// `b` is one matrix shared by all matmuls.
     pub b_shared: bool,
 }
 
 impl MatMul {
-    /// A product of plain operands stored as `out`.
+    /// A matmul of plain operands stored as `out`.
     pub fn new(trans_a: bool, trans_b: bool, out: DType) -> MatMul {
         let scales = [OperandScale::None; 2];
         let (compute, round, epilogue) = (DType::F32, None, Epilogue::None);
@@ -122,7 +122,7 @@ impl MatMul {
         self.bias.then(|| self.plain_inputs() - 1)
     }
 
-    /// Index of the input that is added to the product.
+    /// Index of the input that is added to the matmul.
     pub fn addend_input(&self) -> Option<usize> {
         (self.epilogue == Epilogue::Add).then(|| self.plain_inputs())
     }

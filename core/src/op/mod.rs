@@ -1,8 +1,9 @@
 //! The closed instruction set: what a Program can ask of a backend.
 //!
-//! Each operation has one row in the [`table`] (name, kernel stem, family, cast class, gradient, how it shares memory) and answers for its
-//! types ([`Op::infer`]) and its price ([`Op::flops`]) in the file of its family. Matches on [`Op`] are exhaustive, so that a new variant
-//! fails to compile until every answer is there. Gradient rules are in `trace/rules`.
+//! Each operation has one row in the [`table`] (name, kernel stem, family, cast class, gradient, how it shares memory)
+//! and answers for its types ([`Op::infer`]) and its price ([`Op::flops`]) in the file of its family. Matches on [`Op`]
+//! are exhaustive, so that a new variant fails to compile until every answer is there. Gradient rules are in
+//! `trace/rules`.
 
 pub mod attention;
 pub mod conv;
@@ -61,7 +62,7 @@ pub enum Op {
     Map(expr::Map),
     /// Sum, mean or maximum over axes.
     Reduce(reduce::Reduce),
-    /// Matrix product.
+    /// Matmul.
     MatMul(matmul::MatMul),
     /// Fused attention.
     Attention(attention::Attention),

@@ -1,7 +1,8 @@
 //! `Norm`: layer norm or RMS norm over the last axis, statistics in f32. CPU kernel: `cpu/norm.rs`.
 //!
-//! Inputs `x` [.., C], `weight` `[C]` if `affine`, `bias` `[C]` if `bias`. Outputs `y`, then `mean` `[rows]` (layer norm only), `rstd` `[rows]`.
-//! Backward: inputs `dy, x, (weight), (mean), rstd`; outputs `dx` (dtype of x), `dweight`, `dbias` f32.
+//! Inputs `x` [.., C], `weight` `[C]` if `affine`, `bias` `[C]` if `bias`. Outputs `y`, then `mean` `[rows]` (layer
+//! norm only), `rstd` `[rows]`. Backward: inputs `dy, x, (weight), (mean), rstd`; outputs `dx` (dtype of x), `dweight`,
+//! `dbias` f32.
 
 use super::{EPSILON, Real, arity, epsilon_ok, expect, expect_float};
 use crate::dtype::DType;

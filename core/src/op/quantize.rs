@@ -1,10 +1,10 @@
 //! fp8 quantization and its scales. CPU kernels: `cpu/quantize.rs`, `cpu/quantize_mx.rs`, `cpu/fp8_scale.rs`.
 //!
-//! `Quantize`: `q = saturating RNE(x * scale)`, `scale_inv = 1 / scale` stored beside `q`. Inputs `x`, then for delayed scaling `scale`
-//! f32 `[n]`, then, where `record`, `history` f32 [len, n] (delayed only) and `stats` f32 [n, STATS]. Outputs `q`, `scale_inv` f32[], then
-//! the recorded states in the same order, updated at column/row `slot`.
-//! `QuantizeMx`: inputs `x`, (`stats`); outputs codes, E8M0 scales, (`stats`).
-//! `UpdateFp8Scales`: inputs and outputs `history`, `scale`, `nonfinite` u32 `[n]`.
+//! `Quantize`: `q = saturating RNE(x * scale)`, `scale_inv = 1 / scale` stored beside `q`. Inputs `x`, then for delayed
+//! scaling `scale` f32 `[n]`, then, where `record`, `history` f32 [len, n] (delayed only) and `stats` f32 [n, STATS].
+//! Outputs `q`, `scale_inv` f32[], then the recorded states in the same order, updated at column/row `slot`.
+//! `QuantizeMx`: inputs `x`, (`stats`); outputs codes, E8M0 scales, (`stats`). `UpdateFp8Scales`: inputs and outputs
+//! `history`, `scale`, `nonfinite` u32 `[n]`.
 
 use super::scale::{OperandScale, scale_type};
 use super::{Real, arity, expect, expect_float};
@@ -13,7 +13,8 @@ use crate::error::Result;
 use crate::shape::Ty;
 use serde::{Deserialize, Serialize};
 
-/// Columns of a statistics row: amax, scale used, share of all values that became zero though they were not, share saturated, non-finite count.
+/// Columns of a statistics row: amax, scale used, share of all values that became zero though they were not, share
+/// saturated, non-finite count.
 pub const STATS: usize = 5;
 
 /// The column with the number of elements that were not finite before the tensor was quantized.
@@ -146,8 +147,8 @@ pub enum AmaxAlgo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NonFiniteAmax {
-    /// It is counted, never recorded: the tensor's history is not rolled, its staging row is cleared, its scale stays. Non-finite
-    /// values that a history already holds (from a checkpoint) are left out of the window. The default.
+    /// It is counted, never recorded: the tensor's history is not rolled, its staging row is cleared, its scale stays.
+    /// Non-finite values that a history already holds (from a checkpoint) are left out of the window. The default.
     Ignore,
     /// It enters the history, which freezes the scale until it has left (Transformer Engine).
     Record,

@@ -1,4 +1,5 @@
-//! `Reduce`: sum, mean, maximum or sum of squares over axes. f32 accumulation, one rounding on store. CPU kernel: `cpu/reduce.rs`.
+//! `Reduce`: sum, mean, maximum or sum of squares over axes. f32 accumulation, one rounding on store. CPU kernel:
+//! `cpu/reduce.rs`.
 
 use super::{CastClass, arity, expect, expect_float, expect_round};
 use crate::dtype::DType;
@@ -29,7 +30,8 @@ pub struct Reduce {
     pub keep: bool,
     /// Storage dtype of the output.
     pub out: DType,
-    /// The result takes the values of this narrower dtype though `out` is f32: what storing it so and widening it would give.
+    /// The result takes the values of this narrower dtype though `out` is f32: what storing it so and widening it would
+    /// give.
     pub round: Option<DType>,
 }
 

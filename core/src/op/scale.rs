@@ -1,4 +1,5 @@
-//! Scales that lie beside quantized tensors: one for the tensor, or one for each block of [`MX_BLOCK`] elements along an axis.
+//! Scales that lie beside quantized tensors: one for the tensor, or one for each block of [`MX_BLOCK`] elements along
+//! an axis.
 
 use crate::dtype::DType;
 use crate::shape::Ty;

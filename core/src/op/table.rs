@@ -8,7 +8,7 @@ use std::ops::Range;
 /// What autocast does with the inputs of an operation (the CUDA list of PyTorch, used on every backend).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CastClass {
-    /// Matrix products, convolutions, attention: float inputs are cast to the region's low dtype.
+    /// Matmuls, convolutions, attention: float inputs are cast to the region's low dtype.
     Low,
     /// Softmax, norms, losses, sums: computed and stored in f32. Inputs are read as they lie (widening is exact).
     F32,
@@ -31,7 +31,7 @@ pub enum Gradient {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
-    /// Matrix products.
+    /// Matmuls.
     Product,
     /// Fused attention, forward.
     Attention,
@@ -157,7 +157,8 @@ impl Op {
         }
     }
 
-    /// The inputs that are read in step with the store of the output, element for element: one that dies may be overwritten by it.
+    /// The inputs that are read in step with the store of the output, element for element: one that dies may be
+    /// overwritten by it.
     pub fn read_in_step(&self, n_inputs: usize) -> Range<usize> {
         if let Op::MatMul(o) = self {
             return o.addend_input().map_or(0..0, |i| i..i + 1);
@@ -165,7 +166,8 @@ impl Op {
         if let Op::Map(_) = self { 0..n_inputs } else { 0..0 }
     }
 
-    /// Pairs (output, input) that must be one and the same `Param` or `State`: the operation reads its old contents and writes the new.
+    /// Pairs (output, input) that must be one and the same `Param` or `State`: the operation reads its old contents and
+    /// writes the new.
     pub fn updates(&self, n_inputs: usize) -> Vec<(usize, usize)> {
         let same = |range: Range<usize>| range.map(|i| (i, i)).collect();
         if let Op::Optimizer(o) = self {
@@ -195,8 +197,8 @@ impl Op {
         if let Op::Zero = self { same(0..n_inputs) } else { Vec::new() }
     }
 
-    /// Ranges of inputs that are lists over the same parameters: the memory plan lays each list out in one piece, in order,
-    /// so that one launch covers the whole list whatever its length.
+    /// Ranges of inputs that are lists over the same parameters: the memory plan lays each list out in one piece, in
+    /// order, so that one launch covers the whole list whatever its length.
     pub fn packs(&self, n_inputs: usize) -> Vec<Range<usize>> {
         match (self, self.row().list_from) {
             (Op::Optimizer(o), _) => o.packs(n_inputs),
@@ -205,8 +207,9 @@ impl Op {
         }
     }
 
-    /// The dtype this operation stores its first output in, where that is an attribute that a following cast may change:
-    /// the kernel computes in f32 and rounds once on store, so storing narrower equals storing f32 and casting after.
+    /// The dtype this operation stores its first output in, where that is an attribute that a following cast may
+    /// change: the kernel computes in f32 and rounds once on store, so storing narrower equals storing f32 and casting
+    /// after.
     pub fn out_dtype_mut(&mut self) -> Option<&mut crate::DType> {
         if let Op::MatMul(o) = self {
             return Some(&mut o.out);

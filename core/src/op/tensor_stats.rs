@@ -1,7 +1,8 @@
-//! `TensorStats`: what a tensor looks like and what a format would make of it, as one block of words for the host. CPU kernel: `cpu/tensor_stats.rs`.
+//! `TensorStats`: what a tensor looks like and what a format would make of it, as one block of words for the host. CPU
+//! kernel: `cpu/tensor_stats.rs`.
 //!
-//! Inputs `x` (any float dtype), where `scale_at` says so `scale` f32, then `stats` u32 [n, WORDS]; output `stats` with row `slot` overwritten.
-//! With `y = x * scale` (rounded to f32; `y = x` without a scale), a row holds
+//! Inputs `x` (any float dtype), where `scale_at` says so `scale` f32, then `stats` u32 [n, WORDS]; output `stats` with
+//! row `slot` overwritten. With `y = x * scale` (rounded to f32; `y = x` without a scale), a row holds
 //!
 //! | words | type | content |
 //! | --- | --- | --- |
@@ -15,19 +16,22 @@
 //! | [`Word::Amax`] | f32 | largest finite magnitude of `x` |
 //! | [`Word::Scale`] | f32 | the scale used, 1 without one |
 //! | [`Word::Sum`], [`Word::L1`], [`Word::Squares`] | f32 | of `x * unit(amax)`, finite elements |
-//! | [`Word::Signal`], [`Word::Noise`] | f32 | squares of `y * g` and of `(rounded(y) - y) * g`, `g = unit(amax * scale)`, where `y` and `rounded(y)` are finite |
+//! | [`Word::Signal`], [`Word::Noise`] | f32 | squares of `y * g` and of `(rounded(y) - y) * g`, see below |
 //!
-//! Counts, amax and scale are the same bits on every backend. Sums are f32 over terms of magnitude below 4, since [`unit()`] is a power of two: nothing overflows,
-//! and what vanishes is below 2^-126 of the largest term. Their order is the backend's own, with blocks of fixed size; the bound is
-//! `(80 + log2(len)) * 2^-24` of the sum of magnitudes of the terms.
+//! `g` is `unit(amax * scale)`; signal and noise are those of elements whose `y` and `rounded(y)` are finite.
+//!
+//! Counts, amax and scale are the same bits on every backend. Sums are f32 over terms of magnitude below 4, since
+//! [`unit()`] is a power of two: nothing overflows, and what vanishes is below 2^-126 of the largest term. Their order
+//! is the backend's own, with blocks of fixed size; the bound is `(80 + log2(len)) * 2^-24` of the sum of magnitudes of
+//! the terms.
 
 use super::{Op, arity, expect, expect_float};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::shape::Ty;
 
-/// Buckets of the exponent histogram: one for each exponent field of f32. Field `e` holds magnitudes in `[2^(e-127), 2^(e-126))`; 0 holds
-/// zeros and f32 subnormals, 255 what is not finite.
+/// Buckets of the exponent histogram: one for each exponent field of f32. Field `e` holds magnitudes in
+/// `[2^(e-127), 2^(e-126))`; 0 holds zeros and f32 subnormals, 255 what is not finite.
 pub const BUCKETS: usize = 256;
 
 /// Words of a row behind the histogram.

@@ -1,6 +1,8 @@
-//! What happens after the backward pass: unscale, norm, clip, optimizer, loss scale, telemetry. All state stays on the device.
+//! What happens after the backward pass: unscale, norm, clip, optimizer, loss scale, telemetry. All state stays on the
+//! device.
 //!
-//! CPU kernels: `cpu/{unscale,grad_norm,clip,optimizer,loss_scale}.rs`. Sources: PyTorch `GradScaler`, `clip_grad_norm_`, `AdamW`.
+//! CPU kernels: `cpu/{unscale,grad_norm,clip,optimizer,loss_scale}.rs`. Sources: PyTorch `GradScaler`,
+//! `clip_grad_norm_`, `AdamW`.
 
 use super::{Op, Real, arity, expect};
 use crate::dtype::DType;
@@ -48,8 +50,8 @@ pub enum NormType {
     Inf,
 }
 
-/// Global norm of a list of gradients. Inputs gradients f32; outputs the norm f32[], which is the largest f32 where the norm of finite
-/// gradients exceeds it, and `far` f32[], the norm times 2^-64.
+/// Global norm of a list of gradients. Inputs gradients f32; outputs the norm f32[], which is the largest f32 where the
+/// norm of finite gradients exceeds it, and `far` f32[], the norm times 2^-64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GradNorm {
     /// Which norm.
@@ -64,8 +66,9 @@ impl GradNorm {
     }
 }
 
-/// `min(1, max_norm / (norm + 1e-6))`. Inputs `norm` and `far` of [`GradNorm`], then for the adaptive limit `ring` f32 `[window]` and `count`
-/// u32[] with past finite norms; outputs the factor as two that are multiplied one after the other, f32 `[2]`, then the states.
+/// `min(1, max_norm / (norm + 1e-6))`. Inputs `norm` and `far` of [`GradNorm`], then for the adaptive limit `ring` f32
+/// `[window]` and `count` u32[] with past finite norms; outputs the factor as two that are multiplied one after the
+/// other, f32 `[2]`, then the states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClipCoef {
     /// The limit; for the adaptive limit, the limit while the ring fills.
@@ -101,8 +104,8 @@ impl ClipValue {
     }
 }
 
-/// Backoff on overflow, growth after `growth_interval` good steps. Inputs `loss_scale` f32[], `growth_tracker` i32[], `hysteresis` i32[],
-/// then one `found_inf` f32[] per optimizer; outputs the three states.
+/// Backoff on overflow, growth after `growth_interval` good steps. Inputs `loss_scale` f32[], `growth_tracker` i32[],
+/// `hysteresis` i32[], then one `found_inf` f32[] per optimizer; outputs the three states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UpdateLossScale {
     /// Factor after `growth_interval` good steps.
@@ -138,7 +141,8 @@ pub enum Rule {
         beta1: Real,
         /// Decay of the second moment.
         beta2: Real,
-        /// Added to the root of the second moment. As f32 it must be above 0, see [`crate::optim::OptimConfig::validate`].
+        /// Added to the root of the second moment. As f32 it must be above 0, see
+        /// [`crate::optim::OptimConfig::validate`].
         eps: Real,
         /// AdamW.
         decoupled: bool,
@@ -164,9 +168,9 @@ impl Rule {
     }
 }
 
-/// One step over a list of n parameters; nothing is touched when `found_inf` is not 0.
-/// Inputs `lr` f32[], `step` u32[] (steps taken), (`found_inf` f32[]), (`clip_coef` f32 `[2]`), parameters f32, gradients f32, moments f32
-/// (all first moments, then all second); outputs `step`, the parameters, the moments.
+/// One step over a list of n parameters; nothing is touched when `found_inf` is not 0. Inputs `lr` f32[], `step` u32[]
+/// (steps taken), (`found_inf` f32[]), (`clip_coef` f32 `[2]`), parameters f32, gradients f32, moments f32 (all first
+/// moments, then all second); outputs `step`, the parameters, the moments.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Optimizer {
     /// The update rule.
@@ -264,8 +268,8 @@ impl Record {
     }
 }
 
-/// `1 / scale` in one correctly rounded f32 division. The same bits as PyTorch's `f32(1 / f64(scale))`: a quotient of two
-/// 24-bit numbers is never so close to a rounding boundary of f32 that a first rounding to 53 bits could cross it.
+/// `1 / scale` in one correctly rounded f32 division. The same bits as PyTorch's `f32(1 / f64(scale))`: a quotient of
+/// two 24-bit numbers is never so close to a rounding boundary of f32 that a first rounding to 53 bits could cross it.
 /// (A power of two is exact on any hardware; WGSL division otherwise needs a correction step to be correctly rounded.)
 pub fn inv_scale(scale: f32) -> f32 {
     1.0 / scale

@@ -1,8 +1,9 @@
 //! Which precision for which part of a model on which GPU, with reasons taken from the numbers of the device table.
 //!
-//! The decisions: bf16 where tensor cores multiply it (Ampere and later), f16 with loss scaling before; fp8 for large linear layers of
-//! transformers on Ada and Hopper, block-scaled on Blackwell; f32 for what sums or exponentiates, for master weights, and for the parts of
-//! a GAN whose gradients are penalised. Sources: PyTorch AMP operation lists; Transformer Engine documentation; NVIDIA mixed-precision guide.
+//! The decisions: bf16 where tensor cores multiply it (Ampere and later), f16 with loss scaling before; fp8 for large
+//! linear layers of transformers on Ada and Hopper, block-scaled on Blackwell; f32 for what sums or exponentiates, for
+//! master weights, and for the parts of a GAN whose gradients are penalised. Sources: PyTorch AMP operation lists;
+//! Transformer Engine documentation; NVIDIA mixed-precision guide.
 
 use super::device::{Device, Rate};
 use crate::error::{Error, Result};
@@ -125,7 +126,7 @@ fn tflops(device: &Device, rate: Rate) -> f64 {
     device.resolve(rate).peak * 1e-12
 }
 
-/// How many times faster than f32 products.
+/// How many times faster than f32 matmuls.
 fn over_f32(device: &Device, rate: Rate) -> f64 {
     tflops(device, rate) / tflops(device, Rate::F32)
 }
@@ -133,7 +134,7 @@ fn over_f32(device: &Device, rate: Rate) -> f64 {
 fn low_why(device: &Device, low: RecipeName) -> String {
     match low {
         RecipeName::Bf16 => format!(
-            "bf16 products run at {:.0} TFLOP/s, {:.1}x f32 ({:.0}); 8 exponent bits as in f32, so no loss scaling",
+            "bf16 matmuls run at {:.0} TFLOP/s, {:.1}x f32 ({:.0}); 8 exponent bits as in f32, so no loss scaling",
             tflops(device, Rate::Bf16),
             over_f32(device, Rate::Bf16),
             tflops(device, Rate::F32)
@@ -144,7 +145,7 @@ fn low_why(device: &Device, low: RecipeName) -> String {
         | RecipeName::Fp8Delayed
         | RecipeName::Fp8Current
         | RecipeName::Mxfp8 => format!(
-            "{} ({}) has no bf16 products; f16 runs at {:.0} TFLOP/s, {:.1}x f32 ({:.1}), and needs a loss scaler for its 5 exponent bits",
+            "{} ({}) has no bf16 matmuls; f16 runs at {:.0} TFLOP/s, {:.1}x f32 ({:.1}), and needs a loss scaler for its 5 exponent bits",
             device.title,
             device.architecture.name(),
             tflops(device, Rate::F16),
@@ -158,7 +159,7 @@ fn fp8_why(device: &Device, name: RecipeName, n: usize) -> String {
     let rate = if name == RecipeName::Mxfp8 { Rate::Mxfp8 } else { Rate::Fp8 };
     let scales = if name == RecipeName::Mxfp8 { ", with one scale per 32 elements in hardware" } else { "" };
     format!(
-        "{} products run at {:.0} TFLOP/s, {:.1}x bf16 ({:.0}){scales}; modelled, casts pay from about {n} x {n} x {n}; below that take bf16",
+        "{} matmuls run at {:.0} TFLOP/s, {:.1}x bf16 ({:.0}){scales}; modelled, casts pay from about {n} x {n} x {n}; below that take bf16",
         rate.name(),
         tflops(device, rate),
         tflops(device, rate) / tflops(device, Rate::Bf16),
@@ -166,8 +167,9 @@ fn fp8_why(device: &Device, name: RecipeName, n: usize) -> String {
     )
 }
 
-/// Size of a cubic product from which fp8 saves more time than casting both operands costs, rounded up to a power of two. Modelled with
-/// the efficiencies of `plan/price.rs`: `2 n^3 (1/low - 1/fp8) = 2 n^2 (read 2 bytes, write 1 or 2)`.
+/// Size of a cubic matmul from which fp8 saves more time than casting both operands costs, rounded up to a power of
+/// two. Modelled with the efficiencies of `plan/price.rs`:
+/// `2 n^3 (1/low - 1/fp8) = 2 n^2 (read 2 bytes, write 1 or 2)`.
 fn break_even(device: &Device) -> Option<usize> {
     let rate = if device.peak(Rate::Mxfp8).is_some() { Rate::Mxfp8 } else { Rate::Fp8 };
     let fast = device.peak(rate)?.value * 1e12;
@@ -191,8 +193,8 @@ fn parts(device: &Device, model: ModelType, low: RecipeName, fp8: Option<RecipeN
             part("classifier, loss", "f32 loss", "softmax and log need the range; the last layer itself is small".into()),
         ],
         ModelType::Gan => vec![
-            part("generator", low, "products as in any network".into()),
-            part("discriminator", low, "products as in any network; its last layer in f32".into()),
+            part("generator", low, "matmuls as in any network".into()),
+            part("discriminator", low, "matmuls as in any network; its last layer in f32".into()),
             part("last layer of the discriminator", "f32", "adversarial losses live on small differences of its scores".into()),
             part(
                 "gradient penalty, spectral norm",
@@ -256,12 +258,12 @@ fn other(device: &Device, model: ModelType, recipe: RecipeName) -> Other {
     let missing = |rate: Rate| device.peak(rate).is_none();
     let absent = |rate: Rate| {
         let r = device.resolve(rate);
-        format!("{} has no {} products; emulated at its {} rate", device.title, rate.name(), r.rate.name())
+        format!("{} has no {} matmuls; emulated at its {} rate", device.title, rate.name(), r.rate.name())
     };
     let no_fp8_kernels = "convolutions have no fp8 kernels; linear layers are too small a part";
     let (worthwhile, why) = match recipe {
         RecipeName::F32 => {
-            (false, format!("the reference for a comparison; products at {:.1} TFLOP/s", tflops(device, Rate::F32)))
+            (false, format!("the reference for a comparison; matmuls at {:.1} TFLOP/s", tflops(device, Rate::F32)))
         }
         RecipeName::Tf32 if missing(Rate::Tf32) => (false, absent(Rate::Tf32)),
         RecipeName::Tf32 => (
@@ -341,17 +343,17 @@ mod tests {
         let why = advice("h100", ModelType::Transformer).why;
         assert!(why.contains("1979 TFLOP/s") && why.contains("2.0x bf16"), "{why}");
         let why = advice("v100", ModelType::Transformer).why;
-        assert!(why.contains("no bf16 products") && why.contains("125 TFLOP/s") && why.contains("loss scaler"), "{why}");
+        assert!(why.contains("no bf16 matmuls") && why.contains("125 TFLOP/s") && why.contains("loss scaler"), "{why}");
         let gan = advice("v100", ModelType::Gan);
         assert!(gan.parts.iter().any(|p| p.format == "f16, two scalers"));
         let a100 = advice("a100", ModelType::Transformer);
         let fp8 = a100.others.iter().find(|o| o.recipe == RecipeName::Fp8Delayed).unwrap();
-        assert!(!fp8.worthwhile && fp8.why.contains("no fp8 products"), "{}", fp8.why);
+        assert!(!fp8.worthwhile && fp8.why.contains("no fp8 matmuls"), "{}", fp8.why);
     }
 
     #[test]
     fn fp8_pays_from_the_sizes_that_libraries_name() {
-        // torchao and Transformer Engine: products of a few thousand a side.
+        // torchao and Transformer Engine: matmuls of a few thousand a side.
         for gpu in ["h100", "h200", "b200", "4090"] {
             let n = break_even(Device::find(gpu).unwrap()).unwrap();
             assert!((256..=8192).contains(&n), "{gpu}: {n}");

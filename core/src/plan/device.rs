@@ -1,20 +1,21 @@
 //! The one table of GPUs: dense peak rates, memory bandwidth, memory, and where each number is published.
 //!
-//! Datasheets since Ampere quote rates with 2:4 sparsity; those are halved here and say so. A rate a GPU does not have is absent, and
-//! [`Device::resolve`] says what its work falls back to. Bandwidth and memory are decimal, as printed.
+//! Datasheets since Ampere quote rates with 2:4 sparsity; those are halved here and say so. A rate a GPU does not have
+//! is absent, and [`Device::resolve`] says what its work falls back to. Bandwidth and memory are decimal, as printed.
 //!
-//! How the figures were checked: each against one to three independent transcriptions of the document named beside it, and the rates of H100 against units times clock
-//! (528 tensor cores of 1024 FLOP a cycle at 1.83 GHz are 989 TFLOP/s). GeForce cards run f16 and fp8 with f32 accumulation at half of the rate that is advertised,
-//! which the second edition of the Ada whitepaper states. B200 is sold in more than one power and memory configuration: the table has the HGX board of 180 GB and 7.7 TB/s,
-//! other documents list 80 TFLOP/s f32 and 8 TB/s for boards of 192 GB. One entry is an assumption, since no document
-//! gives it a rate of its own: mxfp8 on B200.
+//! How the figures were checked: each against one to three independent transcriptions of the document named beside it,
+//! and the rates of H100 against units times clock (528 tensor cores of 1024 FLOP a cycle at 1.83 GHz are 989 TFLOP/s).
+//! GeForce cards run f16 and fp8 with f32 accumulation at half of the rate that is advertised, which the second edition
+//! of the Ada whitepaper states. B200 is sold in more than one power and memory configuration: the table has the HGX
+//! board of 180 GB and 7.7 TB/s, other documents list 80 TFLOP/s f32 and 8 TB/s for boards of 192 GB. One entry is an
+//! assumption, since no document gives it a rate of its own: mxfp8 on B200.
 
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::near;
 use serde::Serialize;
 
-/// How fast products run: the formats that tensor cores tell apart.
+/// How fast matmuls run: the formats that tensor cores tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rate {
@@ -48,7 +49,7 @@ impl Rate {
         }
     }
 
-    /// The rate of products of this dtype, without block scales.
+    /// The rate of matmuls of this dtype, without block scales.
     pub const fn of(dtype: DType) -> Rate {
         match dtype {
             DType::F32 | DType::E8m0 | DType::U32 | DType::I32 => Rate::F32,
@@ -59,8 +60,8 @@ impl Rate {
         }
     }
 
-    /// Rates that give the same products where this one is missing, best first. fp8 values are exact in bf16 and f16; E8M0 scales are
-    /// not in the range of f16.
+    /// Rates that give the same products where this one is missing, best first. fp8 values are exact in bf16 and f16;
+    /// E8M0 scales are not in the range of f16.
     const fn fallbacks(self) -> &'static [Rate] {
         match self {
             Rate::F32 => &[],
@@ -125,8 +126,9 @@ impl Architecture {
         }
     }
 
-    /// fp8 products take both operands with the contraction axis last only, so that other layouts need transposed copies. Source: cuBLAS
-    /// documentation, `cublasLtMatmul`, fp8 kernels of compute capability 8.9 and 9.0; Transformer Engine `cublaslt_gemm.cu` for Blackwell.
+    /// fp8 matmuls take both operands with the contraction axis last only, so that other layouts need transposed
+    /// copies. Source: cuBLAS documentation, `cublasLtMatmul`, fp8 kernels of compute capability 8.9 and 9.0;
+    /// Transformer Engine `cublaslt_gemm.cu` for Blackwell.
     pub const fn fp8_needs_transposes(self) -> bool {
         match self {
             Architecture::Ada | Architecture::Hopper => true,
@@ -213,7 +215,7 @@ impl Device {
         self.peak_tflops[rate as usize]
     }
 
-    /// The rate that work of `rate` runs at: its own, or the best one that gives the same products.
+    /// The rate that work of `rate` runs at: its own, or the best one that gives the same results.
     pub fn resolve(&self, rate: Rate) -> Resolved {
         let at = |r: Rate| self.peak(r).map(|f| (r, f.value * 1e12));
         let found = std::iter::once(rate).chain(rate.fallbacks().iter().copied()).find_map(at);

@@ -1,7 +1,8 @@
-//! Every instruction of a recorded training step: what it does, where, on which types, why in that precision, and its price.
+//! Every instruction of a recorded training step: what it does, where, on which types, why in that precision, and its
+//! price.
 //!
-//! Counts are for one step: instructions of the micro-step part are multiplied by the number of micro-steps in totals, not in rows.
-//! The field names and their order are those of the JSON report, which is stable.
+//! Counts are for one step: instructions of the micro-step part are multiplied by the number of micro-steps in totals,
+//! not in rows. The field names and their order are those of the JSON report, which is stable.
 
 use super::price;
 use crate::dtype::DType;

@@ -1,4 +1,5 @@
-//! What would make a step fit: changed configs, each recorded and planned again, so that every number is that of a real plan.
+//! What would make a step fit: changed configs, each recorded and planned again, so that every number is that of a real
+//! plan.
 
 use super::device::{Device, Rate};
 use crate::error::Result;

@@ -1,8 +1,9 @@
 //! The modelled time of one instruction on one GPU:
 //! `max(FLOPs / (peak * efficiency), bytes / (bandwidth * efficiency)) + launch`.
 //!
-//! The efficiencies of [`EFFICIENCY`] and the launch time are assumptions: round numbers for large operands, not measured by this project. Small operands are slower
-//! than modelled but for the launch, since a product with few tiles leaves most of a GPU idle. Communication, the host and the data loader are not modelled.
+//! The efficiencies of [`EFFICIENCY`] and the launch time are assumptions: round numbers for large operands, not
+//! measured by this project. Small operands are slower than modelled but for the launch, since a matmul with few tiles
+//! leaves most of a GPU idle. Communication, the host and the data loader are not modelled.
 
 use super::device::{Architecture, Device, Rate};
 use crate::dtype::DType;
@@ -44,7 +45,7 @@ pub struct Efficiency {
 /// Assumed efficiencies, in the order of [`Family`].
 #[rustfmt::skip]
 pub const EFFICIENCY: [Efficiency; 11] = [
-    Efficiency { name: "product",            compute: 0.70, bandwidth: 0.80, basis: "cuBLAS on large products: 0.65 to 0.75 of the dense peak under a power limit" },
+    Efficiency { name: "product",            compute: 0.70, bandwidth: 0.80, basis: "cuBLAS on large matmuls: 0.65 to 0.75 of the dense peak under a power limit" },
     Efficiency { name: "attention",          compute: 0.50, bandwidth: 0.80, basis: "FlashAttention-2 and -3 forward, head size 64 to 128" },
     Efficiency { name: "attention_backward", compute: 0.40, bandwidth: 0.80, basis: "FlashAttention-2 and -3 backward" },
     Efficiency { name: "convolution",        compute: 0.50, bandwidth: 0.80, basis: "cuDNN, channels last, 64 channels and more" },
@@ -98,7 +99,8 @@ pub struct Price {
     pub bound: Bound,
 }
 
-/// The dtype an instruction multiplies in: that of the operands of products (e5m2 where one of two fp8 operands is e5m2), f32 elsewhere.
+/// The dtype an instruction multiplies in: that of the operands of matmuls (e5m2 where one of two fp8 operands is
+/// e5m2), f32 elsewhere.
 pub fn compute_dtype(program: &Program, instr: &Instr) -> DType {
     let dtype = |k: usize| program.ty(instr.inputs[k]).dtype;
     match (&instr.op, instr.op.row().family) {
@@ -146,7 +148,8 @@ pub fn price(program: &Program, instr: &Instr, device: &Device) -> Option<Price>
     Some(Price { family, rate, native: resolved.native, secs: work + LAUNCH_SECS, bound })
 }
 
-/// Traffic that the operands alone do not show: the amax pass of current scaling, and transposed copies of fp8 operands.
+/// Traffic that the operands alone do not show: the amax pass of current scaling, and transposed copies of fp8
+/// operands.
 fn extra_bytes(program: &Program, instr: &Instr, architecture: Architecture, native: bool) -> u64 {
     let size = |k: usize| program.ty(instr.inputs[k]).size_bytes() as u64;
     if let Op::Quantize(q) = &instr.op

@@ -1,5 +1,6 @@
-//! Advice on the sizes of matrix products: tensor cores read operands in pieces of 16 bytes, work best on rows of 128 bytes, and give
-//! the result in tiles of 128. Source: NVIDIA, Matrix Multiplication Background User's Guide; shape rules of fp8 in `precision/fp8.rs`.
+//! Advice on the sizes of matmuls: tensor cores read operands in pieces of 16 bytes, work best on rows of 128 bytes,
+//! and give the result in tiles of 128. Source: NVIDIA, Matrix Multiplication Background User's Guide; shape rules of
+//! fp8 in `precision/fp8.rs`.
 
 use super::price;
 use crate::dtype::DType;
@@ -15,7 +16,7 @@ const GOOD_ROW_BYTES: usize = 128;
 /// Rows and columns of a tile of the result.
 const TILE: usize = 128;
 
-/// What one size of a product should be a multiple of.
+/// What one size of a matmul should be a multiple of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Steps {
     must: usize,
@@ -28,16 +29,17 @@ fn steps(dtype: DType, mx: bool) -> Steps {
     Steps { must, good: GOOD_ROW_BYTES / width }
 }
 
-/// Products that have a size in common.
+/// Matmuls that have a size in common.
 #[derive(Default)]
 struct Products {
     first: String,
     all: HashSet<String>,
 }
 
-/// One line for each size that is not the multiple it should be, naming the products it appears in; and the fp8 layers that fell back.
+/// One line for each size that is not the multiple it should be, naming the matmuls it appears in; and the fp8 layers
+/// that fell back.
 pub(super) fn advice(program: &Program) -> Vec<String> {
-    // (size, step, whether it is a must) -> products.
+    // (size, step, whether it is a must) -> matmuls.
     let mut found: BTreeMap<(std::cmp::Reverse<bool>, usize, usize), Products> = BTreeMap::new();
     for instr in &program.instrs {
         let Op::MatMul(m) = &instr.op else { continue };
@@ -77,7 +79,7 @@ pub(super) fn advice(program: &Program) -> Vec<String> {
         let verb = if must.0 { "tensor cores need" } else { "is faster with" };
         let others = match all.len() {
             1 => String::new(),
-            n => format!(" and {} more products", n - 1),
+            n => format!(" and {} more matmuls", n - 1),
         };
         match must.0 {
             true => format!("size {size}: {verb} a multiple of {step}, such as {padded}: {first}{others}"),

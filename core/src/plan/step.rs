@@ -1,7 +1,7 @@
 //! The modelled time, throughput and memory of a training step on one GPU.
 //!
-//! Field names and order are those of the JSON report, which is stable. Every time here is modelled from the tables of [`super::device`] and
-//! [`super::price`]; memory is the memory plan itself.
+//! Field names and order are those of the JSON report, which is stable. Every time here is modelled from the tables of
+//! [`super::device`] and [`super::price`]; memory is the memory plan itself.
 
 use super::device::{Architecture, Device, Figure, Rate};
 use super::explain::{self, PurposeBytes};
@@ -59,7 +59,7 @@ pub struct Plan {
     pub fixes: Vec<Variant>,
     /// Formats that the GPU lacks, and other things to know.
     pub warnings: Vec<String>,
-    /// Advice on the sizes of products.
+    /// Advice on the sizes of matmuls.
     pub shapes: Vec<String>,
     /// The numbers of the GPU that were used, with their sources.
     pub figures: Vec<UsedFigure>,
@@ -308,7 +308,7 @@ fn warnings(program: &Program, config: &TrainConfig, device: &Device) -> Vec<Str
         let resolved = device.resolve(rate);
         if used && !resolved.native {
             lines.push(format!(
-                "{} has no {} products ({}): they are emulated with the same values and priced at its {} rate, {:.1} TFLOP/s",
+                "{} has no {} matmuls ({}): they are emulated with the same values and priced at its {} rate, {:.1} TFLOP/s",
                 device.title,
                 rate.name(),
                 since(rate),

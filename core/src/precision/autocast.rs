@@ -1,8 +1,9 @@
-//! Autocast: which dtype an operation computes in, by its class. The CUDA operation list of PyTorch 2.15, on every backend.
+//! Autocast: which dtype an operation computes in, by its class. The CUDA operation list of PyTorch 2.15, on every
+//! backend.
 //!
-//! Regions nest: an inner region replaces the outer one until it ends. With autocast off, operations take their operands as they are.
-//! Casts are ordinary instructions and carry their reason. `F32` operations read narrow inputs directly, since widening is exact,
-//! and store f32.
+//! Regions nest: an inner region replaces the outer one until it ends. With autocast off, operations take their
+//! operands as they are. Casts are ordinary instructions and carry their reason. `F32` operations read narrow inputs
+//! directly, since widening is exact, and store f32.
 
 use crate::dtype::DType;
 use crate::op::map::{BinaryFn, UnaryFn};
@@ -11,7 +12,8 @@ use crate::program::ValueId;
 use crate::trace::{Graph, Var};
 use std::sync::Arc;
 
-/// An operation made ready for recording: its dtype attributes set, its inputs cast, and the reason if autocast decided.
+/// An operation made ready for recording: its dtype attributes set, its inputs cast, and the reason if autocast
+/// decided.
 pub(crate) type Prepared = (Op, Vec<ValueId>, Option<Arc<str>>);
 
 /// Applies the current region to an operation that is not `Keep`.

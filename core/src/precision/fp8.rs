@@ -1,14 +1,15 @@
-//! fp8 linear layers: what is quantized when, for which product, in which format.
+//! fp8 linear layers: what is quantized when, for which matmul, in which format.
 //!
-//! | product | operands | scales along |
+//! | matmul | operands | scales along |
 //! | --- | --- | --- |
 //! | fprop `y = x W^T` | x, W forward format | in |
 //! | dgrad `dx = dy W` | dy backward format, W forward | out |
 //! | wgrad `dW = dy^T x` | dy backward format, x forward | rows |
 //!
-//! Per-tensor recipes quantize each of x, W, dy once and use it in both products. MX quantizes x, W and dy twice, along each contraction,
-//! both times from high precision. x is quantized in the forward pass only: wgrad keeps the fp8 copy, so activations really shrink.
-//! The bias gradient is the sum of the unquantized dy. Source: Transformer Engine `module/linear.py`.
+//! Per-tensor recipes quantize each of x, W, dy once and use it in both matmuls. MX quantizes x, W and dy twice, along
+//! each contraction, both times from high precision. x is quantized in the forward pass only: wgrad keeps the fp8 copy,
+//! so activations really shrink. The bias gradient is the sum of the unquantized dy. Source: Transformer Engine
+//! `module/linear.py`.
 
 use super::settings::{Fp8Config, Fp8Scaling};
 use crate::dtype::DType;
@@ -73,7 +74,7 @@ fn plain<'g>(x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
     x.g.apply(op.op(), &inputs)[0]
 }
 
-/// Why this layer cannot multiply in fp8; `None` if it can. The limits are those of the hardware products.
+/// Why this layer cannot multiply in fp8; `None` if it can. The limits are those of the hardware matmuls.
 fn refusal(config: &Fp8Config, rows: usize, weight: &[usize]) -> Option<String> {
     let (row_step, width_step) = match config.scaling {
         Fp8Scaling::Mx { .. } => (32, 32),
@@ -199,7 +200,7 @@ fn push<'g>(g: &'g Graph, op: Op, plain: &[ValueId], states: &[Option<ValueId>])
     g.push_into(op, &inputs, &outputs)
 }
 
-/// A product of two quantized operands.
+/// A matmul of two quantized operands.
 #[track_caller]
 fn product<'g>(
     g: &'g Graph,
@@ -221,8 +222,9 @@ fn product<'g>(
     g.push(op.op(), &inputs)[0]
 }
 
-/// Cuts the fp8 states to the tensors used and records the scale update. Call it once, at the end of the micro-step part: after the
-/// gradients, which quantize too, and before [`Graph::begin_update`]. It rolls histories once a micro-step, as Transformer Engine does.
+/// Cuts the fp8 states to the tensors used and records the scale update. Call it once, at the end of the micro-step
+/// part: after the gradients, which quantize too, and before [`Graph::begin_update`]. It rolls histories once a
+/// micro-step, as Transformer Engine does.
 #[track_caller]
 pub fn finish(g: &Graph, config: &Fp8Config) {
     let slots = g.fp8_slots();
@@ -261,8 +263,9 @@ pub fn finish(g: &Graph, config: &Fp8Config) {
     }
 }
 
-/// The largest number of non-finite elements that a tensor had before this micro-step quantized it, f32[]; `None` without fp8 tensors. The
-/// cast to fp8 saturates: infinities leave no other trace in the results. For [`super::GradScaler::guard`]; call it after [`finish`].
+/// The largest number of non-finite elements that a tensor had before this micro-step quantized it, f32[]; `None`
+/// without fp8 tensors. The cast to fp8 saturates: infinities leave no other trace in the results. For
+/// [`super::GradScaler::guard`]; call it after [`finish`].
 #[track_caller]
 pub fn nonfinite(g: &Graph) -> Option<Var<'_>> {
     let n = g.fp8_slots().len();

@@ -1,4 +1,5 @@
-//! Which linear layers of a recorded step multiply in fp8, and why the others do not: read off the Program, since a recipe only asks.
+//! Which linear layers of a recorded step multiply in fp8, and why the others do not: read off the Program, since a
+//! recipe only asks.
 
 use super::recipe::Recipe;
 use crate::dtype::DType;
@@ -56,7 +57,8 @@ impl Fp8Layers {
     }
 }
 
-/// The dtype that most of the arithmetic of `program` runs in: that of the recipe, unless it is fp8 and no layer is in fp8.
+/// The dtype that most of the arithmetic of `program` runs in: that of the recipe, unless it is fp8 and no layer is in
+/// fp8.
 pub fn compute_dtype(recipe: &Recipe, program: &Program) -> DType {
     match program.fp8_slots.is_empty() {
         true => recipe.low.unwrap_or(DType::F32),

@@ -1,4 +1,5 @@
-//! Precision policy, written once for all backends: recipes, autocast, loss scaling, fp8 scaling, clipping, non-finite steps.
+//! Precision policy, written once for all backends: recipes, autocast, loss scaling, fp8 scaling, clipping, non-finite
+//! steps.
 //!
 //! Everything here runs at record time and only inserts instructions; backends know nothing of it.
 

@@ -1,10 +1,11 @@
 //! What happens when the loss or the gradients of a step are not finite.
 //!
-//! A loss scaler looks at every gradient while it unscales them. Recipes without one have the norm of the gradients, which is recorded in every
-//! step and is finite exactly if all of them are; so the check of `guard` is one elementwise instruction over a few scalars, and the skip costs
-//! nothing. A cast to fp8 saturates, so an infinite operand leaves finite gradients: quantizations count what was not finite, and the count
-//! is one of these scalars, with a loss scaler as without. `ignore` looks at none of them, and the saturated values count. `skip` and `stop`
-//! record the same Program: whether a run ends is for its host to decide, which reads `found_inf` after the step.
+//! A loss scaler looks at every gradient while it unscales them. Recipes without one have the norm of the gradients,
+//! which is recorded in every step and is finite exactly if all of them are; so the check of `guard` is one elementwise
+//! instruction over a few scalars, and the skip costs nothing. A cast to fp8 saturates, so an infinite operand leaves
+//! finite gradients: quantizations count what was not finite, and the count is one of these scalars, with a loss scaler
+//! as without. `ignore` looks at none of them, and the saturated values count. `skip` and `stop` record the same
+//! Program: whether a run ends is for its host to decide, which reads `found_inf` after the step.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -15,7 +16,8 @@ use crate::trace::Var;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Policy for a step whose loss or gradients are not finite. A loss scaler skips such a step under each of them: that is how it finds its scale.
+/// Policy for a step whose loss or gradients are not finite. A loss scaler skips such a step under each of them: that
+/// is how it finds its scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnNonFinite {
@@ -24,8 +26,8 @@ pub enum OnNonFinite {
     Skip,
     /// As [`OnNonFinite::Skip`], and the run ends there, unless a lower loss scale may mend it.
     Stop,
-    /// The update is applied, as PyTorch does without a scaler: the weights become NaN. Infinite fp8 operands count as the largest value of
-    /// their format, as in Transformer Engine.
+    /// The update is applied, as PyTorch does without a scaler: the weights become NaN. Infinite fp8 operands count as
+    /// the largest value of their format, as in Transformer Engine.
     Ignore,
 }
 
@@ -59,8 +61,8 @@ impl std::str::FromStr for OnNonFinite {
     }
 }
 
-/// Records `found_inf` for gradients without a loss scale, f32[]: 1 if `loss` or the `norm` of the gradients is not finite, or the count
-/// `fp8` of non-finite operands is not 0; else 0.
+/// Records `found_inf` for gradients without a loss scale, f32[]: 1 if `loss` or the `norm` of the gradients is not
+/// finite, or the count `fp8` of non-finite operands is not 0; else 0.
 #[track_caller]
 pub(crate) fn guard<'g>(loss: Var<'g>, norm: Var<'g>, fp8: Option<Var<'g>>) -> Var<'g> {
     let _why = norm.g.because(Some(Arc::from("finite check: a step that is not finite is skipped")));
@@ -75,7 +77,8 @@ pub(crate) fn guard<'g>(loss: Var<'g>, norm: Var<'g>, fp8: Option<Var<'g>>) -> V
     }
 }
 
-/// Records `found_inf` as a loss scaler found it, f32[], also set where the count `fp8` of non-finite operands is not 0.
+/// Records `found_inf` as a loss scaler found it, f32[], also set where the count `fp8` of non-finite operands is not
+/// 0.
 #[track_caller]
 pub(crate) fn with_fp8<'g>(found_inf: Var<'g>, fp8: Var<'g>) -> Var<'g> {
     let g = fp8.g;

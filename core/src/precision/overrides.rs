@@ -1,8 +1,9 @@
 //! Overrides: the user's word on the precision of a part of the model, by scope.
 //!
-//! A pattern is a glob over scope names whose separator is the dot: `*` stands for anything inside one segment, `**` for any number of
-//! segments, `?`, `[0-3]` and `{a,b}` as in a shell. A pattern covers the scopes inside the one it names. Where several match, the last wins.
-//! Overrides act at record time, inside autocast regions only: the gradient instructions of a scope follow its forward ones.
+//! A pattern is a glob over scope names whose separator is the dot: `*` stands for anything inside one segment, `**`
+//! for any number of segments, `?`, `[0-3]` and `{a,b}` as in a shell. A pattern covers the scopes inside the one it
+//! names. Where several match, the last wins. Overrides act at record time, inside autocast regions only: the gradient
+//! instructions of a scope follow its forward ones.
 
 use super::settings::{Override, OverrideDtype, Region};
 use crate::error::{Error, Result};
@@ -62,7 +63,8 @@ impl Pattern {
         !path.is_empty() && (self.glob.is_match(&path) || around.into_iter().any(|p| self.glob.is_match(p)))
     }
 
-    /// Refuses a pattern, given as `setting`, that covers none of `scopes`, naming close ones. `what` says what they are scopes or names of.
+    /// Refuses a pattern, given as `setting`, that covers none of `scopes`, naming close ones. `what` says what they
+    /// are scopes or names of.
     pub fn check<'a>(&self, setting: &str, what: &str, scopes: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
         if scopes.clone().any(|s| self.covers(s)) {
             return Ok(());

@@ -1,7 +1,8 @@
 //! Recipes: the named choice a user makes, with options. Loadable from TOML or JSON; unknown keys are refused.
 //!
-//! `f32`; `tf32`; `bf16` and `f16` autocast (f16 with a `GradScaler`); `fp8-delayed`, `fp8-current` and `mxfp8`, whose linear layers
-//! multiply in fp8 and whose other low operations run in bf16. Defaults follow PyTorch AMP and Transformer Engine.
+//! `f32`; `tf32`; `bf16` and `f16` autocast (f16 with a `GradScaler`); `fp8-delayed`, `fp8-current` and `mxfp8`, whose
+//! linear layers multiply in fp8 and whose other low operations run in bf16. Defaults follow PyTorch AMP and
+//! Transformer Engine.
 
 use super::overrides::Overrides;
 use super::scaler::ScalerConfig;
@@ -18,7 +19,7 @@ pub enum RecipeName {
     /// Everything in f32.
     #[serde(rename = "f32")]
     F32,
-    /// Matrix products with inputs rounded to tf32.
+    /// Matmuls with inputs rounded to tf32.
     #[serde(rename = "tf32")]
     Tf32,
     /// bf16 autocast.
@@ -187,7 +188,8 @@ impl Recipe {
         }
     }
 
-    /// Its name with what its options change of the precision that the name stands for: `fp8-delayed-f16-scaled`, `bf16-override`.
+    /// Its name with what its options change of the precision that the name stands for: `fp8-delayed-f16-scaled`,
+    /// `bf16-override`.
     pub fn label(&self) -> String {
         let named = Recipe::new(self.name);
         let mut parts = vec![self.name.name()];

@@ -26,8 +26,9 @@ impl Region {
         Region { low: Some(low), fp8: None }
     }
 
-    /// This region with fp8 linear layers off: `g.autocast(g.region().without_fp8(), || head.forward(x))` keeps the head of an own model out of
-    /// fp8, as the models here do with theirs, whose errors would reach the loss unaveraged.
+    /// This region with fp8 linear layers off: `g.autocast(g.region().without_fp8(), || head.forward(x))` keeps the
+    /// head of an own model out of fp8, as the models here do with theirs, whose errors would reach the loss
+    /// unaveraged.
     pub fn without_fp8(self) -> Region {
         Region { fp8: None, ..self }
     }
@@ -114,9 +115,9 @@ pub struct Fp8Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OverrideDtype {
-    /// No low dtype: operands of products are widened to f32.
+    /// No low dtype: operands of matmuls are widened to f32.
     F32,
-    /// Products in tf32.
+    /// Matmuls in tf32.
     Tf32,
     /// bf16 autocast, no fp8.
     Bf16,

@@ -69,7 +69,8 @@ impl Program {
     }
 }
 
-/// Bytes touched of each input and of each output. Operations that look at a part of an operand are charged for that part.
+/// Bytes touched of each input and of each output. Operations that look at a part of an operand are charged for that
+/// part.
 fn touched(op: &Op, inputs: &[Ty], outputs: &[Ty]) -> (Vec<u64>, Vec<u64>) {
     let whole = |list: &[Ty]| list.iter().map(|t| t.size_bytes() as u64).collect::<Vec<u64>>();
     let (mut read, mut written) = (whole(inputs), whole(outputs));

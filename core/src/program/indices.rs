@@ -1,7 +1,9 @@
-//! Which inputs of a Program are indices, and below what: they are checked on the host as a step is submitted, once for every backend.
+//! Which inputs of a Program are indices, and below what: they are checked on the host as a step is submitted, once for
+//! every backend.
 //!
-//! Kernels cannot refuse an index. One outside its range looks up NaN there and leaves no gradient, so a step would lose what it cost and the
-//! position that is to blame. Inputs are bytes of the host, few beside the work of a step, so all of them are compared.
+//! Kernels cannot refuse an index. One outside its range looks up NaN there and leaves no gradient, so a step would
+//! lose what it cost and the position that is to blame. Inputs are bytes of the host, few beside the work of a step, so
+//! all of them are compared.
 
 use super::{Program, Value, ValueId};
 use crate::error::{Error, Result};
@@ -34,7 +36,8 @@ fn operand(op: &Op, inputs: &[Ty]) -> Option<(usize, usize, bool)> {
     None
 }
 
-/// The ranges of all inputs of `program` that are used as indices, as they are or reshaped: the narrowest where there are several uses.
+/// The ranges of all inputs of `program` that are used as indices, as they are or reshaped: the narrowest where there
+/// are several uses.
 pub fn index_ranges(program: &Program) -> Vec<IndexRange> {
     let viewed = program.viewed();
     let mut ranges: Vec<IndexRange> = Vec::new();
@@ -53,7 +56,8 @@ pub fn index_ranges(program: &Program) -> Vec<IndexRange> {
 }
 
 impl IndexRange {
-    /// Refuses `bytes` (the values of all micro-steps, one after the other) of which an element is out of range, naming the first.
+    /// Refuses `bytes` (the values of all micro-steps, one after the other) of which an element is out of range, naming
+    /// the first.
     pub fn check(&self, value: &Value, bytes: &[u8]) -> Result<()> {
         let wrong = |word: &[u8; 4]| {
             let index = u32::from_ne_bytes(*word);

@@ -1,9 +1,9 @@
 //! The memory plan: where every value lies, decided before the first run. What it reports is what a backend allocates.
 //!
-//! Memory is a list of buffers. `Param` and `State` values live in persistent buffers described by a [`Layout`], shared by all Programs of a
-//! session and found by name. Lists (the parameters of an optimizer, its moments, its gradients) lie in one buffer in list order, each
-//! member at a multiple of [`ALIGN`] bytes. Temporaries take turns in buffers of their own: one value per buffer at a time, since WebGPU
-//! cannot bind one buffer for reading and writing at once.
+//! Memory is a list of buffers. `Param` and `State` values live in persistent buffers described by a [`Layout`], shared
+//! by all Programs of a session and found by name. Lists (the parameters of an optimizer, its moments, its gradients)
+//! lie in one buffer in list order, each member at a multiple of [`ALIGN`] bytes. Temporaries take turns in buffers of
+//! their own: one value per buffer at a time, since WebGPU cannot bind one buffer for reading and writing at once.
 
 use super::indices::{IndexRange, index_ranges};
 use super::{Init, Kind, Program, Rate, Role, ValueId};
@@ -148,8 +148,9 @@ pub struct MemoryPlan {
     pub buffers: Vec<Buffer>,
     /// Place of each value; `None` for values that no instruction touches.
     pub places: Vec<Option<Place>>,
-    /// Casts of parameters that lie in one buffer, to one dtype: indices of instructions whose outputs lie one after the other in one buffer
-    /// of their own, so that a backend may run each group as one launch at the place of its first.
+    /// Casts of parameters that lie in one buffer, to one dtype: indices of instructions whose outputs lie one after
+    /// the other in one buffer of their own, so that a backend may run each group as one launch at the place of its
+    /// first.
     pub cast_groups: Vec<Vec<usize>>,
     /// Inputs that are indices, with their ranges.
     pub indices: Vec<IndexRange>,
@@ -162,8 +163,8 @@ impl MemoryPlan {
         Planner::new(program, layout)?.run()
     }
 
-    /// Gives `put` the bytes of every `Input` of `program`, micro-step by micro-step: buffer, first byte, contents. Errs, naming the input, if one is
-    /// missing, has another size, or holds an index out of its range.
+    /// Gives `put` the bytes of every `Input` of `program`, micro-step by micro-step: buffer, first byte, contents.
+    /// Errs, naming the input, if one is missing, has another size, or holds an index out of its range.
     pub fn place_inputs(
         &self,
         program: &Program,
@@ -189,8 +190,8 @@ impl MemoryPlan {
         Ok(())
     }
 
-    /// Whether a Program of this plan may run over the temporaries of one of the `other`: what does not take turns lies where it lay. Lists of
-    /// gradients must, since their padding is zero and stays so.
+    /// Whether a Program of this plan may run over the temporaries of one of the `other`: what does not take turns lies
+    /// where it lay. Lists of gradients must, since their padding is zero and stays so.
     pub fn fits_variant_of(&self, other: &MemoryPlan) -> bool {
         let fixed = |plan: &MemoryPlan| -> Vec<(Place, Buffer)> {
             let base = plan.layout.buffers.len();
@@ -383,7 +384,8 @@ impl<'a> Planner<'a> {
     fn place_temporaries(&mut self) {
         let program = self.program;
         let mut free: Vec<usize> = Vec::new();
-        // Whether a value has a buffer to itself, and which of them die at each instruction, in the order in which they were placed.
+        // Whether a value has a buffer to itself, and which of them die at each instruction, in the order in which they
+        // were placed.
         let mut owns = vec![false; program.values.len()];
         let mut dying: Vec<Vec<ValueId>> = vec![Vec::new(); program.instrs.len()];
         for (at, instr) in program.instrs.iter().enumerate() {
@@ -428,8 +430,8 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// A free buffer for `size` bytes: the smallest that is large enough but not wastefully so, else the largest one made larger,
-    /// else a new one.
+    /// A free buffer for `size` bytes: the smallest that is large enough but not wastefully so, else the largest one
+    /// made larger, else a new one.
     fn take_buffer(&mut self, free: &mut Vec<usize>, size: usize) -> usize {
         let base = self.layout.buffers.len();
         let size_of = |b: usize, buffers: &[Buffer]| buffers[b - base].size;

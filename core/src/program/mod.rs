@@ -1,7 +1,8 @@
 //! A Program: one training step (or one forward pass) as a flat list of instructions over typed values.
 //!
-//! It is recorded once by `trace` and run many times by a backend. There is no hidden state: everything a step changes is a
-//! `Param` or `State` value that some instruction lists among its outputs. A `Temp` is written once, by one instruction.
+//! It is recorded once by `trace` and run many times by a backend. There is no hidden state: everything a step changes
+//! is a `Param` or `State` value that some instruction lists among its outputs. A `Temp` is written once, by one
+//! instruction.
 //!
 //! Instructions `0..micro_end` run once per micro-step, the rest once per step. With `grad_accum == 1` values may flow
 //! freely from the first part to the second; otherwise only through `Param` and `State` values.

@@ -9,8 +9,9 @@ use crate::program::{Instr, Program, ValueId};
 pub trait Values {
     /// The value `id` as it lies in memory now, in the present micro-step. `None` for a value without a place.
     ///
-    /// Temporaries take turns in memory: what an instruction reads is there before it, what it writes is there after it, and the
-    /// operands of an elementwise instruction may be gone after it. `Param` and `State` values are always there.
+    /// Temporaries take turns in memory: what an instruction reads is there before it, what it writes is there after
+    /// it, and the operands of an elementwise instruction may be gone after it. `Param` and `State` values are always
+    /// there.
     fn view(&self, id: ValueId) -> Option<View<'_>>;
 }
 

@@ -6,8 +6,8 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::Ty;
 
-/// Operands of one instruction: distinct pieces of memory, and which piece each operand is. A list operand is one piece from its first
-/// member to its last.
+/// Operands of one instruction: distinct pieces of memory, and which piece each operand is. A list operand is one piece
+/// from its first member to its last.
 #[derive(Clone, Debug)]
 pub struct Operands {
     /// Distinct pieces of memory, sorted; none overlaps another.
@@ -32,7 +32,8 @@ impl Operands {
         Operands { places, strides, inputs, outputs, input_types, output_types }
     }
 
-    /// Resolves the operands of `instr`. Errs if a value has no place, or pieces overlap: a plan that breaks its own rules.
+    /// Resolves the operands of `instr`. Errs if a value has no place, or pieces overlap: a plan that breaks its own
+    /// rules.
     pub fn new(program: &Program, plan: &MemoryPlan, instr: &Instr) -> Result<Operands> {
         let broken = |expected: &str, found: String| Error::operand(instr.op.row().name, expected, found);
         let place = |id: ValueId| {

@@ -305,11 +305,11 @@ pub struct MemoryRow {
 pub struct TunedEvent {
     /// Steps taken.
     pub step: u64,
-    /// Every class of products, and what it got.
+    /// Every class of matmuls, and what it got.
     pub tuned: Vec<TunedRow>,
 }
 
-/// A class of products.
+/// A class of matmuls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunedRow {
     /// Layout, dtypes, scales, and sizes as powers of two.

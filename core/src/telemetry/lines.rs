@@ -1,7 +1,9 @@
-//! Lines of a log from its bytes, however these are cut, in bounded memory. Whoever reads lines of a file reads them through this.
+//! Lines of a log from its bytes, however these are cut, in bounded memory. Whoever reads lines of a file reads them
+//! through this.
 //!
-//! Invariant: nothing that this project writes has a line longer than [`MAX_LINE_BYTES`]; the events that could be longer are cut where they are
-//! made ([`SampleEvent::new`](super::event::SampleEvent::new), and the images shown of an evaluation).
+//! Invariant: nothing that this project writes has a line longer than [`MAX_LINE_BYTES`]; the events that could be
+//! longer are cut where they are made ([`SampleEvent::new`](super::event::SampleEvent::new), and the images shown of an
+//! evaluation).
 
 /// The longest line that is one, bytes. A longer one is damage, and is passed over without being kept.
 pub const MAX_LINE_BYTES: usize = 1 << 24;

@@ -1,11 +1,13 @@
-//! What a run reports about one tensor: plain data, one JSON line each (`docs/events.md`), and what it tells about formats that were not used.
+//! What a run reports about one tensor: plain data, one JSON line each (`docs/events.md`), and what it tells about
+//! formats that were not used.
 
 use super::{AmaxRing, Fp8Stats};
 use crate::dtype::DType;
 use crate::op::tensor_stats::{BUCKETS, WORDS, Word, unit};
 use serde::{Deserialize, Serialize};
 
-/// Elements by magnitude, without the empty ends. Bucket `e` holds magnitudes in `[2^(e-127), 2^(e-126))`; 0 holds zeros and f32 subnormals.
+/// Elements by magnitude, without the empty ends. Bucket `e` holds magnitudes in `[2^(e-127), 2^(e-126))`; 0 holds
+/// zeros and f32 subnormals.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Bucket of the first count.
@@ -26,7 +28,8 @@ impl Histogram {
     /// The exponent field of 1: bucket `k + BIAS` holds the magnitudes in `[2^k, 2^(k+1))`.
     pub const BIAS: i32 = 127;
 
-    /// Elements that are finite and not zero, as (k, count) where magnitudes lie in `[2^k, 2^(k+1))`. f32 subnormals stand at k = -127.
+    /// Elements that are finite and not zero, as (k, count) where magnitudes lie in `[2^k, 2^(k+1))`. f32 subnormals
+    /// stand at k = -127.
     pub fn magnitudes(&self) -> impl Iterator<Item = (i32, u32)> {
         let count = |(i, &n): (usize, &u32)| {
             let bucket = self.first + i;
@@ -165,7 +168,8 @@ impl TensorReport {
         }
     }
 
-    /// With what `TensorStats` measured of the same tensor. `judged` says whether it judged by the format and scale of this report.
+    /// With what `TensorStats` measured of the same tensor. `judged` says whether it judged by the format and scale of
+    /// this report.
     pub fn with_stats(self, measured: TensorReport, judged: bool) -> TensorReport {
         let unknown = |s: TensorStats| TensorStats { subnormal: None, sqnr_db: None, ..s };
         TensorReport { stats: if judged { measured.stats } else { measured.stats.map(unknown) }, ..self }
@@ -173,8 +177,9 @@ impl TensorReport {
 
     /// What storing `x * scale` in `dtype` would spoil, from the histogram; `None` without one.
     ///
-    /// Exact where the edges of the format, divided by `scale`, are powers of two, up to values that lie on an edge or within half an ulp of the smallest normal
-    /// value. An edge inside a bucket splits it as if its elements were spread evenly over the logarithm; nothing saturates if the amax does not.
+    /// Exact where the edges of the format, divided by `scale`, are powers of two, up to values that lie on an edge or
+    /// within half an ulp of the smallest normal value. An edge inside a bucket splits it as if its elements were
+    /// spread evenly over the logarithm; nothing saturates if the amax does not.
     pub fn what_if(&self, dtype: DType, scale: f32) -> Option<Spoilt> {
         let histogram = &self.stats.as_ref()?.histogram;
         let format = dtype.format()?;

@@ -1,7 +1,8 @@
 //! Reverse-mode differentiation: walks the tape backwards and appends gradient instructions.
 //!
-//! A gradient always has the dtype of the value it belongs to. Contributions of several readers are summed in that dtype;
-//! since every autocast use of a weight is its own cast instruction (merged only later, by cse), a weight's gradients are summed in f32.
+//! A gradient always has the dtype of the value it belongs to. Contributions of several readers are summed in that
+//! dtype; since every autocast use of a weight is its own cast instruction (merged only later, by cse), a weight's
+//! gradients are summed in f32.
 
 use super::graph::Graph;
 use super::rules;

@@ -1,5 +1,5 @@
-//! The recorder. Errors do not interrupt model code: the first one is kept, with scope and source line, and comes out of
-//! [`Graph::finish`]; what is recorded after it is never run.
+//! The recorder. Errors do not interrupt model code: the first one is kept, with scope and source line, and comes out
+//! of [`Graph::finish`]; what is recorded after it is never run.
 
 mod guards;
 
@@ -111,7 +111,8 @@ impl Graph {
         self.inner.borrow().program.grad_accum
     }
 
-    /// Lets `overrides` decide inside the autocast regions that follow. Each must cover a scope by the end of the recording.
+    /// Lets `overrides` decide inside the autocast regions that follow. Each must cover a scope by the end of the
+    /// recording.
     pub fn set_overrides(&self, overrides: Overrides) {
         let mut inner = self.inner.borrow_mut();
         inner.rules = inner.program.scopes.iter().map(|s| overrides.rule(s)).collect();
@@ -139,10 +140,10 @@ impl Graph {
         self.finish_with(passes::optimize)
     }
 
-    /// As [`Graph::finish`], but what every product gives lies in memory by itself: to be looked at. The bits are the
+    /// As [`Graph::finish`], but every matmul result is materialised, for observers. The bits are the
     /// same. Fails as that does.
-    pub fn finish_apart(self) -> Result<Program> {
-        self.finish_with(passes::optimize_apart)
+    pub fn finish_unfused(self) -> Result<Program> {
+        self.finish_with(passes::without_epilogues)
     }
 
     fn finish_with(self, passes: impl Fn(&mut Program)) -> Result<Program> {
@@ -331,7 +332,8 @@ impl Graph {
         self.inner.borrow_mut().tracked[v.id.index()] = true;
     }
 
-    /// Registers an fp8 tensor of the current scope and returns its slot. [`crate::precision::fp8::finish`] must follow.
+    /// Registers an fp8 tensor of the current scope and returns its slot. [`crate::precision::fp8::finish`] must
+    /// follow.
     #[track_caller]
     pub fn fp8_slot(&self, what: &str, dtype: DType) -> usize {
         self.owe(Owed::Fp8Finish);
@@ -341,8 +343,8 @@ impl Graph {
         slots.len() - 1
     }
 
-    /// Notes that the linear layer of the current scope is not in fp8: for the reason `why`, or, without one, because an override or the model
-    /// says so. Nothing where no region around asks for fp8.
+    /// Notes that the linear layer of the current scope is not in fp8: for the reason `why`, or, without one, because
+    /// an override or the model says so. Nothing where no region around asks for fp8.
     pub(crate) fn leave_out_of_fp8(&self, why: Option<&str>) {
         let scope = self.path("");
         let mut inner = self.inner.borrow_mut();
@@ -400,7 +402,8 @@ impl Graph {
         }
     }
 
-    /// Why precision is decided as it is before autocast looks at an operation: the reason around it, and the override of this scope.
+    /// Why precision is decided as it is before autocast looks at an operation: the reason around it, and the override
+    /// of this scope.
     pub(crate) fn outer_reason(&self) -> Option<Arc<str>> {
         let inner = self.inner.borrow();
         let over = inner.rule().map(|r| inner.overrides.reason(r));
@@ -419,8 +422,9 @@ impl Graph {
         r
     }
 
-    /// Instructions recorded until the guard is dropped carry the reason `why`, if there is one, after the reason around it. A guard, not
-    /// a closure: the source line of an instruction is that of the caller, which a closure would hide.
+    /// Instructions recorded until the guard is dropped carry the reason `why`, if there is one, after the reason
+    /// around it. A guard, not a closure: the source line of an instruction is that of the caller, which a closure
+    /// would hide.
     pub fn because(&self, why: Option<Arc<str>>) -> WhyGuard<'_> {
         let mut inner = self.inner.borrow_mut();
         let previous = inner.why.clone();

@@ -3,9 +3,9 @@
 //! Handles are `Copy`. A method records an instruction and never fails: the first wrong operand is kept, with scope and
 //! source line, and comes out of [`Graph::finish`].
 //!
-//! The docs name shapes and the dtype of the result. "Promoted" is the widest dtype of the operands. In an autocast region
-//! the class of the operation decides first ([`crate::precision::autocast`]). Sums are f32 everywhere, and rounded once as
-//! they are stored.
+//! The docs name shapes and the dtype of the result. "Promoted" is the widest dtype of the operands. In an autocast
+//! region the class of the operation decides first ([`crate::precision::autocast`]). Sums are f32 everywhere, and
+//! rounded once as they are stored.
 //!
 //! ```
 #![doc = include_str!("../../docs/vars.rs")]
@@ -325,8 +325,8 @@ impl<'g> Var<'g> {
         self.g.apply(Op::Softmax(Softmax { log: true, out: self.dtype() }), &[self])[0]
     }
 
-    /// Mean cross-entropy of logits [.., V] against class indices u32 [..]: a scalar, f32, as are all its sums. Rows whose
-    /// index is [`crate::op::loss::IGNORE_INDEX`] are left out.
+    /// Mean cross-entropy of logits [.., V] against class indices u32 [..]: a scalar, f32, as are all its sums. Rows
+    /// whose index is [`crate::op::loss::IGNORE_INDEX`] are left out.
     #[track_caller]
     pub fn cross_entropy(self, targets: Var<'g>, label_smoothing: f32) -> Var<'g> {
         let shape = self.shape();

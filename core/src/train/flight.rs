@@ -1,5 +1,5 @@
-//! Steps under way: a host may submit steps before it has heard of those before them. What a step tells is copied out right behind it on the
-//! device and lands some steps later, in order, so that no step waits for the host.
+//! Steps under way: a host may submit steps before it has heard of those before them. What a step tells is copied out
+//! right behind it on the device and lands some steps later, in order, so that no step waits for the host.
 
 use super::measured::Tensor;
 use crate::backend::Readback;
@@ -8,8 +8,8 @@ use crate::op::tensor_stats::WORDS;
 use crate::program::Fp8Slot;
 use crate::telemetry::{AmaxRing, Fp8Report, Fp8Stats, Slot, StepReport, TensorReport};
 
-/// Steps that a host should have under way at most, beside the one whose report it takes: enough to keep a device busy while the host prepares
-/// the next batch.
+/// Steps that a host should have under way at most, beside the one whose report it takes: enough to keep a device busy
+/// while the host prepares the next batch.
 pub const LEAD: usize = 2;
 
 /// What a step has told.
@@ -100,8 +100,8 @@ impl Flight {
         self.telemetry.f32s()
     }
 
-    /// What has arrived, read. `skipped_before` steps were skipped before it; `guarded` says that a step that is not finite is skipped even
-    /// without a loss scale, `tells_found_inf` that the step has recorded whether it is.
+    /// What has arrived, read. `skipped_before` steps were skipped before it; `guarded` says that a step that is not
+    /// finite is skipped even without a loss scale, `tells_found_inf` that the step has recorded whether it is.
     pub(super) fn land(
         self,
         slots: &[Fp8Slot],

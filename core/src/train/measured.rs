@@ -1,8 +1,10 @@
-//! The training step with statistics: names for the tensors of a recorded step, and a variant of the step that measures some of them.
+//! The training step with statistics: names for the tensors of a recorded step, and a variant of the step that measures
+//! some of them.
 //!
-//! The variant is the finished Program with `TensorStats` instructions put in right behind the writer of each tensor, where it lies in memory anyway. So it
-//! computes the same bits, no pass sees other readers than before, and its temporaries live as long as those of the plain step, in memory of the same size. Every
-//! row of the block is about the last micro-step.
+//! The variant is the finished Program with `TensorStats` instructions put in right behind the writer of each tensor,
+//! where it lies in memory anyway. So it computes the same bits, no pass sees other readers than before, and its
+//! temporaries live as long as those of the plain step, in memory of the same size. Every row of the block is about the
+//! last micro-step.
 
 use super::config::TrainConfig;
 use super::record;
@@ -27,13 +29,14 @@ pub const TENSOR_STATS: &str = "tensor_stats";
 pub struct Tensor {
     /// Scope and role, such as `gpt.h0.mlp.up.x`; for parameters their name.
     pub name: String,
-    /// The format it is judged by: what the product reads, else what is stored.
+    /// The format it is judged by: what the matmul reads, else what is stored.
     pub format: DType,
     /// Dtype in memory.
     pub stored: DType,
     /// Number among the fp8 tensors, if it is one.
     pub fp8_slot: Option<usize>,
-    /// It has one scale, which applies to the whole tensor. mxfp8 has one for each block, so that its rounding is not measured here.
+    /// It has one scale, which applies to the whole tensor. mxfp8 has one for each block, so that its rounding is not
+    /// measured here.
     pub judged: bool,
     /// Measured when nothing is chosen.
     by_default: bool,
@@ -47,7 +50,7 @@ pub struct Tensor {
 }
 
 /// The training step of `config` and those of its tensors that [`select`] finds. What is chosen by name is looked for
-/// in a step whose products do nothing of what follows them, so that `layer.y` is what the layer gives; inputs, weights
+/// in a step whose matmuls do nothing of what follows them, so that `layer.y` is what the layer gives; inputs, weights
 /// and gradients lie in memory in any case. Fails if `config` is invalid, or a glob matches nothing.
 pub fn step(config: &TrainConfig, globs: &[String]) -> Result<(Program, Vec<Tensor>)> {
     let program = if globs.is_empty() { record::train_step(config)? } else { record::observable_step(config)? };
@@ -55,8 +58,9 @@ pub fn step(config: &TrainConfig, globs: &[String]) -> Result<(Program, Vec<Tens
     Ok((program, tensors))
 }
 
-/// The tensors of `program` that match any of `globs`, which name tensors or scopes around them as overrides do; without globs input, weight, gradient of the
-/// output and gradient of the weight of every linear layer. Refuses a glob that matches nothing.
+/// The tensors of `program` that match any of `globs`, which name tensors or scopes around them as overrides do;
+/// without globs input, weight, gradient of the output and gradient of the weight of every linear layer. Refuses a glob
+/// that matches nothing.
 pub fn select(program: &Program, globs: &[String]) -> Result<Vec<Tensor>> {
     let all = tensors(program);
     if globs.is_empty() {
@@ -106,8 +110,9 @@ pub fn measured(program: &Program, tensors: &[Tensor]) -> Result<Program> {
     Ok(program)
 }
 
-/// Every tensor that has a name: of each linear or convolution layer input, weight, output and the gradient of the output; every other parameter and all their
-/// gradients; what the last instruction of each other scope of the forward pass writes.
+/// Every tensor that has a name: of each linear or convolution layer input, weight, output and the gradient of the
+/// output; every other parameter and all their gradients; what the last instruction of each other scope of the forward
+/// pass writes.
 fn tensors(program: &Program) -> Vec<Tensor> {
     let mut names = Names { program, writer: writers(program), found: Vec::new() };
     let phases = phases(program);
@@ -209,13 +214,13 @@ impl<'a> Names<'a> {
         Some(self.origin(id)).filter(|&id| matches!(self.program.value(id).kind, Kind::Param(_)))
     }
 
-    /// Operand `id` of the product `instr`: before it is quantized, if it is.
+    /// Operand `id` of the matmul `instr`: before it is quantized, if it is.
     fn operand(&mut self, name: String, id: ValueId, at: usize, instr: &Instr) {
         let tensor = self.judged(name, id, at, instr);
         self.add(Tensor { by_default: true, ..tensor });
     }
 
-    /// The parameter behind operand `id`, judged by the format that the product reads.
+    /// The parameter behind operand `id`, judged by the format that the matmul reads.
     fn weight(&mut self, weight: ValueId, id: ValueId, at: usize, instr: &Instr) {
         let name = self.program.value(weight).name.clone();
         let operand = self.judged(name, id, at, instr);
@@ -281,7 +286,7 @@ fn reads_only_gradients(instr: &Instr) -> bool {
 /// Column of an fp8 statistics row with the scale used.
 const SCALE_COLUMN: usize = 1;
 
-/// What a product rounds an operand of this dtype to.
+/// What a matmul rounds an operand of this dtype to.
 fn compute(instr: &Instr, stored: DType) -> DType {
     let tf32 = matches!(instr.op, Op::MatMul(MatMul { compute: DType::Tf32, .. }));
     if tf32 && stored == DType::F32 { DType::Tf32 } else { stored }

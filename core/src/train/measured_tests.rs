@@ -1,4 +1,5 @@
-//! Measured steps: the bits of plain steps, no memory beyond the block, and rows that say what an observer sees at the same places.
+//! Measured steps: the bits of plain steps, no memory beyond the block, and rows that say what an observer sees at the
+//! same places.
 
 use super::measured::{TENSOR_STATS, Tensor, measured, select, step};
 use super::record::{observable_step, train_step};
@@ -102,7 +103,7 @@ fn names_are_those_of_layers_parameters_and_scopes() {
     assert!(error.contains("gpt.h0.mlp.up") && error.contains("`gpt.h0.mlp.upp`"), "{error}");
 }
 
-/// Whatever follows the product of a layer in the step that runs: ReLU, a residual connection.
+/// Whatever follows the matmul of a layer in the step that runs: ReLU, a residual connection.
 #[test]
 fn the_output_of_a_layer_is_what_its_product_gives() {
     for config in configs() {

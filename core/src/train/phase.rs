@@ -1,7 +1,8 @@
 //! What part of training an instruction is, and a name for it that survives a change of recipe.
 //!
-//! Two recipes record different Programs of one model: casts and quantizations come and go, elementwise chains fuse differently. What stays is
-//! the scope, the operation, whether the loss depends on it, and the order among its like. That is [`Key`].
+//! Two recipes record different Programs of one model: casts and quantizations come and go, elementwise chains fuse
+//! differently. What stays is the scope, the operation, whether the loss depends on it, and the order among its like.
+//! That is [`Key`].
 
 use crate::op::map::{Node, NodeId};
 use crate::op::{Family, Op};
@@ -80,8 +81,8 @@ pub struct Key {
     pub ordinal: usize,
 }
 
-/// Keys of the instructions that mean the same in every recipe: those of forward and backward that compute something. Views, plain
-/// conversions, fp8 quantization and bookkeeping have none.
+/// Keys of the instructions that mean the same in every recipe: those of forward and backward that compute something.
+/// Views, plain conversions, fp8 quantization and bookkeeping have none.
 pub fn keys(program: &Program) -> Vec<Option<Key>> {
     let phases = phases(program);
     let mut seen: HashMap<(String, Phase, String, usize), usize> = HashMap::new();

@@ -30,10 +30,10 @@ pub fn train_step(config: &TrainConfig) -> Result<Program> {
     train_graph(config)?.finish()
 }
 
-/// The same step, bit for bit, with what every product gives in memory: for doctors and comparisons. Fails as
+/// The same step, bit for bit, with every matmul result materialised: for `doctor` and `compare`. Fails as
 /// [`train_step`] does.
 pub fn observable_step(config: &TrainConfig) -> Result<Program> {
-    train_graph(config)?.finish_apart()
+    train_graph(config)?.finish_unfused()
 }
 
 /// The training step as recorded, before the passes. Fails if `config` is invalid.
@@ -122,12 +122,14 @@ fn record_step(g: &Graph, config: &TrainConfig, inputs: [Ty; 2], capture: bool) 
     Ok(())
 }
 
-/// Whether the step tells `found_inf`: without a loss scale and fp8 tensors it follows from the loss and the norm, which are told.
+/// Whether the step tells `found_inf`: without a loss scale and fp8 tensors it follows from the loss and the norm,
+/// which are told.
 pub(super) fn tells_found_inf(config: &TrainConfig, fp8: &[Fp8Slot]) -> bool {
     config.recipe.scaler.is_some() || (config.on_nonfinite.guards() && !fp8.is_empty())
 }
 
-/// The sum of the scalar `x` over the step: itself for one micro-step, else the state `name`, which the update must clear.
+/// The sum of the scalar `x` over the step: itself for one micro-step, else the state `name`, which the update must
+/// clear.
 fn sum_over_micro_steps<'g>(g: &'g Graph, name: &str, x: Var<'g>) -> Var<'g> {
     if g.grad_accum() == 1 {
         return x;

@@ -1,4 +1,5 @@
-//! A run put back where another was goes on with the same bits: every recipe, with dropout, accumulation and adaptive clipping.
+//! A run put back where another was goes on with the same bits: every recipe, with dropout, accumulation and adaptive
+//! clipping.
 
 use super::{Session, TrainConfig};
 use crate::cpu::CpuBackend;

@@ -83,7 +83,7 @@ impl Session {
         Session::from_program(backend, config, program, None)
     }
 
-    /// As [`Session::new`], with the same bits, but what every product gives lies in memory for the observer of
+    /// As [`Session::new`], with the same bits, but every matmul result is materialised for the observer of
     /// [`Session::step_observed`]. Fails as that does.
     pub fn observable(backend: Arc<dyn Backend>, config: TrainConfig) -> Result<Session> {
         let program = record::observable_step(&config)?;
@@ -153,8 +153,8 @@ impl Session {
         Ok([plan.own_bytes(), self.backend.scratch_bytes(&program, &plan)?])
     }
 
-    /// Bytes taken so far, by purpose: those of the plan in its order; then what statistics, evaluation and scores take beside the step, and
-    /// scratch of all of them.
+    /// Bytes taken so far, by purpose: those of the plan in its order; then what statistics, evaluation and scores take
+    /// beside the step, and scratch of all of them.
     pub fn taken_bytes(&self) -> Vec<(&'static str, usize)> {
         let plan = self.plan();
         let own = |c: Option<&Compiled>| c.map_or(0, |c| c.executable.own_bytes());
@@ -202,8 +202,8 @@ impl Session {
         self.skipped
     }
 
-    /// The persistent values that decide how the run goes on: weights, optimizer and precision states. Gradient sums are zero between steps and
-    /// telemetry is written anew by each.
+    /// The persistent values that decide how the run goes on: weights, optimizer and precision states. Gradient sums
+    /// are zero between steps and telemetry is written anew by each.
     pub fn saved(&self) -> impl Iterator<Item = &Entry> {
         self.memory.layout().entries.iter().filter(|e| match e.purpose {
             Purpose::Weights | Purpose::Optimizer | Purpose::Precision => true,
@@ -239,8 +239,8 @@ impl Session {
         self.restore_with(step, skipped, |entry| Ok(by_name.get(entry.name.as_str()).copied().unwrap_or_default()))
     }
 
-    /// [`Session::restore`] from values that are given one by one, when it is their turn, so that they are never in memory all at once. After an error
-    /// of `value` some are written and some not: the session is of no use then.
+    /// [`Session::restore`] from values that are given one by one, when it is their turn, so that they are never in
+    /// memory all at once. After an error of `value` some are written and some not: the session is of no use then.
     pub fn restore_with<B: AsRef<[u8]>, E: From<Error>>(
         &mut self,
         step: u64,
@@ -295,8 +295,9 @@ impl Session {
         Ok(landed)
     }
 
-    /// Runs one step on `batch` and waits for its report. Only with no other step under way, as all that follow. Errs at a norm that is not finite, if
-    /// the config asks for it; hosts that take reports from [`Session::landed`] ask [`TrainConfig::ends_at`], and can still save.
+    /// Runs one step on `batch` and waits for its report. Only with no other step under way, as all that follow. Errs
+    /// at a norm that is not finite, if the config asks for it; hosts that take reports from [`Session::landed`] ask
+    /// [`TrainConfig::ends_at`], and can still save.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport> {
         let report = self.run_step(batch, Variant::Plain)?.report;
         if self.config.error_if_nonfinite && !report.grad_norm.is_finite() {
@@ -484,8 +485,8 @@ impl Session {
         self.memory.write(HYSTERESIS, bytemuck::bytes_of(&left))
     }
 
-    /// Other settings of the loss scaler from the next step on. They are attributes of one instruction, so the step is compiled again, over the
-    /// same weights, states and temporaries.
+    /// Other settings of the loss scaler from the next step on. They are attributes of one instruction, so the step is
+    /// compiled again, over the same weights, states and temporaries.
     fn set_scaler(&mut self, config: ScalerConfig) -> Result<()> {
         let program = Arc::new(config.applied_to(&self.train.program));
         let executable = match self.train.executable.compile_variant(program.clone())? {

@@ -1,7 +1,8 @@
 // Eight neighbouring words of a buffer as four of 64 bits, for software adapters that have those; twin of vectors.wgsl.
 //
-// On llvmpipe a load or store is a loop over lanes whose cost goes by the number of components, not by their width (matmul_panels.wgsl). Over 1.9
-// million parameters (two Zen 4 cores, the best of many): AdamW 5.6 and 4.4 ms, norm of the gradients 1.65 and 1.27 ms.
+// On llvmpipe a load or store is a loop over lanes whose cost goes by the number of components, not by their width
+// (matmul_panels.wgsl). Over 1.9 million parameters (two Zen 4 cores, the best of many): AdamW 5.6 and 4.4 ms, norm of
+// the gradients 1.65 and 1.27 ms.
 //% needs int64
 alias EightWords = vec4<u64>;
 

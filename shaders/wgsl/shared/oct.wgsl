@@ -1,5 +1,5 @@
-// Eight neighbouring elements at a time, from buffers bound as array<vec4<u32>>: 16-bit formats take one load, f32 two. The first element is
-// a multiple of eight. A NaN keeps its class, not its bits.
+// Eight neighbouring elements at a time, from buffers bound as array<vec4<u32>>: 16-bit formats take one load, f32 two.
+// The first element is a multiple of eight. A NaN keeps its class, not its bits.
 //% import quads
 
 // Index of the vector that holds element i.

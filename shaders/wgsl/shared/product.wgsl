@@ -1,5 +1,5 @@
-// What the kernels of matrix products have in common: operands, how their elements are read, what becomes of a finished sum.
-// CPU twin: core/src/cpu/matmul.rs. Formula and layout: matmul.wgsl.
+// What the kernels of matrix products have in common: operands, how their elements are read, what becomes of a finished
+// sum. CPU twin: core/src/cpu/matmul.rs. Formula and layout: matmul.wgsl.
 //% import quads, math
 //% const A: dtype = F32
 //% const B: dtype = F32

@@ -1,8 +1,9 @@
 // Stored elements in fours, decoded without branches. CPU twins: core/src/float/{bf16,e5m2,tf32}.rs.
 //% import codec
 
-// The first four elements of a vector of dtype, the words in front being theirs, rounded to tf32 if asked for. As decode, but for what a NaN
-// carries. Selected without branches: a hundred of them made a kernel compile 20 times longer on lavapipe.
+// The first four elements of a vector of dtype, the words in front being theirs, rounded to tf32 if asked for. As
+// decode, but for what a NaN carries. Selected without branches: a hundred of them made a kernel compile 20 times
+// longer on lavapipe.
 fn quad(dtype: u32, tf32: bool, v: vec4<u32>) -> vec4<f32> {
     // Of four bytes, the even ones and then the odd ones, each at the top of a half; so E5M2 is f16.
     let evens = (v.x << 8u) & 0xff00ff00u;

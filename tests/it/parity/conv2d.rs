@@ -39,7 +39,8 @@ fn check((x, w, stride, padding, dilation): Geometry, from: DType, to: DType) {
         ("wgrad", Op::Conv2dWgrad(conv), [values(&dy, 3), values(&x, 1)], dy.shape[..3].iter().product()),
     ];
     for (name, op, inputs, terms) in runs {
-        // `K u sum |a||b|` on either side. The mean product of two standard normals is 2 / pi; 16 covers a lone large one.
+        // `K u sum |a||b|` on either side. The mean product of two standard normals is 2 / pi; 16 covers a lone large
+        // one.
         let k = terms as f64;
         let bound = 1.5 * k * DType::F32.unit_roundoff() * (k + 16.0);
         let name = format!("{name} {from} to {to} x {} w {} {stride:?} {padding:?} {dilation:?}", x.shape, w.shape);

@@ -1,4 +1,5 @@
-//! Operations that only move elements: the same bits, NaN payloads included, for rows that are whole words and rows that are not.
+//! Operations that only move elements: the same bits, NaN payloads included, for rows that are whole words and rows
+//! that are not.
 
 use mantissa_core::DType;
 use mantissa_core::op::Op;

@@ -140,7 +140,8 @@ fn current_scale_of_every_exponent() {
     }
 }
 
-/// Two tensors, one of them twice, another behind the update of the scales: each is recorded before the states are used again.
+/// Two tensors, one of them twice, another behind the update of the scales: each is recorded before the states are used
+/// again.
 #[test]
 fn many_quantizations_share_their_states() {
     let (cpu, Some(gpu)) = (devices::cpu(), devices::wgpu()) else { return };

@@ -1,5 +1,5 @@
-//! Random small Programs through the recording API: mixed dtypes, autocast, views, broadcasting, dropout, state updates read in between,
-//! gradients, loss scaling, clipping and an optimizer step.
+//! Random small Programs through the recording API: mixed dtypes, autocast, views, broadcasting, dropout, state updates
+//! read in between, gradients, loss scaling, clipping and an optimizer step.
 
 use mantissa_core::DType;
 use mantissa_core::op::expr::{Ex, Map};
@@ -118,7 +118,8 @@ fn one<'g>(g: &'g Graph, c: &Choice, a: Var<'g>, b: Var<'g>, w: Var<'g>, gain: V
             before
         }
         14 => {
-            // A layer whose product is read by an activation and its gradient, or by a residual connection; as it is or in another shape.
+            // A layer whose product is read by an activation and its gradient, or by a residual connection; as it is or
+            // in another shape.
             let product = g.autocast(Region::low(LOWS[c.detail % LOWS.len()]), || a.cast(DType::F32).matmul(w));
             let b = if b.id() == state.id() { b.copy() } else { b };
             let then = |x: Var<'g>, b: Var<'g>| match ACTIVATIONS.get(c.detail % 8) {

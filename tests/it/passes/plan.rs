@@ -1,4 +1,5 @@
-//! An independent check of memory plans: liveness recomputed from the instructions, then every pair of values that share bytes.
+//! An independent check of memory plans: liveness recomputed from the instructions, then every pair of values that
+//! share bytes.
 
 use mantissa_core::op::Op;
 use mantissa_core::op::matmul::Epilogue;
@@ -78,8 +79,8 @@ pub(super) fn check(program: &Program) {
     }
 }
 
-/// `early` is read for the last time before `late` is written, or by the very instruction that writes `late`, element by element: a map,
-/// or a product that adds it.
+/// `early` is read for the last time before `late` is written, or by the very instruction that writes `late`, element
+/// by element: a map, or a product that adds it.
 fn disjoint(program: &Program, early: &Life, late: &Life) -> bool {
     let (Some(end), Some(start)) = (early.to, late.from) else { return false };
     if end < start {

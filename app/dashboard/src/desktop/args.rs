@@ -1,4 +1,5 @@
-//! The settings of the window as flags of `train`, so that a run started here is the one that the command line would start.
+//! The settings of the window as flags of `train`, so that a run started here is the one that the command line would
+//! start.
 
 use crate::form::Form;
 use anyhow::{Result, anyhow};

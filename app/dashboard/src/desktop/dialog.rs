@@ -1,4 +1,5 @@
-//! The system's file dialogs. They answer later, from a thread that waits for them, so that the window goes on meanwhile.
+//! The system's file dialogs. They answer later, from a thread that waits for them, so that the window goes on
+//! meanwhile.
 
 use anyhow::{Context, Result};
 use rfd::AsyncFileDialog;

@@ -1,7 +1,8 @@
-//! One column of numbers with the extremes of every stretch of it, so that a plot of any zoom touches a few entries a pixel and no spike is
-//! lost between two pixels.
+//! One column of numbers with the extremes of every stretch of it, so that a plot of any zoom touches a few entries a
+//! pixel and no spike is lost between two pixels.
 //!
-//! Level 0 has one entry a row; entry `i` of a level spans entries `4i .. 4i + 4` of the level below. A NaN spans nothing.
+//! Level 0 has one entry a row; entry `i` of a level spans entries `4i .. 4i + 4` of the level below. A NaN spans
+//! nothing.
 
 use std::ops::Range;
 

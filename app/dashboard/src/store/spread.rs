@@ -1,4 +1,5 @@
-//! Things of a long run, of which a bounded number is kept that is spread over the whole of it and ends with the newest.
+//! Things of a long run, of which a bounded number is kept that is spread over the whole of it and ends with the
+//! newest.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,5 @@
-//! Rows of numbers that grow without end in bounded memory: when a table is full, four rows become one that keeps their extremes.
+//! Rows of numbers that grow without end in bounded memory: when a table is full, four rows become one that keeps their
+//! extremes.
 
 use super::pyramid::{Pyramid, RADIX, Span};
 use std::ops::{Range, RangeInclusive};
@@ -101,8 +102,9 @@ impl<const N: usize> Table<N> {
         self.over(column, row..row + 1)
     }
 
-    /// Points of a line through a column: at most two a pixel, the smallest and the largest of the rows that fall on it, in view and one row
-    /// beyond on each side. `x` maps a row to its place, rising with the row; `view` is in its units.
+    /// Points of a line through a column: at most two a pixel, the smallest and the largest of the rows that fall on
+    /// it, in view and one row beyond on each side. `x` maps a row to its place, rising with the row; `view` is in its
+    /// units.
     pub fn line(&self, column: usize, x: impl Fn(usize) -> f64, view: RangeInclusive<f64>, pixels: usize) -> Vec<[f64; 2]> {
         let (rows, pixels) = (self.len(), pixels.max(1));
         let first = partition(rows, |r| x(r) < *view.start()).saturating_sub(1);

@@ -1,4 +1,5 @@
-//! The dashboard as its users meet it: found by label, pressed and typed into, with a real trainer behind it or with events made up.
+//! The dashboard as its users meet it: found by label, pressed and typed into, with a real trainer behind it or with
+//! events made up.
 
 mod made_up;
 mod panels;

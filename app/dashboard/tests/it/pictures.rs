@@ -1,5 +1,5 @@
-//! A few pictures, drawn by Mesa's software Vulkan driver so that they are the same on every machine. Where there is none they are passed over,
-//! loudly, unless `MANTISSA_REQUIRE` names wgpu. `UPDATE_SNAPSHOTS=1` makes them anew.
+//! A few pictures, drawn by Mesa's software Vulkan driver so that they are the same on every machine. Where there is
+//! none they are passed over, loudly, unless `MANTISSA_REQUIRE` names wgpu. `UPDATE_SNAPSHOTS=1` makes them anew.
 
 use crate::device_checks;
 use crate::support::{builder, full_store};
@@ -23,7 +23,8 @@ fn picture(name: &str, theme: egui::Theme, size: [f32; 2]) {
     // Layouts settle and plots find their bounds.
     harness.run_steps(8);
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/pictures");
-    // Versions of the driver round edges of glyphs and lines differently; a moved or missing part is thousands of pixels.
+    // Versions of the driver round edges of glyphs and lines differently; a moved or missing part is thousands of
+    // pixels.
     let options = SnapshotOptions::new().threshold(1.0).max_failed_pixels(400).output_path(folder);
     harness.snapshot_options(name, &options);
 }

@@ -155,8 +155,8 @@ fn large_scores_do_not_overflow() {
     assert_close(&r.lse(), &lse, DType::F32, 1e-6, "lse");
 }
 
-/// One head of 8, 200 positions, scale 1: scores are `q low` for the keys of the first tile and `q high` for the others, whose values are
-/// 100 and `i % 4`.
+/// One head of 8, 200 positions, scale 1: scores are `q low` for the keys of the first tile and `q high` for the
+/// others, whose values are 100 and `i % 4`.
 pub(in crate::cpu) fn two_levels(causal: bool, q: f32, low: f32, high: f32) -> Run {
     let a = AttentionArgs { causal, scale: 1.0, ..args(1, 200, 1, 1, 8) };
     let mut qkv = vec![0.0; a.t * a.packed_width()];

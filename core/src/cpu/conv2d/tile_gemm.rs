@@ -1,7 +1,7 @@
-//! The small matrix product inside the convolutions: `C += A B` with `A` at any strides and `B` packed in panels.
+//! The small matmul inside the convolutions: `C += A B` with `A` at any strides and `B` packed in panels.
 //!
-//! f32 throughout, one multiplication and one addition per term (no fused step: the same bits on every machine), terms in
-//! ascending order. A tile of `MR` x `NR` sums stays in registers while it walks the inner dimension.
+//! f32 throughout, one multiplication and one addition per term (no fused step: the same bits on every machine), terms
+//! in ascending order. A tile of `MR` x `NR` sums stays in registers while it walks the inner dimension.
 
 use crate::par::simd;
 
@@ -36,7 +36,8 @@ pub(super) fn panels_len(depth: usize, n: usize) -> usize {
     n.div_ceil(NR) * NR * depth
 }
 
-/// `c[i * pitch + j] += sum over k in 0..depth of a(i, k) * b(k0 + k, j)`, for `i` in `0..m` and all columns `j` of `b`.
+/// `c[i * pitch + j] += sum over k in 0..depth of a(i, k) * b(k0 + k, j)`, for `i` in `0..m` and all columns `j` of
+/// `b`.
 pub(super) fn gemm(a: Strided<'_>, m: usize, k0: usize, depth: usize, b: Panels<'_>, c: &mut [f32], pitch: usize) {
     simd::vectorize(
         #[inline(always)]

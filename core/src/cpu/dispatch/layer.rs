@@ -1,4 +1,4 @@
-//! Binding of the compute kernels: elementwise maps, products, attention, norms, losses, data movement.
+//! Binding of the compute kernels: elementwise maps, matmuls, attention, norms, losses, data movement.
 
 use super::{Frame, MAX_OPERANDS, ViewsMut, matrix};
 use crate::cpu::attention::{AttentionArgs, Dropout};
@@ -73,7 +73,7 @@ pub(super) fn image(t: &Ty) -> [usize; 4] {
     std::array::from_fn(|i| t.shape[i])
 }
 
-/// Whether a product is added to what its output held.
+/// Whether a matmul is added to what its output held.
 fn accumulates(m: &MatMul, operands: &Operands) -> bool {
     m.addend_input().is_some_and(|i| operands.inputs[i].0 == operands.outputs[0].0)
 }

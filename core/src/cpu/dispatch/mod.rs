@@ -99,7 +99,7 @@ pub(super) fn work_len(op: &Op, o: &Operands) -> usize {
 
 /// Runs one instruction.
 pub(super) fn run(op: &Op, operands: &Operands, pieces: &mut [&mut [u8]], work: &mut [f32]) {
-    // Maps may update in place element by element; of everything else only a product may read what its output held.
+    // Maps may update in place element by element; of everything else only a matmul may read what its output held.
     if let Op::Map(m) = op {
         return layer::map(m, operands, pieces, work);
     }

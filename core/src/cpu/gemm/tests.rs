@@ -1,4 +1,4 @@
-//! The f32 product against f64 at awkward sizes and cuts, with non-finite operands, and for any number of threads.
+//! The f32 matmul against f64 at awkward sizes and cuts, with non-finite operands, and for any number of threads.
 
 use super::*;
 

@@ -1,7 +1,8 @@
 //! How one input of a `Map` is read: a broadcast description, collapsed to as few axes as it takes.
 //!
-//! Adjacent axes that step evenly become one, so the usual cases are short: same shape is one axis of stride 1, a scalar
-//! one axis of stride 0, a row `[C]` under `[.., C]` is strides `[0, 1]`, a column `[N, 1]` under `[N, C]` is `[1, 0]`.
+//! Adjacent axes that step evenly become one, so the usual cases are short: same shape is one axis of stride 1, a
+//! scalar one axis of stride 0, a row `[C]` under `[.., C]` is strides `[0, 1]`, a column `[N, 1]` under `[N, C]` is
+//! `[1, 0]`.
 
 use super::MAX_RANK;
 use crate::float::view::View;

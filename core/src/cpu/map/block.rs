@@ -1,7 +1,7 @@
 //! The loops of `Map`: every node of an expression over one block, block after block over one piece.
 //!
-//! Everything here is inlined into the one `simd::vectorize` call around [`run_piece`]. A node's row is taken out of the
-//! table while it is written, so its operands can be borrowed meanwhile.
+//! Everything here is inlined into the one `simd::vectorize` call around [`run_piece`]. A node's row is taken out of
+//! the table while it is written, so its operands can be borrowed meanwhile.
 
 use super::access::Access;
 use super::functions as f;
@@ -196,7 +196,8 @@ impl<'b> Block<'b> {
         }
     }
 
-    /// Writes the values of `node` to `y`. Nodes without a row of their own, or with one that is filled already, do nothing.
+    /// Writes the values of `node` to `y`. Nodes without a row of their own, or with one that is filled already, do
+    /// nothing.
     #[inline(always)]
     fn evaluate(&self, node: Node, y: &mut [f32]) {
         if y.is_empty() {

@@ -118,8 +118,8 @@ pub fn gelu_tanh(x: f32) -> f32 {
     x / (1.0 + math::exp(at_least_minus_80(-u2)))
 }
 
-/// `s + x s (1 - s) 2u'` with `s = sigmoid(2u)` and `1 - s = e^(-2u) s`. Within 1e-35 of 0 or 1 from |x| = 10 on, where the
-/// argument is held so that the exponential stays finite.
+/// `s + x s (1 - s) 2u'` with `s = sigmoid(2u)` and `1 - s = e^(-2u) s`. Within 1e-35 of 0 or 1 from |x| = 10 on, where
+/// the argument is held so that the exponential stays finite.
 #[inline(always)]
 pub fn gelu_tanh_grad(x: f32) -> f32 {
     let x = within(x, 10.0);

@@ -1,4 +1,4 @@
-//! The product over every dtype, order, scale and batch form against f64.
+//! The matmul over every dtype, order, scale and batch form against f64.
 
 use super::*;
 use crate::cpu::map::functions;
@@ -23,7 +23,7 @@ fn view(dtype: DType, words: &[u32], n: usize) -> View<'_> {
     View::new(dtype, &bytemuck::cast_slice(words)[..n * dtype.size_bytes()])
 }
 
-/// Runs a product and compares with f64; the true values of A and B come from `a` and `b` times `scales`.
+/// Runs a matmul and compares with f64; the true values of A and B come from `a` and `b` times `scales`.
 struct Case<'a> {
     args: MatMulArgs,
     dtypes: [DType; 3],
@@ -141,7 +141,8 @@ fn long_sums_agree_whatever_the_cut() {
 
 #[test]
 fn an_epilogue_gives_the_bits_of_steps_of_their_own() {
-    // One step of k and several, sums in the output and outside, a split along k, batches side by side and one after the other.
+    // One step of k and several, sums in the output and outside, a split along k, batches side by side and one after
+    // the other.
     let shapes = [
         (1, 70, 150, 200),
         (1, 520, 20, 400),

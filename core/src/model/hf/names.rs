@@ -1,9 +1,10 @@
 //! Names of the tensors of a GPT-2, as many a tool writes them.
 //!
-//! A name is a prefix and a tail. Tails are known (`Tail`). Prefixes are stacks of what models are wrapped in: `torch.compile` adds `_orig_mod.`,
-//! data-parallel training `module.`, FSDP and activation checkpointing names of their own, a class around the model `model.`, and
-//! `GPT2LMHeadModel` itself `transformer.`. One prefix must serve all tensors of a file; only the head, which lies outside of the transformer, may
-//! have a shorter one. A wrapper of a single block stands behind the tail's number, and is left out there.
+//! A name is a prefix and a tail. Tails are known (`Tail`). Prefixes are stacks of what models are wrapped in:
+//! `torch.compile` adds `_orig_mod.`, data-parallel training `module.`, FSDP and activation checkpointing names of
+//! their own, a class around the model `model.`, and `GPT2LMHeadModel` itself `transformer.`. One prefix must serve all
+//! tensors of a file; only the head, which lies outside of the transformer, may have a shorter one. A wrapper of a
+//! single block stands behind the tail's number, and is left out there.
 
 use super::{EMBEDDING, HEAD, PREFIX};
 use crate::error::{Error, Result};
@@ -31,8 +32,8 @@ pub struct Names<'a> {
     pub buffers: Vec<&'a str>,
 }
 
-/// Recognises the names of a file. Each tensor must be there once, under one prefix; a name that is none of a GPT-2 is refused, with what was expected
-/// in its place.
+/// Recognises the names of a file. Each tensor must be there once, under one prefix; a name that is none of a GPT-2 is
+/// refused, with what was expected in its place.
 pub fn recognise<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Names<'a>> {
     let mut found = Names::default();
     let mut trunk: Option<(String, &str)> = None;

@@ -1,6 +1,7 @@
 //! Rewriting `Map` expressions: fusion by substitution, structural dedupe.
 //!
-//! No rewrite changes a bit of any output: where a producer stored its result in a narrower dtype, a `Round` node stays.
+//! No rewrite changes a bit of any output: where a producer stored its result in a narrower dtype, a `Round` node
+//! stays.
 
 use super::{MapExpr, Node, NodeId};
 use crate::dtype::DType;

@@ -1,8 +1,8 @@
-//! Common subexpression elimination: an instruction equal to an earlier one (same operation, same input values, no write to
-//! those inputs in between) is dropped and its readers take the earlier result.
+//! Common subexpression elimination: an instruction equal to an earlier one (same operation, same input values, no
+//! write to those inputs in between) is dropped and its readers take the earlier result.
 //!
-//! This is the weight-cast cache of autocast: the key holds operation (with dtype), value and version, so a cast is shared
-//! exactly when it would give the same bits.
+//! This is the weight-cast cache of autocast: the key holds operation (with dtype), value and version, so a cast is
+//! shared exactly when it would give the same bits.
 
 use crate::op::Op;
 use crate::program::{Program, ValueId};

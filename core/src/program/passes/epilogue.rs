@@ -1,11 +1,13 @@
-//! Epilogues: what follows a product is done to its elements before they are stored, with the same bits.
+//! Epilogues: what follows a matmul is done to its elements before they are stored, with the same bits.
 //!
-//! 1. A `Map` that is an activation of a product and nothing else joins it, if the product is not needed otherwise. The derivative of
-//!    ReLU is no such need: it is positive where the result of ReLU is, so it reads that instead. Other derivatives need the product.
-//! 2. A `Map` that adds a tensor of the same shape to a product that nobody else reads joins it: a residual connection, or a gradient that
-//!    is added to its accumulator, which the product then adds to in place.
+//! 1. A `Map` that is an activation of a matmul and nothing else joins it, if the matmul is not needed otherwise. The
+//!    derivative of ReLU is no such need: it is positive where the result of ReLU is, so it reads that instead. Other
+//!    derivatives need the matmul.
+//! 2. A `Map` that adds a tensor of the same shape to a matmul that nobody else reads joins it: a residual connection,
+//!    or a gradient that is added to its accumulator, which the matmul then adds to in place.
 //!
-//! The product may have been given another shape in between. The result comes to be where the product stood. It runs after the fusions of maps, which lose no partner this way.
+//! The matmul may have been given another shape in between. The result comes to be where the matmul stood. It runs
+//! after the fusions of maps, which lose no partner this way.
 
 use crate::dtype::DType;
 use crate::op::Op;
@@ -28,7 +30,7 @@ pub fn run(program: &mut Program) {
     super::retain(program, &dropped);
 }
 
-/// A product without an epilogue.
+/// A matmul without an epilogue.
 struct Plain<'a> {
     op: &'a MatMul,
     at: usize,
@@ -52,7 +54,7 @@ impl Plain<'_> {
         fits.then_some(Plain { op, at, view, id: seen })
     }
 
-    /// The product with an epilogue whose result, a value of this type and kind, takes the place of its own.
+    /// The matmul with an epilogue whose result, a value of this type and kind, takes the place of its own.
     fn with(&self, program: &Program, epilogue: Epilogue, result: ValueId) -> Option<MatMul> {
         let (stored, value) = (program.ty(self.id).dtype, program.value(result));
         // A view is a temporary.
@@ -68,7 +70,7 @@ impl Plain<'_> {
     }
 }
 
-/// Lets the product `at` do the activation of its result. Gives the instruction that did it.
+/// Lets the matmul `at` do the activation of its result. Gives the instruction that did it.
 fn activation(program: &mut Program, uses: &mut Uses, at: usize) -> Option<usize> {
     let plain = Plain::of(program, uses, at)?;
     let (id, view) = (plain.id, plain.view);
@@ -76,7 +78,7 @@ fn activation(program: &mut Program, uses: &mut Uses, at: usize) -> Option<usize
     let (reader, function, result) = readers.iter().find_map(|&r| activation_of(program, r, id).map(|(f, y)| (r, f, y)))?;
     let (stored, out) = (program.ty(id).dtype, program.ty(result).dtype);
     let alone = readers.len() == 1;
-    // A result of zero stands for a product that is not positive only where no positive one is rounded to zero.
+    // A result of zero stands for a matmul that is not positive only where no positive one is rounded to zero.
     let by_result = function == Activation::Relu && (out == stored || out == DType::F32);
     let others = || readers.iter().filter(|&&r| r != reader).all(|&r| reads_sign_only(&program.instrs[r], id));
     if !plain.beside(program, reader) || !(alone || by_result && others()) {
@@ -92,7 +94,7 @@ fn activation(program: &mut Program, uses: &mut Uses, at: usize) -> Option<usize
     Some(reader)
 }
 
-/// Lets the product `at` add what is added to its result. Gives the instruction that did it.
+/// Lets the matmul `at` add what is added to its result. Gives the instruction that did it.
 fn addend(program: &mut Program, uses: &mut Uses, at: usize) -> Option<usize> {
     let plain = Plain::of(program, uses, at)?;
     let view = plain.view;
@@ -108,7 +110,7 @@ fn addend(program: &mut Program, uses: &mut Uses, at: usize) -> Option<usize> {
     Some(reader)
 }
 
-/// The product `at` becomes `joined` and gives the result of `reader`, which is left with nothing to read or give.
+/// The matmul `at` becomes `joined` and gives the result of `reader`, which is left with nothing to read or give.
 fn join(program: &mut Program, uses: &mut Uses, at: usize, view: Option<usize>, reader: usize, joined: MatMul) {
     let done = &mut program.instrs[reader];
     let (outputs, why) = (std::mem::take(&mut done.outputs), done.why.take());
@@ -173,8 +175,8 @@ fn sum_with(program: &Program, at: usize, id: ValueId) -> Option<(ValueId, Value
     fits.then_some((other, result))
 }
 
-/// Who reads and writes each value, and which values show the same memory, kept up while products take in what follows them: looking for it
-/// anew for each product would make the pass quadratic.
+/// Who reads and writes each value, and which values show the same memory, kept up while matmuls take in what follows
+/// them: looking for it anew for each matmul would make the pass quadratic.
 struct Uses {
     /// Instructions that read each value, ascending.
     readers: Vec<Vec<usize>>,
@@ -220,7 +222,8 @@ impl Uses {
         insert(writers, to);
     }
 
-    /// A new value, written at `at` and read at `view`, whose memory `result` now shows, and whatever showed that of `result`.
+    /// A new value, written at `at` and read at `view`, whose memory `result` now shows, and whatever showed that of
+    /// `result`.
     fn add_product(&mut self, at: usize, view: usize, result: ValueId) {
         let id = ValueId(self.shows.len() as u32);
         let mut views = std::mem::take(&mut self.views[result.index()]);
@@ -234,9 +237,9 @@ impl Uses {
         self.placed.push(placed);
     }
 
-    /// Whether `result` may come to be at the start of `range` instead of its end: the addend is there by then, and nothing between the two cares
-    /// for what either held. Two pieces of one buffer cannot be bound for reading and for writing, so they are not both among the persistent
-    /// values and the lists.
+    /// Whether `result` may come to be at the start of `range` instead of its end: the addend is there by then, and
+    /// nothing between the two cares for what either held. Two pieces of one buffer cannot be bound for reading and for
+    /// writing, so they are not both among the persistent values and the lists.
     fn movable(&self, program: &Program, range: Range<usize>, addend: ValueId, result: ValueId) -> bool {
         let (from, to) = (self.shows[addend.index()], self.shows[result.index()]);
         let within = |list: &[usize]| {

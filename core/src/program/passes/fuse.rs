@@ -1,16 +1,17 @@
 //! Fusion: fewer passes over memory, the same bits.
 //!
 //! 1. A cast that is the only reader of a value computed in f32 becomes the store dtype of the producer.
-//! 2. A cast to f32 that is the only reader of a value stored narrow becomes a rounding before the producer's f32 store.
+//! 2. A cast to f32 that is the only reader of a value stored narrow becomes a rounding before the producer's f32
+//!    store.
 //! 3. A cast to f32 whose readers take any float dtype is left out: they read the narrow value, which widens exactly.
-//! 4. A `Map` that is the only reader of another `Map`'s result of the same shape takes that expression in; the storage dtype of the
-//!    intermediate stays as a `Round` node.
+//! 4. A `Map` that is the only reader of another `Map`'s result of the same shape takes that expression in; the storage
+//!    dtype of the intermediate stays as a `Round` node.
 //!
-//! 5. A `Map` that reads nothing but what an earlier `Map` of the same shape reads or writes becomes further outputs of that one: the
-//!    value in f32 and its copy in bf16 come from one pass.
+//! 5. A `Map` that reads nothing but what an earlier `Map` of the same shape reads or writes becomes further outputs of
+//!    that one: the value in f32 and its copy in bf16 come from one pass.
 //!
-//! Fusing a producer into a later reader keeps the producer's operands alive until then. It is done only where that holds back no more
-//! bytes than the intermediate itself would take.
+//! Fusing a producer into a later reader keeps the producer's operands alive until then. It is done only where that
+//! holds back no more bytes than the intermediate itself would take.
 
 use super::{both_reasons, retain};
 use crate::dtype::DType;
@@ -184,8 +185,8 @@ fn join_outputs(program: &mut Program) {
 /// Instructions that a reader may come after its producer to be joined to it: its result then lives for so much longer.
 const REACH: usize = 4;
 
-/// One map with the outputs of both, over the operands of the first; `None` where the second reads anything else, or the result would be
-/// too large.
+/// One map with the outputs of both, over the operands of the first; `None` where the second reads anything else, or
+/// the result would be too large.
 fn both(program: &Program, at: usize, reader: usize, producer: &Map, consumer: &Map) -> Option<Map> {
     let first = &program.instrs[at];
     let inner: Vec<u16> = (0..first.inputs.len() as u16).collect();

@@ -1,8 +1,8 @@
 //! Rewrites of a recorded Program that never change a bit of its results.
 //!
-//! Order: [`cse`] merges equal instructions (the weight-cast cache falls out of it), [`fuse`] joins elementwise chains and folds
-//! casts into the stores of their producers, [`dce`] drops what nothing reads, [`epilogue`] lets products do what follows them. Each is
-//! idempotent.
+//! Order: [`cse`] merges equal instructions (the weight-cast cache falls out of it), [`fuse`] joins elementwise chains
+//! and folds casts into the stores of their producers, [`dce`] drops what nothing reads, [`epilogue`] lets matmuls do
+//! what follows them. Each is idempotent.
 
 pub mod cse;
 pub mod dce;
@@ -15,13 +15,13 @@ use std::sync::Arc;
 /// Runs all passes until nothing changes: what one leaves behind can be work for another.
 pub fn optimize(program: &mut Program) {
     until_nothing_changes(program, |program| {
-        optimize_apart(program);
+        without_epilogues(program);
         epilogue::run(program);
     });
 }
 
-/// All passes but [`epilogue`]: what every product gives lies in memory for whoever looks at it.
-pub fn optimize_apart(program: &mut Program) {
+/// All passes but [`epilogue`]: every matmul result is materialised, for observers.
+pub fn without_epilogues(program: &mut Program) {
     until_nothing_changes(program, |program| {
         cse::run(program);
         dce::run(program);

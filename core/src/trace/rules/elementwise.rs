@@ -1,7 +1,7 @@
 //! Gradients of `Map` and `Reduce`.
 //!
-//! A map is differentiated symbolically: for each input one expression in f32 over the output gradient and the inputs, rounded once.
-//! Where the input was broadcast, the result is summed back over the repeated axes.
+//! A map is differentiated symbolically: for each input one expression in f32 over the output gradient and the inputs,
+//! rounded once. Where the input was broadcast, the result is summed back over the repeated axes.
 
 use super::Context;
 use crate::error::Error;
@@ -52,8 +52,8 @@ fn compact<'g>(ctx: &Context<'_, 'g>, ex: Ex, operands: &[Var<'g>], out: crate::
     ctx.g.map(ex, &inputs, out)
 }
 
-/// d(output 0)/d(input k) * dy, over operands `[dy, inputs..]`; `None` if it is zero everywhere. Errs with a function on the way that has
-/// a slope but no rule.
+/// d(output 0)/d(input k) * dy, over operands `[dy, inputs..]`; `None` if it is zero everywhere. Errs with a function
+/// on the way that has a slope but no rule.
 fn derivative(m: &Map, k: u16) -> Result<Option<Ex>, UnaryFn> {
     let nodes = &m.expr.nodes;
     let mut adjoint: Vec<Option<Ex>> = vec![None; nodes.len()];

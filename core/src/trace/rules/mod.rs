@@ -1,7 +1,7 @@
 //! Gradient rules: for each operation, the instructions that turn output gradients into input gradients.
 //!
-//! A rule returns one entry per input, of exactly the input's type, or `None` where no gradient flows. Backward instructions run in
-//! the dtype chosen forward: they are recorded with operands as they are, outside autocast.
+//! A rule returns one entry per input, of exactly the input's type, or `None` where no gradient flows. Backward
+//! instructions run in the dtype chosen forward: they are recorded with operands as they are, outside autocast.
 
 mod elementwise;
 mod layout;

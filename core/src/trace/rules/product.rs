@@ -1,4 +1,4 @@
-//! Gradients of matrix products, convolutions and pooling: products again, in the compute dtype chosen forward.
+//! Gradients of matmuls, convolutions and pooling: matmuls again, in the compute dtype chosen forward.
 
 use super::Context;
 use crate::error::Error;
@@ -24,7 +24,7 @@ pub(super) fn matmul<'g>(ctx: &Context<'_, 'g>, m: &MatMul, dy: Var<'g>) -> Vec<
     if ctx.needs[0] {
         // y = op(a) op(b): da = dy op(b)^T, transposed if a is stored transposed.
         grads[0] = Some(if m.trans_a && shared {
-            // One matrix cannot stand on the left of a batch: the transpose of the product instead.
+            // One matrix cannot stand on the left of a batch: the transpose of the matmul instead.
             let rank = a.shape().len();
             let axes: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
             let transposed = product(dy, b, false, !m.trans_b, a.dtype());

@@ -1,9 +1,10 @@
-//! Mantissa beside burn (https://burn.dev) on the same machine, the same adapter, in one run: products, and training steps of the presets `mlp` and
-//! `gpt-tiny` in f32. Prints Markdown.
+//! Mantissa beside burn (https://burn.dev) on the same machine, the same adapter, in one run: products, and training
+//! steps of the presets `mlp` and `gpt-tiny` in f32. Prints Markdown.
 //!
-//! `cargo run --release`, or with names of cases. Every case runs in a process of its own whose caches are empty, those of the driver and of
-//! burn's tuner too, so that first steps are those of a cold start. There both are opened and take their first step one after the other; then they
-//! take turns. Burn is as its users have it: default features, fusion and autotune on.
+//! `cargo run --release`, or with names of cases. Every case runs in a process of its own whose caches are empty, those
+//! of the driver and of burn's tuner too, so that first steps are those of a cold start. There both are opened and take
+//! their first step one after the other; then they take turns. Burn is as its users have it: default features, fusion
+//! and autotune on.
 
 mod burn_models;
 mod contender;
