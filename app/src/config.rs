@@ -3,7 +3,6 @@
 //! It is printed by `--print-config`, stored as `config.toml` in the run folder and accepted back by `--config`.
 
 use crate::plain_file;
-use crate::sinks::{self, LogKind};
 use anyhow::{Context, Result, bail};
 use mantissa_core::data::token_layout::TokenDtype;
 use mantissa_core::model::ModelConfig;
@@ -132,7 +131,7 @@ pub struct RunOptions {
     #[serde(default = "default_log_every")]
     pub log_every: u64,
     /// Where the numbers of a run go.
-    #[serde(default = "sinks::default_logs")]
+    #[serde(default = "default_logs")]
     pub log: Vec<LogKind>,
     /// Steps between statistics of tensors; 0 writes none.
     #[serde(default)]
@@ -260,6 +259,31 @@ pub fn check_sizes(train: &TrainConfig) -> CoreResult<()> {
     Ok(())
 }
 
+/// A kind of log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogKind {
+    /// events.jsonl, always written.
+    Jsonl,
+    /// steps.csv, evals.csv and tensors.csv.
+    Csv,
+    /// A TensorBoard event file.
+    Tensorboard,
+}
+
+/// The logs written when none are named.
+pub fn default_logs() -> Vec<LogKind> {
+    vec![LogKind::Jsonl]
+}
+
+/// The logs of a run for what a user asked: each once, and always JSON lines.
+pub fn all_logs(asked: &[LogKind]) -> Vec<LogKind> {
+    let mut logs: Vec<LogKind> = asked.iter().copied().chain(default_logs()).collect();
+    logs.sort();
+    logs.dedup();
+    logs
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,5 +298,12 @@ mod tests {
         let short = problem("a = 1\nb = = 2\n");
         assert!(short.starts_with("line 2, column 5: ") && short.ends_with("`b = = 2`"), "{short}");
         assert!(problem("x").starts_with("line 1, column 2"), "{}", problem("x"));
+    }
+
+    #[test]
+    fn json_lines_are_always_written_and_nothing_twice() {
+        use LogKind::{Csv, Jsonl, Tensorboard};
+        assert_eq!(all_logs(&[]), [Jsonl]);
+        assert_eq!(all_logs(&[Tensorboard, Csv, Csv]), [Jsonl, Csv, Tensorboard]);
     }
 }

@@ -2,7 +2,6 @@
 //! anything is trained.
 
 pub mod digest;
-pub mod encoding;
 pub mod file_tokens;
 pub mod folder;
 mod images;

@@ -6,7 +6,7 @@
 //! file locked is still the one of that name.
 
 use crate::append::{Appender, Backlog};
-use crate::run_folder::{remove_leftover, sync_parent};
+use crate::files::{keep_aside, refuse_link, remove_leftover, same_file, sync_parent};
 use anyhow::{Context, Result, bail};
 use mantissa_core::telemetry::event::{Event, Read as Parsed};
 use mantissa_core::telemetry::lines::{Line, Lines};
@@ -19,8 +19,6 @@ use std::path::{Path, PathBuf};
 const CHUNK_BYTES: usize = 1 << 16;
 /// Tries to open a log that is being replaced.
 const OPEN_TRIES: usize = 8;
-/// Names tried for a file that is kept aside.
-const MAX_ASIDE: usize = 10_000;
 
 /// The log, open and locked.
 #[derive(Debug)]
@@ -237,43 +235,6 @@ pub fn read_lines(mut file: impl Read, mut each: impl FnMut(Line<'_>)) -> std::i
     }
 }
 
-/// Refuses what is no file of its own: a link in a run folder may lead anywhere, and what is written is to stay in the folder.
-pub fn refuse_link(path: &Path) -> Result<()> {
-    let kind = match std::fs::symlink_metadata(path) {
-        Ok(meta) => meta.file_type(),
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e).with_context(|| format!("cannot read the file: {}", path.display())),
-    };
-    if kind.is_symlink() {
-        bail!("expected a file, found a link, which is not written through: {}", path.display());
-    }
-    if !kind.is_file() {
-        bail!("expected a file, found something else: {}", path.display());
-    }
-    Ok(())
-}
-
-/// Gives the file at `path` a second name beside it, `name` and a number, or a copy where a file system has no such names; returns it.
-pub fn keep_aside(path: &Path, name: &str) -> Result<PathBuf> {
-    for n in 1..=MAX_ASIDE {
-        let aside = path.with_file_name(format!("{name}.damaged-{n}"));
-        match std::fs::hard_link(path, &aside) {
-            Ok(()) => return Ok(aside),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(_) => {
-                let mut copy = match OpenOptions::new().write(true).create_new(true).open(&aside) {
-                    Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
-                    opened => opened.with_context(|| format!("cannot keep a copy: {}", aside.display()))?,
-                };
-                let copied = File::open(path).and_then(|mut from| std::io::copy(&mut from, &mut copy));
-                copied.with_context(|| format!("cannot keep a copy: {}", aside.display()))?;
-                return Ok(aside);
-            }
-        }
-    }
-    bail!("expected a free name for a copy, found {MAX_ASIDE} taken: {}", path.display())
-}
-
 /// Whether another process writes to the run in the folder of this log.
 pub fn in_use(path: &Path) -> bool {
     let locked = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
@@ -300,21 +261,6 @@ fn lock(file: &File, path: &Path) -> Result<()> {
 /// Whether a file has the name `path`, as far as a system can tell.
 fn is_at(file: &File, path: &Path) -> bool {
     File::open(path).and_then(|named| same_file(file, &named)).unwrap_or(false)
-}
-
-/// Whether two open files are one, as far as a system can tell.
-pub fn same_file(a: &File, b: &File) -> std::io::Result<bool> {
-    let (a, b) = (a.metadata()?, b.metadata()?);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
-    }
-    #[cfg(not(unix))]
-    {
-        // Without numbers of files, a file that was made at another time is another one.
-        Ok(a.created().ok() == b.created().ok())
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@
 
 use crate::checkpoint::model::Positions;
 use crate::checkpoint::parts::{self, Parts};
+use crate::checkpoint::run_source::checkpoint_of;
 use crate::checkpoint::{CHECKPOINTS, DONE, model, step_of};
-use crate::config::{BUILTIN, RunConfig};
+use crate::config::{BUILTIN, PRETRAINED, RunConfig};
 use crate::data::token_files;
 use crate::run_folder::CONFIG;
 use crate::vocabulary::{META, TOKENIZER, Vocabulary};
-use crate::weights::checkpoint_of;
 use anyhow::{Context, Result, bail};
 use mantissa_core::data::tokens::BYTE_VOCAB;
 use mantissa_core::model::ModelConfig;
@@ -117,7 +117,7 @@ fn run_of(checkpoint: &Path) -> Option<PathBuf> {
 
 /// What a run is called that starts from `path`: the name of that folder, or of the run that it is a checkpoint of, in characters that every file
 /// system takes.
-pub fn name(path: &Path) -> Option<String> {
+fn name(path: &Path) -> Option<String> {
     let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let folder = run_of(&full).unwrap_or(full);
     let name = folder.file_name()?.to_string_lossy().into_owned();
@@ -125,6 +125,12 @@ pub fn name(path: &Path) -> Option<String> {
     let name: String = name.chars().take(MAX_NAME_CHARS).map(plain).collect();
     let name = name.trim_matches(['.', '-']);
     (!name.is_empty()).then(|| name.to_string())
+}
+
+/// What the model of a run is called: its preset, or what its weights come from.
+pub fn model_name(config: &RunConfig) -> String {
+    let source = config.run.init_from.as_ref().filter(|_| config.run.model == PRETRAINED);
+    source.and_then(|path| name(Path::new(path))).unwrap_or_else(|| config.run.model.clone())
 }
 
 /// Puts the weights that a run starts from, if its config names some, into its new session; what there is to say about them.

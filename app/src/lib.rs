@@ -14,7 +14,10 @@ pub mod config;
 pub mod console;
 pub mod data;
 pub mod device;
+pub mod digest;
+pub mod encoding;
 pub mod event_log;
+pub mod files;
 pub mod findings;
 pub mod init_from;
 pub mod out;
@@ -33,7 +36,6 @@ pub mod tensor_file;
 pub mod train;
 pub mod vocabulary;
 pub mod watcher;
-pub mod weights;
 
 pub use mantissa_core::show;
 

@@ -1,7 +1,7 @@
 //! Files that a person or another file names are opened only if they are plain files: a pipe would wait for its other end, and a device may never
 //! end.
 
-use crate::run_folder::temporary;
+use crate::files::temporary;
 use anyhow::{Result, bail};
 use std::fs::{File, FileType};
 use std::io::Read;

@@ -3,13 +3,12 @@
 //! and is locked while the run is written. Links in the folder are never written through: it may come from somebody else.
 
 use crate::append::Backlog;
-use crate::config::{PRETRAINED, RunConfig};
+use crate::config::RunConfig;
 use crate::event_log::{EventLog, in_use};
-use crate::init_from;
+use crate::files;
 use anyhow::{Context, Result, bail};
 use same_file::Handle;
-use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Where runs go when nothing else is said.
@@ -37,11 +36,11 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder (`out`, or a new one under `runs/`) and writes the config.
-    pub fn create(out: Option<&Path>, config: &RunConfig) -> Result<RunFolder> {
+    /// Makes the folder (`out`, or a new one under `runs/` that is named after `model` and recipe) and writes the config.
+    pub fn create(out: Option<&Path>, model: &str, config: &RunConfig) -> Result<RunFolder> {
         let path = match out {
             Some(path) => asked_for(path)?,
-            None => new_folder(&format!("{}-{}", model_name(config), config.train.recipe.label()))?,
+            None => new_folder(&format!("{model}-{}", config.train.recipe.label()))?,
         };
         // Locked before anything is written: of runs that are started together in one folder, one goes on.
         let folder = RunFolder::open(&path)?;
@@ -94,7 +93,7 @@ impl RunFolder {
 
     /// Writes the config.
     pub fn configure(&self, config: &RunConfig) -> Result<()> {
-        write_whole(&self.path.join(CONFIG), config.to_toml()?.as_bytes())
+        files::write_whole(&self.path.join(CONFIG), config.to_toml()?.as_bytes())
     }
 
     /// The event log.
@@ -126,7 +125,7 @@ impl RunFolder {
     pub fn sample(&self, step: u64, text: &str) -> Result<()> {
         let dir = self.path.join(SAMPLES);
         own_folder(&dir)?;
-        write_whole(&dir.join(sample_name(step)), text.as_bytes())
+        files::write_whole(&dir.join(sample_name(step)), text.as_bytes())
     }
 }
 
@@ -192,12 +191,6 @@ fn refuse_others(path: &Path) -> Result<()> {
     }
 }
 
-/// What the model of a run is called: its preset, or what its weights come from.
-fn model_name(config: &RunConfig) -> String {
-    let source = config.run.init_from.as_ref().filter(|_| config.run.model == PRETRAINED);
-    source.and_then(|path| init_from::name(Path::new(path))).unwrap_or_else(|| config.run.model.clone())
-}
-
 /// The folder that a user asked for, made if it is not there.
 pub fn asked_for(path: &Path) -> Result<PathBuf> {
     refuse_used(path)?;
@@ -226,87 +219,9 @@ pub fn numbered(parent: &Path, stem: &str) -> Result<PathBuf> {
     bail!("--out: expected a free number up to {MAX_RUNS}, found none: {}/{stem}", parent.display())
 }
 
-/// Writes a whole file: under a temporary name beside it, synced, renamed.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_through(path, |file| Ok(file.write_all(bytes)?))
-}
-
-/// As [`write_whole`], for contents that are written bit by bit.
-pub fn write_through(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    replace(path, |temporary| {
-        let mut file = File::create_new(temporary)?;
-        fill(&mut file)?;
-        Ok(file.sync_all()?)
-    })
-}
-
-/// The name beside `path` under which its new contents are written.
-pub fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    path.with_file_name(name)
-}
-
-/// Puts what `write` makes (and syncs) under a temporary name in the place of `path`.
-pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let temporary = temporary(path);
-    remove_leftover(&temporary)?;
-    let rename = || -> Result<()> {
-        write(&temporary)?;
-        std::fs::rename(&temporary, path)?;
-        Ok(sync_parent(path)?)
-    };
-    rename().with_context(|| {
-        // The first error is the one to report; a leftover is removed by the next write.
-        let _ = std::fs::remove_file(&temporary);
-        format!("cannot write the file: {}", path.display())
-    })
-}
-
-/// Removes what an earlier write left under its temporary name. A link there is removed itself: what it leads to is somebody else's.
-pub fn remove_leftover(temporary: &Path) -> Result<()> {
-    match std::fs::remove_file(temporary) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove what stands in the way: {}", temporary.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Makes a new name last: the folder of `path` is synced. Only Unix lets a folder be opened for that.
-pub fn sync_parent(path: &Path) -> std::io::Result<()> {
-    sync_folder(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
-}
-
-/// Makes the names in a folder last.
-pub fn sync_folder(dir: &Path) -> std::io::Result<()> {
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_whole_file_replaces_the_old_one_and_leaves_nothing_beside_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.bin");
-        write_whole(&path, b"old").unwrap();
-        write_whole(&path, b"new").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"new");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_failed_write_keeps_the_old_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.bin");
-        write_whole(&path, b"old").unwrap();
-        // A folder in the place of the temporary file makes the write fail.
-        std::fs::create_dir(dir.path().join("x.bin.tmp")).unwrap();
-        assert!(write_whole(&path, b"new").is_err());
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
-    }
 
     #[test]
     fn a_used_folder_is_refused() {
@@ -345,7 +260,7 @@ mod tests {
         for name in ["x.txt", "x.txt.tmp"] {
             symlink(&victim, run.join(name)).unwrap();
         }
-        write_whole(&run.join("x.txt"), b"new").unwrap();
+        files::write_whole(&run.join("x.txt"), b"new").unwrap();
         assert_eq!(std::fs::read(run.join("x.txt")).unwrap(), b"new");
         symlink(dir.path().join("elsewhere"), run.join(SAMPLES)).unwrap();
         let message = RunFolder::open(&run).unwrap().sample(1, "text").unwrap_err().to_string();

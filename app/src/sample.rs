@@ -1,11 +1,11 @@
 //! Text from weights: one token at a time, each from a forward pass over the last `context` tokens.
 
 use crate::checkpoint::resume;
+use crate::checkpoint::run_source::config_of;
 use crate::cli::{SampleArgs, TrainArgs, resolve};
-use crate::data::encoding;
+use crate::encoding;
 use crate::run_folder::RUNS;
 use crate::vocabulary::{TextStream, Vocabulary};
-use crate::weights::config_of;
 use crate::{Outcome, device, init_from, out, plain_file};
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::model::ModelConfig;

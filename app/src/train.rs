@@ -189,7 +189,7 @@ impl<'a> Run<'a> {
             }
         }
         let (folder, resumed) = match resume {
-            None => (RunFolder::create(out.as_deref(), &config)?, None),
+            None => (RunFolder::create(out.as_deref(), &init_from::model_name(&config), &config)?, None),
             Some(resume) => {
                 for warning in resume.restore(&mut session, &around)? {
                     watcher.warn(&warning);

@@ -7,8 +7,8 @@ pub mod export;
 #[cfg_attr(not(feature = "tokenizer"), path = "vocabulary/pieces_absent.rs")]
 pub mod pieces;
 
+use crate::files::write_whole;
 use crate::plain_file;
-use crate::run_folder::write_whole;
 use anyhow::{Context, Result, bail};
 use chars::Chars;
 use mantissa_core::data::tokens::BYTE_VOCAB;

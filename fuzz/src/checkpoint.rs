@@ -3,8 +3,8 @@
 
 use mantissa_app::checkpoint::parts::Parts;
 use mantissa_app::checkpoint::state::{State, Surroundings};
-use mantissa_app::checkpoint::tensors::Digest;
-use mantissa_app::checkpoint::{DONE, OPTIM, STATE, model, read, write};
+use mantissa_app::checkpoint::{DONE, MODEL, OPTIM, STATE, model, read, write};
+use mantissa_app::digest::Digest;
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::diagnose::health::HealthState;
 use mantissa_core::model::ModelConfig;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 
 /// Files of a checkpoint, in the order of the first byte of a case.
-const FILES: [&str; 5] = [DONE, STATE, model::MODEL, model::CONFIG, OPTIM];
+const FILES: [&str; 5] = [DONE, STATE, MODEL, model::CONFIG, OPTIM];
 /// Set in the first byte: checksums are made to fit, so that what is behind them is reached.
 const MEND: u8 = 0x80;
 

@@ -5,8 +5,8 @@
 //! with their codes in U8, which earlier versions wrote, are read too.
 
 use super::encoder::{Encoder, round_to_odd};
+use crate::files::write_through;
 use crate::progress::Progress;
-use crate::run_folder::write_through;
 use crate::show::printable;
 use crate::tensor_file::{self, Entry, Floats, Header, TensorFile, file_dtype, swap_if_big_endian};
 use anyhow::{Result, bail};

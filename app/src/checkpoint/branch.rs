@@ -5,7 +5,8 @@
 
 use super::{CHECKPOINTS, UNFINISHED, folder};
 use crate::config::RunConfig;
-use crate::run_folder::{RunFolder, SAMPLES, asked_for, numbered, own_folder, sample_step, sync_folder};
+use crate::files::sync_folder;
+use crate::run_folder::{RunFolder, SAMPLES, asked_for, numbered, own_folder, sample_step};
 use crate::sinks;
 use anyhow::{Context, Result};
 use std::fs::File;

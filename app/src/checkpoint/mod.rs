@@ -18,6 +18,7 @@ pub mod moved;
 pub mod parts;
 pub mod read;
 pub mod resume;
+pub mod run_source;
 pub mod state;
 pub mod tensors;
 pub mod write;
@@ -28,6 +29,8 @@ use std::path::{Path, PathBuf};
 
 /// Folder of a run with its checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
+/// Weights of a model.
+pub const MODEL: &str = "model.safetensors";
 /// Optimizer and precision states.
 pub const OPTIM: &str = "optim.safetensors";
 /// Everything that is not a tensor.

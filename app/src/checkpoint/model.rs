@@ -3,6 +3,7 @@
 //!
 //! They are found first ([`Weights::find`]), from headers alone: names, shapes, dtypes. Then they are read one by one, so that no model is in memory twice.
 
+use super::MODEL;
 use super::parts::Parts;
 use super::tensors::Source;
 use crate::plain_file;
@@ -21,8 +22,6 @@ use mantissa_core::train::Session;
 use safetensors::Dtype;
 use std::path::Path;
 
-/// Weights of a model.
-pub const MODEL: &str = "model.safetensors";
 /// Sizes of a model.
 pub const CONFIG: &str = "config.json";
 /// Largest `config.json` that is read, bytes.

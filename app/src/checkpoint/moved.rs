@@ -2,9 +2,9 @@
 //! are those of the run if their digest is, whatever their path. A tokenizer is the copy that the run folder keeps.
 
 use super::resume::Resume;
-use super::tensors::Digest;
 use crate::config::{BUILTIN, RunConfig, RunOptions};
 use crate::data::{self, Loaded, Reading, digest};
+use crate::digest::Digest;
 use crate::vocabulary::TOKENIZER;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! The weights of a model on disk: one safetensors file, or the several that `transformers` makes of a large model, with an index beside them
 //! that says which tensor lies where.
 
-use super::model::MODEL;
+use super::MODEL;
 use crate::plain_file;
 use crate::show::printable;
 use crate::tensor_file::{Entry, PICKLE, TensorFile};

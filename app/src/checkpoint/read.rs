@@ -4,8 +4,8 @@
 use super::model::{Positions, Weights};
 use super::parts::Parts;
 use super::state::State;
-use super::tensors::Digest;
-use super::{DONE, OPTIM, STATE, model, read_small, step_of};
+use super::{DONE, MODEL, OPTIM, STATE, model, read_small, step_of};
+use crate::digest::Digest;
 use crate::show::printable;
 use crate::tensor_file::TensorFile;
 use anyhow::{Context, Result, anyhow, bail};
@@ -44,7 +44,7 @@ fn checked_state(dir: &Path) -> Result<State> {
     if step_of(dir).is_some_and(|step| step != state.step) {
         bail!("expected the checkpoint of the step in its name, found step {}", state.step);
     }
-    for name in [model::MODEL, model::CONFIG, OPTIM] {
+    for name in [MODEL, model::CONFIG, OPTIM] {
         let digest =
             state.files.get(name).ok_or_else(|| anyhow!("expected a checksum of {name}, found none: {}", path.display()))?;
         digest.check(&dir.join(name))?;
@@ -58,7 +58,7 @@ pub fn restore(dir: &Path, state: &State, session: &mut Session) -> Result<()> {
 }
 
 fn checked_restore(dir: &Path, state: &State, session: &mut Session) -> Result<()> {
-    let parts = Parts::one(&dir.join(model::MODEL))?;
+    let parts = Parts::one(&dir.join(MODEL))?;
     let weights = Weights::find(&parts, &session.config().model, model::stored(session), Positions::Exact)?;
     weights.check()?;
     let states = TensorFile::open(&dir.join(OPTIM))?;
@@ -93,5 +93,5 @@ fn checked_restore(dir: &Path, state: &State, session: &mut Session) -> Result<(
 /// Puts only the weights of a checkpoint into `session`.
 pub fn weights(dir: &Path, session: &Session) -> Result<()> {
     let load = |parts| model::load(session, &parts, Positions::Exact);
-    Parts::one(&dir.join(model::MODEL)).and_then(load).map(|_| ()).with_context(|| context(dir))
+    Parts::one(&dir.join(MODEL)).and_then(load).map(|_| ()).with_context(|| context(dir))
 }

@@ -9,12 +9,12 @@
 use super::branch::branch;
 use super::state::{State, Surroundings};
 use super::{CHECKPOINTS, DONE, complete, list, newest, read, remove, step_of};
+use crate::checkpoint::run_source::config_of;
 use crate::cli::{TrainArgs, overlay, resolve};
 use crate::config::{BUILTIN, RunConfig};
 use crate::run_folder::{self, CONFIG, RUNS, RunFolder};
 use crate::show;
 use crate::watcher::Watcher;
-use crate::weights::config_of;
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::diagnose::health::HealthState;
 use mantissa_core::train::{Session, TrainConfig};

@@ -1,7 +1,7 @@
 //! Weights for use without training: those of the newest checkpoint of a run, or of a named checkpoint.
 
-use crate::checkpoint::state::State;
-use crate::checkpoint::{CHECKPOINTS, DONE, newest, read};
+use super::state::State;
+use super::{CHECKPOINTS, DONE, newest, read};
 use crate::config::{self, RunConfig};
 use crate::run_folder::CONFIG;
 use anyhow::{Context, Result, bail};

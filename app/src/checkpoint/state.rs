@@ -1,8 +1,8 @@
 //! `state.json`: what a checkpoint knows beside tensors. Random numbers are drawn by counters, so that seeds and positions are all there is to
 //! keep of them.
 
-use super::tensors::Digest;
 use crate::config::check_sizes;
+use crate::digest::Digest;
 use anyhow::{Context, Result, anyhow, bail};
 use mantissa_core::cpu::KERNEL_SET;
 use mantissa_core::diagnose::health::HealthState;

@@ -10,9 +10,11 @@
 //! checkpoints that cannot be removed stay. All of that is told.
 
 use super::state::{State, Surroundings};
-use super::tensors::{self, Digest, Source};
-use super::{DONE, OPTIM, REMOVED, STATE, UNFINISHED, complete, folder, free, model, remove, set_aside};
-use crate::run_folder::{own_folder, sync_folder};
+use super::tensors::{self, Source};
+use super::{DONE, MODEL, OPTIM, REMOVED, STATE, UNFINISHED, complete, folder, free, model, remove, set_aside};
+use crate::digest::Digest;
+use crate::files::sync_folder;
+use crate::run_folder::own_folder;
 use crate::tensor_file::{file_dtype, swap_if_big_endian};
 use crate::vocabulary::export;
 use anyhow::{Context, Result};
@@ -90,14 +92,14 @@ fn make_room(target: &Path, warnings: &mut Vec<String>) -> Result<()> {
 }
 
 fn fill(run: &Path, dir: &Path, session: &Session, health: &HealthState, around: &Surroundings) -> Result<()> {
-    tensors::write_new(&dir.join(model::MODEL), &model::sources(session), Some(model::FORMAT))?;
+    tensors::write_new(&dir.join(MODEL), &model::sources(session), Some(model::FORMAT))?;
     write_file(&dir.join(model::CONFIG), model::config_json(&session.config().model)?.as_bytes())?;
     for (name, bytes) in export::files(run, &session.config().model)? {
         write_file(&dir.join(name), &bytes)?;
     }
     tensors::write_new(&dir.join(OPTIM), &states(session), None)?;
     let mut files = BTreeMap::new();
-    for name in [model::MODEL, model::CONFIG, OPTIM] {
+    for name in [MODEL, model::CONFIG, OPTIM] {
         files.insert(name.to_string(), Digest::of_file(&dir.join(name))?);
     }
     let state = State::new(session, health, around, files)?.to_json()?;

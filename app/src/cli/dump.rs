@@ -6,10 +6,11 @@
 
 use super::DeviceArgs;
 use super::number::{not_negative, whole};
-use crate::checkpoint::model::{self, MODEL, Positions};
+use crate::checkpoint::MODEL;
+use crate::checkpoint::model::{self, Positions};
 use crate::checkpoint::parts::Parts;
 use crate::checkpoint::tensors::{self, Source};
-use crate::run_folder::write_through;
+use crate::files::write_through;
 use crate::tensor_file::{TensorFile, swap_if_big_endian};
 use crate::{Outcome, out, plain_file};
 use anyhow::{Result, anyhow, bail};

@@ -7,11 +7,10 @@ use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainA
 use super::{DeviceArgs, config_errors, overlay};
 use crate::config::{
     BUILTIN, DEFAULT_CHECKPOINT_EVERY, DEFAULT_KEEP, DEFAULT_LOG_EVERY, DeviceChoice, MAX_EVAL_BATCHES, PRETRAINED, RunConfig,
-    RunOptions, TokenDtypeChoice, check_sizes,
+    RunOptions, TokenDtypeChoice, all_logs, check_sizes, default_logs,
 };
 use crate::data::token_files;
 use crate::init_from::{self, Source};
-use crate::sinks;
 use anyhow::{Context, Result, bail};
 use mantissa_core::model::ModelConfig;
 use mantissa_core::op::quantize::{AmaxAlgo, MxRule};
@@ -203,7 +202,7 @@ fn defaults(preset: &str, source: Option<&Source>, recipe: RecipeName, optim: &s
             eval_batches: DEFAULT_EVAL_BATCHES,
             sample_every: 0,
             sample_tokens: 0,
-            log: sinks::default_logs(),
+            log: default_logs(),
             stats_every: 0,
             stats: Vec::new(),
             log_every: DEFAULT_LOG_EVERY,
@@ -267,7 +266,7 @@ fn apply_run(args: &TrainArgs, config: &mut RunConfig, sample_tokens_given: bool
     put(&mut run.eval_batches, &args.eval_batches);
     put(&mut run.sample_every, &args.sample_every);
     put(&mut run.log, &args.log);
-    run.log = sinks::resolve(&run.log);
+    run.log = all_logs(&run.log);
     put(&mut run.stats_every, &args.stats_every);
     if !args.stats.is_empty() {
         run.stats = args.stats.clone();

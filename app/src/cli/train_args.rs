@@ -2,8 +2,8 @@
 
 use super::DeviceArgs;
 use super::number::{count, finite, not_negative, percentile, positive, whole};
+use crate::config::LogKind;
 use crate::config::{MAX_EVAL_BATCHES, MAX_SEQ_LEN, TokenDtypeChoice};
-use crate::sinks::LogKind;
 use clap::{Args, ValueEnum};
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::precision::{OnNonFinite, Override};

@@ -4,7 +4,7 @@
 //! between the blocks that leaves the size as it is goes unseen. Dates do not count, so that a copy is the same data. Checkpoints of earlier versions hold the
 //! checksum of all; they are compared with that.
 
-use crate::checkpoint::tensors::Digest;
+use crate::digest::Digest;
 use mantissa_core::Result;
 use mantissa_core::data::tokens::Split;
 use mantissa_core::data::{Dataset, Tokens};

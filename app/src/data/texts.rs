@@ -1,9 +1,9 @@
 //! Texts: the built-in corpus, a file, or all files below a folder.
 
 use super::Loaded;
-use super::encoding::{self, Decoded};
 use super::folder::{self, LeftOut};
 use crate::config::BUILTIN;
+use crate::encoding::{self, Decoded};
 use crate::plain_file;
 use crate::progress::Progress;
 use crate::show::{counted, thousands};

@@ -4,8 +4,9 @@
 
 use super::{Scalar, eval_scalars, step_scalars, tensor_scalars};
 use crate::append::{Appender, Backlog};
-use crate::event_log::{keep_aside, read_lines, refuse_link};
-use crate::run_folder::write_through;
+use crate::event_log::read_lines;
+use crate::files::write_through;
+use crate::files::{keep_aside, refuse_link};
 use anyhow::{Context, Result};
 use csv::{ReaderBuilder, Writer};
 use mantissa_core::DType;

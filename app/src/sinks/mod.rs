@@ -6,38 +6,13 @@ pub mod csv;
 pub mod tensorboard;
 
 use crate::append::Backlog;
+use crate::config::LogKind;
 use anyhow::Result;
 use csv::Tables;
 use mantissa_core::telemetry::event::Timing;
 use mantissa_core::telemetry::{StepReport, TensorReport};
-use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tensorboard::TensorBoard;
-
-/// A kind of log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogKind {
-    /// events.jsonl, always written.
-    Jsonl,
-    /// steps.csv, evals.csv and tensors.csv.
-    Csv,
-    /// A TensorBoard event file.
-    Tensorboard,
-}
-
-/// The logs written when none are named.
-pub fn default_logs() -> Vec<LogKind> {
-    vec![LogKind::Jsonl]
-}
-
-/// The logs of a run for what a user asked: each once, and always JSON lines.
-pub fn resolve(asked: &[LogKind]) -> Vec<LogKind> {
-    let mut logs: Vec<LogKind> = asked.iter().copied().chain(default_logs()).collect();
-    logs.sort();
-    logs.dedup();
-    logs
-}
 
 /// One number of a step or an evaluation.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,17 +146,5 @@ impl Sinks {
     ) -> Result<()> {
         let tables = self.tables.as_mut().map_or(Ok(()), tables);
         tables.and(self.tensorboard.as_mut().map_or(Ok(()), tensorboard))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_lines_are_always_written_and_nothing_twice() {
-        use LogKind::{Csv, Jsonl, Tensorboard};
-        assert_eq!(resolve(&[]), [Jsonl]);
-        assert_eq!(resolve(&[Tensorboard, Csv, Csv]), [Jsonl, Csv, Tensorboard]);
     }
 }

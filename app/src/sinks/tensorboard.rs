@@ -8,7 +8,7 @@ mod records;
 
 use super::Scalar;
 use crate::append::{Appender, Backlog};
-use crate::event_log::refuse_link;
+use crate::files::refuse_link;
 use anyhow::{Context, Result};
 use mantissa_core::telemetry::Histogram;
 use records::{mend, record};

@@ -5,7 +5,7 @@ use super::look::Eval;
 use crate::checkpoint::write;
 use crate::run_folder::RunFolder;
 use crate::stop::Signal;
-use crate::{Outcome, findings, is_of_device, show};
+use crate::{Outcome, findings, init_from, is_of_device, show};
 use anyhow::{Context, Result, anyhow};
 use mantissa_core::data::{BatchBytes, Dataset};
 use mantissa_core::diagnose::doctor::Doctor;
@@ -124,7 +124,7 @@ impl Run<'_> {
         let name = old.file_name().context("a run folder has a name")?.to_string_lossy();
         let mut places = (1..=MAX_RESCUES).map(|n| old.with_file_name(format!("{name}-rescued-{n}")));
         let place = places.find(|place| !place.exists()).context("expected a free name, found none")?;
-        let folder = RunFolder::create(Some(&place), &self.config)?;
+        let folder = RunFolder::create(Some(&place), &init_from::model_name(&self.config), &self.config)?;
         self.vocabulary.save(folder.path())?;
         Ok(place)
     }

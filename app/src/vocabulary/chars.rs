@@ -4,7 +4,7 @@
 //! `import json, pickle; json.dump(pickle.load(open("meta.pkl", "rb")), open("meta.json", "w"))`.
 
 use super::Vocabulary;
-use crate::data::encoding::without_mark;
+use crate::encoding::without_mark;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

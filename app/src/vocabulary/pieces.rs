@@ -3,7 +3,7 @@
 mod stream;
 mod windows;
 
-use crate::data::encoding::without_mark;
+use crate::encoding::without_mark;
 use anyhow::{Result, anyhow, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokenizers::{ModelWrapper, PreTokenizerWrapper, Tokenizer};

@@ -294,7 +294,7 @@ impl App {
                 let path = self.export_path(panel, "csv");
                 let folder = path.parent().unwrap_or(Path::new("."));
                 std::fs::create_dir_all(folder).with_context(|| format!("cannot create the folder: {}", folder.display()))?;
-                mantissa_app::run_folder::write_whole(&path, csv.as_bytes())?;
+                mantissa_app::files::write_whole(&path, csv.as_bytes())?;
                 self.saved(&path);
             }
         }

@@ -4,7 +4,7 @@
 use crate::store::{LineReader, Origin, Run};
 use anyhow::{Context, Result};
 use mantissa_app::config;
-use mantissa_app::event_log::same_file;
+use mantissa_app::files::same_file;
 use mantissa_app::run_folder::{CONFIG, EVENTS};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -3,8 +3,8 @@
 //!
 //! Source: tensorflow `core/lib/io/record_writer.h`.
 
-use crate::event_log::keep_aside;
-use crate::run_folder::write_through;
+use crate::files::keep_aside;
+use crate::files::write_through;
 use anyhow::Result;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
