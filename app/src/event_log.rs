@@ -8,8 +8,10 @@
 use crate::append::{Appender, Backlog};
 use crate::files::{keep_aside, refuse_link, remove_leftover, same_file, sync_parent};
 use anyhow::{Context, Result, bail};
-use mantissa_core::telemetry::event::{Event, Read as Parsed};
+use mantissa_core::telemetry::event::{Event, SCHEMA};
+use mantissa_core::telemetry::kind::Read as Parsed;
 use mantissa_core::telemetry::lines::{Line, Lines};
+use mantissa_core::telemetry::reader::LineReader;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -25,6 +27,8 @@ const OPEN_TRIES: usize = 8;
 pub struct EventLog {
     path: PathBuf,
     log: Appender,
+    /// It has the line that says of which schema it is.
+    begun: bool,
 }
 
 impl EventLog {
@@ -36,10 +40,15 @@ impl EventLog {
             let file = opened.with_context(|| format!("cannot open the event log: {}", path.display()))?;
             lock(&file, path)?;
             if is_at(&file, path) {
-                return Ok(EventLog { path: path.to_path_buf(), log: Appender::of(file) });
+                return Ok(EventLog { path: path.to_path_buf(), log: Appender::of(file), begun: false });
             }
         }
         bail!("expected an event log that stays where it is, found it replaced again and again: {}", path.display())
+    }
+
+    /// Whether it has the line that says of which schema it is, as far as [`EventLog::rewind`] or [`EventLog::branch`] has seen.
+    pub fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Appends a line. Errs if it has to wait for room; it is kept all the same.
@@ -66,12 +75,13 @@ impl EventLog {
     /// Cuts the log back to what was written up to `step`; the warnings say what is not as it should be.
     pub fn rewind(&mut self, step: u64) -> Result<Vec<String>> {
         let survey = self.survey(step)?;
+        self.begun = survey.begun;
         let mut warnings = survey.warnings(&self.path, step);
         let path = self.path.clone();
         let context = || format!("cannot cut the event log: {}", path.display());
         // Back to the start: all that the run had learned is gone but for its log.
         let starts_again = step == 0 && survey.later_steps > 0;
-        if survey.damaged == Counted::default() && survey.misplaced == Counted::default() && !starts_again {
+        if survey.damaged.count == 0 && survey.misplaced == Counted::default() && !starts_again {
             // What is kept is one piece at the start: cutting is a single change.
             let end = survey.kept.last().map_or(0, |range| range.end);
             self.log.file().set_len(end).with_context(context)?;
@@ -85,17 +95,20 @@ impl EventLog {
     /// A new log at `path` with what was written up to `step`, and warnings as of [`EventLog::rewind`]. This one stays as it is.
     pub fn branch(&self, path: &Path, step: u64) -> Result<(EventLog, Vec<String>)> {
         let survey = self.survey(step)?;
-        let branch = EventLog::open(path)?;
+        let branch = EventLog { begun: survey.begun, ..EventLog::open(path)? };
         self.copy(&survey.kept, branch.log.file())
             .with_context(|| format!("cannot write the event log: {}", path.display()))?;
         Ok((branch, survey.warnings(&self.path, step)))
     }
 
     fn survey(&self, step: u64) -> Result<Survey> {
-        let mut survey = Survey::default();
+        let (mut survey, mut reader) = (Survey::default(), LineReader::default());
         let mut file = self.log.file();
-        let done = file.rewind().and_then(|()| read_lines(file, |line| survey.line(line, step)));
+        let feed = |bytes: &[u8]| Ok(reader.feed(bytes, |read, size_bytes| survey.line(read, size_bytes, step))?);
+        let done = file.rewind().map_err(anyhow::Error::from).and_then(|()| read_chunks(file, feed));
         done.with_context(|| format!("cannot read the event log: {}", self.path.display()))?;
+        let counts = reader.counts();
+        survey.damaged = Counted { count: counts.damaged, first: counts.first_damaged };
         survey.steps.sort_unstable();
         survey.steps.dedup();
         Ok(survey)
@@ -153,6 +166,8 @@ struct Survey {
     lines: u64,
     /// Places of the lines up to the checkpoint.
     kept: Vec<Range<u64>>,
+    /// The line with the schema is among them.
+    begun: bool,
     /// Steps up to the checkpoint that have a line.
     steps: Vec<u64>,
     /// Lines that cannot be read.
@@ -166,11 +181,10 @@ struct Survey {
 }
 
 impl Survey {
-    fn line(&mut self, line: Line<'_>, step: u64) {
+    fn line(&mut self, parsed: Parsed, size_bytes: u64, step: u64) {
         let start = self.at;
-        self.at += line.size_bytes;
+        self.at += size_bytes;
         self.lines += 1;
-        let parsed = line.text.map_or(Parsed::Unreadable, Parsed::line);
         let is_step = matches!(parsed, Parsed::Event(Event::Step(_)));
         match parsed.step() {
             Some(of) if of <= step => {
@@ -182,6 +196,7 @@ impl Survey {
                 if is_step {
                     self.steps.push(of);
                 }
+                self.begun |= matches!(parsed, Parsed::Event(Event::Log(log)) if log.schema == SCHEMA);
                 match self.kept.last_mut() {
                     Some(last) if last.end == start => last.end = self.at,
                     Some(_) | None => self.kept.push(start..self.at),
@@ -191,7 +206,8 @@ impl Survey {
                 self.later.add(1, self.lines);
                 self.later_steps += u64::from(is_step);
             }
-            None => self.damaged.add(1, self.lines),
+            // Counted by the reader.
+            None => {}
         }
     }
 
@@ -222,17 +238,27 @@ impl Survey {
     }
 }
 
-/// Gives every line of a file to `each`; returns how many bytes a last line has that was cut off.
-pub fn read_lines(mut file: impl Read, mut each: impl FnMut(Line<'_>)) -> std::io::Result<u64> {
-    let (mut lines, mut chunk) = (Lines::default(), vec![0; CHUNK_BYTES]);
+/// Gives the bytes of a file to `each`, piece by piece. Errs if it cannot be read, or with the first error of `each`.
+pub fn read_chunks(mut file: impl Read, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         match file.read(&mut chunk) {
-            Ok(0) => return Ok(lines.unfinished_bytes()),
-            Ok(n) => lines.feed(&chunk[..n], &mut each),
+            Ok(0) => return Ok(()),
+            Ok(n) => each(&chunk[..n])?,
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Err(e) => return Err(e.into()),
         }
     }
+}
+
+/// Gives every line of a file of text to `each`; returns how many bytes a last line has that was cut off. Errs if it cannot be read.
+pub fn read_lines(file: impl Read, mut each: impl FnMut(Line<'_>)) -> Result<u64> {
+    let mut lines = Lines::default();
+    read_chunks(file, |bytes| {
+        lines.feed(bytes, &mut each);
+        Ok(())
+    })?;
+    Ok(lines.unfinished_bytes())
 }
 
 /// Whether another process writes to the run in the folder of this log.
@@ -350,8 +376,35 @@ mod tests {
 
     #[test]
     fn an_event_of_a_later_version_stays() {
-        let log = step(1) + "{\"step\":1,\"later\":{\"x\":[1,2]}}\n" + &step(2);
+        let log = step(1) + "{\"step\":1,\"later\":{\"x\":[1,2]}}\n{\"kind\":\"later\",\"step\":1}\n" + &step(2);
         assert_eq!(rewound(log.as_bytes(), 2), (log.into_bytes(), Vec::new()));
+    }
+
+    #[test]
+    fn a_log_says_once_of_which_schema_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let header = |step: u64| Event::Log(mantissa_core::telemetry::event::LogEvent::new(step)).to_line().unwrap() + "\n";
+        // New, of an earlier version, whole, and continued from an earlier version: before and after the seam.
+        let continued = step(1) + &step(2) + &header(2) + &step(3);
+        let logs =
+            [(String::new(), 0, false), (step(1), 1, false), (header(0) + &step(1), 1, true), (header(0) + &step(1), 0, true)];
+        for (log, at, begun) in logs.into_iter().chain([(continued.clone(), 1, false), (continued, 3, true)]) {
+            std::fs::write(&path, &log).unwrap();
+            let mut events = EventLog::open(&path).unwrap();
+            events.rewind(at).unwrap();
+            assert_eq!(events.has_begun(), begun, "{log} at {at}");
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::write(&path, "{\"kind\":\"log\",\"schema\":3,\"step\":0}\n{\"kind\":\"step\"}\n").unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let mut events = EventLog::open(&path).unwrap();
+        let refused = [events.rewind(0).err(), events.steps_after(0).err(), events.branch(&dir.path().join("b"), 0).err()];
+        for error in refused.map(|e| format!("{:#}", e.unwrap())) {
+            assert!(error.contains("expected schema at most 2, found 3") && error.contains("events.jsonl"), "{error}");
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        assert!(!dir.path().join("b").exists(), "nothing half-written");
     }
 
     #[test]

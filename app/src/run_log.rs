@@ -1,26 +1,14 @@
-//! Reads the event log of a run that may have ended in the middle of a line, or been damaged since: what cannot be read is counted and left out.
+//! The numbers in the event log of a run that may have ended in the middle of a line, or been damaged since: what cannot be read is counted and
+//! left out ([`mantissa_core::telemetry::reader`]).
 
-use crate::event_log::read_lines;
+use crate::event_log::read_chunks;
 use crate::run_folder::EVENTS;
 use anyhow::{Context, Result};
 use mantissa_core::telemetry::StepReport;
-use mantissa_core::telemetry::event::{Event, Read, TensorEvent};
-use mantissa_core::telemetry::in_order::InOrder;
+use mantissa_core::telemetry::event::{Event, TensorEvent};
+use mantissa_core::telemetry::reader::{Counts, LogReader};
 use std::fs::File;
 use std::path::Path;
-
-/// What was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Lines.
-    pub lines: usize,
-    /// Lines among them that are no events.
-    pub corrupt: usize,
-    /// Number of the first of those, from 1.
-    pub first_corrupt: usize,
-    /// Events among the others that were out of order.
-    pub out_of_order: usize,
-}
 
 /// What a log says of numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,21 +19,22 @@ pub enum Logged {
     Tensor(TensorEvent),
 }
 
-/// Gives every step and every report of a tensor in the log of `run` to `each`; a run without a log has none.
+/// Gives every step and every report of a tensor in the log of `run` to `each`; a run without a log has none. Errs for a log that cannot be read or
+/// is of a later schema.
 pub fn read(run: &Path, mut each: impl FnMut(Logged)) -> Result<Counts> {
     let path = run.join(EVENTS);
     let context = || format!("cannot read the event log: {}", path.display());
-    let mut counts = Counts::default();
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(counts),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Counts::default()),
         Err(e) => return Err(e).with_context(context),
     };
-    let (mut order, mut skipped) = (InOrder::default(), None);
+    let (mut reader, mut skipped) = (LogReader::default(), None);
     let mut take = |event| match event {
         Event::Step(step) => each(Logged::Step(judged(step.report(), &mut skipped))),
         Event::Tensor(event) => each(Logged::Tensor(event)),
-        Event::Eval(_)
+        Event::Log(_)
+        | Event::Eval(_)
         | Event::Warning(_)
         | Event::Sample(_)
         | Event::Profile(_)
@@ -53,30 +42,9 @@ pub fn read(run: &Path, mut each: impl FnMut(Logged)) -> Result<Counts> {
         | Event::Memory(_)
         | Event::Tuned(_) => {}
     };
-    let unfinished = read_lines(file, |line| {
-        counts.lines += 1;
-        match line.text.map(Read::line) {
-            Some(Read::Event(event)) => order.push(event, &mut take),
-            // A later version may have more to tell.
-            Some(Read::Unknown(_)) => {}
-            Some(Read::Unreadable) | None => counts.unreadable(),
-        }
-    });
-    if unfinished.with_context(context)? > 0 {
-        counts.lines += 1;
-        counts.unreadable();
-    }
-    order.finish(take);
-    counts.out_of_order = order.out_of_order as usize;
-    Ok(counts)
-}
-
-impl Counts {
-    /// The last line cannot be read.
-    fn unreadable(&mut self) {
-        self.corrupt += 1;
-        self.first_corrupt = if self.corrupt == 1 { self.lines } else { self.first_corrupt };
-    }
+    read_chunks(file, |bytes| Ok(reader.feed(bytes, &mut take)?)).with_context(context)?;
+    reader.finish(take);
+    Ok(reader.counts())
 }
 
 /// A step was skipped if it raised the number of skipped steps; without the line before it, if it was not finite and there are any.
@@ -103,7 +71,7 @@ mod tests {
             )
         };
         let long = "x".repeat(mantissa_core::telemetry::lines::MAX_LINE_BYTES + 1);
-        let later = "{\"step\":2,\"later\":1}\n".to_string();
+        let later = "{\"kind\":\"later\",\"step\":2}\n".to_string();
         let log = [
             step(1, 1),
             "garbage\n".into(),
@@ -121,6 +89,14 @@ mod tests {
             seen.push((r.step, r.skipped));
         });
         assert_eq!(seen, [(1, true), (2, false), (3, true)]);
-        assert_eq!(counts.unwrap(), Counts { lines: 8, corrupt: 3, first_corrupt: 2, out_of_order: 1 });
+        assert_eq!(counts.unwrap(), Counts { lines: 8, damaged: 3, first_damaged: 2, unknown: 1, out_of_order: 1 });
+    }
+
+    #[test]
+    fn a_log_of_a_later_schema_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(EVENTS), "{\"kind\":\"log\",\"schema\":3}\n").unwrap();
+        let message = format!("{:#}", read(dir.path(), |_| {}).unwrap_err());
+        assert!(message.contains("expected schema at most 2, found 3") && message.contains(EVENTS), "{message}");
     }
 }

@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
         if let Some((_, seen)) = resumed {
             health.restore(seen);
         }
-        Ok(Some(Run {
+        let mut run = Run {
             config,
             watcher,
             stop: stop.clone(),
@@ -268,7 +268,9 @@ impl<'a> Run<'a> {
             memory: Vec::new(),
             tuned: Vec::new(),
             warnings_told: 0,
-        }))
+        };
+        run.begin_log()?;
+        Ok(Some(run))
     }
 
     /// Whether all steps have been taken, or one of them ended the run.

@@ -1,9 +1,9 @@
 # One line of the log that cannot be read costs that line and is told; the steps after it stay.
 exits 0 mantissa train "${TINY[@]}" --steps 12 --checkpoint-every 6 --log csv --out whole --quiet
-for bad in '' 'a note of mine' '{"loss":1.0}' '{"step":5,"lo' '{"step":999,"val_loss":1.0}' "$(printf '\1\2')"; do
+for bad in '' 'a note of mine' '{"loss":1.0}' '{"kind":"step","step":5,"lo' '{"kind":"later"}' '{"step":999,"val_loss":1.0}' "$(printf '\1\2')"; do
   rm -rf r
   cp -r whole r
-  n=$(grep -n '^{"step":5,"loss"' r/events.jsonl | cut -d: -f1)
+  n=$(grep -n '^{"kind":"step","step":5,' r/events.jsonl | cut -d: -f1)
   { head -n $((n - 1)) whole/events.jsonl; printf '%s\n' "$bad"; tail -n +$((n + 1)) whole/events.jsonl; } >r/events.jsonl
   exits 0 mantissa train --device cpu --resume r --steps 14 --quiet
   says err "line $n" "1 of the 12 steps taken so far have no line"

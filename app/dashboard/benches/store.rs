@@ -6,7 +6,9 @@ mod made_up;
 use divan::{Bencher, counter::ItemsCount};
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::telemetry::event::{Event, StepEvent, Timing};
-use mantissa_dashboard::store::{Column, LineReader, Origin, Run};
+use mantissa_core::telemetry::reader::LogReader;
+use mantissa_core::telemetry::schema::StepScalar;
+use mantissa_dashboard::store::{Origin, Run};
 
 const STEPS: u64 = 100_000;
 
@@ -37,7 +39,7 @@ fn ingest(bencher: Bencher<'_, '_>) {
 fn ingest_lines(bencher: Bencher<'_, '_>) {
     let text: String = events().iter().map(|e| e.to_line().expect("an event is JSON") + "\n").collect();
     bencher.counter(ItemsCount::new(STEPS)).with_inputs(run).bench_values(|mut run| {
-        LineReader::default().feed(text.as_bytes(), |e| run.push(e));
+        LogReader::default().feed(text.as_bytes(), |e| run.push(e)).expect("a log of this version");
         run
     });
 }
@@ -47,5 +49,5 @@ fn line_of_a_long_run(bencher: Bencher<'_, '_>) {
     let mut run = run();
     events().into_iter().for_each(|e| run.push(e));
     let x = |row: usize| run.steps.steps()[row] as f64;
-    bencher.bench(|| run.steps.line(Column::Loss as usize, x, f64::NEG_INFINITY..=f64::INFINITY, 1200));
+    bencher.bench(|| run.steps.line(StepScalar::Loss as usize, x, f64::NEG_INFINITY..=f64::INFINITY, 1200));
 }

@@ -8,7 +8,7 @@ use crate::cli::resolve::{self, Resolved};
 use crate::config::RunConfig;
 use crate::progress::Progress;
 use crate::run_folder::CONFIG;
-use crate::run_log::{self, Counts, Logged};
+use crate::run_log::{self, Logged};
 use crate::{Outcome, device, findings, in_words, init_from, out, show};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -17,6 +17,7 @@ use mantissa_core::diagnose::finding::{Finding, Severity};
 use mantissa_core::diagnose::history::History;
 use mantissa_core::diagnose::states;
 use mantissa_core::telemetry::StepReport;
+use mantissa_core::telemetry::reader::Counts;
 use mantissa_core::train::Session;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -67,9 +68,9 @@ struct Report<'a> {
 struct LogJson {
     steps: usize,
     last_step: Option<u64>,
-    lines: usize,
-    corrupt_lines: usize,
-    out_of_order_lines: usize,
+    lines: u64,
+    corrupt_lines: u64,
+    out_of_order_lines: u64,
 }
 
 #[derive(Serialize)]
@@ -140,7 +141,7 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
             steps: p.history.len(),
             last_step: p.history.last_step(),
             lines: p.counts.lines,
-            corrupt_lines: p.counts.corrupt,
+            corrupt_lines: p.counts.damaged,
             out_of_order_lines: p.counts.out_of_order,
         }),
         checkpoint: past.as_ref().and_then(|p| p.checkpoint),
@@ -212,8 +213,8 @@ fn text(r: &Report<'_>, past: Option<&Past>, planned: u64, last: Option<&StepRep
             Some(step) => write!(out, "log       {} steps, up to {step} of {planned}", history.len()),
             None => write!(out, "log       no step"),
         };
-        if counts.corrupt > 0 {
-            let (n, lines, first) = (counts.corrupt, counts.lines, counts.first_corrupt);
+        if counts.damaged > 0 {
+            let (n, lines, first) = (counts.damaged, counts.lines, counts.first_damaged);
             let _ = write!(out, "; {n} of {lines} lines left out as unreadable, the first is line {first}");
         }
         if counts.out_of_order > 0 {

@@ -2,16 +2,15 @@
 //! reaches the file, so that a table can be read while the run goes on. An absent number is an empty field. A run that goes on leaves out the rows
 //! about later steps; a row that cannot be read costs that row, is counted and told.
 
-use super::{Scalar, eval_scalars, step_scalars, tensor_scalars};
+use super::{Scalar, tensor_scalars};
 use crate::append::{Appender, Backlog};
 use crate::event_log::read_lines;
 use crate::files::write_through;
 use crate::files::{keep_aside, refuse_link};
 use anyhow::{Context, Result};
 use csv::{ReaderBuilder, Writer};
-use mantissa_core::DType;
-use mantissa_core::telemetry::event::Timing;
-use mantissa_core::telemetry::{Fp8Stats, Histogram, StepReport, TensorReport};
+use mantissa_core::telemetry::schema::{EVAL, TENSOR, step_columns};
+use mantissa_core::telemetry::{Histogram, TensorReport};
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -37,7 +36,7 @@ impl Tables {
     /// New tables; or, `after` a step, the old ones without their rows about later steps. What could not be read goes to `warnings`.
     pub fn open(folder: &Path, images: bool, after: Option<u64>, warnings: &mut Vec<String>) -> Result<Tables> {
         let steps = Table::open(&folder.join(STEPS), &step_header(images), after, warnings)?;
-        let evals = Table::open(&folder.join(EVALS), &header(&["step"], &eval_scalars(0.0, None)), after, warnings)?;
+        let evals = Table::open(&folder.join(EVALS), &eval_header(), after, warnings)?;
         let path = folder.join(TENSORS);
         let tensors = match after {
             Some(_) if path.exists() => Some(Table::open(&path, &tensor_header(), after, warnings)?),
@@ -99,31 +98,20 @@ fn histogram(histogram: &Histogram) -> (String, String) {
     ((first + Histogram::BIAS).to_string(), counts.iter().map(u32::to_string).collect::<Vec<_>>().join(" "))
 }
 
-fn tensor_header() -> Vec<String> {
-    let stats = Fp8Stats { amax: 0.0, scale: 0.0, underflow: 0.0, saturated: 0.0, nonfinite: 0.0 };
-    let mut columns = header(&["step", "name", "dtype"], &tensor_scalars(&TensorReport::of_fp8("", DType::E4m3, &stats)));
-    columns.extend(["histogram_first", "histogram"].map(String::from));
-    columns
+fn header(keys: &[&'static str], scalars: impl Iterator<Item = &'static str>, rest: &[&'static str]) -> Vec<String> {
+    keys.iter().copied().chain(scalars).chain(rest.iter().copied()).map(String::from).collect()
 }
 
 fn step_header(images: bool) -> Vec<String> {
-    let report = StepReport {
-        step: 0,
-        loss: 0.0,
-        lr: 0.0,
-        grad_norm: 0.0,
-        loss_scale: None,
-        found_inf: false,
-        skipped: false,
-        skipped_total: 0,
-        growth_tracker: None,
-        fp8: None,
-    };
-    header(&["step"], &step_scalars(&report, Timing { ms: 0.0, items_per_s: 0.0, mfu: 0.0 }, images))
+    header(&["step"], step_columns(images).map(|(name, _)| name), &[])
 }
 
-fn header(keys: &[&str], scalars: &[Scalar]) -> Vec<String> {
-    keys.iter().copied().chain(scalars.iter().map(|s| s.name)).map(String::from).collect()
+fn eval_header() -> Vec<String> {
+    header(&["step"], EVAL.iter().map(|row| row.name), &[])
+}
+
+fn tensor_header() -> Vec<String> {
+    header(&["step", "name", "dtype"], TENSOR.iter().map(|row| row.name), &["histogram_first", "histogram"])
 }
 
 /// One file.
@@ -220,7 +208,10 @@ fn step_of_row(text: &[u8], columns: &[String], record: &mut csv::ByteRecord) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mantissa_core::telemetry::{Histogram, TensorStats};
+    use crate::sinks::{eval_scalars, step_scalars};
+    use mantissa_core::DType;
+    use mantissa_core::telemetry::event::Timing;
+    use mantissa_core::telemetry::{Fp8Stats, StepReport, TensorStats};
 
     fn scalars(x: f64) -> Vec<Scalar> {
         let report = StepReport {

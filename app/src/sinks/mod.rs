@@ -10,6 +10,7 @@ use crate::config::LogKind;
 use anyhow::Result;
 use csv::Tables;
 use mantissa_core::telemetry::event::Timing;
+use mantissa_core::telemetry::schema::{EVAL, TENSOR, step_columns};
 use mantissa_core::telemetry::{StepReport, TensorReport};
 use std::path::{Path, PathBuf};
 use tensorboard::TensorBoard;
@@ -25,50 +26,17 @@ pub struct Scalar {
 
 /// The numbers of a step, always the same ones in the same order. `images` says what the throughput counts.
 pub fn step_scalars(r: &StepReport, timing: Timing, images: bool) -> Vec<Scalar> {
-    let some = |name, value: f64| Scalar { name, value: Some(value) };
-    let maybe = |name, value: Option<f32>| Scalar { name, value: value.map(f64::from) };
-    vec![
-        some("loss", f64::from(r.loss)),
-        some("lr", r.lr),
-        some("grad_norm", f64::from(r.grad_norm)),
-        maybe("loss_scale", r.loss_scale),
-        some("skipped", r.skipped_total as f64),
-        some("found_inf", f64::from(u8::from(r.found_inf))),
-        Scalar { name: "growth_tracker", value: r.growth_tracker.map(f64::from) },
-        maybe("underflow", r.fp8.as_ref().map(|f| f.underflow.0)),
-        maybe("saturated", r.fp8.as_ref().map(|f| f.saturated.0)),
-        some("ms", timing.ms),
-        some(if images { "img_per_s" } else { "tok_per_s" }, timing.items_per_s),
-        some("mfu", timing.mfu),
-    ]
+    step_columns(images).map(|(name, of)| Scalar { name, value: of(r, timing) }).collect()
 }
 
 /// The numbers of an evaluation.
-pub fn eval_scalars(val_loss: f32, val_accuracy: Option<f32>) -> [Scalar; 2] {
-    [
-        Scalar { name: "val_loss", value: Some(f64::from(val_loss)) },
-        Scalar { name: "val_accuracy", value: val_accuracy.map(f64::from) },
-    ]
+pub fn eval_scalars(val_loss: f32, val_accuracy: Option<f32>) -> [Scalar; EVAL.len()] {
+    EVAL.each_ref().map(|row| Scalar { name: row.name, value: (row.of)(val_loss, val_accuracy) })
 }
 
 /// The numbers of a tensor, always the same ones in the same order.
-pub fn tensor_scalars(t: &TensorReport) -> [Scalar; 11] {
-    let narrow = |name, value: Option<f32>| Scalar { name, value: value.map(f64::from) };
-    let stats = t.stats.as_ref();
-    let measured = |name, value: Option<f64>| Scalar { name, value };
-    [
-        narrow("amax", t.amax.or(t.amax_nonfinite.map(|_| f32::INFINITY))),
-        narrow("scale", t.scale),
-        narrow("underflow", t.underflow),
-        narrow("saturated", t.saturated),
-        narrow("nonfinite", t.nonfinite),
-        measured("mean", stats.map(|s| s.mean)),
-        measured("l1", stats.map(|s| s.l1)),
-        measured("l2", stats.map(|s| s.l2)),
-        measured("zero", stats.map(|s| s.zero)),
-        measured("subnormal", stats.and_then(|s| s.subnormal)),
-        measured("sqnr_db", stats.and_then(|s| s.sqnr_db)),
-    ]
+pub fn tensor_scalars(t: &TensorReport) -> [Scalar; TENSOR.len()] {
+    TENSOR.each_ref().map(|row| Scalar { name: row.name, value: (row.of)(t) })
 }
 
 /// The files of the logs in the folder of a run, whether they are written or not.

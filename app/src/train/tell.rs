@@ -3,10 +3,11 @@
 use super::{Run, skipped};
 use crate::show;
 use anyhow::{Context, Result};
+use mantissa_core::telemetry::TensorReport;
 use mantissa_core::telemetry::event::{
-    Event, MemoryEvent, MemoryRow, StepEvent, TensorEvent, Timing, TunedEvent, TunedRow, WarningEvent,
+    Event, LogEvent, MemoryEvent, MemoryRow, StepEvent, TensorEvent, Timing, TunedEvent, TunedRow, WarningEvent,
 };
-use mantissa_core::telemetry::{StepReport, TensorReport};
+use mantissa_core::telemetry::schema::STEP;
 use mantissa_core::train::Landed;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,9 @@ impl Run<'_> {
         let Landed { report, tensors, .. } = &landed;
         let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
         let timing = Timing { ms, items_per_s, mfu: self.ceiling.share(ms) };
-        self.event(Event::Step(StepEvent::new(report, timing, self.images)))?;
+        let event = StepEvent::new(report, timing, self.images);
+        let progress = self.progress(&event);
+        self.event(Event::Step(event))?;
         self.logs.step(report, timing, self.watcher);
         self.tensors(report.step, tensors.as_deref().unwrap_or_default())?;
         self.notices(&landed)?;
@@ -32,7 +35,7 @@ impl Run<'_> {
         if print {
             self.last_line = now;
         }
-        self.watcher.progress(&self.progress(report, timing), print);
+        self.watcher.progress(&progress, print);
         self.ended |= self.config.train.ends_at(report);
         Ok(())
     }
@@ -42,6 +45,17 @@ impl Run<'_> {
         let line = event.to_line().context("cannot write an event as JSON")?;
         self.watcher.event(&event, &line);
         self.logs.event(&line, self.watcher);
+        Ok(())
+    }
+
+    /// Says of which schema the log is, on the first line that this process prints and, once, in the log.
+    pub(super) fn begin_log(&mut self) -> Result<()> {
+        let line = Event::Log(LogEvent::new(self.session.steps()));
+        let text = line.to_line().context("cannot write an event as JSON")?;
+        self.watcher.event(&line, &text);
+        if !self.logs.folder.log().has_begun() {
+            self.logs.event(&text, self.watcher);
+        }
         Ok(())
     }
 
@@ -80,32 +94,14 @@ impl Run<'_> {
         self.event(Event::Tuned(TunedEvent { step: self.session.steps(), tuned: rows }))
     }
 
-    fn progress(&self, r: &StepReport, timing: Timing) -> String {
+    fn progress(&self, event: &StepEvent) -> String {
         let steps = self.config.train.schedule.steps;
         let width = steps.to_string().len();
-        let mut parts = vec![
-            format!("step {:>width$}/{steps}", r.step),
-            format!("loss {}", show::measured(r.loss, 4)),
-            format!("lr {}", show::scientific(r.lr)),
-            format!("grad_norm {}", show::measured(r.grad_norm, 3)),
-        ];
-        if let Some(scale) = r.loss_scale {
-            parts.push(format!("loss_scale {}", show::loss_scale(scale)));
-        }
-        if r.loss_scale.is_some() || r.skipped_total > 0 {
-            parts.push(format!("skipped {}", r.skipped_total));
-        }
-        if let Some(fp8) = &r.fp8 {
-            parts.push(format!("underflow {:.1}%", 100.0 * fp8.underflow.0));
-            parts.push(format!("saturated {:.1}%", 100.0 * fp8.saturated.0));
-        }
-        parts.push(format!("{:.1} ms", timing.ms));
-        parts.push(format!("{} {}/s", show::prefixed(timing.items_per_s), self.loader.data().unit()));
-        parts.push(format!("mfu {:.1}%", 100.0 * timing.mfu));
         let taken = self.times.count().max(1) as f64;
-        let left = (steps - r.step) as f64 * self.start.elapsed().as_secs_f64() / taken;
-        parts.push(format!("eta {}", show::clock(left)));
-        parts.join(" | ")
+        let left = (steps - event.step) as f64 * self.start.elapsed().as_secs_f64() / taken;
+        let scalars = STEP.iter().filter_map(|row| row.progress(event));
+        let parts = std::iter::once(format!("step {:>width$}/{steps}", event.step)).chain(scalars);
+        parts.chain([format!("eta {}", show::clock(left))]).collect::<Vec<_>>().join(" | ")
     }
 
     /// What people should know about a step beside its numbers.

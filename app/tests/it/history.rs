@@ -37,7 +37,7 @@ fn damaged_logs_cost_what_is_damaged() {
     let (whole, run) = (dir.path().join("whole"), dir.path().join("r"));
     let log = text(&whole.join("events.jsonl"));
     let lines: Vec<&str> = log.split_inclusive('\n').collect();
-    let at = lines.iter().position(|line| line.starts_with("{\"step\":5,")).unwrap();
+    let at = lines.iter().position(|line| line.starts_with("{\"kind\":\"step\",\"step\":5,")).unwrap();
     let later = lines[at].replacen("\"step\":5", "\"step\":999", 1);
     let bad = [
         "\n",
@@ -88,7 +88,7 @@ fn a_log_that_is_gone_or_cut_is_told() {
     good(train(dir.path(), &["--steps", "4", "--out", "r"]));
     let log = dir.path().join("r/events.jsonl");
     let whole = text(&log);
-    std::fs::write(&log, whole.lines().take(1).collect::<String>() + "\n").unwrap();
+    std::fs::write(&log, whole.split_inclusive('\n').take(2).collect::<String>()).unwrap();
     let o = good(output(dir.path(), &["train", "--resume", "r", "--steps", "5"]));
     assert!(stderr(&o).contains("3 of the 4 steps taken so far have no line in the event log"), "{}", stderr(&o));
     std::fs::remove_file(&log).unwrap();

@@ -1,6 +1,6 @@
 //! `--init-from`: a run that starts from other weights, of a run, a checkpoint, or a folder of `transformers`.
 
-use super::{fixed_text, good, json_lines, output, stderr, stdout, train};
+use super::{fixed_text, good, json_lines, output, stderr, stdout, step_lines, train};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::fs;
@@ -203,7 +203,7 @@ fn an_mlp_starts_from_a_run_too() {
     good(output(dir.path(), &[&mlp[..], &["--steps", "60", "--out", "a", "--quiet"]].concat()));
     let on = ["train", "--init-from", "a", "--recipe", "f32", "--steps", "1", "--eval-batches", "1", "--json", "--out", "b"];
     let o = good(output(dir.path(), &on));
-    let loss = json_lines(&stdout(&o))[0]["loss"].as_f64().unwrap();
+    let loss = step_lines(&stdout(&o))[0]["loss"].as_f64().unwrap();
     assert!(loss < 2.0, "{loss}: guessing among ten gives 2.3");
     good(output(dir.path(), &["train", "--resume", "b", "--steps", "2", "--quiet"]));
 }

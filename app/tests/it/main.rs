@@ -102,6 +102,11 @@ fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
 }
 
+/// The lines about steps.
+fn step_lines(text: &str) -> Vec<Value> {
+    json_lines(text).into_iter().filter(|line| line["kind"] == "step").collect()
+}
+
 /// Names below a folder, sorted.
 fn listing(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).map(|d| d.filter_map(|e| e.ok()).collect::<Vec<_>>()).unwrap_or_default();

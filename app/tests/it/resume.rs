@@ -1,6 +1,6 @@
 //! `--resume`: bit for bit, from the newest or a named checkpoint, with clear refusals of whatever would make it something else.
 
-use super::{CHECKPOINT_FILES, good, json_lines, listing, mantissa, output, stderr, stdout, train};
+use super::{CHECKPOINT_FILES, good, json_lines, listing, mantissa, output, stderr, stdout, step_lines, train};
 use serde_json::Value;
 use std::path::Path;
 
@@ -62,10 +62,12 @@ fn forty_steps_are_twenty_and_twenty_more_in_every_recipe() {
         copy(&whole, &parts);
         std::fs::remove_dir_all(checkpoint(&parts, 40)).unwrap();
         let log = std::fs::read_to_string(whole.join("events.jsonl")).unwrap();
-        let cut: Vec<&str> = log.lines().take(27).collect();
+        let cut: Vec<&str> = log.lines().take(28).collect();
         std::fs::write(parts.join("events.jsonl"), format!("{}\n{{\"step\":26,\"lo", cut.join("\n"))).unwrap();
         let o = good(output(dir.path(), &["train", "--json", "--resume", parts.to_str().unwrap()]));
-        assert_eq!(json_lines(&stdout(&o))[0]["step"], 21, "goes on after the checkpoint");
+        let told = json_lines(&stdout(&o));
+        assert_eq!((&told[0]["kind"], &told[0]["schema"], &told[0]["step"]), (&"log".into(), &2.into(), &20.into()));
+        assert_eq!(told[1]["step"], 21, "goes on after the checkpoint");
         assert!(!stderr(&o).contains("bit for bit"), "nothing differs: {}", stderr(&o));
         assert_eq!(events(&parts), events(&whole), "{recipe}");
         same_tensors(&checkpoint(&parts, 40), &checkpoint(&whole, 40));
@@ -125,8 +127,8 @@ fn the_newest_run_goes_on_and_the_end_can_be_moved() {
     assert!(stdout(&o).contains("done already: 5 steps") && stdout(&o).contains("gpt-tiny-f32-2"), "{}", stdout(&o));
     let o = good(output(dir.path(), &["train", "--resume", "--steps", "12", "--json"]));
     assert!(stderr(&o).contains("train.schedule.steps was 5, is 12"), "{}", stderr(&o));
-    let told = json_lines(&stdout(&o)).iter().filter(|line| line.get("memory").is_none()).count();
-    assert_eq!(told, 7 + 1);
+    let told = json_lines(&stdout(&o)).iter().filter(|line| line["kind"] != "memory").count();
+    assert_eq!(told, 1 + 7 + 1, "the log, steps, an evaluation");
     same_tensors(&checkpoint(&run, 12), &checkpoint(&dir.path().join("whole"), 12));
     let steps: Vec<u64> =
         events(&run).iter().filter(|e| e.get("loss").is_some()).map(|e| e["step"].as_u64().unwrap()).collect();
@@ -291,7 +293,7 @@ fn damaged_checkpoints_are_refused_by_name() {
     refused(dir, &["--resume", "r/checkpoints/step-00000004"], &["DONE", "incomplete"]);
     // The one before is complete and is what the run goes on from.
     let o = good(output(dir, &["train", "--resume", "r", "--json"]));
-    assert_eq!(json_lines(&stdout(&o))[0]["step"], 3);
+    assert_eq!(step_lines(&stdout(&o))[0]["step"], 3);
 }
 
 fn digest(bytes: &[u8]) -> Value {

@@ -1,6 +1,6 @@
 //! Runs that succeed, and what they print and leave.
 
-use super::{TINY, fixed_text, good, json_lines, lacks, listing, mantissa, output, stderr, stdout, train};
+use super::{TINY, fixed_text, good, json_lines, lacks, listing, mantissa, output, stderr, stdout, step_lines, train};
 use serde_json::Value;
 
 #[test]
@@ -8,8 +8,10 @@ fn a_json_stream_has_every_field_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let o = good(train(dir.path(), &["--steps", "5", "--eval-every", "2", "--json"]));
     let lines = json_lines(&stdout(&o));
-    let (steps, rest): (Vec<_>, Vec<_>) = lines.iter().partition(|v| v.get("loss").is_some());
-    let (memory, evals): (Vec<_>, Vec<_>) = rest.into_iter().partition(|v| v.get("memory").is_some());
+    let [steps, memory, evals] =
+        ["step", "memory", "eval"].map(|k| lines.iter().filter(|v| v["kind"] == k).collect::<Vec<_>>());
+    assert_eq!((&lines[0]["kind"], lines[0]["schema"].as_u64()), (&"log".into(), Some(2)));
+    assert_eq!(steps.len() + memory.len() + evals.len(), lines.len() - 1);
     assert_eq!(memory.iter().map(|v| v["step"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)], "a step, then an evaluation");
     let bytes = |v: &Value| v["memory"].as_array().unwrap().iter().map(|r| r["bytes"].as_u64().unwrap()).sum::<u64>();
     assert!(bytes(memory[0]) > 0 && bytes(memory[1]) > bytes(memory[0]), "{memory:?}");
@@ -53,7 +55,7 @@ fn every_recipe_trains() {
     for recipe in ["f32", "tf32", "bf16", "f16", "fp8-delayed", "fp8-current", "mxfp8"] {
         let flags = ["--data", data, "--steps", "20", "--lr", "3e-3", "--warmup", "2", "--recipe", recipe, "--json"];
         let o = good(train(dir.path(), &flags));
-        let lines = json_lines(&stdout(&o));
+        let lines = step_lines(&stdout(&o));
         let loss = |i: usize| lines[i]["loss"].as_f64().unwrap();
         assert!(loss(19) <= loss(0) - 1.0, "{recipe}: {} to {}", loss(0), loss(19));
         assert_eq!(lines[0].get("fp8").is_some(), recipe.contains("fp8"), "{recipe}");
@@ -154,7 +156,8 @@ fn an_mlp_learns_the_drawn_digits() {
     let eval = lines.last().unwrap();
     assert!(eval["val_accuracy"].as_f64().is_some_and(|a| a > 0.9), "{eval}");
     assert!(eval["val_loss"].as_f64().is_some_and(|l| l < 0.4), "{eval}");
-    assert!(lines[0]["img_per_s"].as_f64().is_some_and(|x| x > 0.0), "{}", lines[0]);
+    assert!(lines[1]["img_per_s"].as_f64().is_some_and(|x| x > 0.0), "{}", lines[1]);
+    assert!(lines[1].get("tok_per_s").is_none(), "{}", lines[1]);
 }
 
 #[test]

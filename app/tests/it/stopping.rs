@@ -101,7 +101,7 @@ fn every_signal_is_heard_between_steps_and_has_its_exit_code() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
         let dir = tempfile::tempdir().unwrap();
         let mut run = Running::tiny(dir.path(), &[&PLAIN[..], &["--steps", ENDLESS, "--json"]].concat());
-        run.prints("{\"step\":3,");
+        run.prints("{\"kind\":\"step\",\"step\":3,");
         run.signal(signal);
         let (ended, out, err) = run.end();
         assert_eq!(ended, Some(code), "{err}");
@@ -122,7 +122,7 @@ fn an_evaluation_is_left_and_the_steps_before_it_are_saved() {
         dir.path(),
         &["--eval-every", "2", "--eval-batches", MANY, "--sample-tokens", "0", "--steps", "10", "--json"],
     );
-    run.prints("{\"step\":2,");
+    run.prints("{\"kind\":\"step\",\"step\":2,");
     run.signal("-TERM");
     let (code, _, err) = run.end();
     assert_eq!((code, saved(dir.path())), (Some(143), vec!["step-00000002".to_string()]), "{err}");
@@ -138,7 +138,7 @@ fn the_last_step_is_saved_before_the_last_evaluation() {
         dir.path(),
         &["--eval-every", "0", "--eval-batches", MANY, "--sample-tokens", "0", "--steps", "2", "--json"],
     );
-    run.prints("{\"step\":2,");
+    run.prints("{\"kind\":\"step\",\"step\":2,");
     run.signal("-HUP");
     let (code, _, err) = run.end();
     assert_eq!((code, saved(dir.path())), (Some(129), vec!["step-00000002".to_string()]), "{err}");
@@ -152,7 +152,7 @@ fn a_sample_is_left_at_its_next_token() {
         dir.path(),
         &["--eval-every", "0", "--sample-every", "2", "--sample-tokens", MANY, "--steps", "9", "--json"],
     );
-    run.prints("{\"step\":2,");
+    run.prints("{\"kind\":\"step\",\"step\":2,");
     run.signal("-INT");
     let (code, _, err) = run.end();
     assert_eq!((code, saved(dir.path())), (Some(130), vec!["step-00000002".to_string()]), "{err}");
@@ -175,7 +175,7 @@ fn before_the_first_step_there_is_nothing_to_wait_for() {
 fn a_second_signal_ends_a_run_at_once_and_says_what_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let mut run = Running::start(dir.path(), &[&LONG[..], &["--out", "r", "--json"]].concat());
-    run.prints("{\"step\":1,");
+    run.prints("{\"kind\":\"step\",\"step\":1,");
     run.signal("-INT");
     run.says("finishing the step");
     run.signal("-TERM");

@@ -110,7 +110,7 @@ fn disturbed(dir: &Path, disturb: impl FnOnce()) -> Output {
     let mut child = mantissa(dir, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     let mut out = BufReader::new(child.stdout.take().expect("piped"));
     let mut line = String::new();
-    while !line.starts_with("{\"step\":3,") {
+    while !line.starts_with("{\"kind\":\"step\",\"step\":3,") {
         line.clear();
         assert!(out.read_line(&mut line).expect("readable") > 0, "the run ended early");
     }

@@ -1,11 +1,17 @@
 //! Events: what a run tells the world, one JSON object a line. What `--json` prints, `events.jsonl` keeps and a dashboard reads, live or later.
 //!
-//! Described in `docs/events.md`: `step` is the first key of every event and the second one says its kind. Readers skip keys they do not know. JSON has no NaN or infinity:
-//! such a number is `null`, and a flag beside it (`loss_nonfinite`) says why.
+//! Described in `docs/events.md`: `kind` says what a line is. Readers skip keys and kinds they do not know. JSON has no NaN or infinity: such a
+//! number is `null`, and a flag beside it (`loss_nonfinite`) says why. [`crate::telemetry::reader`] reads the lines of a file.
 
+pub use super::step_event::StepEvent;
+
+use super::TensorReport;
+use super::kind::Kind;
 use super::warning::Warning;
-use super::{Fp8Report, StepReport, TensorReport};
 use serde::{Deserialize, Serialize};
+
+/// The version of the form of a log. Lines of version 1 have no `kind`: they are told apart by the key that only their kind has.
+pub const SCHEMA: u32 = 2;
 
 /// What the host measured of a step.
 #[derive(Clone, Copy, Debug)]
@@ -20,13 +26,15 @@ pub struct Timing {
 
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
+    /// A log begins, or goes on in another form.
+    Log(LogEvent),
     /// A step was taken.
     Step(StepEvent),
     /// Statistics of a tensor.
     Tensor(TensorEvent),
-    /// Held-out data was looked at.
+    /// An evaluation on held-out data.
     Eval(EvalEvent),
     /// Something to do something about.
     Warning(WarningEvent),
@@ -34,11 +42,11 @@ pub enum Event {
     Sample(SampleEvent),
     /// Where the time of a step went.
     Profile(ProfileEvent),
-    /// What a classifier says to held-out images.
+    /// Answers of a classifier to held-out images.
     Predictions(PredictionsEvent),
-    /// What memory is taken for.
+    /// Memory taken, by purpose.
     Memory(MemoryEvent),
-    /// What was chosen for the device by measuring.
+    /// Kernels chosen by measuring the device.
     Tuned(TunedEvent),
 }
 
@@ -48,31 +56,30 @@ impl Event {
         serde_json::to_string(self)
     }
 
-    /// From a line of JSON; `None` for a kind that this version does not know. Fails if the line is no JSON, or lacks a
-    /// key of its kind.
+    /// From a line of JSON; `None` for a kind that this version does not know. Fails if the line is no JSON, or lacks
+    /// a key of its kind.
     pub fn from_line(line: &str) -> serde_json::Result<Option<Event>> {
         use serde_json::from_str;
         // The kind is looked up rather than tried out: a log may have millions of lines.
-        Ok(Some(match line.split('"').nth(3) {
-            Some("loss") => Event::Step(from_str(line)?),
-            Some("tensor") => Event::Tensor(from_str(line)?),
-            Some("val_loss") => Event::Eval(from_str(line)?),
-            Some("warning") => Event::Warning(from_str(line)?),
-            Some("sample") => Event::Sample(from_str(line)?),
-            Some("profile") => Event::Profile(from_str(line)?),
-            Some("predictions") => Event::Predictions(from_str(line)?),
-            Some("memory") => Event::Memory(from_str(line)?),
-            Some("tuned") => Event::Tuned(from_str(line)?),
-            Some(_) | None => {
-                from_str::<serde::de::IgnoredAny>(line)?;
-                return Ok(None);
-            }
-        }))
+        Ok(match Kind::of_line(line)? {
+            Some(Kind::Log) => Some(Event::Log(from_str(line)?)),
+            Some(Kind::Step) => Some(Event::Step(from_str(line)?)),
+            Some(Kind::Tensor) => Some(Event::Tensor(from_str(line)?)),
+            Some(Kind::Eval) => Some(Event::Eval(from_str(line)?)),
+            Some(Kind::Warning) => Some(Event::Warning(from_str(line)?)),
+            Some(Kind::Sample) => Some(Event::Sample(from_str(line)?)),
+            Some(Kind::Profile) => Some(Event::Profile(from_str(line)?)),
+            Some(Kind::Predictions) => Some(Event::Predictions(from_str(line)?)),
+            Some(Kind::Memory) => Some(Event::Memory(from_str(line)?)),
+            Some(Kind::Tuned) => Some(Event::Tuned(from_str(line)?)),
+            None => None,
+        })
     }
 
     /// The step it belongs to.
     pub fn step(&self) -> u64 {
         match self {
+            Event::Log(e) => e.step,
             Event::Step(e) => e.step,
             Event::Tensor(e) => e.step,
             Event::Eval(e) => e.step,
@@ -86,100 +93,21 @@ impl Event {
     }
 }
 
-/// What a line of a log turns out to be.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(
-    target_pointer_width = "64",
-    expect(clippy::large_enum_variant, reason = "one lives at a time; a box would cost an allocation a line")
-)]
-pub enum Read {
-    /// An event.
-    Event(Event),
-    /// An event of a later version, which belongs to this step.
-    Unknown(u64),
-    /// Damage: no object of JSON with a step, or not what its kind has.
-    Unreadable,
-}
-
-impl Read {
-    /// Judges a line, without its end.
-    pub fn line(line: &[u8]) -> Read {
-        #[derive(Deserialize)]
-        struct Stepped {
-            step: u64,
-        }
-        // A list would do for an object, as far as its deserializer goes.
-        let object = |text: &&str| text.trim_start().starts_with('{');
-        let Some(text) = std::str::from_utf8(line).ok().filter(object) else { return Read::Unreadable };
-        match Event::from_line(text) {
-            Ok(Some(event)) => Read::Event(event),
-            Ok(None) => serde_json::from_str(text).map_or(Read::Unreadable, |Stepped { step }| Read::Unknown(step)),
-            Err(_) => Read::Unreadable,
-        }
-    }
-
-    /// The step it belongs to; `None` for damage.
-    pub fn step(&self) -> Option<u64> {
-        match self {
-            Read::Event(event) => Some(event.step()),
-            Read::Unknown(step) => Some(*step),
-            Read::Unreadable => None,
-        }
-    }
-}
-
-/// A step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StepEvent {
-    /// Step number, counted from 1.
+/// The first line of a log. In a log of an earlier version it stands where a run went on: the lines behind it are of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEvent {
+    /// Version of the form, [`SCHEMA`].
+    pub schema: u32,
+    /// Steps taken before it.
+    #[serde(default)]
     pub step: u64,
-    /// Mean training loss.
-    pub loss: Option<f32>,
-    /// Set if `loss` is not finite.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss_nonfinite: Option<bool>,
-    /// Learning rate.
-    pub lr: f64,
-    /// Global L2 norm of the gradients, after unscale, before clip.
-    pub grad_norm: Option<f32>,
-    /// Set if `grad_norm` is not finite.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grad_norm_nonfinite: Option<bool>,
-    /// Loss scale that the step used. As f64: the shortest f32 text of a power of two may be another integer.
-    pub loss_scale: Option<f64>,
-    /// Steps skipped so far.
-    pub skipped: u64,
-    /// A gradient was non-finite.
-    pub found_inf: bool,
-    /// Good steps since the last change of the loss scale.
-    pub growth_tracker: Option<i32>,
-    /// Wall time, milliseconds.
-    pub ms: f64,
-    /// Throughput of a language model.
-    pub tok_per_s: Option<f64>,
-    /// Throughput of a classifier.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub img_per_s: Option<f64>,
-    /// Share of the peak rate.
-    pub mfu: f64,
-    /// The worst fp8 tensors.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fp8: Option<Fp8Event>,
 }
 
-/// Extremes over all fp8 tensors of a step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fp8Event {
-    /// Largest share of values that became zero though they were not.
-    pub underflow: Option<f32>,
-    /// Its tensor.
-    pub underflow_tensor: String,
-    /// Largest share of values that saturated.
-    pub saturated: Option<f32>,
-    /// Its tensor.
-    pub saturated_tensor: String,
-    /// Non-finite values over all tensors.
-    pub nonfinite: Option<f32>,
+impl LogEvent {
+    /// The line of this version after `step` steps.
+    pub fn new(step: u64) -> LogEvent {
+        LogEvent { schema: SCHEMA, step }
+    }
 }
 
 /// An evaluation.
@@ -323,71 +251,6 @@ fn number(x: f32) -> (Option<f32>, Option<bool>) {
     if x.is_finite() { (Some(x), None) } else { (None, Some(true)) }
 }
 
-fn rounded(x: f64, digits: i32) -> f64 {
-    let scale = 10f64.powi(digits);
-    (x * scale).round() / scale
-}
-
-impl StepEvent {
-    /// The event of a step. `images` says what the throughput counts.
-    pub fn new(report: &StepReport, timing: Timing, images: bool) -> StepEvent {
-        let (loss, loss_nonfinite) = number(report.loss);
-        let (grad_norm, grad_norm_nonfinite) = number(report.grad_norm);
-        let per_s = rounded(timing.items_per_s, 1);
-        StepEvent {
-            step: report.step,
-            loss,
-            loss_nonfinite,
-            lr: report.lr,
-            grad_norm,
-            grad_norm_nonfinite,
-            loss_scale: report.loss_scale.map(f64::from),
-            skipped: report.skipped_total,
-            found_inf: report.found_inf,
-            growth_tracker: report.growth_tracker,
-            ms: rounded(timing.ms, 3),
-            tok_per_s: (!images).then_some(per_s),
-            img_per_s: images.then_some(per_s),
-            mfu: rounded(timing.mfu, 4),
-            fp8: report.fp8.as_ref().map(Fp8Event::new),
-        }
-    }
-
-    /// The report that it was made of. Numbers that JSON cannot write come back as NaN; whether the step was skipped shows in the number of
-    /// skipped steps only.
-    pub fn report(&self) -> StepReport {
-        let back = |x: Option<f32>| x.unwrap_or(f32::NAN);
-        StepReport {
-            step: self.step,
-            loss: back(self.loss),
-            lr: self.lr,
-            grad_norm: back(self.grad_norm),
-            loss_scale: self.loss_scale.map(|x| x as f32),
-            found_inf: self.found_inf,
-            skipped: false,
-            skipped_total: self.skipped,
-            growth_tracker: self.growth_tracker,
-            fp8: self.fp8.as_ref().map(|f| Fp8Report {
-                underflow: (back(f.underflow), f.underflow_tensor.clone()),
-                saturated: (back(f.saturated), f.saturated_tensor.clone()),
-                nonfinite: back(f.nonfinite),
-            }),
-        }
-    }
-}
-
-impl Fp8Event {
-    fn new(f: &Fp8Report) -> Fp8Event {
-        Fp8Event {
-            underflow: number(f.underflow.0).0,
-            underflow_tensor: f.underflow.1.clone(),
-            saturated: number(f.saturated.0).0,
-            saturated_tensor: f.saturated.1.clone(),
-            nonfinite: number(f.nonfinite).0,
-        }
-    }
-}
-
 impl SampleEvent {
     /// Longest text kept, bytes. JSON makes at most six of one, so that the line stays below [`MAX_LINE_BYTES`](super::lines::MAX_LINE_BYTES).
     pub const MAX_BYTES: usize = 1 << 21;
@@ -411,55 +274,16 @@ mod tests {
     use super::*;
     use crate::dtype::DType;
     use crate::telemetry::warning::WarningKind;
-    use crate::telemetry::{AmaxRing, Fp8Stats, Histogram, TensorStats};
-
-    fn report() -> StepReport {
-        StepReport {
-            step: 3,
-            loss: f32::NAN,
-            lr: 1e-3,
-            grad_norm: f32::INFINITY,
-            loss_scale: Some(65536.0),
-            found_inf: true,
-            skipped: true,
-            skipped_total: 2,
-            growth_tracker: Some(0),
-            fp8: None,
-        }
-    }
+    use crate::telemetry::{AmaxRing, Fp8Report, Fp8Stats, Histogram, StepReport, TensorStats};
 
     #[test]
-    fn non_finite_numbers_become_null_with_a_flag() {
-        let timing = Timing { ms: 12.34567, items_per_s: 1000.04, mfu: 0.5 };
-        let line = Event::Step(StepEvent::new(&report(), timing, false)).to_line().unwrap();
-        let expected = r#"{"step":3,"loss":null,"loss_nonfinite":true,"lr":0.001,"grad_norm":null,"grad_norm_nonfinite":true,"#
-            .to_string()
-            + r#""loss_scale":65536.0,"skipped":2,"found_inf":true,"growth_tracker":0,"ms":12.346,"tok_per_s":1000.0,"mfu":0.5}"#;
-        assert_eq!(line, expected);
-        assert_eq!(Event::Eval(EvalEvent::new(5, 2.5, None)).to_line().unwrap(), r#"{"step":5,"val_loss":2.5}"#);
+    fn a_loss_that_is_not_finite_is_null_with_a_flag() {
+        let eval = Event::Eval(EvalEvent::new(5, 2.5, None));
+        assert_eq!(eval.to_line().unwrap(), r#"{"kind":"eval","step":5,"val_loss":2.5}"#);
         let nan = Event::Eval(EvalEvent::new(5, f32::NAN, None));
-        assert_eq!(nan.to_line().unwrap(), r#"{"step":5,"val_loss":null,"val_loss_nonfinite":true}"#);
-    }
-
-    #[test]
-    fn a_line_is_an_event_one_of_a_later_version_or_damage() {
-        let line = Event::Eval(EvalEvent::new(5, 2.5, None)).to_line().unwrap();
-        assert_eq!(Read::line(line.as_bytes()).step(), Some(5));
-        assert_eq!(Read::line(b"{\"step\":7,\"later\":[\"val_loss\"]}\r"), Read::Unknown(7));
-        let damage: [&[u8]; 9] = [
-            b"",
-            b"\0\0",
-            b"\xff",
-            b"[1]",
-            b"{}",
-            b"{\"step\":\"7\",\"later\":1}",
-            b"{\"step\":-7}",
-            b"{\"step\":5,\"val_loss\":2.5}{\"step\":6,\"val_loss\":2.5}",
-            b"{\"step\":5,\"val_loss\":2.",
-        ];
-        for damage in damage {
-            assert_eq!(Read::line(damage), Read::Unreadable, "{}", damage.escape_ascii());
-        }
+        assert_eq!(nan.to_line().unwrap(), r#"{"kind":"eval","step":5,"val_loss":null,"val_loss_nonfinite":true}"#);
+        let log = Event::Log(LogEvent::new(0));
+        assert_eq!(log.to_line().unwrap(), r#"{"kind":"log","schema":2,"step":0}"#);
     }
 
     #[test]
@@ -475,7 +299,7 @@ mod tests {
     #[test]
     fn every_kind_comes_back_from_its_line() {
         let fp8 = Fp8Report { underflow: (0.5, "a".into()), saturated: (0.25, "b".into()), nonfinite: 1.0 };
-        let report = StepReport { loss: 2.5, grad_norm: 1.5, fp8: Some(fp8), ..report() };
+        let report = StepReport { fp8: Some(fp8), ..crate::diagnose::testing::report(3) };
         let timing = Timing { ms: 12.0, items_per_s: 1000.0, mfu: 0.5 };
         let stats = Fp8Stats { amax: 1.0, scale: 2.0, underflow: 0.25, saturated: 0.0, nonfinite: 0.0 };
         let warning =
@@ -496,6 +320,7 @@ mod tests {
             histogram: Histogram { first: 120, zeros: 0, counts: vec![3, 0, 4] },
         };
         let events = [
+            Event::Log(LogEvent::new(3)),
             Event::Step(StepEvent::new(&report, timing, true)),
             Event::Tensor(TensorEvent { step: 4, tensor: fp8.clone() }),
             Event::Tensor(TensorEvent { step: 4, tensor: TensorReport { ring: Some(ring), ..fp8.clone() } }),
@@ -510,16 +335,44 @@ mod tests {
         ];
         for event in events {
             let line = event.to_line().unwrap();
-            assert_eq!(Event::from_line(&line).unwrap(), Some(event), "{line}");
+            assert_eq!(Event::from_line(&line).unwrap().as_ref(), Some(&event), "{line}");
+            // With its keys sorted, as `jq -S` leaves them.
+            let sorted = serde_json::from_str::<serde_json::Value>(&line).unwrap().to_string();
+            assert_eq!(Event::from_line(&sorted).unwrap().as_ref(), Some(&event), "{sorted}");
+            // Without its kind, as the first version wrote it, in any order.
+            let older = line.replacen(&line[1..line.find(',').unwrap() + 1], "", 1);
+            let mut unsorted: serde_json::Value = serde_json::from_str(&sorted).unwrap();
+            unsorted.as_object_mut().unwrap().remove("kind");
+            if !matches!(event, Event::Log(_)) {
+                for older in [older, unsorted.to_string()] {
+                    assert_eq!(Event::from_line(&older).unwrap().as_ref(), Some(&event), "{older}");
+                }
+            }
         }
     }
 
     #[test]
     fn unknown_kinds_and_keys_are_passed_over_and_damage_is_an_error() {
-        assert_eq!(Event::from_line(r#"{"step":1,"later":{"a":[1]}}"#).unwrap(), None);
+        for unknown in
+            [r#"{"step":1,"later":{"a":[1]}}"#, r#"{"kind":"later","step":1,"loss":[1]}"#, r#"{"a":1,"kind":"later"}"#]
+        {
+            assert_eq!(Event::from_line(unknown).unwrap(), None, "{unknown}");
+        }
         let more = r#"{"step":1,"val_loss":2.0,"later":true}"#;
         assert_eq!(Event::from_line(more).unwrap(), Some(Event::Eval(EvalEvent::new(1, 2.0, None))));
-        for bad in ["", "{", "nonsense", r#"{"step":1,"loss":2."#, r#"{"step":-1,"val_loss":1.0}"#, r#"{"step":1,"lat"#] {
+        let bad = [
+            "",
+            "{",
+            "nonsense",
+            r#"{"step":1,"loss":2."#,
+            r#"{"step":-1,"val_loss":1.0}"#,
+            r#"{"step":1,"lat"#,
+            r#"{"kind":"eval","step":1,"val_loss":1.0"#,
+            r#"{"kind":"later","step":1"#,
+            r#"{"kind":7,"step":1,"val_loss":1.0}"#,
+            r#"{"kind":"step","step":1,"val_loss":1.0}"#,
+        ];
+        for bad in bad {
             assert!(Event::from_line(bad).is_err(), "{bad}");
         }
     }

@@ -1,21 +1,24 @@
-//! Puts the events of a log in their order: one line with a step that does not belong where it stands costs that line, and not the lines after it.
+//! Puts the events of a log in their order: lines with a step that does not belong where they stand cost those lines, and not the lines after them.
 //!
-//! Steps of a log rise. A step that leaps ahead is either the first after lines that are missing, or is out of order; which of them shows only in the
-//! next line. So it is held back until that comes.
+//! Steps of a log rise. Where they leap ahead, lines are missing before, or the ones that leap are out of order; which of them shows only in the next
+//! step. So what leaps is held back until a line has another step: a step further on keeps it, an earlier one takes it out.
 
 use super::event::Event;
 
-/// How far an event may be ahead of the step that landed last: steps overlap.
+/// How far an event may be ahead of the last step: steps in flight overlap.
 const AHEAD: u64 = 3;
+/// Most events held back. A step with more of them than that is taken at its word.
+const MAX_HELD: usize = 1 << 14;
 
 /// Holds back what leaps ahead.
 #[derive(Clone, Debug, Default)]
 pub struct InOrder {
-    /// The last step that landed.
+    /// The last step that was taken.
     last: u64,
     /// The latest step of any event.
     reached: u64,
-    held: Option<Event>,
+    /// Events of one step, far ahead.
+    held: Vec<Event>,
     /// Events left out because they were out of order.
     pub out_of_order: u64,
 }
@@ -24,15 +27,14 @@ impl InOrder {
     /// Takes the next event and hands on what is known to be in order.
     pub fn push(&mut self, event: Event, mut each: impl FnMut(Event)) {
         let step = event.step();
-        if let Some(held) = self.held.take() {
-            if held.step() <= step {
-                self.pass(held, &mut each);
-            } else {
-                self.out_of_order += 1;
-            }
+        match self.held.first().map(Event::step) {
+            Some(held) if held == step && self.held.len() < MAX_HELD => return self.held.push(event),
+            Some(held) if held <= step => self.pass_held(&mut each),
+            Some(_) => self.out_of_order += std::mem::take(&mut self.held).len() as u64,
+            None => {}
         }
         if step > self.reached + AHEAD {
-            self.held = Some(event);
+            self.held.push(event);
         } else if matches!(event, Event::Step(_)) && step <= self.last {
             self.out_of_order += 1;
         } else {
@@ -42,8 +44,12 @@ impl InOrder {
 
     /// Hands on what was held back, where the log ends.
     pub fn finish(&mut self, mut each: impl FnMut(Event)) {
-        if let Some(held) = self.held.take() {
-            self.pass(held, &mut each);
+        self.pass_held(&mut each);
+    }
+
+    fn pass_held(&mut self, each: &mut impl FnMut(Event)) {
+        for event in std::mem::take(&mut self.held) {
+            self.pass(event, each);
         }
     }
 
@@ -83,12 +89,29 @@ mod tests {
             let with = all[..9].iter().copied().chain([foreign]).chain(all[9..].iter().copied());
             assert_eq!(read(with.map(step)), (all.clone(), 1), "{foreign}");
         }
-        let late = all[..9].iter().copied().map(step).chain([Event::Eval(EvalEvent::new(999_999, 1.0, None))]);
-        assert_eq!(read(late.chain(all[9..].iter().copied().map(step))), (all, 1));
+        let far = Event::Eval(EvalEvent::new(999_999, 1.0, None));
+        // One event with a far step, or several with the same.
+        for far in [vec![far.clone()], vec![far.clone(), far.clone()], vec![step(999_999), far.clone(), far]] {
+            let lost = far.len() as u64;
+            let late = all[..9].iter().copied().map(step).chain(far);
+            assert_eq!(read(late.chain(all[9..].iter().copied().map(step))), (all.clone(), lost));
+        }
     }
 
     #[test]
-    fn steps_under_way_are_in_order() {
+    fn memory_is_bounded() {
+        let mut order = InOrder::default();
+        let mut passed = 0;
+        for _ in 0..3 * MAX_HELD {
+            order.push(Event::Eval(EvalEvent::new(500, 1.0, None)), |_| passed += 1);
+            assert!(order.held.len() <= MAX_HELD);
+        }
+        order.finish(|_| passed += 1);
+        assert_eq!((passed, order.out_of_order), (3 * MAX_HELD, 0));
+    }
+
+    #[test]
+    fn steps_in_flight_are_in_order() {
         assert!(AHEAD > crate::train::LEAD as u64);
     }
 

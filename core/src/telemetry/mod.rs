@@ -1,9 +1,14 @@
-//! What a step tells the host: a small fixed schema of scalars, written on the device by `Record` and read late. Hosts tell it on as [`event`]s.
+//! What a step reports to the host: a small fixed [`schema`] of scalars, written on the device by `Record` and read late. Hosts pass it on
+//! as [`event`]s.
 
 pub mod event;
 pub mod in_order;
+pub mod kind;
 pub mod lines;
+pub mod reader;
 pub mod ring;
+pub mod schema;
+mod step_event;
 pub mod tensor;
 pub mod warning;
 
@@ -16,7 +21,7 @@ use serde::{Deserialize, Serialize};
 /// Name of the state that `Record` instructions write.
 pub const TELEMETRY: &str = "telemetry";
 
-/// Slots of the telemetry state.
+/// Slots of the telemetry state. Each has a row in [`schema::STEP`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Slot {

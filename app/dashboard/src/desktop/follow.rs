@@ -1,11 +1,12 @@
 //! Reads the event log of a run folder as far as it goes, and further when it grows. A log that is no longer the one that was read (a resumed run has
 //! cut it back, or has put another in its place) is read again, also if it has grown beyond its old length meanwhile.
 
-use crate::store::{LineReader, Origin, Run};
+use crate::store::{Origin, Run};
 use anyhow::{Context, Result};
 use mantissa_app::config;
 use mantissa_app::files::same_file;
 use mantissa_app::run_folder::{CONFIG, EVENTS};
+use mantissa_core::telemetry::reader::LogReader;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ pub(super) struct Follower {
     at: u64,
     /// The last bytes before that place.
     tail: Vec<u8>,
-    reader: LineReader,
+    reader: LogReader,
     buffer: Vec<u8>,
 }
 
@@ -46,7 +47,7 @@ impl Follower {
     }
 
     fn of(path: PathBuf) -> Follower {
-        Follower { path, file: None, at: 0, tail: Vec::new(), reader: LineReader::default(), buffer: Vec::new() }
+        Follower { path, file: None, at: 0, tail: Vec::new(), reader: LogReader::default(), buffer: Vec::new() }
     }
 
     /// Reads the next bite into `run`; returns whether there is more.
@@ -69,8 +70,10 @@ impl Follower {
             self.at += read as u64;
             self.tail.extend_from_slice(&self.buffer);
             self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
-            self.reader.feed(&self.buffer, |event| run.push(event));
-            run.corrupt = self.reader.corrupt();
+            let fed = self.reader.feed(&self.buffer, |event| run.push(event));
+            fed.with_context(context)?;
+            let counts = self.reader.counts();
+            run.corrupt = counts.damaged + counts.out_of_order;
         }
         self.file = Some(file);
         // Cut while it was read, it is shorter; the next poll finds that out.

@@ -1,7 +1,6 @@
 //! Training beside the window: one named thread steps one run, or several in turn, and tells what happens through bounded channels. It never waits
 //! for the window: an event that finds no room is dropped and counted (it still stands in the run folder).
 
-use crate::store::LineReader;
 use anyhow::{Context, Result};
 use mantissa_app::cli::TrainArgs;
 use mantissa_app::config::RunConfig;
@@ -10,6 +9,7 @@ use mantissa_app::stop::{Signal, Stop};
 use mantissa_app::train::{Asked, Observe, Run};
 use mantissa_app::watcher::{Begin, Watcher};
 use mantissa_core::telemetry::event::Event;
+use mantissa_core::telemetry::reader::LogReader;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -152,10 +152,13 @@ impl Watcher for Link {
         let mut past = Vec::new();
         if run.steps > 0 {
             // What cannot be read is missing from the curves, nothing else.
-            let (mut reader, mut piece) = (LineReader::default(), vec![0; PIECE_BYTES]);
+            let (mut reader, mut piece) = (LogReader::default(), vec![0; PIECE_BYTES]);
             if let Ok(mut log) = File::open(run.folder.join(EVENTS)) {
                 while let Ok(read @ 1..) = log.read(&mut piece) {
-                    reader.feed(&piece[..read], |e| past.push(e));
+                    // A log of a later schema has been refused before the run began.
+                    if reader.feed(&piece[..read], |e| past.push(e)).is_err() {
+                        break;
+                    }
                 }
             }
             reader.finish(|e| past.push(e));

@@ -3,9 +3,10 @@
 use super::{csv, empty, field, parts_ui};
 use crate::chart::{Curve, Scale, describe, over_steps, with_legend};
 use crate::palette;
-use crate::store::{Column, Store};
+use crate::store::{SMOOTH, Store};
 use egui::Ui;
 use egui_plot::{MarkerShape, Points};
+use mantissa_core::telemetry::schema::StepScalar;
 use serde::{Deserialize, Serialize};
 
 /// Switches of the panel.
@@ -42,12 +43,12 @@ pub fn loss_ui(ui: &mut Ui, store: &Store, state: &mut LossState) {
     let plot = with_legend(over_steps("loss", store, scale), ui).show(ui, |plot| {
         for (i, run) in store.runs.iter().enumerate() {
             let color = palette::run(store, i);
-            let curve = |column: Column| Curve { store, run, table: &run.steps, column: column as usize, scale };
+            let curve = |column: usize| Curve { store, run, table: &run.steps, column, scale };
             if state.raw {
                 // Without a name of its own it stays out of the legend.
-                curve(Column::Loss).draw(plot, "", color.gamma_multiply(0.3), 1.0);
+                curve(StepScalar::Loss as usize).draw(plot, "", color.gamma_multiply(0.3), 1.0);
             }
-            curve(Column::Smooth).draw(plot, &run.name, color, 2.0);
+            curve(SMOOTH).draw(plot, &run.name, color, 2.0);
             let val = Curve { store, run, table: &run.evals, column: 0, scale }.points(plot);
             if !val.is_empty() {
                 // Under the same name, so that one entry of the legend hides both.
@@ -74,15 +75,15 @@ fn summary(store: &Store) -> Vec<String> {
 pub fn loss_csv(store: &Store) -> String {
     let steps = store.runs.iter().flat_map(|run| {
         run.steps.steps().iter().enumerate().map(move |(row, step)| {
-            let of = |c: Column| field(run.steps.over(c as usize, row..row + 1).map(|s| s.max));
+            let of = |c: usize| field(run.steps.over(c, row..row + 1).map(|s| s.max));
             let val = run.evals.steps().binary_search(step).ok().and_then(|at| run.evals.over(0, at..at + 1));
             vec![
                 run.name.as_str().into(),
                 step.to_string().into(),
-                of(Column::Loss),
-                of(Column::Smooth),
-                of(Column::Lr),
-                of(Column::GradNorm),
+                of(StepScalar::Loss as usize),
+                of(SMOOTH),
+                of(StepScalar::Lr as usize),
+                of(StepScalar::GradNorm as usize),
                 field(val.map(|s| s.max)),
             ]
         })

@@ -3,10 +3,11 @@
 use super::{csv, empty, field, line_ui};
 use crate::chart::{Curve, Scale, describe, over_steps, with_legend};
 use crate::palette;
-use crate::store::{Column, Mark, MarkKind, Run, Store};
+use crate::store::{Mark, MarkKind, Run, Store};
 use egui::{Color32, RichText, Ui};
 use egui_plot::{HLine, LineStyle, MarkerShape, Points};
 use mantissa_core::show;
+use mantissa_core::telemetry::schema::StepScalar;
 use mantissa_core::telemetry::warning::WarningKind;
 
 /// Height of a panel that has room for the remedy of a warning above its plot.
@@ -58,14 +59,14 @@ pub fn loss_scale_ui(ui: &mut Ui, store: &Store) {
     line_ui(ui, summary(run, growth_interval));
     let color = palette::run(store, shown);
     let plot = with_legend(over_steps("loss scale", store, Scale::Log2), ui).show(ui, |plot| {
-        let column = Column::LossScale as usize;
+        let column = StepScalar::LossScale as usize;
         let line = Curve { store, run, table: &run.steps, column, scale: Scale::Log2 };
         let points = stairs(line.points(plot));
         if !points.is_empty() {
             plot.line(egui_plot::Line::new("loss_scale", points).color(color).width(2.0).allow_band(false));
         }
         let floor = run.config.recipe.scaler.map_or(0.0, |s| s.min_scale).log2();
-        if floor.is_finite() && run.last(Column::LossScale).is_some_and(|s| f64::from(s.log2()) < floor + 8.0) {
+        if floor.is_finite() && run.last(StepScalar::LossScale as usize).is_some_and(|s| f64::from(s.log2()) < floor + 8.0) {
             plot.hline(HLine::new("floor", floor).color(palette::BAD.gamma_multiply(0.6)).style(LineStyle::dashed_dense()));
         }
         for kind in MarkKind::ALL {
@@ -94,11 +95,11 @@ fn is_overflow(mark: &Mark) -> bool {
 
 fn summary(run: &Run, growth_interval: u32) -> Vec<String> {
     let mut parts = vec![run.name.clone()];
-    if let Some(scale) = run.last(Column::LossScale) {
+    if let Some(scale) = run.last(StepScalar::LossScale as usize) {
         parts.push(format!("loss_scale {}", show::loss_scale(scale)));
     }
     parts.push(format!("skipped {}", run.skipped));
-    if let (Some(good), true) = (run.last(Column::GrowthTracker), growth_interval > 0) {
+    if let (Some(good), true) = (run.last(StepScalar::GrowthTracker as usize), growth_interval > 0) {
         parts.push(format!("{good} of {growth_interval} good steps until it grows"));
     }
     parts
@@ -121,9 +122,9 @@ fn stairs(points: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
 pub fn loss_scale_csv(store: &Store) -> String {
     let rows = shown(store).map(|i| &store.runs[i]).into_iter().flat_map(|run| {
         run.steps.steps().iter().enumerate().map(move |(row, step)| {
-            let of = |c: Column| field(run.steps.over(c as usize, row..row + 1).map(|s| s.max));
+            let of = |c: StepScalar| field(run.steps.over(c as usize, row..row + 1).map(|s| s.max));
             let marks: Vec<&str> = run.marks.iter().filter(|m| m.step == *step).map(|m| m.kind.name()).collect();
-            vec![step.to_string().into(), of(Column::LossScale), of(Column::GrowthTracker), marks.join("; ").into()]
+            vec![step.to_string().into(), of(StepScalar::LossScale), of(StepScalar::GrowthTracker), marks.join("; ").into()]
         })
     });
     csv("step,loss_scale,growth_tracker,what", rows)

@@ -3,11 +3,12 @@
 use super::{csv, empty, field};
 use crate::chart::{Curve, Scale, base, describe, with_legend};
 use crate::palette;
-use crate::store::{Column, Run, Store};
+use crate::store::{Run, SMOOTH, Store};
 use egui::{Grid, RichText, ScrollArea, Ui};
 use egui_plot::{HLine, Line};
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::show;
+use mantissa_core::telemetry::schema::StepScalar;
 use serde::{Deserialize, Serialize};
 
 /// What the panel remembers.
@@ -57,7 +58,7 @@ fn table_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
             let run = &store.runs[i];
             ui.label(RichText::new(run.config.recipe.name.name()).strong().color(palette::ink(ui, palette::run(store, i))))
                 .on_hover_text(&run.name);
-            ui.label(run.last(Column::Smooth).map_or("-".into(), |x| format!("{x:.4}")));
+            ui.label(run.last(SMOOTH).map_or("-".into(), |x| format!("{x:.4}")));
             ui.label(run.val_loss().map_or("-".into(), |x| format!("{x:.4}")));
             ui.label(difference_now(first, run).filter(|_| i != runs[0]).map_or("-".into(), |d| format!("{d:+.4}")));
             ui.label(times(first, run));
@@ -80,7 +81,7 @@ fn difference_now(first: &Run, run: &Run) -> Option<f32> {
 }
 
 fn difference(first: &Run, run: &Run, step: u64) -> Option<f32> {
-    let at = |r: &Run| r.steps.at(Column::Smooth as usize, step).map(|s| s.max);
+    let at = |r: &Run| r.steps.at(SMOOTH, step).map(|s| s.max);
     Some(at(run)? - at(first)?)
 }
 
@@ -88,7 +89,7 @@ fn losses_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
     let plot = with_legend(base("race losses", Scale::Linear), ui).x_axis_label(store.axis_label()).show(ui, |plot| {
         for &i in runs {
             let run = &store.runs[i];
-            let curve = Curve { store, run, table: &run.steps, column: Column::Smooth as usize, scale: Scale::Linear };
+            let curve = Curve { store, run, table: &run.steps, column: SMOOTH, scale: Scale::Linear };
             curve.draw(plot, run.config.recipe.name.name(), palette::run(store, i), 2.0);
         }
     });
@@ -121,7 +122,7 @@ pub fn race_csv(store: &Store) -> String {
     let names: Vec<&str> = runs.iter().map(|i| store.runs[*i].name.as_str()).collect();
     let steps = runs.first().map_or(&[][..], |i| store.runs[*i].steps.steps());
     let rows = steps.iter().map(|step| {
-        let losses = runs.iter().map(|i| field(store.runs[*i].steps.at(Column::Loss as usize, *step).map(|s| s.max)));
+        let losses = runs.iter().map(|i| field(store.runs[*i].steps.at(StepScalar::Loss as usize, *step).map(|s| s.max)));
         std::iter::once(step.to_string().into()).chain(losses).collect()
     });
     csv(&format!("step,{}", names.join(",")), rows)

@@ -2,9 +2,10 @@
 
 use crate::form::{Action, Form, Notice, Phase, Status};
 use crate::palette;
-use crate::store::{Axis, Column, Origin, Run, Store};
+use crate::store::{Axis, Origin, Run, Store};
 use egui::{Button, Key, ProgressBar, RichText, Theme, Ui};
 use mantissa_core::show;
+use mantissa_core::telemetry::schema::StepScalar;
 
 /// What the run bar and the settings share.
 #[derive(Clone, Debug, Default)]
@@ -138,7 +139,7 @@ fn progress(run: &Run, live: bool) -> String {
     let (taken, of) = (run.taken(), run.config.schedule.steps);
     let mut parts = vec![run.name.clone(), format!("step {taken}/{of}")];
     parts.extend(run.loss_text());
-    if let Some(ms) = run.last(Column::Ms) {
+    if let Some(ms) = run.last(StepScalar::Ms as usize) {
         parts.push(format!("{ms:.1} ms"));
     }
     if live && taken > 0 && taken < of {

@@ -3,11 +3,12 @@
 use super::{csv, empty, field, left, parts_ui};
 use crate::chart::{Curve, Scale, describe, over_steps, with_legend};
 use crate::palette;
-use crate::store::{Column, Run, Store};
+use crate::store::{Run, Store};
 use egui::{RichText, ScrollArea, Sense, Ui, Vec2};
 use mantissa_core::plan::explain::Explanation;
 use mantissa_core::show;
 use mantissa_core::telemetry::event::TunedRow;
+use mantissa_core::telemetry::schema::StepScalar;
 use serde::{Deserialize, Serialize};
 
 /// Width of the names of bars.
@@ -58,12 +59,14 @@ pub fn throughput_ui(ui: &mut Ui, store: &Store, state: &mut ThroughputState) {
 
 /// The last step in numbers.
 fn summary(run: &Run) -> Vec<String> {
-    let (Some(ms), Some(rate)) = (run.last(Column::Ms), run.last(Column::Rate)) else { return Vec::new() };
+    let (Some(ms), Some(rate)) = (run.last(StepScalar::Ms as usize), run.last(StepScalar::Rate as usize)) else {
+        return Vec::new();
+    };
     let mut parts = vec![format!("{} {}/s", show::prefixed(rate.into()), run.unit()), format!("{ms:.1} ms a step")];
     if let Ok(step) = &run.step {
         parts.push(format!("{}FLOP/s", show::spaced(step.totals.flops as f64 / (f64::from(ms) / 1e3))));
     }
-    if let Some(mfu) = run.last(Column::Mfu) {
+    if let Some(mfu) = run.last(StepScalar::Mfu as usize) {
         parts.push(format!("mfu {:.1}%", 100.0 * mfu));
     }
     parts
@@ -72,7 +75,7 @@ fn summary(run: &Run) -> Vec<String> {
 fn speed_ui(ui: &mut Ui, store: &Store) {
     let plot = with_legend(over_steps("throughput", store, Scale::Linear), ui).include_y(0.0).show(ui, |plot| {
         for (i, run) in store.runs.iter().enumerate() {
-            let curve = Curve { store, run, table: &run.steps, column: Column::Rate as usize, scale: Scale::Linear };
+            let curve = Curve { store, run, table: &run.steps, column: StepScalar::Rate as usize, scale: Scale::Linear };
             curve.draw(plot, &format!("{} {}/s", run.name, run.unit()), palette::run(store, i), 1.5);
         }
     });
@@ -207,8 +210,8 @@ pub fn throughput_csv(store: &Store, state: &ThroughputState) -> String {
 fn speed_csv(store: &Store) -> String {
     let rows = store.run().into_iter().flat_map(|run| {
         run.steps.steps().iter().enumerate().map(move |(row, step)| {
-            let of = |c: Column| field(run.steps.over(c as usize, row..row + 1).map(|s| s.max));
-            vec![step.to_string().into(), of(Column::Ms), of(Column::Rate), of(Column::Mfu)]
+            let of = |c: StepScalar| field(run.steps.over(c as usize, row..row + 1).map(|s| s.max));
+            vec![step.to_string().into(), of(StepScalar::Ms), of(StepScalar::Rate), of(StepScalar::Mfu)]
         })
     });
     csv("step,ms,items_per_s,mfu", rows)

@@ -2,16 +2,14 @@
 //!
 //! Memory is bounded for each run: columns get coarser ([`table`]) and lists forget their oldest entries.
 
-pub mod jsonl;
 mod pyramid;
 pub mod run;
 pub mod spread;
 pub mod table;
 pub mod tensor;
 
-pub use jsonl::LineReader;
 pub use pyramid::Span;
-pub use run::{Column, Mark, MarkKind, Origin, Run, Sample};
+pub use run::{Mark, MarkKind, Origin, Run, SMOOTH, Sample};
 pub use spread::Spread;
 pub use table::Table;
 pub use tensor::{Tensor, TensorColumn};

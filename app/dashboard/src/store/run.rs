@@ -5,6 +5,7 @@ use super::tensor::Tensor;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::plan::explain::{Explanation, explain};
 use mantissa_core::telemetry::event::{Event, MemoryRow, Predictions, ProfileEvent, StepEvent, TensorEvent, TunedRow};
+use mantissa_core::telemetry::schema::StepScalar;
 use mantissa_core::telemetry::warning::Warning;
 use mantissa_core::train::TrainConfig;
 use std::collections::{HashMap, VecDeque};
@@ -22,36 +23,10 @@ const MAX_SAMPLES: usize = 64;
 /// Weight of the past in the smoothed loss.
 const SMOOTHING: f64 = 0.9;
 
-/// Columns of the steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Column {
-    /// Training loss.
-    Loss,
-    /// Training loss, smoothed.
-    Smooth,
-    /// Gradient norm.
-    GradNorm,
-    /// Learning rate.
-    Lr,
-    /// Loss scale.
-    LossScale,
-    /// Growth tracker.
-    GrowthTracker,
-    /// Milliseconds.
-    Ms,
-    /// Tokens or images a second.
-    Rate,
-    /// Share of the peak rate.
-    Mfu,
-    /// Largest underflowing share of an fp8 tensor.
-    Underflow,
-    /// Largest saturating share of an fp8 tensor.
-    Saturated,
-}
-
-/// Number of [`Column`]s.
-pub const COLUMNS: usize = Column::Saturated as usize + 1;
+/// Columns of the steps: every [`StepScalar`] by its index, then the loss smoothed.
+pub const COLUMNS: usize = StepScalar::COUNT + 1;
+/// The column of the smoothed training loss.
+pub const SMOOTH: usize = StepScalar::COUNT;
 
 /// What happened to the loss scale at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +159,7 @@ impl Run {
     /// Takes an event.
     pub fn push(&mut self, event: Event) {
         let taken = match event {
+            Event::Log(_) => true,
             Event::Step(e) => self.step_taken(&e),
             Event::Tensor(e) => self.tensor(e),
             Event::Eval(e) => {
@@ -214,33 +190,22 @@ impl Run {
 
     fn step_taken(&mut self, e: &StepEvent) -> bool {
         let before = self.steps.last();
-        self.secs += e.ms / 1e3;
-        let loss = number(e.loss);
+        self.secs += e.get(StepScalar::Ms).unwrap_or(0.0) / 1e3;
+        let loss = e.value(StepScalar::Loss);
         if loss.is_finite() {
             self.smooth = SMOOTHING * self.smooth + (1.0 - SMOOTHING) * f64::from(loss);
             self.smooth_weight = SMOOTHING * self.smooth_weight + (1.0 - SMOOTHING);
         }
         let smooth = if self.smooth_weight > 0.0 { (self.smooth / self.smooth_weight) as f32 } else { f32::NAN };
-        let scale = e.loss_scale.map_or(f32::NAN, |s| s as f32);
-        let values = [
-            loss,
-            smooth,
-            number(e.grad_norm),
-            e.lr as f32,
-            scale,
-            e.growth_tracker.map_or(f32::NAN, |n| n as f32),
-            e.ms as f32,
-            e.tok_per_s.or(e.img_per_s).map_or(f32::NAN, |r| r as f32),
-            e.mfu as f32,
-            number(e.fp8.as_ref().and_then(|f| f.underflow)),
-            number(e.fp8.as_ref().and_then(|f| f.saturated)),
-        ];
+        let scale = e.value(StepScalar::LossScale);
+        let mut values = [smooth; COLUMNS];
+        values[..StepScalar::COUNT].copy_from_slice(&e.values());
         if !self.steps.push(e.step, self.secs, values) {
             return false;
         }
-        let last_scale = before.map_or(scale, |(_, v)| v[Column::LossScale as usize]);
+        let last_scale = before.map_or(scale, |(_, v)| v[StepScalar::LossScale as usize]);
         self.mark(e, last_scale, scale);
-        self.skipped = e.skipped;
+        self.skipped = skipped_total(e);
         true
     }
 
@@ -255,7 +220,7 @@ impl Run {
         } else if growth > 1.0 {
             put(MarkKind::Growth);
         }
-        if e.skipped > self.skipped {
+        if skipped_total(e) > self.skipped {
             let floor = f64::from(scale) <= scaler.min_scale;
             put(if floor { MarkKind::Floor } else { MarkKind::Overflow });
         }
@@ -288,14 +253,14 @@ impl Run {
     }
 
     /// The last number of a column; `None` if there is none.
-    pub fn last(&self, column: Column) -> Option<f32> {
-        self.steps.last().map(|(_, v)| v[column as usize]).filter(|v| !v.is_nan())
+    pub fn last(&self, column: usize) -> Option<f32> {
+        self.steps.last().map(|(_, v)| v[column]).filter(|v| !v.is_nan())
     }
 
     /// The loss of the last step in words; `None` before the first.
     pub fn loss_text(&self) -> Option<String> {
         let (_, values) = self.steps.last()?;
-        let loss = values[Column::Loss as usize];
+        let loss = values[StepScalar::Loss as usize];
         Some(if loss.is_finite() { format!("loss {loss:.4}") } else { "loss not finite".into() })
     }
 
@@ -334,6 +299,11 @@ fn keep<T>(list: &mut VecDeque<T>, most: usize, item: T) -> bool {
     }
     list.push_back(item);
     true
+}
+
+/// Steps skipped up to this one.
+fn skipped_total(e: &StepEvent) -> u64 {
+    e.get(StepScalar::Skipped).unwrap_or(0.0) as u64
 }
 
 fn number(x: Option<f32>) -> f32 {

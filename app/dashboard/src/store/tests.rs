@@ -6,6 +6,7 @@ mod made_up;
 use super::*;
 use mantissa_core::precision::recipe::RecipeName;
 use mantissa_core::telemetry::event::{EvalEvent, Event, SampleEvent, StepEvent, Timing};
+use mantissa_core::telemetry::schema::StepScalar;
 
 fn run(recipe: RecipeName) -> Run {
     Run::new("runs/mlp-1/", "mlp", Origin::Live, made_up::config("mlp", recipe, 10))
@@ -43,8 +44,8 @@ fn rows_smooth_time_and_refuse_the_past() {
     r.push(step(2, f32::NAN, 1.0, 0));
     r.push(step(3, 2.0, 1.0, 0));
     r.push(step(3, 9.0, 1.0, 0));
-    assert_eq!((r.taken(), r.refused, r.last(Column::Loss)), (3, 1, Some(2.0)));
-    let smooth = r.last(Column::Smooth).unwrap();
+    assert_eq!((r.taken(), r.refused, r.last(StepScalar::Loss as usize)), (3, 1, Some(2.0)));
+    let smooth = r.last(SMOOTH).unwrap();
     assert!(smooth > 2.0 && smooth < 4.0, "{smooth}");
     let mut store = Store::default();
     store.add(r);
@@ -126,7 +127,7 @@ fn a_long_run_stays_small() {
     for i in 1..=600_000 {
         r.push(step(i, 2.0, 65536.0, i / 2));
     }
-    // Eleven columns of 2^18 rows with their levels, where a vector may have twice the room it needs.
-    assert!(r.size_bytes() <= 2 * 11 * (1 << 18) * 11 + (1 << 24), "{}", r.size_bytes());
+    // Every column of 2^18 rows with their levels, where a vector may have twice the room it needs.
+    assert!(r.size_bytes() <= 2 * run::COLUMNS * (1 << 18) * 11 + (1 << 24), "{}", r.size_bytes());
     assert!(r.marks.len() <= 4096 && r.taken() == 600_000);
 }
