@@ -1,9 +1,9 @@
 //! TensorBoard event files: records of an `Event` protocol buffer each.
 //!
-//! `records` has their form. The crates that write such files are unmaintained or bring a protocol-buffer compiler; the five messages used here take
-//! a few lines. A run that goes on writes another file, which TensorBoard reads after those that are there: it goes by their names.
-//! Sources: tensorflow `core/util/event.proto`, `core/framework/summary.proto`.
+//! `messages` has what they say, `records` their form. The crates that write such files are unmaintained or bring a protocol-buffer compiler, so the
+//! five messages are declared here. A run that goes on writes another file, which TensorBoard reads after those that are there: it goes by their names.
 
+mod messages;
 mod records;
 
 use super::Scalar;
@@ -11,44 +11,20 @@ use crate::append::{Appender, Backlog};
 use crate::files::refuse_link;
 use anyhow::{Context, Result};
 use mantissa_core::telemetry::Histogram;
+use messages::{Event, HistogramProto, Point, SessionLog, Status, Summary, Value, What};
+use prost::Message;
 use records::{mend, record};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// First event of every file.
-const FILE_VERSION: &[u8] = b"brain.Event:2";
+const FILE_VERSION: &str = "brain.Event:2";
 /// What the name of every file begins with; seconds follow.
 const PREFIX: &str = "events.out.tfevents.";
 /// Digits of the seconds in a name.
 const SECS_DIGITS: usize = 10;
 /// Names tried before giving up.
 const MAX_FILES: usize = 1000;
-
-/// Field numbers of `Event`.
-mod event {
-    pub(super) const WALL_TIME: u32 = 1;
-    pub(super) const STEP: u32 = 2;
-    pub(super) const FILE_VERSION: u32 = 3;
-    pub(super) const SUMMARY: u32 = 5;
-    pub(super) const SESSION_LOG: u32 = 7;
-}
-
-/// Field numbers of `Summary`, `Summary.Value`, `HistogramProto` and `SessionLog`, and the status that starts a session.
-mod field {
-    pub(super) const SUMMARY_VALUE: u32 = 1;
-    pub(super) const VALUE_TAG: u32 = 1;
-    pub(super) const VALUE_SIMPLE: u32 = 2;
-    pub(super) const VALUE_HISTOGRAM: u32 = 5;
-    pub(super) const HISTOGRAM_MIN: u32 = 1;
-    pub(super) const HISTOGRAM_MAX: u32 = 2;
-    pub(super) const HISTOGRAM_NUM: u32 = 3;
-    pub(super) const HISTOGRAM_SUM: u32 = 4;
-    pub(super) const HISTOGRAM_SUM_SQUARES: u32 = 5;
-    pub(super) const HISTOGRAM_LIMITS: u32 = 6;
-    pub(super) const HISTOGRAM_BUCKETS: u32 = 7;
-    pub(super) const SESSION_STATUS: u32 = 1;
-    pub(super) const STATUS_START: u64 = 1;
-}
 
 /// An event file.
 #[derive(Debug)]
@@ -77,25 +53,18 @@ impl TensorBoard {
         let newest = old.iter().filter_map(|path| secs_of(path)).max();
         let (path, file) = new_file(folder, newest.map_or(now, |newest| now.max(newest + 1)))?;
         let mut board = TensorBoard { path, file };
-        board.event(None, event::FILE_VERSION, FILE_VERSION)?;
+        board.event(None, What::FileVersion(FILE_VERSION.into()))?;
         if let Some(after) = after {
-            let mut start = Vec::new();
-            varint_field(&mut start, field::SESSION_STATUS, field::STATUS_START);
-            board.event(Some(after + 1), event::SESSION_LOG, &start)?;
+            board.event(Some(after + 1), What::SessionLog(SessionLog { status: Status::Start.into() }))?;
         }
         Ok(board)
     }
 
     /// Writes the numbers that there are, each under `prefix` and its name.
     pub fn scalars(&mut self, step: u64, prefix: &str, scalars: &[Scalar]) -> Result<()> {
-        let mut summary = Vec::new();
-        for (name, value) in scalars.iter().filter_map(|s| s.value.map(|v| (s.name, v))) {
-            let mut message = Vec::new();
-            bytes_field(&mut message, field::VALUE_TAG, format!("{prefix}{name}").as_bytes());
-            float_field(&mut message, field::VALUE_SIMPLE, value as f32);
-            bytes_field(&mut summary, field::SUMMARY_VALUE, &message);
-        }
-        self.event(Some(step), event::SUMMARY, &summary)
+        let there = scalars.iter().filter_map(|s| s.value.map(|v| (s.name, v)));
+        let point = |(name, value)| Value { tag: format!("{prefix}{name}"), point: Some(Point::Simple(value as f32)) };
+        self.event(Some(step), What::Summary(Summary { value: there.map(point).collect() }))
     }
 
     /// Writes how the binary logarithms of the magnitudes are spread; zeros and what is not finite have none. Sums take each element for the middle of its bucket.
@@ -108,20 +77,17 @@ impl TensorBoard {
         }
         let limits: Vec<f64> = (first..=last).map(|k| f64::from(k + 1)).collect();
         let sum = |power: i32| limits.iter().zip(&counts).map(|(limit, n)| n * (limit - 0.5).powi(power)).sum();
-        let mut message = Vec::new();
-        double_field(&mut message, field::HISTOGRAM_MIN, f64::from(first));
-        double_field(&mut message, field::HISTOGRAM_MAX, f64::from(last + 1));
-        double_field(&mut message, field::HISTOGRAM_NUM, counts.iter().sum());
-        double_field(&mut message, field::HISTOGRAM_SUM, sum(1));
-        double_field(&mut message, field::HISTOGRAM_SUM_SQUARES, sum(2));
-        doubles_field(&mut message, field::HISTOGRAM_LIMITS, &limits);
-        doubles_field(&mut message, field::HISTOGRAM_BUCKETS, &counts);
-        let mut value = Vec::new();
-        bytes_field(&mut value, field::VALUE_TAG, tag.as_bytes());
-        bytes_field(&mut value, field::VALUE_HISTOGRAM, &message);
-        let mut summary = Vec::new();
-        bytes_field(&mut summary, field::SUMMARY_VALUE, &value);
-        self.event(Some(step), event::SUMMARY, &summary)
+        let histogram = HistogramProto {
+            min: Some(f64::from(first)),
+            max: Some(f64::from(last + 1)),
+            num: Some(counts.iter().sum()),
+            sum: Some(sum(1)),
+            sum_squares: Some(sum(2)),
+            bucket_limit: limits,
+            bucket: counts,
+        };
+        let value = Value { tag: tag.to_string(), point: Some(Point::Histogram(histogram)) };
+        self.event(Some(step), What::Summary(Summary { value: vec![value] }))
     }
 
     /// Makes sure that all events outlive a crash of the machine.
@@ -134,15 +100,10 @@ impl TensorBoard {
         self.file.backlog()
     }
 
-    fn event(&mut self, step: Option<u64>, what: u32, content: &[u8]) -> Result<()> {
+    fn event(&mut self, step: Option<u64>, what: What) -> Result<()> {
         let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        let mut message = Vec::new();
-        double_field(&mut message, event::WALL_TIME, wall_time);
-        if let Some(step) = step {
-            varint_field(&mut message, event::STEP, step);
-        }
-        bytes_field(&mut message, what, content);
-        let done = self.file.append(&record(&message));
+        let event = Event { wall_time: Some(wall_time), step: step.map(|step| step as i64), what: Some(what) };
+        let done = self.file.append(&record(&event.encode_to_vec()));
         done.with_context(|| format!("cannot write the TensorBoard file: {}", self.path.display()))
     }
 }
@@ -181,65 +142,9 @@ fn new_file(folder: &Path, secs: u64) -> Result<(PathBuf, Appender)> {
     Err(error).with_context(|| format!("cannot create a TensorBoard file: {}", folder.display()))
 }
 
-/// Wire types of protocol buffers.
-const VARINT: u32 = 0;
-const FIXED_64: u32 = 1;
-const BYTES: u32 = 2;
-const FIXED_32: u32 = 5;
-
-fn key(out: &mut Vec<u8>, field: u32, wire_type: u32) {
-    varint(out, u64::from(field << 3 | wire_type));
-}
-
-/// Seven bits a byte, the lowest first; the top bit says that more follow.
-fn varint(out: &mut Vec<u8>, mut x: u64) {
-    while x >= 0x80 {
-        out.push(x as u8 | 0x80);
-        x >>= 7;
-    }
-    out.push(x as u8);
-}
-
-fn varint_field(out: &mut Vec<u8>, field: u32, x: u64) {
-    key(out, field, VARINT);
-    varint(out, x);
-}
-
-fn double_field(out: &mut Vec<u8>, field: u32, x: f64) {
-    key(out, field, FIXED_64);
-    out.extend_from_slice(&x.to_le_bytes());
-}
-
-/// Packed, as proto3 writes repeated numbers.
-fn doubles_field(out: &mut Vec<u8>, field: u32, x: &[f64]) {
-    let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
-    bytes_field(out, field, &bytes);
-}
-
-fn float_field(out: &mut Vec<u8>, field: u32, x: f32) {
-    key(out, field, FIXED_32);
-    out.extend_from_slice(&x.to_le_bytes());
-}
-
-fn bytes_field(out: &mut Vec<u8>, field: u32, x: &[u8]) {
-    key(out, field, BYTES);
-    varint(out, x.len() as u64);
-    out.extend_from_slice(x);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn messages_are_encoded_as_protocol_buffers() {
-        let mut out = Vec::new();
-        varint_field(&mut out, 2, 300);
-        float_field(&mut out, 2, 1.0);
-        bytes_field(&mut out, 1, b"ab");
-        double_field(&mut out, 1, 1.0);
-        assert_eq!(out, [0x10, 0xAC, 0x02, 0x15, 0, 0, 0x80, 0x3F, 0x0A, 2, b'a', b'b', 0x09, 0, 0, 0, 0, 0, 0, 0xF0, 0x3F]);
-    }
 
     #[test]
     fn records_follow_each_other_and_names_never_clash() {
@@ -259,7 +164,7 @@ mod tests {
             at += 16 + length;
         }
         assert_eq!(records.len(), 2);
-        assert!(records[0].ends_with(FILE_VERSION));
+        assert!(records[0].ends_with(FILE_VERSION.as_bytes()));
         assert!(records[1].windows(10).any(|w| w == b"train/loss") && !records[1].windows(10).any(|w| w == b"loss_scale"));
         assert!(records[1].ends_with(&2.5f32.to_le_bytes()));
     }
@@ -269,7 +174,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // Written while the clock was ahead.
         let ahead = dir.path().join(format!("{PREFIX}9000000000.mantissa.0"));
-        std::fs::write(&ahead, record(FILE_VERSION)).unwrap();
+        std::fs::write(&ahead, record(FILE_VERSION.as_bytes())).unwrap();
         std::fs::write(dir.path().join(format!("{PREFIX}99999999999.mantissa.0")), b"of another program").unwrap();
         let names: Vec<PathBuf> =
             (0..3).map(|n| TensorBoard::create(dir.path(), Some(n), &mut Vec::new()).unwrap().path).collect();

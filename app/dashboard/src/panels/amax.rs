@@ -236,5 +236,5 @@ pub fn amax_csv(store: &Store) -> String {
             ]
         })
     });
-    csv("tensor,dtype,step,amax,scale,underflow,saturated,nonfinite", rows)
+    csv(["tensor", "dtype", "step", "amax", "scale", "underflow", "saturated", "nonfinite"], rows)
 }

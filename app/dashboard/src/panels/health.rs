@@ -92,7 +92,7 @@ pub fn health_csv(store: &Store) -> String {
     let row = |w: &mantissa_core::telemetry::warning::Warning| {
         vec![w.step.to_string().into(), w.message.clone().into(), w.remedy.clone().into()]
     };
-    csv("step,what,remedy", warnings.map(row))
+    csv(["step", "what", "remedy"], warnings.map(row))
 }
 
 #[cfg(test)]

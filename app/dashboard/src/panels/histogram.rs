@@ -197,5 +197,5 @@ pub fn histogram_csv(store: &Store, state: &HistogramState) -> String {
             vec![report.name.as_str().into(), step.to_string().into(), k.to_string().into(), n.to_string().into()]
         })
     });
-    csv("tensor,step,exponent,count", rows)
+    csv(["tensor", "step", "exponent", "count"], rows)
 }

@@ -88,5 +88,5 @@ pub fn loss_csv(store: &Store) -> String {
             ]
         })
     });
-    csv("run,step,loss,smoothed,lr,grad_norm,val_loss", steps)
+    csv(["run", "step", "loss", "smoothed", "lr", "grad_norm", "val_loss"], steps)
 }

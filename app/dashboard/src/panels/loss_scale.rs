@@ -127,7 +127,7 @@ pub fn loss_scale_csv(store: &Store) -> String {
             vec![step.to_string().into(), of(StepScalar::LossScale), of(StepScalar::GrowthTracker), marks.join("; ").into()]
         })
     });
-    csv("step,loss_scale,growth_tracker,what", rows)
+    csv(["step", "loss_scale", "growth_tracker", "what"], rows)
 }
 
 #[cfg(test)]

@@ -180,5 +180,5 @@ pub fn program_csv(store: &Store) -> String {
             (r.read_bytes + r.written_bytes).to_string().into(),
         ]
     });
-    csv("index,part,scope,op,compute,why,flops,bytes", rows)
+    csv(["index", "part", "scope", "op", "compute", "why", "flops", "bytes"], rows)
 }

@@ -119,11 +119,11 @@ fn difference_ui(ui: &mut Ui, store: &Store, runs: &[usize]) {
 /// The race as CSV: a row a step, a column a recipe.
 pub fn race_csv(store: &Store) -> String {
     let runs = runners(store);
-    let names: Vec<&str> = runs.iter().map(|i| store.runs[*i].name.as_str()).collect();
+    let names = runs.iter().map(|i| store.runs[*i].name.as_str());
     let steps = runs.first().map_or(&[][..], |i| store.runs[*i].steps.steps());
     let rows = steps.iter().map(|step| {
         let losses = runs.iter().map(|i| field(store.runs[*i].steps.at(StepScalar::Loss as usize, *step).map(|s| s.max)));
         std::iter::once(step.to_string().into()).chain(losses).collect()
     });
-    csv(&format!("step,{}", names.join(",")), rows)
+    csv(std::iter::once("step").chain(names), rows)
 }

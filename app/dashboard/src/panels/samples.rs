@@ -104,7 +104,7 @@ fn grey([rows, cols]: [usize; 2], pixels: &str) -> ColorImage {
 /// The samples as CSV.
 pub fn samples_csv(store: &Store) -> String {
     let samples = store.run().into_iter().flat_map(|r| &r.samples);
-    csv("step,text", samples.map(|s| vec![s.step.to_string().into(), s.text.as_str().into()]))
+    csv(["step", "text"], samples.map(|s| vec![s.step.to_string().into(), s.text.as_str().into()]))
 }
 
 #[cfg(test)]

@@ -214,7 +214,7 @@ fn speed_csv(store: &Store) -> String {
             vec![step.to_string().into(), of(StepScalar::Ms), of(StepScalar::Rate), of(StepScalar::Mfu)]
         })
     });
-    csv("step,ms,items_per_s,mfu", rows)
+    csv(["step", "ms", "items_per_s", "mfu"], rows)
 }
 
 fn operations_csv(store: &Store) -> String {
@@ -223,7 +223,7 @@ fn operations_csv(store: &Store) -> String {
         let numbers = [r.calls.to_string(), r.ms.to_string(), r.flops.to_string(), r.bytes.to_string()];
         std::iter::once(r.family.as_str().into()).chain(numbers.map(Into::into)).collect()
     });
-    csv("family,calls,ms,flops,bytes", rows)
+    csv(["family", "calls", "ms", "flops", "bytes"], rows)
 }
 
 fn memory_csv(store: &Store) -> String {
@@ -231,5 +231,5 @@ fn memory_csv(store: &Store) -> String {
     let rows = known.into_iter().flat_map(|(run, step)| purposes(run, step)).map(|(purpose, planned, used)| {
         vec![purpose.into(), planned.to_string().into(), used.map_or(String::new(), |u| u.to_string()).into()]
     });
-    csv("purpose,planned_bytes,used_bytes", rows)
+    csv(["purpose", "planned_bytes", "used_bytes"], rows)
 }
