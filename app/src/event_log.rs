@@ -67,6 +67,11 @@ impl EventLog {
         self.log.backlog()
     }
 
+    /// Errs if the log cannot be read or is of a later schema: before anything of the run is changed.
+    pub fn check(&self) -> Result<()> {
+        self.survey(0).map(|_| ())
+    }
+
     /// How many steps after `step` have a line.
     pub fn steps_after(&self, step: u64) -> Result<u64> {
         Ok(self.survey(step)?.later_steps)
@@ -295,7 +300,7 @@ mod tests {
 
     fn step(step: u64) -> String {
         format!(
-            "{{\"step\":{step},\"loss\":2.0,\"lr\":0.1,\"grad_norm\":1.0,\"skipped\":0,\"found_inf\":false,\"ms\":1.0,\"mfu\":0.1}}\n"
+            "{{\"step\":{step},\"loss\":2.0,\"lr\":0.1,\"grad_norm\":1.0,\"skipped\":0,\"found_inf\":false,\"ms\":1.0,\"tok_per_s\":1.0,\"mfu\":0.1}}\n"
         )
     }
 
@@ -399,7 +404,12 @@ mod tests {
         std::fs::write(&path, "{\"kind\":\"log\",\"schema\":3,\"step\":0}\n{\"kind\":\"step\"}\n").unwrap();
         let before = std::fs::read(&path).unwrap();
         let mut events = EventLog::open(&path).unwrap();
-        let refused = [events.rewind(0).err(), events.steps_after(0).err(), events.branch(&dir.path().join("b"), 0).err()];
+        let refused = [
+            events.check().err(),
+            events.rewind(0).err(),
+            events.steps_after(0).err(),
+            events.branch(&dir.path().join("b"), 0).err(),
+        ];
         for error in refused.map(|e| format!("{:#}", e.unwrap())) {
             assert!(error.contains("expected schema at most 2, found 3") && error.contains("events.jsonl"), "{error}");
         }

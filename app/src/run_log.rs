@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(read(dir.path(), |_| {}).unwrap(), Counts::default());
         let step = |step: u64, skipped: u64| {
             format!(
-                "{{\"step\":{step},\"loss\":2.0,\"lr\":0.1,\"skipped\":{skipped},\"found_inf\":true,\"ms\":1.0,\"mfu\":0.1}}\n"
+                "{{\"step\":{step},\"loss\":2.0,\"lr\":0.1,\"skipped\":{skipped},\"found_inf\":true,\"ms\":1.0,\"tok_per_s\":1.0,\"mfu\":0.1}}\n"
             )
         };
         let long = "x".repeat(mantissa_core::telemetry::lines::MAX_LINE_BYTES + 1);

@@ -65,6 +65,7 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
     let stored = config_of(&run)?;
     // Locked before anything is read: the files of a run that another process still writes may be removed at any moment.
     let folder = RunFolder::open(&run)?;
+    folder.log().check()?;
     let mut args = args.clone();
     args.step.config = Some(run.join(CONFIG));
     let mut config = resolve::resolve(&args)?.config;

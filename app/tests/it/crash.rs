@@ -34,7 +34,8 @@ fn watch(child: &mut Child) -> (mpsc::Receiver<Sign>, [JoinHandle<()>; 2]) {
     let stepped = send.clone();
     // The receiver may be gone by the time something happens: then nobody asks.
     let lines = std::thread::spawn(move || {
-        for (i, _) in BufReader::new(out).lines().map_while(Result::ok).enumerate() {
+        let lines = BufReader::new(out).lines().map_while(Result::ok);
+        for (i, _) in lines.filter(|line| line.starts_with("{\"kind\":\"step\"")).enumerate() {
             if i == 0 {
                 let _ = stepped.send(Sign::Stepped);
             }
