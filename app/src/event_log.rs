@@ -1,9 +1,10 @@
 //! The event log of a run that is written: one writer, whole lines, and the way back to a checkpoint.
 //!
-//! Going back cuts what belongs to steps after the checkpoint and nothing else. A line that cannot be read costs that line: it is left out, counted
-//! and told, and the log as it was is kept under another name. The log is replaced, not written over, so that a crash leaves the old one or the
-//! new one. The lock lies on the file, not on its name: the new file is locked before it gets the name, and whoever opens a log looks whether the
-//! file locked is still the one of that name.
+//! Going back cuts what belongs to steps after the checkpoint and nothing else. A line that cannot be read costs that
+//! line: it is left out, counted and told, and the log as it was is kept under another name. The log is replaced, not
+//! written over, so that a crash leaves the old one or the new one. The lock lies on the file, not on its name: the new
+//! file is locked before it gets the name, and whoever opens a log looks whether the file locked is still the one of
+//! that name.
 
 use crate::append::{Appender, Backlog};
 use crate::files::{keep_aside, refuse_link, remove_leftover, same_file, sync_parent};
@@ -32,7 +33,8 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Opens the log at `path`, or makes one. A log that another process writes to is refused, and so is a link or anything else that is no file.
+    /// Opens the log at `path`, or makes one. A log that another process writes to is refused, and so is a link or
+    /// anything else that is no file.
     pub fn open(path: &Path) -> Result<EventLog> {
         for _ in 0..OPEN_TRIES {
             refuse_link(path)?;
@@ -46,7 +48,8 @@ impl EventLog {
         bail!("expected an event log that stays where it is, found it replaced again and again: {}", path.display())
     }
 
-    /// Whether it has the line that says of which schema it is, as far as [`EventLog::rewind`] or [`EventLog::branch`] has seen.
+    /// Whether it has the line that says of which schema it is, as far as [`EventLog::rewind`] or [`EventLog::branch`]
+    /// has seen.
     pub fn has_begun(&self) -> bool {
         self.begun
     }
@@ -97,7 +100,8 @@ impl EventLog {
         Ok(warnings)
     }
 
-    /// A new log at `path` with what was written up to `step`, and warnings as of [`EventLog::rewind`]. This one stays as it is.
+    /// A new log at `path` with what was written up to `step`, and warnings as of [`EventLog::rewind`]. This one stays
+    /// as it is.
     pub fn branch(&self, path: &Path, step: u64) -> Result<(EventLog, Vec<String>)> {
         let survey = self.survey(step)?;
         let branch = EventLog { begun: survey.begun, ..EventLog::open(path)? };
@@ -256,7 +260,8 @@ pub fn read_chunks(mut file: impl Read, mut each: impl FnMut(&[u8]) -> Result<()
     }
 }
 
-/// Gives every line of a file of text to `each`; returns how many bytes a last line has that was cut off. Errs if it cannot be read.
+/// Gives every line of a file of text to `each`; returns how many bytes a last line has that was cut off. Errs if it
+/// cannot be read.
 pub fn read_lines(file: impl Read, mut each: impl FnMut(Line<'_>)) -> Result<u64> {
     let mut lines = Lines::default();
     read_chunks(file, |bytes| {

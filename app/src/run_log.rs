@@ -1,5 +1,5 @@
-//! The numbers in the event log of a run that may have ended in the middle of a line, or been damaged since: what cannot be read is counted and
-//! left out ([`mantissa_core::telemetry::reader`]).
+//! The numbers in the event log of a run that may have ended in the middle of a line, or been damaged since: what
+//! cannot be read is counted and left out ([`mantissa_core::telemetry::reader`]).
 
 use crate::event_log::read_chunks;
 use crate::run_folder::EVENTS;
@@ -19,8 +19,8 @@ pub enum Logged {
     Tensor(TensorEvent),
 }
 
-/// Gives every step and every report of a tensor in the log of `run` to `each`; a run without a log has none. Errs for a log that cannot be read or
-/// is of a later schema.
+/// Gives every step and every report of a tensor in the log of `run` to `each`; a run without a log has none. Errs for
+/// a log that cannot be read or is of a later schema.
 pub fn read(run: &Path, mut each: impl FnMut(Logged)) -> Result<Counts> {
     let path = run.join(EVENTS);
     let context = || format!("cannot read the event log: {}", path.display());
@@ -47,7 +47,8 @@ pub fn read(run: &Path, mut each: impl FnMut(Logged)) -> Result<Counts> {
     Ok(reader.counts())
 }
 
-/// A step was skipped if it raised the number of skipped steps; without the line before it, if it was not finite and there are any.
+/// A step was skipped if it raised the number of skipped steps; without the line before it, if it was not finite and
+/// there are any.
 fn judged(report: StepReport, before: &mut Option<u64>) -> StepReport {
     let total = report.skipped_total;
     let skipped = match before.replace(total) {

@@ -1,4 +1,4 @@
-# A log of an earlier version still opens and goes on. One of a later version is refused by name, and nothing is written.
+# A log of an earlier version still opens and goes on. One of a later version is refused, and nothing is written.
 exits 0 mantissa train "${TINY[@]}" --steps 6 --checkpoint-every 3 --stats-every 2 --out whole --quiet
 [ "$(head -n 1 whole/events.jsonl)" = '{"kind":"log","schema":2,"step":0}' ] || fail "expected the schema first, got $(head -n 1 whole/events.jsonl)"
 # As version 1 wrote it: no first line and no kinds.

@@ -1,6 +1,7 @@
-//! Tables for spreadsheets and data frames: `steps.csv`, `evals.csv` and, once tensors are reported, `tensors.csv`. One row at a time
-//! reaches the file, so that a table can be read while the run goes on. An absent number is an empty field. A run that goes on leaves out the rows
-//! about later steps; a row that cannot be read costs that row, is counted and told.
+//! Tables for spreadsheets and data frames: `steps.csv`, `evals.csv` and, once tensors are reported, `tensors.csv`. One
+//! row at a time reaches the file, so that a table can be read while the run goes on. An absent number is an empty
+//! field. A run that goes on leaves out the rows about later steps; a row that cannot be read costs that row, is
+//! counted and told.
 
 use super::{Scalar, tensor_scalars};
 use crate::append::{Appender, Backlog};
@@ -33,7 +34,8 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// New tables; or, `after` a step, the old ones without their rows about later steps. What could not be read goes to `warnings`.
+    /// New tables; or, `after` a step, the old ones without their rows about later steps. What could not be read goes
+    /// to `warnings`.
     pub fn open(folder: &Path, images: bool, after: Option<u64>, warnings: &mut Vec<String>) -> Result<Tables> {
         let steps = Table::open(&folder.join(STEPS), &step_header(images), after, warnings)?;
         let evals = Table::open(&folder.join(EVALS), &eval_header(), after, warnings)?;
@@ -55,8 +57,8 @@ impl Tables {
         self.evals.row(&[&step.to_string()], scalars, &[])
     }
 
-    /// A row of `tensors.csv`. A histogram is the bucket of the smallest magnitude and the counts from there on, with spaces between them: how many
-    /// are 0 or not finite stands in columns of its own.
+    /// A row of `tensors.csv`. A histogram is the bucket of the smallest magnitude and the counts from there on, with
+    /// spaces between them: how many are 0 or not finite stands in columns of its own.
     pub fn tensor(&mut self, step: u64, tensor: &TensorReport) -> Result<()> {
         let keys = [&step.to_string(), &tensor.name, tensor.dtype.name()];
         let scalars = tensor_scalars(tensor);
@@ -153,8 +155,8 @@ fn line(fields: &[String]) -> Result<Vec<u8>> {
     writer.into_inner().map_err(|e| e.into_error().into())
 }
 
-/// Copies the rows up to step `after` of the table at `path`. A last row that was cut off is left out; of others that are no rows a warning tells, and
-/// the table as it was is kept.
+/// Copies the rows up to step `after` of the table at `path`. A last row that was cut off is left out; of others that
+/// are no rows a warning tells, and the table as it was is kept.
 fn copy_rows(path: &Path, columns: &[String], after: u64, out: &mut impl Write) -> Result<Option<String>> {
     let (mut lines, mut damaged, mut first, mut failure) = (0u64, 0u64, 0, None);
     let mut record = csv::ByteRecord::new();

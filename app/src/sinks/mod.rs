@@ -1,4 +1,5 @@
-//! Where the numbers of a run go beside `events.jsonl`: [`csv`] tables and [`tensorboard`] event files, in the run folder.
+//! Where the numbers of a run go beside `events.jsonl`: [`csv`] tables and [`tensorboard`] event files, in the run
+//! folder.
 //!
 //! Sinks write numbers as they are, NaN and infinity included; only JSON has no word for them.
 
@@ -54,8 +55,8 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// Opens the logs named in `logs`. A run that goes on after step `after` drops what was written about later steps; the warnings tell of what could
-    /// not be read.
+    /// Opens the logs named in `logs`. A run that goes on after step `after` drops what was written about later steps;
+    /// the warnings tell of what could not be read.
     pub fn open(folder: &Path, logs: &[LogKind], images: bool, after: Option<u64>) -> Result<(Sinks, Vec<String>)> {
         let mut warnings = Vec::new();
         let (mut tables, mut tensorboard) = (None, None);

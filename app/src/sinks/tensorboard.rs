@@ -1,7 +1,8 @@
 //! TensorBoard event files: records of an `Event` protocol buffer each.
 //!
-//! `messages` has what they say, `records` their form. The crates that write such files are unmaintained or bring a protocol-buffer compiler, so the
-//! five messages are declared here. A run that goes on writes another file, which TensorBoard reads after those that are there: it goes by their names.
+//! `messages` has what they say, `records` their form. The crates that write such files are unmaintained or bring a
+//! protocol-buffer compiler, so the five messages are declared here. A run that goes on writes another file, which
+//! TensorBoard reads after those that are there: it goes by their names.
 
 mod messages;
 mod records;
@@ -34,8 +35,8 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// A new file in `folder`. A run that goes on after step `after` tells TensorBoard to forget what older files say about later steps; damaged records
-    /// of those are left out, and `warnings` tell of them.
+    /// A new file in `folder`. A run that goes on after step `after` tells TensorBoard to forget what older files say
+    /// about later steps; damaged records of those are left out, and `warnings` tell of them.
     pub fn create(folder: &Path, after: Option<u64>, warnings: &mut Vec<String>) -> Result<TensorBoard> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let old = files(folder)?;
@@ -67,7 +68,8 @@ impl TensorBoard {
         self.event(Some(step), What::Summary(Summary { value: there.map(point).collect() }))
     }
 
-    /// Writes how the binary logarithms of the magnitudes are spread; zeros and what is not finite have none. Sums take each element for the middle of its bucket.
+    /// Writes how the binary logarithms of the magnitudes are spread; zeros and what is not finite have none. Sums take
+    /// each element for the middle of its bucket.
     pub fn histogram(&mut self, step: u64, tag: &str, histogram: &Histogram) -> Result<()> {
         let buckets: Vec<(i32, u32)> = histogram.magnitudes().collect();
         let (Some(&(first, _)), Some(&(last, _))) = (buckets.first(), buckets.last()) else { return Ok(()) };

@@ -1,7 +1,9 @@
-//! Events: what a run tells the world, one JSON object a line. What `--json` prints, `events.jsonl` keeps and a dashboard reads, live or later.
+//! Events: what a run tells the world, one JSON object a line. What `--json` prints, `events.jsonl` keeps and a
+//! dashboard reads, live or later.
 //!
-//! Described in `docs/events.md`: `kind` says what a line is. Readers skip keys and kinds they do not know. JSON has no NaN or infinity: such a
-//! number is `null`, and a flag beside it (`loss_nonfinite`) says why. [`crate::telemetry::reader`] reads the lines of a file.
+//! Described in `docs/events.md`: `kind` says what a line is. Readers skip keys and kinds they do not know. JSON has no
+//! NaN or infinity: such a number is `null`, and a flag beside it (`loss_nonfinite`) says why.
+//! [`crate::telemetry::reader`] reads the lines of a file.
 
 pub use super::step_event::StepEvent;
 
@@ -10,7 +12,8 @@ use super::kind::Kind;
 use super::warning::Warning;
 use serde::{Deserialize, Serialize};
 
-/// The version of the form of a log. Lines of version 1 have no `kind`: they are told apart by the key that only their kind has.
+/// The version of the form of a log. Lines of version 1 have no `kind`: they are told apart by the key that only their
+/// kind has.
 pub const SCHEMA: u32 = 2;
 
 /// What the host measured of a step.
@@ -93,7 +96,8 @@ impl Event {
     }
 }
 
-/// The first line of a log. In a log of an earlier version it stands where a run went on: the lines behind it are of this version.
+/// The first line of a log. In a log of an earlier version it stands where a run went on: the lines behind it are of
+/// this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEvent {
     /// Version of the form, [`SCHEMA`].
@@ -222,7 +226,8 @@ pub struct MemoryEvent {
 /// Bytes taken for one purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryRow {
-    /// A purpose of the memory plan; or `statistics`, `evaluation`, `scores`: what these take beside the step; or `scratch`.
+    /// A purpose of the memory plan; or `statistics`, `evaluation`, `scores`: what these take beside the step; or
+    /// `scratch`.
     pub purpose: String,
     /// Bytes.
     pub bytes: u64,
@@ -252,7 +257,8 @@ fn number(x: f32) -> (Option<f32>, Option<bool>) {
 }
 
 impl SampleEvent {
-    /// Longest text kept, bytes. JSON makes at most six of one, so that the line stays below [`MAX_LINE_BYTES`](super::lines::MAX_LINE_BYTES).
+    /// Longest text kept, bytes. JSON makes at most six of one, so that the line stays below
+    /// [`MAX_LINE_BYTES`](super::lines::MAX_LINE_BYTES).
     pub const MAX_BYTES: usize = 1 << 21;
 
     /// A text written after step `step`; one that is longer than [`SampleEvent::MAX_BYTES`] is cut, between characters.

@@ -1,7 +1,9 @@
-//! Puts the events of a log in their order: lines with a step that does not belong where they stand cost those lines, and not the lines after them.
+//! Puts the events of a log in their order: lines with a step that does not belong where they stand cost those lines,
+//! and not the lines after them.
 //!
-//! Steps of a log rise. Where they leap ahead, lines are missing before, or the ones that leap are out of order; which of them shows only in the next
-//! step. So what leaps is held back until a line has another step: a step further on keeps it, an earlier one takes it out.
+//! Steps of a log rise. Where they leap ahead, lines are missing before, or the ones that leap are out of order; which
+//! of them shows only in the next step. So what leaps is held back until a line has another step: a step further on
+//! keeps it, an earlier one takes it out.
 
 use super::event::Event;
 

@@ -1,5 +1,5 @@
-//! What a step reports to the host: a small fixed [`schema`] of scalars, written on the device by `Record` and read late. Hosts pass it on
-//! as [`event`]s.
+//! What a step reports to the host: a small fixed [`schema`] of scalars, written on the device by `Record` and read
+//! late. Hosts pass it on as [`event`]s.
 
 pub mod event;
 pub mod in_order;
@@ -31,7 +31,8 @@ pub enum Slot {
     GradNorm,
     /// Loss scale that this step used.
     LossScale,
-    /// 1 if a gradient, the loss or an fp8 operand was non-finite; written by recipes with a loss scale or, where such steps are skipped, with fp8.
+    /// 1 if a gradient, the loss or an fp8 operand was non-finite; written by recipes with a loss scale or, where such
+    /// steps are skipped, with fp8.
     FoundInf,
     /// Good steps since the last change of the loss scale, after this step.
     GrowthTracker,

@@ -1,9 +1,10 @@
-//! Reads an event log from its bytes, however these are cut. Whoever reads a log reads it through this: a run that goes on, the doctor,
-//! `stats`, the window.
+//! Reads an event log from its bytes, however these are cut. Whoever reads a log reads it through this: a run that goes
+//! on, the doctor, `stats`, the window.
 //!
 //! One idea of damage. A line that cannot be read (no object of JSON with a step, not what its kind has, or longer than
-//! [`MAX_LINE_BYTES`](super::lines::MAX_LINE_BYTES)) is counted and skipped, and never the end. A line of a kind of a later version is no
-//! damage. A log that says it is of a later schema is refused as a whole: what its lines mean is not known.
+//! [`MAX_LINE_BYTES`](super::lines::MAX_LINE_BYTES)) is counted and skipped, and never the end. A line of a kind of a
+//! later version is no damage. A log that says it is of a later schema is refused as a whole: what its lines mean is
+//! not known.
 
 use super::event::{Event, SCHEMA};
 use super::in_order::InOrder;

@@ -1,8 +1,9 @@
-//! The scalars that a run reports: one row each, of a step ([`STEP`]), of an evaluation ([`EVAL`]) and of a tensor ([`TENSOR`]).
+//! The scalars that a run reports: one row each, of a step ([`STEP`]), of an evaluation ([`EVAL`]) and of a tensor
+//! ([`TENSOR`]).
 //!
 //! What is written and shown follows from the rows: the keys of a step's event and how each is written
-//! ([`StepEvent`](super::event::StepEvent)), columns of CSV tables, tags of TensorBoard, the line of progress, columns of a dashboard's
-//! store, and the tables of `docs/events.md`. A new scalar of a step is a row here and the field of
+//! ([`StepEvent`](super::event::StepEvent)), columns of CSV tables, tags of TensorBoard, the line of progress, columns
+//! of a dashboard's store, and the tables of `docs/events.md`. A new scalar of a step is a row here and the field of
 //! [`StepReport`] that it reads.
 //!
 //! Invariant: names and the order of rows are what older files have. A new row goes behind the others.
@@ -81,8 +82,8 @@ pub enum Source {
     Clock,
 }
 
-/// When a scalar is absent from an event, and what stands in its place. A CSV table has an empty field then, or the number that JSON cannot
-/// write.
+/// When a scalar is absent from an event, and what stands in its place. A CSV table has an empty field then, or the
+/// number that JSON cannot write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
     /// Every step has it.

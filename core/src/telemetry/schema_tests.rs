@@ -23,8 +23,12 @@ fn every_scalar_and_every_slot_has_one_row() {
 #[test]
 fn an_event_has_every_scalar_that_its_report_has() {
     let fp8 = Fp8Report { underflow: (0.5, "a".into()), saturated: (0.25, "b".into()), nonfinite: 1.0 };
-    let whole =
-        StepReport { loss_scale: Some(65536.0), growth_tracker: Some(3), fp8: Some(fp8), ..crate::diagnose::testing::report(4) };
+    let whole = StepReport {
+        loss_scale: Some(65536.0),
+        growth_tracker: Some(3),
+        fp8: Some(fp8),
+        ..crate::diagnose::testing::report(4)
+    };
     let timing = Timing { ms: 2.0, items_per_s: 8.0, mfu: 0.5 };
     for (report, absent) in [(whole, vec![]), (crate::diagnose::testing::report(4), vec!["fp8", "without a loss scaler"])] {
         let event = StepEvent::new(&report, timing, false);

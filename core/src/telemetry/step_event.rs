@@ -12,8 +12,8 @@ const TENSOR: &str = "_tensor";
 
 /// A step: its scalars by [`StepScalar`].
 ///
-/// JSON has no NaN and no infinity. Such a number is `null`, with a flag beside it where its row says so. From there it comes back as
-/// NaN, without the flag as absent.
+/// JSON has no NaN and no infinity. Such a number is `null`, with a flag beside it where its row says so. From there it
+/// comes back as NaN, without the flag as absent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepEvent {
     /// Step number, counted from 1.
@@ -58,8 +58,8 @@ impl StepEvent {
         std::array::from_fn(|i| self.value(STEP[i].scalar))
     }
 
-    /// The report that it was made of. Numbers that JSON cannot write come back as NaN. Whether the step was skipped shows in the number
-    /// of skipped steps only.
+    /// The report that it was made of. Numbers that JSON cannot write come back as NaN. Whether the step was skipped
+    /// shows in the number of skipped steps only.
     pub fn report(&self) -> StepReport {
         let fp8 = |scalar| (self.value(scalar), self.tensor(scalar).to_string());
         StepReport {

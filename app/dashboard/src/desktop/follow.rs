@@ -1,5 +1,6 @@
-//! Reads the event log of a run folder as far as it goes, and further when it grows. A log that is no longer the one that was read (a resumed run has
-//! cut it back, or has put another in its place) is read again, also if it has grown beyond its old length meanwhile.
+//! Reads the event log of a run folder as far as it goes, and further when it grows. A log that is no longer the one
+//! that was read (a resumed run has cut it back, or has put another in its place) is read again, also if it has grown
+//! beyond its old length meanwhile.
 
 use crate::store::{Origin, Run};
 use anyhow::{Context, Result};
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Bytes read at a time: a long log appears piece by piece, and the window stays alive.
 const BITE_BYTES: usize = 1 << 21;
-/// Bytes before the place up to which a log was read that are compared: some steps with their times, which no other branch of a run repeats.
+/// Bytes before the place up to which a log was read that are compared: some steps with their times, which no other
+/// branch of a run repeats.
 const TAIL_BYTES: usize = 1 << 12;
 
 /// Opens the run in a folder, without its events.

@@ -1,5 +1,5 @@
-//! The panels: each is a function of the store and of a small state of its own (what is selected, which switch is on), so that the window, the
-//! browser and tests draw them alike. Each also gives its numbers as CSV.
+//! The panels: each is a function of the store and of a small state of its own (what is selected, which switch is on),
+//! so that the window, the browser and tests draw them alike. Each also gives its numbers as CSV.
 
 pub mod amax;
 pub mod health;

@@ -1,4 +1,5 @@
-//! What the panels read: runs, built from events alone, whether they come from a running trainer, a growing file or a finished one.
+//! What the panels read: runs, built from events alone, whether they come from a running trainer, a growing file or a
+//! finished one.
 //!
 //! Memory is bounded for each run: columns get coarser ([`table`]) and lists forget their oldest entries.
 
@@ -60,7 +61,8 @@ impl Store {
         self.runs.get(self.selected)
     }
 
-    /// The run looked at if it has something, or else the newest one that has: in a race one sees each recipe at its speciality.
+    /// The run looked at if it has something, or else the newest one that has: in a race one sees each recipe at its
+    /// speciality.
     pub fn run_with(&self, has: impl Fn(&Run) -> bool) -> Option<usize> {
         let mut order = std::iter::once(self.selected).chain((0..self.runs.len()).rev());
         order.find(|i| self.runs.get(*i).is_some_and(&has))

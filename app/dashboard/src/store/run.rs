@@ -213,7 +213,8 @@ impl Run {
     fn mark(&mut self, e: &StepEvent, before: f32, scale: f32) {
         let Some(scaler) = self.config.recipe.scaler else { return };
         let mut put = |kind| keep(&mut self.marks, MAX_MARKS, Mark { step: e.step, kind, scale });
-        // A scale may grow by its factor and fall by its factor only; the rounding of f32 aside, anything beyond was done from outside.
+        // A scale may grow by its factor and fall by its factor only; the rounding of f32 aside, anything beyond was
+        // done from outside.
         let growth = f64::from(scale / before);
         if growth > scaler.growth_factor * 1.001 {
             put(MarkKind::ByHand);

@@ -1,4 +1,5 @@
-//! The messages of an event file, as far as they are written. `prost` writes them; numbers are `optional` so that a 0 is written, too.
+//! The messages of an event file, as far as they are written. `prost` writes them; numbers are `optional` so that a 0
+//! is written, too.
 //!
 //! Sources: tensorflow `core/util/event.proto`, `core/framework/summary.proto`.
 

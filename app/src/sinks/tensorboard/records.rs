@@ -1,5 +1,6 @@
-//! The records of an event file: a length (u64), its masked CRC-32C, the data, its masked CRC-32C, all little-endian. A reader gives a file up at
-//! the first record that is damaged; [`mend`] leaves that one out, so that it costs itself only.
+//! The records of an event file: a length (u64), its masked CRC-32C, the data, its masked CRC-32C, all little-endian. A
+//! reader gives a file up at the first record that is damaged; [`mend`] leaves that one out, so that it costs itself
+//! only.
 //!
 //! Source: tensorflow `core/lib/io/record_writer.h`.
 
@@ -35,8 +36,9 @@ pub(super) fn masked_crc(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(CRC_MASK)
 }
 
-/// Takes what is no record out of a file, unless nothing comes after it: such a tail is what a crash leaves, and stops no reader. Returns the number of
-/// places mended and where the file as it was is kept; `None` for a file that needs no mending.
+/// Takes what is no record out of a file, unless nothing comes after it: such a tail is what a crash leaves, and stops
+/// no reader. Returns the number of places mended and where the file as it was is kept; `None` for a file that needs no
+/// mending.
 pub(super) fn mend(path: &Path) -> Result<Option<(usize, PathBuf)>> {
     let kept = records(File::open(path)?)?;
     let starts_late = kept.first().is_some_and(|r| r.start > 0);
@@ -79,7 +81,8 @@ fn records(file: File) -> std::io::Result<Vec<Range<u64>>> {
     Ok(kept)
 }
 
-/// Size of the record that begins where the reader is, if one does within the next `left` bytes. The reader stays there.
+/// Size of the record that begins where the reader is, if one does within the next `left` bytes. The reader stays
+/// there.
 fn record_at(reader: &mut BufReader<File>, left: u64) -> std::io::Result<Option<u64>> {
     let mut head = [0; HEAD_BYTES as usize];
     reader.read_exact(&mut head)?;
