@@ -7,7 +7,6 @@ use mantissa_core::telemetry::TensorReport;
 use mantissa_core::telemetry::event::{
     Event, LogEvent, MemoryEvent, MemoryRow, StepEvent, TensorEvent, Timing, TunedEvent, TunedRow, WarningEvent,
 };
-use mantissa_core::telemetry::schema::STEP;
 use mantissa_core::train::Landed;
 use std::time::{Duration, Instant};
 
@@ -99,8 +98,7 @@ impl Run<'_> {
         let width = steps.to_string().len();
         let taken = self.times.count().max(1) as f64;
         let left = (steps - event.step) as f64 * self.start.elapsed().as_secs_f64() / taken;
-        let scalars = STEP.iter().filter_map(|row| row.progress(event));
-        let parts = std::iter::once(format!("step {:>width$}/{steps}", event.step)).chain(scalars);
+        let parts = std::iter::once(format!("step {:>width$}/{steps}", event.step)).chain(event.progress());
         parts.chain([format!("eta {}", show::clock(left))]).collect::<Vec<_>>().join(" | ")
     }
 

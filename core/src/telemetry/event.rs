@@ -5,6 +5,7 @@
 //! NaN or infinity: such a number is `null`, and a flag beside it (`loss_nonfinite`) says why.
 //! [`crate::telemetry::reader`] reads the lines of a file.
 
+pub use super::Timing;
 pub use super::step_event::StepEvent;
 
 use super::TensorReport;
@@ -15,17 +16,6 @@ use serde::{Deserialize, Serialize};
 /// The version of the form of a log. Lines of version 1 have no `kind`: they are told apart by the key that only their
 /// kind has.
 pub const SCHEMA: u32 = 2;
-
-/// What the host measured of a step.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// Wall time of the step, batch included, milliseconds.
-    pub ms: f64,
-    /// Tokens or images a second.
-    pub items_per_s: f64,
-    /// Model FLOPs a second over the peak.
-    pub mfu: f64,
-}
 
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -3,7 +3,7 @@
 
 pub mod event;
 pub mod in_order;
-pub mod kind;
+mod kind;
 pub mod lines;
 pub mod reader;
 pub mod ring;
@@ -63,6 +63,17 @@ pub struct StepReport {
     pub growth_tracker: Option<i32>,
     /// The worst fp8 tensors of the last micro-step; `None` without fp8.
     pub fp8: Option<Fp8Report>,
+}
+
+/// What the host measured of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Wall time of the step, batch included, milliseconds.
+    pub ms: f64,
+    /// Tokens or images a second.
+    pub items_per_s: f64,
+    /// Model FLOPs a second over the peak.
+    pub mfu: f64,
 }
 
 /// Extremes over all fp8 tensors of a step.

@@ -8,9 +8,51 @@
 
 use super::event::{Event, SCHEMA};
 use super::in_order::InOrder;
-use super::kind::Read;
 use super::lines::{Line, Lines};
 use crate::error::{Error, Result};
+use serde::Deserialize;
+
+/// What a line of a log turns out to be.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(
+    target_pointer_width = "64",
+    expect(clippy::large_enum_variant, reason = "one lives at a time; a box would cost an allocation a line")
+)]
+pub enum Read {
+    /// An event.
+    Event(Event),
+    /// An event of a later version, which belongs to this step.
+    Unknown(u64),
+    /// Damage: no object of JSON with a step, or not what its kind has.
+    Unreadable,
+}
+
+impl Read {
+    /// Judges a line, without its end.
+    pub fn line(line: &[u8]) -> Read {
+        #[derive(Deserialize)]
+        struct Stepped {
+            step: u64,
+        }
+        // A list would do for an object, as far as its deserializer goes.
+        let object = |text: &&str| text.trim_start().starts_with('{');
+        let Some(text) = std::str::from_utf8(line).ok().filter(object) else { return Read::Unreadable };
+        match Event::from_line(text) {
+            Ok(Some(event)) => Read::Event(event),
+            Ok(None) => serde_json::from_str(text).map_or(Read::Unreadable, |Stepped { step }| Read::Unknown(step)),
+            Err(_) => Read::Unreadable,
+        }
+    }
+
+    /// The step it belongs to; `None` for damage.
+    pub fn step(&self) -> Option<u64> {
+        match self {
+            Read::Event(event) => Some(event.step()),
+            Read::Unknown(step) => Some(*step),
+            Read::Unreadable => None,
+        }
+    }
+}
 
 /// Lines of a log so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,6 +177,7 @@ impl LogReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::event::EvalEvent;
 
     const LOG: &str = "{\"kind\":\"log\",\"schema\":2,\"step\":0}\n{\"kind\":\"eval\",\"step\":1,\"val_loss\":2.0}\n\nnonsense\n\
                        {\"step\":1,\"later\":[]}\n{\"step\":2,\"val_loss\":1.0}\r\n{\"step\":3,\"val_l";
@@ -185,5 +228,37 @@ mod tests {
         assert_eq!(error, "event log: expected schema at most 2, found 3");
         assert!(reader.feed(eval(3).as_bytes(), |_| seen += 1).is_err());
         assert_eq!(seen, 3, "nothing is handed on from there");
+    }
+    #[test]
+    fn a_line_is_an_event_one_of_a_later_version_or_damage() {
+        let line = Event::Eval(EvalEvent::new(5, 2.5, None)).to_line().unwrap();
+        assert_eq!(Read::line(line.as_bytes()).step(), Some(5));
+        assert_eq!(Read::line(b"{\"step\":7,\"later\":[\"val_loss\"]}\r"), Read::Unknown(7));
+        assert_eq!(Read::line(b"{\"kind\":\"later\",\"step\":7,\"val_loss\":{}}"), Read::Unknown(7));
+        let damage: [&[u8]; 12] = [
+            b"",
+            b"\0\0",
+            b"\xff",
+            b"[1]",
+            b"{}",
+            b"{\"step\":\"7\",\"later\":1}",
+            b"{\"step\":-7}",
+            b"{\"kind\":\"later\"}",
+            b"{\"kind\":\"eval\",\"val_loss\":2.5}",
+            b"{\"step\":5,\"val_loss\":2.5}{\"step\":6,\"val_loss\":2.5}",
+            b"{\"kind\":\"eval\",\"step\":5,\"val_loss\":2.5}{\"kind\":\"eval\",\"step\":6,\"val_loss\":2.5}",
+            b"{\"step\":5,\"val_loss\":2.",
+        ];
+        for damage in damage {
+            assert_eq!(Read::line(damage), Read::Unreadable, "{}", damage.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_name_is_written_as_it_is_read() {
+        let event = Event::Eval(EvalEvent::new(5, 2.5, None));
+        for line in [event.to_line().unwrap(), " {\"step\":5,\"kind\":\"ev\\u0061l\",\"val_loss\":2.5}".to_string()] {
+            assert_eq!(Event::from_line(&line).unwrap(), Some(event.clone()), "{line}");
+        }
     }
 }

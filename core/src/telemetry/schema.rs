@@ -2,15 +2,13 @@
 //! ([`TENSOR`]).
 //!
 //! What is written and shown follows from the rows: the keys of a step's event and how each is written
-//! ([`StepEvent`](super::event::StepEvent)), columns of CSV tables, tags of TensorBoard, the line of progress, columns
+//! (`StepEvent`), columns of CSV tables, tags of TensorBoard, the line of progress, columns
 //! of a dashboard's store, and the tables of `docs/events.md`. A new scalar of a step is a row here and the field of
 //! [`StepReport`] that it reads.
 //!
 //! Invariant: names and the order of rows are what older files have. A new row goes behind the others.
 
-use super::event::{StepEvent, Timing};
-use super::{Slot, StepReport, TensorReport};
-use crate::show;
+use super::{Slot, StepReport, TensorReport, Timing};
 
 /// A scalar of a step: the index of its row in [`STEP`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -248,24 +246,6 @@ impl StepRow {
     /// Whether an event may have `null` for it, or lack it.
     pub fn may_be_null(&self) -> bool {
         self.flagged || self.row.absent != Absent::Never
-    }
-
-    /// What the line of progress says of it in `event`; `None` where it says nothing.
-    pub fn progress(&self, event: &StepEvent) -> Option<String> {
-        let name = self.name(event.images);
-        let x = event.get(self.scalar)?;
-        Some(match self.progress {
-            Progress::Hidden => return None,
-            Progress::Skips if event.get(StepScalar::LossScale).is_none() && x == 0.0 => return None,
-            Progress::Skips => format!("{name} {x}"),
-            Progress::Digits(digits) => format!("{name} {}", show::measured(x as f32, digits)),
-            Progress::Scientific => format!("{name} {}", show::scientific(x)),
-            Progress::LossScale => format!("{name} {}", show::loss_scale(x as f32)),
-            // Of a name with a unit in it, the unit is enough.
-            Progress::Ms => format!("{x:.1} ms"),
-            Progress::Rate => format!("{} {}/s", show::prefixed(x), name.trim_end_matches("_per_s")),
-            Progress::Percent => format!("{name} {:.1}%", 100.0 * x),
-        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The table of scalars is whole, and `docs/events.md` says what it says.
 
 use super::*;
+use crate::telemetry::event::StepEvent;
 use crate::telemetry::{Fp8Report, Fp8Stats};
 use std::fmt::Write as _;
 
@@ -48,7 +49,7 @@ fn an_event_has_every_scalar_that_its_report_has() {
 
 #[test]
 fn the_line_of_progress_follows_from_the_rows() {
-    let line = |event: &StepEvent| STEP.iter().filter_map(|row| row.progress(event)).collect::<Vec<_>>().join(" | ");
+    let line = |event: &StepEvent| event.progress().collect::<Vec<_>>().join(" | ");
     let timing = Timing { ms: 48.25, items_per_s: 85_000.0, mfu: 0.314 };
     let plain = crate::diagnose::testing::report(4);
     let expected = "loss 2.0000 | lr 1.00e-03 | grad_norm 1.000 | 48.2 ms | 85.0k tok/s | mfu 31.4%";

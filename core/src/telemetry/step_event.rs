@@ -1,8 +1,8 @@
 //! The event of a step. Its keys, their order and how each is written follow from the rows of [`schema::STEP`].
 
-use super::event::Timing;
-use super::schema::{GROUPS, Number, STEP, StepRow, StepScalar};
-use super::{Fp8Report, StepReport, schema};
+use super::schema::{GROUPS, Number, Progress, STEP, StepRow, StepScalar};
+use super::{Fp8Report, StepReport, Timing, schema};
+use crate::show;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -78,6 +78,27 @@ impl StepEvent {
                 nonfinite: self.value(StepScalar::Nonfinite),
             }),
         }
+    }
+
+    /// The scalars that a line of progress shows, in words: `loss 2.4312`.
+    pub fn progress(&self) -> impl Iterator<Item = String> + '_ {
+        STEP.iter().filter_map(|row| self.shown(row))
+    }
+
+    fn shown(&self, row: &StepRow) -> Option<String> {
+        let (name, x) = (row.name(self.images), self.get(row.scalar)?);
+        Some(match row.progress {
+            Progress::Hidden => return None,
+            Progress::Skips if self.get(StepScalar::LossScale).is_none() && x == 0.0 => return None,
+            Progress::Skips => format!("{name} {x}"),
+            Progress::Digits(digits) => format!("{name} {}", show::measured(x as f32, digits)),
+            Progress::Scientific => format!("{name} {}", show::scientific(x)),
+            Progress::LossScale => format!("{name} {}", show::loss_scale(x as f32)),
+            // Of a name with a unit in it, the unit is enough.
+            Progress::Ms => format!("{x:.1} ms"),
+            Progress::Rate => format!("{} {}/s", show::prefixed(x), name.trim_end_matches("_per_s")),
+            Progress::Percent => format!("{name} {:.1}%", 100.0 * x),
+        })
     }
 
     /// The tensor that has a scalar.
