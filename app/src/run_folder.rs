@@ -20,6 +20,9 @@ pub const EVENTS: &str = "events.jsonl";
 /// Sample texts.
 pub const SAMPLES: &str = "samples";
 
+/// What the name of a folder begins with that is being filled: a run, or a checkpoint of one.
+pub(crate) const UNFINISHED: &str = ".unfinished-";
+
 /// The config while it is being written.
 const UNFINISHED_CONFIG: &str = "config.toml.tmp";
 
@@ -163,7 +166,7 @@ pub fn own_folder(dir: &Path) -> Result<()> {
     }
 }
 
-/// Refuses a path that holds something already, so that no run overwrites another. What a run leaves behind that ended while it wrote its config
+/// Refuses a path that holds something already, so that no run overwrites another. What a run leaves behind that ended before its config was there
 /// does not count.
 pub fn refuse_used(path: &Path) -> Result<()> {
     if !path.exists() {
@@ -179,7 +182,11 @@ fn refuse_others(path: &Path) -> Result<()> {
     let entries = std::fs::read_dir(path).with_context(|| format!("cannot read the run folder: {}", path.display()))?;
     let started = |entry: &std::fs::DirEntry| {
         let name = entry.file_name();
-        name == UNFINISHED_CONFIG || (name == EVENTS && entry.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0))
+        let is_empty_file = || entry.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
+        let is_folder = || entry.file_type().is_ok_and(|kind| kind.is_dir());
+        name == UNFINISHED_CONFIG
+            || (name == EVENTS && is_empty_file())
+            || (name.to_string_lossy().starts_with(UNFINISHED) && is_folder())
     };
     let mut others = entries.filter(|entry| entry.as_ref().map_or(true, |entry| !started(entry)));
     match others.next() {
@@ -192,7 +199,7 @@ fn refuse_others(path: &Path) -> Result<()> {
 }
 
 /// The folder that a user asked for, made if it is not there.
-pub fn asked_for(path: &Path) -> Result<PathBuf> {
+fn asked_for(path: &Path) -> Result<PathBuf> {
     refuse_used(path)?;
     std::fs::create_dir_all(path).with_context(|| format!("cannot create the run folder: {}", path.display()))?;
     Ok(path.to_path_buf())
@@ -202,17 +209,17 @@ pub fn asked_for(path: &Path) -> Result<PathBuf> {
 fn new_folder(stem: &str) -> Result<PathBuf> {
     let runs = Path::new(RUNS);
     std::fs::create_dir_all(runs).with_context(|| format!("cannot create the folder: {}", runs.display()))?;
-    numbered(runs, stem)
+    number(runs, stem, |path| std::fs::create_dir(path))
 }
 
-/// `<parent>/<stem>-<n>`, new, with the first free number.
-pub fn numbered(parent: &Path, stem: &str) -> Result<PathBuf> {
+/// `<parent>/<stem>-<n>` with the first free number; `take` makes it, and errs where something has the name.
+pub fn number(parent: &Path, stem: &str, take: impl Fn(&Path) -> std::io::Result<()>) -> Result<PathBuf> {
     for n in 1..=MAX_RUNS {
         let path = parent.join(format!("{stem}-{n}"));
-        // Creating is the test: two runs started together get different folders.
-        match std::fs::create_dir(&path) {
+        // Taking is the test: two runs started together get different folders.
+        match take(&path) {
             Ok(()) => return Ok(path),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             Err(e) => return Err(e).with_context(|| format!("cannot create the run folder: {}", path.display())),
         }
     }

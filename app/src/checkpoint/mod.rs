@@ -24,6 +24,7 @@ pub mod tensors;
 pub mod write;
 
 use crate::plain_file;
+use crate::run_folder::UNFINISHED;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -40,8 +41,6 @@ pub const DONE: &str = "DONE";
 
 /// What the name of a checkpoint begins with.
 const STEP_PREFIX: &str = "step-";
-/// Prefix of a folder that is being written.
-const UNFINISHED: &str = ".unfinished-";
 /// Prefix of a folder that is being removed.
 const REMOVED: &str = ".removed-";
 /// Names tried where one is taken.

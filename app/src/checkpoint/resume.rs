@@ -12,7 +12,7 @@ use super::{CHECKPOINTS, DONE, complete, list, newest, read, remove, step_of};
 use crate::checkpoint::run_source::config_of;
 use crate::cli::{TrainArgs, overlay, resolve};
 use crate::config::{BUILTIN, RunConfig};
-use crate::run_folder::{self, CONFIG, RUNS, RunFolder};
+use crate::run_folder::{self, CONFIG, RUNS, RunFolder, UNFINISHED};
 use crate::show;
 use crate::watcher::Watcher;
 use anyhow::{Context, Result, anyhow, bail};
@@ -268,7 +268,8 @@ pub fn newest_run(saved: bool, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf
         checkpoint.or_else(|| if saved { None } else { time(&run.join(CONFIG)) })
     };
     let runs = std::fs::read_dir(RUNS).ok().into_iter().flatten().filter_map(|e| e.ok().map(|e| e.path()));
-    let runs = runs.filter(|p| p.join(CONFIG).is_file()).filter_map(|p| written(&p).map(|t| (t, p)));
+    let whole = |p: &PathBuf| !p.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
+    let runs = runs.filter(|p| whole(p) && p.join(CONFIG).is_file()).filter_map(|p| written(&p).map(|t| (t, p)));
     latest(runs.filter(|(_, run)| wanted(run)), SystemTime::now())
 }
 

@@ -5,6 +5,7 @@ mod crash;
 mod data;
 mod doctor;
 mod dump;
+mod forks;
 mod gui;
 mod history;
 mod init_from;
