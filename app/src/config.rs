@@ -2,15 +2,18 @@
 //!
 //! It is printed by `--print-config`, stored as `config.toml` in the run folder and accepted back by `--config`.
 
+use crate::cli::config_errors;
 use crate::plain_file;
 use anyhow::{Context, Result, bail};
 use mantissa_core::data::token_layout::TokenDtype;
 use mantissa_core::model::ModelConfig;
+use mantissa_core::program::validate::MAX_ELEMENTS;
 use mantissa_core::train::TrainConfig;
 use mantissa_core::{Error, Result as CoreResult};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::Path;
+use toml::Table;
 
 /// Largest config file that is read, bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -28,7 +31,8 @@ pub(crate) const MAX_SEQ_LEN: usize = 1 << 20;
 /// Largest evaluation, batches.
 pub(crate) const MAX_EVAL_BATCHES: usize = 1_000_000;
 const MAX_LAYERS: usize = 4096;
-const MAX_ELEMENTS: u128 = 1 << 42;
+/// The same for all micro-steps of a step together.
+const MAX_STEP_ELEMENTS: u128 = 1 << 42;
 
 /// Which device to train on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -192,7 +196,13 @@ impl RunConfig {
 
     /// From a complete TOML document.
     pub fn from_toml(text: &str) -> Result<RunConfig> {
-        let config: RunConfig = toml::from_str(text).map_err(|e| anyhow::anyhow!(toml_problem(text, &e)))?;
+        if text.trim().is_empty() {
+            bail!("expected every entry of a run, found an empty file");
+        }
+        let table: Table = text.parse().map_err(|e| anyhow::anyhow!(toml_problem(text, &e)))?;
+        let config: RunConfig = serde_path_to_error::deserialize(table).map_err(|e| {
+            config_errors::shape(&e.path().to_string(), e.inner().message(), &[], "it must be as the run wrote it")
+        })?;
         check_sizes(&config.train)?;
         Ok(config)
     }
@@ -229,7 +239,7 @@ pub fn toml_problem(text: &str, problem: &toml::de::Error) -> String {
     format!("line {number}, column {column}: {}: `{}`", what.escape_debug(), shown.escape_debug())
 }
 
-/// Refuses sizes whose products leave 64-bit arithmetic, or that only a damaged file can mean.
+/// Refuses sizes whose tensors are larger than a Program may have, whose products leave 64-bit arithmetic, or that only a damaged file can mean.
 pub fn check_sizes(train: &TrainConfig) -> CoreResult<()> {
     // Elements of the largest activation row and of the largest weight.
     let (widest, weight) = match &train.model {
@@ -249,12 +259,25 @@ pub fn check_sizes(train: &TrainConfig) -> CoreResult<()> {
         }
     };
     train.validate()?;
-    if weight > MAX_ELEMENTS {
+    let most = u128::from(MAX_ELEMENTS);
+    if weight > most {
         return Err(Error::config("train.model", format!("weights of at most {MAX_ELEMENTS} elements"), weight.to_string()));
     }
-    if widest * train.batch as u128 * train.grad_accum as u128 > MAX_ELEMENTS {
-        let found = format!("{} rows of up to {widest} elements", train.batch * train.grad_accum);
+    if widest * train.batch as u128 > most {
+        let (rows, helps) = match &train.model {
+            ModelConfig::Gpt(gpt) => {
+                (format!("sequences of {} tokens", gpt.context), "; try a smaller --batch-size or --seq-len")
+            }
+            ModelConfig::Mlp(_) => ("images".into(), "; try a smaller --batch-size"),
+        };
+        let largest = widest * train.batch as u128;
+        let found = format!("{} {rows}, which take one of {largest}{helps}", train.batch);
         return Err(Error::config("train.batch", format!("tensors of at most {MAX_ELEMENTS} elements"), found));
+    }
+    if widest * train.batch as u128 * train.grad_accum as u128 > MAX_STEP_ELEMENTS {
+        let found = format!("{} of {} rows each", train.grad_accum, train.batch);
+        let expected = format!("micro-steps that together have tensors of at most {MAX_STEP_ELEMENTS} elements");
+        return Err(Error::config("train.grad_accum", expected, found));
     }
     Ok(())
 }

@@ -107,30 +107,31 @@ impl Watcher for Console {
         }
     }
 
-    /// The final result: also with `--quiet`, and on stderr if stdout does not take it.
+    /// The final result, a line: also with `--quiet`, and on stderr if stdout does not take it.
     fn result(&self, text: &str) {
-        if !self.put(text) {
-            self.complain(text);
+        let text = show::printable(text);
+        if !self.put(&text) {
+            self.complain(&text);
         }
     }
 
     /// What can be done next: absent with `--quiet` and `--json`.
     fn hint(&self, text: &str) {
         if !self.json {
-            self.line(text);
+            self.line(&show::printable(text));
         }
     }
 
     /// Something worth knowing, on stderr, absent with `--quiet`.
     fn note(&self, text: &str) {
         if !self.quiet {
-            self.complain(&format!("note: {text}"));
+            self.complain(&format!("note: {}", show::printable(text)));
         }
     }
 
     /// A warning, on stderr: also with `--quiet`.
     fn warn(&self, text: &str) {
-        self.complain(&format!("warning: {text}"));
+        self.complain(&format!("warning: {}", show::printable(text)));
     }
 
     /// The progress of this step: rewritten in place, and, when `print` says so, a line of its own.

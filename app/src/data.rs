@@ -5,6 +5,7 @@ pub mod digest;
 pub mod file_tokens;
 pub mod folder;
 mod images;
+pub mod long_text;
 mod texts;
 pub mod token_files;
 

@@ -2,13 +2,14 @@
 //! is, is said by name.
 
 use flate2::read::MultiGzDecoder;
+use mantissa_core::data::Largest;
 use mantissa_core::data::formats::{self, GZIP, ZSTD};
 use std::io::Read;
 
 /// Most bytes that a packed text may unpack to.
 const MAX_UNPACKED_BYTES: u64 = 1 << 34;
 /// Marks in front of text.
-const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+pub const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 const UTF16_LE_MARK: &[u8] = b"\xff\xfe";
 const UTF16_BE_MARK: &[u8] = b"\xfe\xff";
 /// First characters looked at for UTF-16 without a mark.
@@ -38,7 +39,7 @@ fn unpacked(bytes: Vec<u8>) -> Result<(Option<&'static str>, Vec<u8>), String> {
     }
     if bytes.starts_with(ZSTD) {
         let decoder = ruzstd::decoding::StreamingDecoder::new(bytes.as_slice());
-        return Ok((Some("zstd"), all_of("zstd", decoder.map_err(|e| format!("a damaged zstd file ({e})"))?)?));
+        return Ok((Some("zstd"), all_of("zstd", decoder.map_err(|_| damaged("zstd"))?)?));
     }
     Ok((None, bytes))
 }
@@ -46,12 +47,17 @@ fn unpacked(bytes: Vec<u8>) -> Result<(Option<&'static str>, Vec<u8>), String> {
 fn all_of(packed: &str, decoder: impl Read) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     match decoder.take(MAX_UNPACKED_BYTES + 1).read_to_end(&mut out) {
-        Err(e) => Err(format!("a damaged {packed} file ({e})")),
+        Err(_) => Err(damaged(packed)),
         Ok(n) if n as u64 > MAX_UNPACKED_BYTES => {
             Err(format!("a {packed} file of more than {MAX_UNPACKED_BYTES} bytes inside"))
         }
         Ok(_) => Ok(out),
     }
+}
+
+/// What the crates say of it is about their insides.
+fn damaged(packed: &str) -> String {
+    format!("a damaged {packed} file, or one that was cut short")
 }
 
 fn text(bytes: Vec<u8>) -> Result<(Option<&'static str>, String), String> {
@@ -65,14 +71,104 @@ fn text(bytes: Vec<u8>) -> Result<(Option<&'static str>, String), String> {
         return Ok((Some("UTF-16"), utf16(rest, u16::from_be_bytes)?));
     }
     if let Some(order) = unmarked_utf16(&bytes) {
-        return Err(format!("UTF-16 text ({order}) without a mark; save it as UTF-8"));
+        return Err(unmarked(order));
     }
     // A zero byte is legal UTF-8, but no text file has one.
     if let Some(at) = bytes.iter().position(|&b| b == 0) {
-        return Err(format!("binary data (a zero byte at {at})"));
+        return Err(zero_byte(at as u64));
     }
     let text = String::from_utf8(without_mark(bytes));
-    text.map(|text| (None, text)).map_err(|e| format!("an invalid byte at {}", e.utf8_error().valid_up_to()))
+    text.map(|text| (None, text)).map_err(|e| invalid_byte(e.utf8_error().valid_up_to() as u64))
+}
+
+/// A look through a text that comes in pieces: what [`decode`] would say of all of it.
+#[derive(Debug)]
+pub struct Look {
+    mark_bytes: u64,
+    /// What its first bytes say it is, if it turns out to be no text.
+    named: Option<&'static str>,
+    /// Bytes seen before those of `cut`.
+    at: u64,
+    /// The first bytes of a character whose rest is to come.
+    cut: Vec<u8>,
+    largest: Option<Largest>,
+}
+
+impl Look {
+    /// Begins with the first bytes of a file, which [`Look::piece`] wants to see again, without the mark. `None` if it must be unpacked or decoded first.
+    pub fn at_head(head: &[u8]) -> Result<Option<Look>, String> {
+        if [GZIP, ZSTD, UTF16_LE_MARK, UTF16_BE_MARK].iter().any(|mark| head.starts_with(mark)) {
+            return Ok(None);
+        }
+        if let Some(order) = unmarked_utf16(head) {
+            return Err(unmarked(order));
+        }
+        let mark_bytes = if head.starts_with(UTF8_MARK) { UTF8_MARK.len() as u64 } else { 0 };
+        Ok(Some(Look { mark_bytes, named: formats::named(head), at: 0, cut: Vec::new(), largest: None }))
+    }
+
+    /// Bytes in front of the text.
+    pub fn mark_bytes(&self) -> u64 {
+        self.mark_bytes
+    }
+
+    /// The next piece.
+    pub fn piece(&mut self, piece: &[u8]) -> Result<(), String> {
+        let start = self.at + self.cut.len() as u64;
+        if let Some(at) = piece.iter().position(|&b| b == 0) {
+            return Err(self.found(zero_byte(start + at as u64)));
+        }
+        self.largest = Largest::higher(self.largest, Largest::of(piece, start as usize));
+        // Up to the end of the character that the last piece was cut in.
+        let mut rest = piece;
+        while !self.cut.is_empty() && !rest.is_empty() {
+            self.cut.push(rest[0]);
+            rest = &rest[1..];
+            match std::str::from_utf8(&self.cut) {
+                Ok(_) => {
+                    self.at += self.cut.len() as u64;
+                    self.cut.clear();
+                }
+                Err(e) if e.error_len().is_none() => {}
+                Err(_) => return Err(self.found(invalid_byte(self.at))),
+            }
+        }
+        match std::str::from_utf8(rest) {
+            Ok(_) => self.at += rest.len() as u64,
+            Err(e) => {
+                self.at += e.valid_up_to() as u64;
+                if e.error_len().is_some() {
+                    return Err(self.found(invalid_byte(self.at)));
+                }
+                self.cut.extend_from_slice(&rest[e.valid_up_to()..]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of the text; its largest byte.
+    pub fn end(self) -> Result<Option<Largest>, String> {
+        match self.cut.is_empty() {
+            true => Ok(self.largest),
+            false => Err(self.found(invalid_byte(self.at))),
+        }
+    }
+
+    fn found(&self, problem: String) -> String {
+        self.named.map_or(problem, String::from)
+    }
+}
+
+fn zero_byte(at: u64) -> String {
+    format!("binary data (a zero byte at {at})")
+}
+
+fn invalid_byte(at: u64) -> String {
+    format!("an invalid byte at {at}")
+}
+
+fn unmarked(order: &str) -> String {
+    format!("UTF-16 text ({order}) without a mark; save it as UTF-8")
 }
 
 fn is_text(bytes: &[u8]) -> bool {

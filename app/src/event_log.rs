@@ -79,6 +79,21 @@ impl EventLog {
         Ok(self.survey(step)?.later_steps)
     }
 
+    /// What the log has of the looks at `step`.
+    pub fn looks(&self, step: u64) -> Result<Looks> {
+        let mut looks = Looks::default();
+        let mut file = self.log.file();
+        let done = file.rewind().and_then(|()| {
+            read_lines(file, |line| match line.text.map(Parsed::line) {
+                Some(Parsed::Event(Event::Eval(e))) => looks.eval |= e.step == step,
+                Some(Parsed::Event(Event::Sample(e))) => looks.sample |= e.step == step,
+                Some(_) | None => {}
+            })
+        });
+        done.with_context(|| format!("cannot read the event log: {}", self.path.display()))?;
+        Ok(looks)
+    }
+
     /// Cuts the log back to what was written up to `step`; the warnings say what is not as it should be.
     pub fn rewind(&mut self, step: u64) -> Result<Vec<String>> {
         let survey = self.survey(step)?;
@@ -146,6 +161,27 @@ impl EventLog {
         }
         to.flush()?;
         to.sync_all()
+    }
+}
+
+/// What follows a step beside a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looks {
+    /// An evaluation.
+    pub eval: bool,
+    /// A sample text.
+    pub sample: bool,
+}
+
+impl Looks {
+    /// Those of these that `done` has not.
+    pub fn without(self, done: Looks) -> Looks {
+        Looks { eval: self.eval && !done.eval, sample: self.sample && !done.sample }
+    }
+
+    /// Whether there is one.
+    pub fn any(self) -> bool {
+        self.eval || self.sample
     }
 }
 

@@ -10,6 +10,7 @@ use crate::checkpoint::run_source::checkpoint_of;
 use crate::checkpoint::{CHECKPOINTS, DONE, model, step_of};
 use crate::config::{BUILTIN, PRETRAINED, RunConfig};
 use crate::data::token_files;
+use crate::plain_file;
 use crate::run_folder::CONFIG;
 use crate::vocabulary::{META, TOKENIZER, Vocabulary};
 use anyhow::{Context, Result, bail};
@@ -28,23 +29,26 @@ pub struct Source {
     dir: PathBuf,
 }
 
+/// The flag that names the weights a run starts from.
+pub const FLAG: &str = "--init-from";
+
 /// Files of tokenizers in other forms than `tokenizer.json`.
 const OTHER_TOKENIZERS: [&str; 6] =
     ["vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "tiktoken.model"];
 /// Longest name of a run that is taken from its source, characters.
 const MAX_NAME_CHARS: usize = 40;
 
-/// Finds out what `path` holds.
-pub fn open(path: &Path) -> Result<Source> {
+/// Finds out what `path` holds. `flag` names it: where the newest checkpoint of a run is damaged, the message says how to take an older one.
+pub fn open(path: &Path, flag: &str) -> Result<Source> {
     if path.is_file() {
         let found = parts::foreign(path).unwrap_or("a file; name the folder it lies in");
         bail!("expected the folder of a model, found {found}: {}", path.display());
     }
     if !path.is_dir() {
-        bail!("expected the folder of a model, found none: {}", path.display());
+        bail!("expected the folder of a model, found {}: {}", plain_file::found(path), path.display());
     }
     if path.join(CONFIG).is_file() || path.join(CHECKPOINTS).is_dir() || path.join(DONE).is_file() {
-        let (dir, state) = checkpoint_of(path)?;
+        let (dir, state) = checkpoint_of(path, flag)?;
         return Ok(Source { model: state.config.model.clone(), train: Some(state.config), dir });
     }
     if !path.join(model::CONFIG).is_file() {
@@ -137,7 +141,7 @@ pub fn model_name(config: &RunConfig) -> String {
 pub fn fill(session: &Session, config: &RunConfig) -> Result<Vec<String>> {
     let Some(path) = &config.run.init_from else { return Ok(Vec::new()) };
     let fill = || -> Result<Vec<String>> {
-        let source = open(Path::new(path))?;
+        let source = open(Path::new(path), FLAG)?;
         let mut notes = source.load(session)?;
         let data = &config.run.data;
         let text = data == BUILTIN || token_files::find(Path::new(data)).is_none();
@@ -151,7 +155,7 @@ pub fn fill(session: &Session, config: &RunConfig) -> Result<Vec<String>> {
         }
         Ok(notes)
     };
-    fill().context("--init-from")
+    fill().context(FLAG)
 }
 
 #[cfg(test)]

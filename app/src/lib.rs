@@ -1,8 +1,8 @@
 //! The host of Mantissa: command line, files, signals, run folders. Everything that decides numbers is in `mantissa-core`.
 //!
 //! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`] until [`stop`] asks it to end, a [`watcher::Watcher`] such as the [`console`] is told what happens,
-//! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done; 1 `doctor --exit-code` found something; 2 refused, or a file could not be written (one message on stderr); 3 out of memory of a device or
-//! of the limits of the process, or a device was lost; 4 stopped by `--on-nonfinite stop` or `--error-if-nonfinite`, after saving; 130, 143, 129 stopped by SIGINT (Ctrl-C), SIGTERM,
+//! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done; 1 `doctor --exit-code` found something; 2 refused, or a file could not be written (one message on stderr); 3 there is too little memory, whatever limits it
+//! (the machine, the device, a container, `ulimit`), or a device was lost; 4 stopped by `--on-nonfinite stop` or `--error-if-nonfinite`, after saving; 130, 143, 129 stopped by SIGINT (Ctrl-C), SIGTERM,
 //! SIGHUP: after saving, or at once by a second one, which says what is not saved.
 
 pub mod append;
@@ -24,6 +24,7 @@ pub mod out;
 pub mod plain_file;
 pub mod predictions;
 pub mod prefetch;
+pub mod process;
 mod profile;
 pub mod progress;
 pub mod quiet;
@@ -48,7 +49,7 @@ use stop::Signal;
 const EXIT_FOUND: u8 = 1;
 /// Refused: a flag, file, config or shape is wrong, or a file cannot be written.
 pub const EXIT_REFUSED: u8 = 2;
-/// There is no memory, or a device was lost; the last checkpoint is there.
+/// There is too little memory, whatever limits it, or a device was lost; the last checkpoint is there.
 const EXIT_DEVICE: u8 = 3;
 /// Stopped at a step that was not finite, after the weights were saved.
 const EXIT_NONFINITE: u8 = 4;
@@ -56,6 +57,8 @@ const EXIT_NONFINITE: u8 = 4;
 /// How a command ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// Another program did the work, and ended with this exit code.
+    Other(u8),
     /// It did what it was asked.
     Done,
     /// It was asked to stop, and saved first.
@@ -75,15 +78,16 @@ pub fn main() -> ExitCode {
     };
     match run(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Other(code)) => ExitCode::from(code),
         Ok(Outcome::Found) => ExitCode::from(EXIT_FOUND),
         Ok(Outcome::NonFinite) => ExitCode::from(EXIT_NONFINITE),
         Ok(Outcome::Interrupted(signal)) => ExitCode::from(signal.exit_code()),
         Err(error) => {
             use std::io::Write as _;
             // Nowhere left to report that stderr is closed.
-            let _ = writeln!(out::stderr(), "error: {}{}", in_words(&error), what_helps(&error));
-            let memory = error.chain().filter_map(|e| e.downcast_ref::<device::Shortage>()).any(|e| e.is_of_process());
-            ExitCode::from(if memory || is_of_device(&error) { EXIT_DEVICE } else { EXIT_REFUSED })
+            let _ = writeln!(out::stderr(), "error: {}{}", show::printable(&in_words(&error)), what_helps(&error));
+            let short = error.chain().any(|e| e.is::<device::Shortage>());
+            ExitCode::from(if short || is_of_device(&error) { EXIT_DEVICE } else { EXIT_REFUSED })
         }
     }
 }
@@ -97,7 +101,7 @@ fn run(cli: cli::Cli) -> anyhow::Result<Outcome> {
         cli::Command::Sample(args) => sample::command(&args),
         cli::Command::Cast(args) => cast::command(&args),
         cli::Command::Dump(args) => cli::dump::command(&args),
-        cli::Command::Devices => device::command(),
+        cli::Command::Devices(args) => device::command(args.json),
         cli::Command::Explain(args) => cli::explain::command(&args),
         cli::Command::Plan(args) => cli::plan::command(&args),
         cli::Command::Recommend(args) => cli::recommend::command(&args),

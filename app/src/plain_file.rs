@@ -62,7 +62,16 @@ pub fn refuse_taken(command: &str, output: &Path, force: bool) -> Result<()> {
     }
 }
 
-/// What lies at a path, for people.
+/// What lies at `path`, or the end of a link there, for people: `none` where that is nothing.
+pub fn found(path: &Path) -> &'static str {
+    match path.metadata() {
+        Ok(meta) if meta.is_file() => "a file",
+        Ok(meta) => kind(meta.file_type()),
+        Err(_) => "none",
+    }
+}
+
+/// What a file type is called, for people.
 pub fn kind(of: FileType) -> &'static str {
     #[cfg(unix)]
     {

@@ -102,12 +102,14 @@ pub fn generate(
 }
 
 /// The newest run that writes text, and says which.
-fn newest_writer() -> Result<PathBuf> {
+fn newest_writer(quiet: bool) -> Result<PathBuf> {
     let writes = |run: &Path| config_of(run).is_ok_and(|c| matches!(c.train.model, ModelConfig::Gpt(_)));
     let Some(run) = resume::newest_run(true, writes) else {
         bail!("no run of a gpt with weights, which can write text; train one first or name one with --run DIR: {RUNS}");
     };
-    out::note(&format!("text from {}", run.display()));
+    if !quiet {
+        out::note(&format!("text from {}", run.display()));
+    }
     Ok(run)
 }
 
@@ -123,9 +125,9 @@ fn prompt_file(path: &Path) -> Result<String> {
 pub fn command(args: &SampleArgs) -> Result<Outcome> {
     let run = match &args.run {
         Some(run) => run.clone(),
-        None => newest_writer()?,
+        None => newest_writer(args.quiet)?,
     };
-    let source = init_from::open(&run).context("--run")?;
+    let source = init_from::open(&run, "--run").context("--run")?;
     let ModelConfig::Gpt(GptConfig { vocab, .. }) = source.model else {
         bail!("sample: expected the run of a gpt, found an mlp: {}", run.display());
     };
@@ -142,7 +144,9 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
     device::check_memory(&train, &*backend)?;
     let session = &mut Session::new(backend, train)?;
     for note in source.load(session)? {
-        out::note(&note);
+        if !args.quiet {
+            out::note(&note);
+        }
     }
     let vocabulary = match &args.tokenizer {
         Some(path) => Vocabulary::from_tokenizer(path)?,

@@ -47,6 +47,19 @@ impl Signal {
     }
 }
 
+impl Signal {
+    /// Ends the process with the exit code of this signal, without the handlers of `exit`: those of a graphics driver may wait for the work that is
+    /// being cut off.
+    pub fn end_process(self) -> ! {
+        listen::end_process(self.exit_code().into())
+    }
+}
+
+/// Calls `hear` with every signal that asks this process to stop, on a thread of its own.
+pub fn on_signals(hear: impl FnMut(Signal) + Send + 'static) -> Result<()> {
+    listen::listen(hear)
+}
+
 /// What the thread that hears signals has to do after one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
@@ -62,6 +75,8 @@ enum Answer {
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     shared: Arc<(Mutex<State>, Condvar)>,
+    /// Whose steps are told through it: its place in [`State::runs`].
+    run: usize,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +84,14 @@ struct State {
     asked: Option<Asked>,
     /// The work knows.
     heard: bool,
+    runs: Vec<Steps>,
+    /// Runs that tell of their steps.
+    count: usize,
+}
+
+/// The steps of one run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Steps {
     /// Last step that this process has taken.
     taken: Option<u64>,
     /// Last step that is saved, by this process or the one it goes on from.
@@ -85,8 +108,16 @@ impl Stop {
     /// A request that signals make. `quiet` leaves out what is said when nothing is lost.
     pub fn on_signals(quiet: bool) -> Result<Stop> {
         let stop = Stop::default();
-        listen::listen(stop.clone(), quiet)?;
+        let heard = stop.clone();
+        on_signals(move |signal| heard.hear(signal, quiet))?;
         Ok(stop)
+    }
+
+    /// The same request for one more run, which tells of its steps through it.
+    pub fn for_run(&self) -> Stop {
+        let mut state = self.state();
+        state.count += 1;
+        Stop { shared: self.shared.clone(), run: state.count - 1 }
     }
 
     /// Makes the request. The first one counts.
@@ -104,12 +135,20 @@ impl Stop {
 
     /// Tells that `step` has been taken.
     pub fn taken(&self, step: u64) {
-        self.state().taken = Some(step);
+        self.steps(|steps| steps.taken = Some(step));
     }
 
     /// Tells that `step` is saved.
     pub fn saved(&self, step: u64) {
-        self.state().saved = Some(step);
+        self.steps(|steps| steps.saved = Some(step));
+    }
+
+    fn steps(&self, change: impl FnOnce(&mut Steps)) {
+        let mut state = self.state();
+        if state.runs.len() <= self.run {
+            state.runs.resize(self.run + 1, Steps::default());
+        }
+        change(&mut state.runs[self.run]);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,12 +156,12 @@ impl Stop {
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a signal, and does and says what follows; `exit` ends the process.
-    fn hear(&self, signal: Signal, quiet: bool, exit: fn(i32) -> !) {
+    /// Takes a signal, and does and says what follows, which may be the end of the process.
+    pub fn hear(&self, signal: Signal, quiet: bool) {
         let end = |text: &str| {
             say(text);
             // The first request decides.
-            exit(i32::from(self.asked().unwrap_or(signal).exit_code()))
+            self.asked().unwrap_or(signal).end_process()
         };
         match self.signal(signal) {
             Answer::Wait(_) if quiet => {}
@@ -140,10 +179,12 @@ impl Stop {
             return Answer::End(format!("stopped at once by a second signal ({name}): {}", state.loss()));
         }
         state.asked = Some(Asked { signal, at: Instant::now() });
-        match state.taken {
-            None => Answer::End(format!("stopped by {name}: {}", state.loss())),
-            taken if taken == state.saved => Answer::EndUnlessHeard(format!("stopped by {name}: {}", state.loss())),
-            Some(_) => Answer::Wait(format!("{name}: finishing the step, saving; again to stop now")),
+        if state.runs.iter().any(|steps| steps.is_unsaved()) {
+            Answer::Wait(format!("{name}: finishing the step, saving; again to stop now"))
+        } else if state.runs.iter().any(|steps| steps.taken.is_some()) {
+            Answer::EndUnlessHeard(format!("stopped by {name}: {}", state.loss()))
+        } else {
+            Answer::End(format!("stopped by {name}: {}", state.loss()))
         }
     }
 
@@ -174,6 +215,23 @@ fn say(text: &str) {
 
 impl State {
     /// What is lost if the process ends now.
+    fn loss(&self) -> String {
+        match &self.runs[..] {
+            [] => Steps::default().loss(),
+            [one] => one.loss(),
+            several => {
+                let each = several.iter().enumerate().map(|(i, steps)| format!("run {}: {}", i + 1, steps.loss()));
+                each.collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
+}
+
+impl Steps {
+    fn is_unsaved(&self) -> bool {
+        self.taken.is_some() && self.taken != self.saved
+    }
+
     fn loss(&self) -> String {
         match (self.taken, self.saved) {
             (None, None) => "no step had been taken, there is nothing to save".into(),
@@ -240,6 +298,23 @@ mod tests {
         assert!(!stop.is_heard_in_time(), "nobody has looked");
         assert_eq!(stop.asked(), Some(Signal::Terminate));
         assert!(stop.is_heard_in_time());
+    }
+
+    #[test]
+    fn of_several_runs_each_may_have_something_to_lose() {
+        let stop = Stop::default();
+        let [a, b] = [stop.for_run(), stop.for_run()];
+        a.taken(4);
+        a.saved(4);
+        b.taken(4);
+        assert!(matches!(stop.signal(Signal::Terminate), Answer::Wait(_)), "the second run has saved nothing");
+        let Answer::End(text) = b.signal(Signal::Terminate) else { panic!("expected an end") };
+        assert!(text.ends_with("run 1: step 4 is saved; run 2: steps 1 to 4 are not saved; no step is"), "{text}");
+        let stop = Stop::default();
+        let [a, _starting] = [stop.for_run(), stop.for_run()];
+        a.taken(4);
+        a.saved(4);
+        assert!(matches!(stop.signal(Signal::Terminate), Answer::EndUnlessHeard(_)));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::config::RunConfig;
 use crate::console::Console;
 use crate::data::Reading;
 use crate::device::Device;
+use crate::event_log::Looks;
 use crate::prefetch::Prefetch;
 use crate::profile::{Clock, Profile, timed_step};
 use crate::run_folder::{self, RunFolder};
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ceiling::Ceiling;
+use end::Unsaved;
 use logs::Logs;
 use step_times::StepTimes;
 
@@ -72,6 +74,21 @@ fn drive(asked: Asked, console: &Console, stop: &Stop) -> Result<Outcome> {
         run.advance(Observe::Nothing)?;
     }
     run.finish()
+}
+
+/// Whether something that is done `every` so many steps is due after `step`.
+fn is_due(every: u64, step: u64) -> bool {
+    every > 0 && step > 0 && step.is_multiple_of(every)
+}
+
+/// What is due after `step`: after the last one, an evaluation and a sample whatever else is said.
+fn due(config: &RunConfig, step: u64) -> Looks {
+    let run = &config.run;
+    let last = step == config.train.schedule.steps;
+    Looks {
+        eval: last || is_due(run.eval_every, step),
+        sample: run.sample_tokens > 0 && (last || is_due(run.sample_every, step)),
+    }
 }
 
 /// What flags ask for, checked as far as it can be without data.
@@ -128,8 +145,10 @@ pub struct Run<'a> {
     around: Surroundings,
     /// Step of the last checkpoint.
     saved: Option<u64>,
-    /// Why the last attempt at a checkpoint failed.
-    unsaved: Option<String>,
+    /// The last attempt at a checkpoint, if it failed.
+    unsaved: Option<Unsaved>,
+    /// What an earlier process was to do after its last step, and has not.
+    owed: Looks,
     /// A step has ended the run before the last.
     ended: bool,
     batch: BatchBytes,
@@ -188,9 +207,11 @@ impl<'a> Run<'a> {
                 watcher.note(&note);
             }
         }
+        let mut owed = Looks::default();
         let (folder, resumed) = match resume {
             None => (RunFolder::create(out.as_deref(), &init_from::model_name(&config), &config)?, None),
             Some(resume) => {
+                owed = due(&config, resume.step()).without(resume.looks()?);
                 for warning in resume.restore(&mut session, &around)? {
                     watcher.warn(&warning);
                 }
@@ -198,7 +219,7 @@ impl<'a> Run<'a> {
                     watcher.note(note);
                 }
                 let step = resume.step();
-                if step == config.train.schedule.steps {
+                if step == config.train.schedule.steps && !owed.any() {
                     let path = resume.folder.path().display();
                     let steps = show::plural(step as usize, "step");
                     watcher.result(&format!("done already: {step} {steps}; to go on, give a higher --steps | {path}"));
@@ -223,7 +244,7 @@ impl<'a> Run<'a> {
             folder: folder.path(),
         };
         for line in banner::lines(&session, &facts)? {
-            watcher.line(&line);
+            watcher.line(&show::printable(&line));
         }
         if let Some((step, _)) = &resumed {
             watcher.line(&format!("{:<12} after step {step}", "resumed"));
@@ -233,6 +254,7 @@ impl<'a> Run<'a> {
         let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
         let first_step = session.steps() + 1;
         let ceiling = Ceiling::new(session.program().step_cost().flops, peak.flops_per_s);
+        let stop = stop.for_run();
         let saved = resumed.as_ref().map(|(step, _)| *step).filter(|step| *step > 0);
         if let Some(step) = saved {
             stop.saved(step);
@@ -244,7 +266,7 @@ impl<'a> Run<'a> {
         let mut run = Run {
             config,
             watcher,
-            stop: stop.clone(),
+            stop,
             session,
             loader,
             prefetch,
@@ -253,6 +275,7 @@ impl<'a> Run<'a> {
             around,
             saved,
             unsaved: None,
+            owed,
             ended: false,
             batch: BatchBytes::default(),
             images,
@@ -281,19 +304,25 @@ impl<'a> Run<'a> {
     /// One more step, and the evaluation, sample and checkpoint that are due after it. What it tells may be heard some calls later.
     pub fn advance(&mut self, observe: Observe) -> Result<()> {
         let steps = self.config.train.schedule.steps;
+        if self.owed.any() {
+            let owed = std::mem::take(&mut self.owed);
+            self.look(owed)?;
+            if self.stop.asked().is_some() {
+                return Ok(());
+            }
+        }
         match observe {
             Observe::Nothing => self.submit()?,
             Observe::Times => self.step_timed()?,
         }
         let step = self.session.steps();
         self.stop.taken(step);
-        let run = &self.config.run;
-        let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < steps;
-        let (eval, sample, save) =
-            (due(run.eval_every), due(run.sample_every) && run.sample_tokens > 0, due(run.checkpoint_every));
+        // After the last step comes the end of the run.
+        let looks = if step < steps { due(&self.config, step) } else { Looks::default() };
+        let save = step < steps && is_due(self.config.run.checkpoint_every, step);
         // What could not be saved is tried again as soon as the run stands still anyway.
-        let save = save || (self.unsaved.is_some() && (eval || sample));
-        let waits = eval || sample || save || step == steps || self.config.train.may_end_early();
+        let save = save || (self.unsaved.is_some() && looks.any());
+        let waits = looks.any() || save || step == steps || self.config.train.may_end_early();
         self.land(if waits { 0 } else { LEAD })?;
         self.refuse_moved()?;
         if self.ended {
@@ -303,13 +332,7 @@ impl<'a> Run<'a> {
         if save {
             self.save()?;
         }
-        if eval {
-            self.evaluate()?;
-        }
-        if sample {
-            self.sample()?;
-        }
-        Ok(())
+        self.look(looks)
     }
 
     /// Waits for the steps under way, and tells what they tell.

@@ -7,6 +7,7 @@ pub mod export;
 #[cfg_attr(not(feature = "tokenizer"), path = "vocabulary/pieces_absent.rs")]
 pub mod pieces;
 
+use crate::data::long_text::LongText;
 use crate::files::write_whole;
 use crate::plain_file;
 use anyhow::{Context, Result, bail};
@@ -110,10 +111,10 @@ impl Vocabulary {
     }
 
     /// The tokens of a text that may be long; `each` is told the bytes done now and then.
-    pub fn encode_long(&self, text: &str, each: impl FnMut(usize)) -> Result<Vec<u32>> {
+    pub fn encode_long(&self, text: &(impl LongText + ?Sized), each: impl FnMut(usize)) -> Result<Vec<u32>> {
         match self {
             Vocabulary::Pieces(pieces) => pieces.encode_long(text, each),
-            Vocabulary::Bytes | Vocabulary::Chars(_) | Vocabulary::Unnamed(_) => self.encode(text),
+            Vocabulary::Bytes | Vocabulary::Chars(_) | Vocabulary::Unnamed(_) => self.encode(&text.part(0..text.size_bytes())?),
         }
     }
 

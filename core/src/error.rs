@@ -1,5 +1,7 @@
 //! The one error type of the library. Fields, not prose: what was asked, what was expected, what was found.
 
+use std::fmt::{Display, LowerExp};
+
 /// Anything that can go wrong for a reason outside Mantissa's own code.
 #[derive(Debug, Clone, thiserror::Error, PartialEq)]
 pub enum Error {
@@ -118,6 +120,12 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }
 
+/// A number that somebody set, with all its digits but without long rows of zeros: `0.001`, `65536`, `1e39`.
+pub fn number<T: Copy + Into<f64> + Display + LowerExp>(x: T) -> String {
+    let size = x.into().abs();
+    if size == 0.0 || !size.is_finite() || (1e-6..1e15).contains(&size) { format!("{x}") } else { format!("{x:e}") }
+}
+
 fn at(place: &str) -> String {
     if place.is_empty() { String::new() } else { format!(" (in {place})") }
 }
@@ -136,6 +144,15 @@ impl Error {
     /// An [`Error::Config`].
     pub fn config(name: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) -> Error {
         Error::Config { name: name.into(), expected: expected.into(), got: got.into() }
+    }
+
+    /// An [`Error::Config`] of a number, as [`number`] writes it.
+    pub fn number<T: Copy + Into<f64> + Display + LowerExp>(
+        name: impl Into<String>,
+        expected: impl Into<String>,
+        got: T,
+    ) -> Error {
+        Error::config(name, expected, number(got))
     }
 
     /// An [`Error::Config`] with its setting named `name`: the one who asked knows where the value came from.
@@ -188,5 +205,17 @@ impl Error {
             | Error::DeviceLost { .. }
             | Error::NonFinite { .. }) => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn numbers_are_written_without_long_rows_of_zeros() {
+        let numbers = [0.001, 65536.0, 1e39, -1e39, 1e-46, 0.0, f64::NAN];
+        assert_eq!(numbers.map(number), ["0.001", "65536", "1e39", "-1e39", "1e-46", "0", "NaN"]);
+        assert_eq!([0.1f32, 3e38].map(number), ["0.1", "3e38"]);
     }
 }

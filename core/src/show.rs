@@ -87,11 +87,11 @@ pub fn clock(secs: f64) -> String {
     if h > 0 { format!("{h}:{m:02}:{s:02}") } else { format!("{m}:{s:02}") }
 }
 
-/// A loss scale: whole numbers plainly, small ones in scientific notation.
+/// A loss scale: whole numbers plainly, small and very large ones in scientific notation.
 pub fn loss_scale(x: f32) -> String {
     // As f64: the shortest f32 text of 2^30 would be 1073741800.
     let x = f64::from(x);
-    if x >= 1.0 || !x.is_finite() { format!("{x}") } else { scientific(x) }
+    if (1.0..1e15).contains(&x) || !x.is_finite() { format!("{x}") } else { scientific(x) }
 }
 
 /// A name that came from a file, fit for a line of a terminal: control characters (C0, DEL, C1), line breaks, tabs, and characters that turn the
@@ -173,7 +173,8 @@ mod tests {
         assert_eq!(clock(3723.0), "1:02:03");
         assert_eq!(loss_scale(65536.0), "65536");
         assert_eq!(loss_scale(1073741824.0), "1073741824");
-        assert_eq!(loss_scale(1.0 / 16384.0), "6.10e-05");
+        assert_eq!([1.0 / 16384.0, 1e29, f32::INFINITY].map(loss_scale), ["6.10e-05", "1.00e+29", "inf"]);
+
         assert_eq!(mebibytes(3 << 20), "3.0 MiB");
     }
 }

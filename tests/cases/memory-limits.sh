@@ -24,5 +24,5 @@ grouped() (
   echo "$BASHPID" >"$group/cgroup.procs"
   exec "$MANTISSA" "$@"
 )
-exits 2 grouped train --device cpu --model gpt-mini --batch-size 64 --out r
+exits 3 grouped train --device cpu --model gpt-mini --batch-size 64 --out r
 refused "(by the limit of the container or control group)"

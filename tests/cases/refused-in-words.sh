@@ -32,6 +32,30 @@ exits 2 mantissa sample --samples 0
 says err "--samples" "expected a whole number from 1"
 exits 2 mantissa train --adaptive-clip 0
 says err "--adaptive-clip" "above 0 and at most 100"
+exits 2 mantissa train --lr 1e39
+says err "train.schedule.lr (--lr)" "got 1e39"
+exits 2 mantissa train --set train.lr=1
+says err "did you mean train.schedule.lr (--lr)?"
+exits 2 mantissa train --batch-size 1048576 --seq-len 8192
+says err "train.batch (--batch-size): expected tensors of at most 1099511627776 elements" "try a smaller --batch-size or --seq-len"
+exits 2 mantissa cast --force 1
+says err "cast: --force: expected --to or --from beside it"
+mkdir empty && : >empty/config.toml
+exits 2 mantissa train --resume empty
+says err "empty/config.toml: expected every entry of a run, found an empty file"
+printf '[run]\nmodel = "mlp"\n' >empty/config.toml
+exits 2 mantissa train --resume empty
+says err "the run needs this entry"
+never_says err "missing field"
+mkfifo pipe
+for command in "train --resume pipe" "train --init-from pipe" "sample --run pipe" "stats pipe" "doctor pipe"; do
+  # shellcheck disable=SC2086 # words of a command
+  exits 2 mantissa $command
+  says err "found a pipe (FIFO): pipe"
+done
+exits 0 mantissa train "${TINY[@]}" --steps 1 --out $'x\ny'
+says out '| x\ny'
+[ "$(grep -c '^done: ' out)" = 1 ] && ! grep -q '^y' out || fail "expected one line: $(cat out)"
 exits 0 mantissa train --device cpu --batch-size 2 --seq-len 1 --eval-batches 1 --sample-tokens 0 --set train.model.layers=1 --steps 1 --quiet
 exits 0 mantissa train "${TINY[@]}" --steps 2 --warmup 5
 says out "warm-up 5, longer than the run: lr is never reached"

@@ -55,10 +55,28 @@ exits 0 train --data renamed.bin --out h
 says out "NumPy array, u32): 4,500 tokens of 5,000"
 npy '>u2' H 5000 >array.npy
 exits 2 train --data array.npy --out c
-says err "elements of dtype >u2"
+says err "found big-endian ones (dtype >u2)"
+npy '<i4' i 5000 >array.npy
+printf '\377\377\377\377' | dd of=array.npy bs=1 seek=200 conv=notrunc 2>/dev/null
+exits 2 train --data array.npy --out c
+says err "cannot read the data: array.npy: expected tokens" "found -1 at position"
+never_says err "array.npy: array.npy"
+numbers H 10 20240520 1 -5 >negative.bin
+exits 2 train --data negative.bin --out c
+says err "expected a number of tokens in the header of llm.c, found -5"
+
+# Wider than they are written: no tokenizer has such tokens, unless the user says so. Of a known vocabulary the message names the width.
+rm val.bin
+numbers H 5000 >wide.bin
+exits 2 train --data wide.bin --token-dtype u32 --out c
+says err "token values below 1,048,576" "(read as u32)" "give --token-dtype u16" "--vocab"
+printf '{"vocab_size": 5000}' >meta.json
+exits 2 train --data wide.bin --token-dtype u32 --out c
+says err "values below 5000, the size of the vocabulary" "(read as u32; --token-dtype says how they lie there)"
+rm meta.json
 
 # A vocabulary that 16 bits do not hold.
-rm train.bin val.bin
+rm train.bin
 numbers H 5000 >train.bin
 printf '{"vocab_size": 128256}' >meta.json
 exits 2 train --data train.bin --out c

@@ -1,9 +1,9 @@
 //! Finite gradients whose norm exceeds f32: they are clipped as any others, with and without a loss scale, on every device.
 
+use super::scaler::update;
 use mantissa_core::backend::Backend;
-use mantissa_core::op::update::NormType;
 use mantissa_core::optim::{Optim, OptimConfig};
-use mantissa_core::precision::clip::{Clip, clip_grads, grad_norm};
+use mantissa_core::precision::clip::Clip;
 use mantissa_core::precision::scaler::{GradScaler, LOSS_SCALE, ScalerConfig};
 use mantissa_core::program::{Init, Program, Rate};
 use mantissa_core::shape::Ty;
@@ -23,15 +23,7 @@ fn program(scaled: bool, clip: Option<Clip>) -> Result<Program> {
     let loss = (p * x).sum_all();
     let mut optim = Optim::new("optim", OptimConfig::sgd(0.0), vec![p])?;
     optim.backward(scaler.scale(loss));
-    g.begin_update();
-    scaler.unscale(&mut optim)?;
-    let norm = match clip {
-        Some(clip) => clip_grads(&scaler, &mut optim, clip)?,
-        None => grad_norm(&scaler, &optim, NormType::L2)?,
-    };
-    g.output("norm", norm);
-    scaler.step(&mut optim)?;
-    scaler.update()?;
+    update(&g, &mut scaler, optim, clip)?;
     g.finish()
 }
 

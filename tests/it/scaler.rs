@@ -4,7 +4,7 @@
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::data::Batch;
 use mantissa_core::op::update::NormType;
-use mantissa_core::optim::OptimConfig;
+use mantissa_core::optim::{Optim, OptimConfig};
 use mantissa_core::precision::clip::{Clip, clip_grads, grad_norm};
 use mantissa_core::precision::scaler::{
     GROWTH_TRACKER, GradScaler, HYSTERESIS, LEAST_SCALE, LOSS_SCALE, ScalerConfig, ScalerState,
@@ -45,13 +45,18 @@ fn one_parameter(scaler: ScalerConfig, optim: OptimConfig, n: usize, init: f64, 
 fn record_one(g: &Graph, scaler: ScalerConfig, optim: OptimConfig, n: usize, init: f64, clip: Option<Clip>) -> Result<()> {
     let mut scaler = GradScaler::new(g, Some(scaler))?;
     let (p, loss) = linear_loss(g, "p", n, init);
-    let mut optim = mantissa_core::optim::Optim::new("optim", optim, vec![p])?;
+    let mut optim = Optim::new("optim", optim, vec![p])?;
     optim.backward(scaler.scale(loss));
+    update(g, &mut scaler, optim, clip)
+}
+
+/// The part of a step behind the gradients: unscaled, their norm as an output, clipped, stepped, the loss scale updated.
+pub(super) fn update<'g>(g: &'g Graph, scaler: &mut GradScaler<'g>, mut optim: Optim<'g>, clip: Option<Clip>) -> Result<()> {
     g.begin_update();
     scaler.unscale(&mut optim)?;
     let norm = match clip {
-        Some(clip) => clip_grads(&scaler, &mut optim, clip)?,
-        None => grad_norm(&scaler, &optim, NormType::L2)?,
+        Some(clip) => clip_grads(scaler, &mut optim, clip)?,
+        None => grad_norm(scaler, &optim, NormType::L2)?,
     };
     g.output("norm", norm);
     scaler.step(&mut optim)?;
@@ -114,8 +119,8 @@ fn two_optimizers_step_on_their_own_gradients_and_share_the_scale() {
         let g = Graph::new("two optimizers", true);
         let mut scaler = GradScaler::new(&g, Some(config(16.0, 2000)))?;
         let ((a, loss_a), (b, loss_b)) = (linear_loss(&g, "a", 1, 1.0), linear_loss(&g, "b", 1, 1.0));
-        let mut first = mantissa_core::optim::Optim::new("first", SGD, vec![a])?;
-        let mut second = mantissa_core::optim::Optim::new("second", SGD, vec![b])?;
+        let mut first = Optim::new("first", SGD, vec![a])?;
+        let mut second = Optim::new("second", SGD, vec![b])?;
         first.backward(scaler.scale(loss_a));
         second.backward(scaler.scale(loss_b));
         g.begin_update();
@@ -188,7 +193,7 @@ fn an_overflow_in_the_unscale_itself_is_found() {
         let g = Graph::new("two uses", true);
         let mut scaler = GradScaler::new(&g, Some(ScalerConfig { min_scale: 0.0, ..config(0.25, 2000) }))?;
         let (p, loss) = linear_loss(&g, "p", 1, 1.0);
-        let mut optim = mantissa_core::optim::Optim::new("optim", SGD, vec![p])?;
+        let mut optim = Optim::new("optim", SGD, vec![p])?;
         optim.backward(scaler.scale(loss + loss));
         g.begin_update();
         scaler.step(&mut optim)?;
@@ -274,14 +279,11 @@ fn a_skipped_step_leaves_every_bit() {
 }
 
 /// Records what `f` does between backward and the end, and returns its error as text.
-fn misuse(
-    enabled: bool,
-    f: impl for<'g> Fn(&mut GradScaler<'g>, &mut mantissa_core::optim::Optim<'g>) -> Result<()>,
-) -> String {
+fn misuse(enabled: bool, f: impl for<'g> Fn(&mut GradScaler<'g>, &mut Optim<'g>) -> Result<()>) -> String {
     let g = Graph::new("misuse", true);
     let mut scaler = GradScaler::new(&g, enabled.then(ScalerConfig::default)).expect("valid");
     let (p, loss) = linear_loss(&g, "p", 1, 1.0);
-    let mut optim = mantissa_core::optim::Optim::new("optim", SGD, vec![p]).expect("valid");
+    let mut optim = Optim::new("optim", SGD, vec![p]).expect("valid");
     optim.backward(scaler.scale(loss));
     g.begin_update();
     let error = f(&mut scaler, &mut optim).expect_err("misuse");
@@ -323,7 +325,7 @@ fn a_step_without_backward_is_refused() {
         let g = Graph::new("no backward", true);
         let mut scaler = GradScaler::new(&g, enabled.then(ScalerConfig::default)).expect("valid");
         let (p, _) = linear_loss(&g, "p", 1, 1.0);
-        let mut optim = mantissa_core::optim::Optim::new("optim", SGD, vec![p]).expect("valid");
+        let mut optim = Optim::new("optim", SGD, vec![p]).expect("valid");
         let error = without_place(&scaler.step(&mut optim).expect_err("no gradients").to_string());
         assert_eq!(error, "optimizer: it has no gradients; call backward before unscale, clip and step");
     }

@@ -28,6 +28,7 @@ pub fn command(args: &CastArgs) -> Result<Outcome> {
             let done = tensors::decode(input, output, dtype)?;
             writeln!(out, "{}", said(output, &done, &format!("from {dtype} as f32")))
         }
+        (None, None) if args.force => bail!("cast: --force: expected --to or --from beside it, which write a file"),
         (None, None) => {
             let numbers = args.what.iter().map(|text| number(text)).collect::<Result<Vec<f64>>>()?;
             write!(out, "{}", table::render(&args.what, &numbers, args.mode, args.seed, args.scale_rule)?)

@@ -94,6 +94,16 @@ pub fn newest(run: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
+/// What to do where the checkpoint `dir` of `run` cannot be used: `how`, in front of its path, takes the newest one that is whole.
+pub fn instead_of(run: &Path, dir: &Path, how: &str) -> String {
+    let step = step_of(dir);
+    let others = complete(run).unwrap_or_default().into_iter().rev().filter(|(s, _)| Some(*s) != step);
+    match others.into_iter().find(|(_, path)| read::state(path).is_ok()) {
+        Some((step, path)) => format!("the checkpoint of step {step} is whole: {how} {}", path.display()),
+        None => "no other checkpoint of the run is whole".into(),
+    }
+}
+
 /// Reads a file of a few bytes; a larger one is not what it should be.
 pub(crate) fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     plain_file::read(path, max_bytes).with_context(|| format!("cannot read the file: {}", path.display()))

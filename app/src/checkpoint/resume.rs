@@ -8,10 +8,12 @@
 
 use super::branch::branch;
 use super::state::{State, Surroundings};
-use super::{CHECKPOINTS, DONE, complete, list, newest, read, remove, step_of};
+use super::{CHECKPOINTS, DONE, complete, instead_of, list, newest, read, remove, step_of};
 use crate::checkpoint::run_source::config_of;
 use crate::cli::{TrainArgs, overlay, resolve};
 use crate::config::{BUILTIN, RunConfig};
+use crate::event_log::Looks;
+use crate::plain_file;
 use crate::run_folder::{self, CONFIG, RUNS, RunFolder, UNFINISHED};
 use crate::show;
 use crate::watcher::Watcher;
@@ -103,7 +105,8 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
             None
         }
         Some(dir) => {
-            let state = read::state(&dir).map_err(|e| anyhow!("{e:#}; {}", instead_of(&run, &dir)))?;
+            let state =
+                read::state(&dir).map_err(|e| anyhow!("{e:#}; {}", instead_of(&run, &dir, "mantissa train --resume")))?;
             same_config(&state, &stored.train).with_context(|| format!("cannot use the checkpoint {}", dir.display()))?;
             if state.step > config.train.schedule.steps {
                 bail!(
@@ -157,16 +160,6 @@ fn way(run: &RunFolder, step: u64, out: Option<PathBuf>, discard: bool, warnings
     Ok(Way::Same { discard: newer })
 }
 
-/// What to do where the checkpoint `dir` cannot be used.
-fn instead_of(run: &Path, dir: &Path) -> String {
-    let step = step_of(dir);
-    let others = complete(run).unwrap_or_default().into_iter().rev().filter(|(s, _)| Some(*s) != step);
-    match others.into_iter().find(|(_, path)| read::state(path).is_ok()) {
-        Some((step, path)) => format!("the checkpoint of step {step} is whole: mantissa train --resume {}", path.display()),
-        None => "no other checkpoint of the run is whole".into(),
-    }
-}
-
 impl Resume {
     /// Steps taken so far.
     pub fn step(&self) -> u64 {
@@ -176,6 +169,11 @@ impl Resume {
     /// What the warnings of the run go by.
     pub fn health(&self) -> HealthState {
         self.checkpoint.as_ref().map(|(_, state)| state.health.clone()).unwrap_or_default()
+    }
+
+    /// What the log has of the evaluation and the sample after the last step: a process that ended early may have left them out.
+    pub fn looks(&self) -> Result<Looks> {
+        self.folder.log().looks(self.step())
     }
 
     /// Puts a session made from the config where the checkpoint was, and says what differs from then.
@@ -242,7 +240,8 @@ fn locate(path: Option<&Path>) -> Result<(PathBuf, Option<PathBuf>)> {
         return Ok((path.to_path_buf(), None));
     }
     if !path.is_dir() {
-        bail!("--resume: expected the folder of a run or of one of its checkpoints, found none: {}", path.display());
+        let (found, path) = (plain_file::found(path), path.display());
+        bail!("--resume: expected the folder of a run or of one of its checkpoints, found {found}: {path}");
     }
     // A path such as `.` has neither name nor parents of its own.
     let full = path.canonicalize().with_context(|| format!("cannot read the folder: {}", path.display()))?;

@@ -47,7 +47,8 @@ pub fn shape(path: &str, message: &str, removed: &[String], what: &str) -> Error
     if let Some((field, expected)) = list_of(message, "unknown field ") {
         let key = if entry == field || entry.ends_with(&format!(".{field}")) { entry.clone() } else { below(field) };
         let known = expected.iter().map(String::as_str).collect::<Vec<_>>();
-        return anyhow!("config: `{key}`: there is no such entry; {}{}: {what}", one_of(&known), meant(field, &known));
+        let meant = keys::elsewhere(field).map_or_else(|| meant(field, &known), |key| format!(" (did you mean {key}?)"));
+        return anyhow!("config: `{key}`: there is no such entry; {}{meant}: {what}", one_of(&known));
     }
     if let Some((value, expected)) = list_of(message, "unknown variant ") {
         let known = expected.iter().map(String::as_str).collect::<Vec<_>>();
@@ -211,6 +212,8 @@ mod tests {
         assert!(entry("train.clip", "{norm = 1, value = 2}").contains("exactly one entry"));
         assert!(entry("train.bacth", "3").contains("`train.bacth`: there is no such entry"));
         assert!(entry("train.bacth", "3").contains("(did you mean batch?)"), "{}", entry("train.bacth", "3"));
+        assert!(entry("train.lr", "1").contains("(did you mean train.schedule.lr (--lr)?)"), "{}", entry("train.lr", "1"));
+        assert!(entry("train.batch_size", "1").contains("(did you mean train.batch (--batch-size)?)"));
         assert_eq!(
             entry("train.recipe.name", "fp16"),
             "train.recipe.name (--recipe): expected one of f32, tf32, bf16, f16, fp8-delayed, fp8-current, mxfp8, got `fp16` (did you mean f16?)"

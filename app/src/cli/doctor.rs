@@ -9,7 +9,7 @@ use crate::config::RunConfig;
 use crate::progress::Progress;
 use crate::run_folder::CONFIG;
 use crate::run_log::{self, Logged};
-use crate::{Outcome, device, findings, in_words, init_from, out, show};
+use crate::{Outcome, device, findings, in_words, init_from, out, plain_file, show};
 use anyhow::{Result, bail};
 use clap::Args;
 use mantissa_core::diagnose::doctor::Doctor;
@@ -98,7 +98,8 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
     if let Some(folder) = &args.folder {
         flags.step.config = Some(folder.join(CONFIG));
         if !folder.join(CONFIG).is_file() {
-            bail!("doctor: expected the folder of a run, with {CONFIG}, found none: {}", folder.display());
+            let found = if folder.is_dir() { "no such file in it" } else { plain_file::found(folder) };
+            bail!("doctor: expected the folder of a run, with {CONFIG}, found {found}: {}", folder.display());
         }
     }
     let mut runs = [resolve::resolve(&flags)?];

@@ -1,6 +1,6 @@
 //! `mantissa gui`: starts the window, a program of its own beside this one, so that this one needs nothing of a desktop.
 
-use crate::Outcome;
+use crate::{Outcome, process};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::PathBuf;
@@ -39,10 +39,6 @@ pub fn command(args: &GuiArgs, threads: Option<usize>) -> Result<Outcome> {
     if let Some(run) = &args.attach {
         child.arg("--attach").arg(run);
     }
-    let status = child.status().with_context(|| format!("cannot start the window: {}", program.display()))?;
-    if !status.success() {
-        // It has said why on stderr.
-        bail!("the window ended with {status}");
-    }
-    Ok(Outcome::Done)
+    let code = process::become_it(child).with_context(|| format!("cannot start the window: {}", program.display()))?;
+    Ok(Outcome::Other(code))
 }

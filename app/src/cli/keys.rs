@@ -72,6 +72,13 @@ pub fn named(key: &str) -> String {
     }
 }
 
+/// The entry, [`named`], that is called `name` in another table, or whose flag is.
+pub fn elsewhere(name: &str) -> Option<String> {
+    let flag = format!("--{}", name.replace('_', "-"));
+    let last = |key: &str| key.rsplit('.').next() == Some(name);
+    FLAGS.iter().find(|(key, f)| last(key) || *f == flag).map(|(key, _)| named(key))
+}
+
 /// What one error says, a setting by its [`named`] entry.
 pub fn said(error: &(dyn std::error::Error + 'static)) -> String {
     match error.downcast_ref::<Error>() {

@@ -57,7 +57,7 @@ pub enum Command {
     /// Write the logits, gradients and weights of a few training steps, to compare with another framework.
     Dump(dump::DumpArgs),
     /// List devices, and how each multiplies every number format.
-    Devices,
+    Devices(DevicesArgs),
     /// Print every instruction of a training step: types, precision, the reason for it, price.
     Explain(explain::ExplainArgs),
     /// Model time and memory of a training step on a GPU, which need not be present.
@@ -78,9 +78,17 @@ pub enum Command {
 
 /// How `train` ends, for scripts.
 const TRAIN_EXIT_CODES: &str = "\
-Exit codes: 0 done; 2 refused, or something could not be written; 3 out of memory, or a device was lost; 4 stopped at a step that is not finite; \
+Exit codes: 0 done; 2 refused, or something could not be written; 3 too little memory (of the machine, the device, a container or ulimit), or a device was lost; 4 stopped at a step that is not finite; \
 130, 143, 129 stopped by Ctrl-C, SIGTERM, SIGHUP. After 4 and signals the last finished step is saved; a second signal ends the run at once and says \
 what is not saved.";
+
+/// Flags of `devices`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DevicesArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Flags of `sample`.
 #[derive(Debug, Args)]
@@ -115,6 +123,9 @@ pub struct SampleArgs {
     /// Draw among the fewest likeliest tokens that together have this probability
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
     pub top_p: f64,
+    /// Say nothing beside the text: no notes
+    #[arg(short, long)]
+    pub quiet: bool,
     /// Seed of the draws
     #[arg(long, value_name = "N", default_value_t = 1337, value_parser = count::<u64>)]
     pub seed: u64,

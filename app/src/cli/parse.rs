@@ -25,8 +25,12 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
         if error.use_stderr() {
             // Arguments stand in it, and a shell writes file names into them. Nowhere is left to report that stderr is closed.
             let _ = write!(out::stderr(), "{}", error.render());
-        } else {
-            let _ = error.print();
+        } else if let Err(e) = error.print().and_then(|()| std::io::stdout().flush())
+            && e.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            // The help was what was asked for. A reader that has seen enough is no error.
+            let _ = writeln!(out::stderr(), "error: cannot write to stdout: {e}");
+            return ExitCode::from(EXIT_REFUSED);
         }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_REFUSED))
     })

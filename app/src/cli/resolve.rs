@@ -75,7 +75,8 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
 
     let from = args.init_from.as_deref().or(overlay::get_str(&over, "run.init_from"));
     // A complete config has the sizes; its weights may be gone by now.
-    let from = from.filter(|_| !complete).map(|path| init_from::open(Path::new(path)).context("--init-from"));
+    let from =
+        from.filter(|_| !complete).map(|path| init_from::open(Path::new(path), init_from::FLAG).context(init_from::FLAG));
     let source = from.transpose()?;
     let model = if source.is_some() { PRETRAINED } else { DEFAULT_MODEL };
     let preset = pick(args.step.model.as_deref(), &mut over, "run.model", &["train.model", "train.batch"], model);

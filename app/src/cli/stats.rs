@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::run_folder::EVENTS;
 use crate::run_log::{self, Logged};
 use crate::show::{percent, scientific};
-use crate::{Outcome, device};
+use crate::{Outcome, device, plain_file};
 use anyhow::{Result, bail};
 use clap::Args;
 use mantissa_core::DType;
@@ -125,7 +125,8 @@ fn badness(t: &TensorReport) -> (bool, f64, f64) {
 fn of_run(run: &Path, step: Option<u64>) -> Result<Measured> {
     let path = run.join(EVENTS);
     if !path.is_file() {
-        bail!("expected a run folder with {EVENTS}, found none: {}", run.display());
+        let found = if run.is_dir() { "no such file in it" } else { plain_file::found(run) };
+        bail!("expected a run folder with {EVENTS}, found {found}: {}", run.display());
     }
     let (mut at, mut tensors) = (None, Vec::new());
     let mut steps: Vec<u64> = Vec::new();

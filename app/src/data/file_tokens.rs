@@ -36,11 +36,16 @@ impl FileTokens {
         let mut head = vec![0; size.min(HEAD_BYTES as u64) as usize];
         read_at(&file, 0, &mut head).with_context(context)?;
         let layout = bin::layout("token file", &head, size, asked).with_context(context)?;
-        let tokens = FileTokens { path: path.to_path_buf(), file, layout, buffers: Mutex::default() };
+        let tokens = FileTokens::new(path.to_path_buf(), file, layout);
         if asked.is_none() && layout.dtype == TokenDtype::U16 {
             bin::check_width("token file", &tokens.sample().with_context(context)?).with_context(context)?;
         }
         Ok(tokens)
+    }
+
+    /// The tokens of an open file that lie there so.
+    pub fn new(path: PathBuf, file: File, layout: Layout) -> FileTokens {
+        FileTokens { path, file, layout, buffers: Mutex::default() }
     }
 
     /// How the tokens lie in the file.
@@ -102,13 +107,15 @@ impl TokenSource for FileTokens {
     }
 }
 
+/// Fills `out` from place `at` of a file.
 #[cfg(unix)]
-fn read_at(file: &File, at: u64, out: &mut [u8]) -> std::io::Result<()> {
+pub fn read_at(file: &File, at: u64, out: &mut [u8]) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, out, at)
 }
 
+/// Fills `out` from place `at` of a file.
 #[cfg(windows)]
-fn read_at(file: &File, mut at: u64, mut out: &mut [u8]) -> std::io::Result<()> {
+pub fn read_at(file: &File, mut at: u64, mut out: &mut [u8]) -> std::io::Result<()> {
     while !out.is_empty() {
         match std::os::windows::fs::FileExt::seek_read(file, out, at)? {
             0 => return Err(ErrorKind::UnexpectedEof.into()),

@@ -1,7 +1,8 @@
-//! Texts: the built-in corpus, a file, or all files below a folder.
+//! Texts: the built-in corpus, a file, or all files below a folder. A long file stays where it is: see [`super::long_text`].
 
 use super::Loaded;
 use super::folder::{self, LeftOut};
+use super::long_text::{LongText, Opened, TextFile};
 use crate::config::BUILTIN;
 use crate::encoding::{self, Decoded};
 use crate::plain_file;
@@ -9,32 +10,42 @@ use crate::progress::Progress;
 use crate::show::{counted, thousands};
 use crate::vocabulary::Vocabulary;
 use anyhow::{Context, Result, bail};
+use mantissa_core::data::tokens::BYTE_VOCAB;
 use mantissa_core::data::{Dataset, Tokens};
 use std::path::Path;
+use std::sync::Arc;
 
 /// This repository's own sources and documents, made by the build script.
 pub const CORPUS: &str = include_str!(concat!(env!("OUT_DIR"), "/corpus.txt"));
 
 /// A text, and what it is.
 struct Read {
-    text: String,
+    text: Text,
     what: String,
+}
+
+/// Where a text is.
+enum Text {
+    Memory(String),
+    File(TextFile),
 }
 
 /// Loads the text that `--data` names, as the tokens of `tokenizer` or as bytes.
 pub(super) fn load(name: &str, tokenizer: Option<Vocabulary>, silent: bool) -> Result<Loaded> {
     let mut left_out = LeftOut::default();
-    let Read { text, what } = read(name, &mut left_out)?;
-    let size = counted(text.len(), "byte");
+    let Read { text, what } = read(name, &mut left_out, silent)?;
+    let size = match &text {
+        Text::Memory(text) => text.len(),
+        Text::File(file) => file.size_bytes(),
+    };
+    let size = counted(size, "byte");
     let (tokens, vocabulary, size) = match tokenizer {
-        None => (Tokens::from_bytes(text.into_bytes()), Vocabulary::Bytes, size),
+        None => (as_bytes(text), Vocabulary::Bytes, size),
         Some(vocabulary) => {
-            let mut progress = Progress::new("tokenizing", "bytes", text.len() as u64, silent);
-            let mut done = 0;
-            let ids = vocabulary.encode_long(&text, |now| {
-                progress.advance((now - done) as u64);
-                done = now;
-            });
+            let ids = match &text {
+                Text::Memory(text) => encode(&vocabulary, text.as_str(), silent),
+                Text::File(file) => encode(&vocabulary, file, silent),
+            };
             let ids = ids.with_context(|| format!("cannot turn the text into tokens: {name}"))?;
             let size = format!("{size}, {} tokens of {}", thousands(ids.len()), thousands(vocabulary.size()));
             (Tokens::from_ids(ids, vocabulary.size())?, vocabulary, size)
@@ -44,9 +55,29 @@ pub(super) fn load(name: &str, tokenizer: Option<Vocabulary>, silent: bool) -> R
     Ok(Loaded { dataset: Dataset::Tokens(tokens), vocabulary, about, notes: left_out.note().into_iter().collect() })
 }
 
-fn read(name: &str, left_out: &mut LeftOut) -> Result<Read> {
+/// Each byte as a token.
+fn as_bytes(text: Text) -> Tokens {
+    match text {
+        Text::Memory(text) => Tokens::from_bytes(text.into_bytes()),
+        Text::File(file) => {
+            let largest = file.largest();
+            Tokens::new(Arc::new(file.into_tokens()), None, BYTE_VOCAB, largest)
+        }
+    }
+}
+
+fn encode(vocabulary: &Vocabulary, text: &(impl LongText + ?Sized), silent: bool) -> Result<Vec<u32>> {
+    let mut progress = Progress::new("tokenizing", "bytes", text.size_bytes() as u64, silent);
+    let mut done = 0;
+    vocabulary.encode_long(text, |now| {
+        progress.advance((now - done) as u64);
+        done = now;
+    })
+}
+
+fn read(name: &str, left_out: &mut LeftOut, silent: bool) -> Result<Read> {
     if name == BUILTIN {
-        return Ok(Read { text: CORPUS.into(), what: "this repository's sources and documents".into() });
+        return Ok(Read { text: Text::Memory(CORPUS.into()), what: "this repository's sources and documents".into() });
     }
     let path = Path::new(name);
     let meta = std::fs::metadata(path).with_context(|| format!("cannot read the data: {name}"))?;
@@ -56,10 +87,15 @@ fn read(name: &str, left_out: &mut LeftOut) -> Result<Read> {
     if !meta.is_file() {
         bail!("--data: expected a file or a folder, found {}: {name}", plain_file::kind(meta.file_type()));
     }
-    match read_file(path)? {
+    let decoded = match TextFile::open(path, silent)? {
+        Opened::Long(file) => return Ok(Read { text: Text::File(file), what: "text file".into() }),
+        Opened::Whole => read_file(path)?,
+        Opened::Other(found) => Err(found),
+    };
+    match decoded {
         Ok(Decoded { text, from }) => {
             let how = if from.is_empty() { String::new() } else { format!(", {}", from.join(" in ")) };
-            Ok(Read { text, what: format!("text file{how}") })
+            Ok(Read { text: Text::Memory(text), what: format!("text file{how}") })
         }
         Err(found) => bail!("data: expected UTF-8 text, found {found}: {name}"),
     }
@@ -90,7 +126,7 @@ fn read_folder(dir: &Path, left_out: &mut LeftOut) -> Result<Read> {
         let left_out = left_out.note().map_or(String::new(), |note| format!(" ({note})"));
         bail!("data: expected UTF-8 text files, found none{left_out} in the folder: {}", dir.display());
     }
-    Ok(Read { text, what: counted(count, "text file") })
+    Ok(Read { text: Text::Memory(text), what: counted(count, "text file") })
 }
 
 #[cfg(test)]

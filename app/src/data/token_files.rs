@@ -23,6 +23,8 @@ const META_PICKLE: &str = "meta.pkl";
 
 /// Files up to this size are looked through before a run; of larger ones with a known vocabulary every token is checked when it is read.
 const LOOK_THROUGH_BYTES: u64 = 1 << 28;
+/// Token values above which no vocabulary in use goes: the largest have about a million.
+const MOST_TOKENS: u32 = 1 << 20;
 /// Tokens looked at in one go.
 const STRETCH_TOKENS: usize = 1 << 19;
 /// Threads that look, at most: more than two seldom read faster.
@@ -74,6 +76,10 @@ impl TokenFiles {
             Some(_) if bytes(&train) + val.as_ref().map_or(0, |val| bytes(val)) > LOOK_THROUGH_BYTES => None,
             _ => self.largest(&train, val.as_deref(), size, how.silent)?,
         };
+        // With a known vocabulary every token was compared with that.
+        if let (None, Some(largest)) = (size, largest) {
+            self.check_believable(largest, &train, how.vocab)?;
+        }
         let vocab = size.or(largest.map(|l| l.token as usize + 1)).or(how.vocab).unwrap_or(1);
         let kind = format!("{}, {}", train.layout().kind, train.layout().dtype);
         let held_out = self.val.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
@@ -87,6 +93,21 @@ impl TokenFiles {
         );
         let vocabulary = known.unwrap_or(Vocabulary::Unnamed(vocab));
         Ok(Loaded { dataset: Dataset::Tokens(tokens), vocabulary, about, notes })
+    }
+
+    /// Refuses tokens that no vocabulary has: they are read in another width than they were written in. The user's word is taken.
+    fn check_believable(&self, largest: Largest, train: &FileTokens, vocab: Option<usize>) -> Result<()> {
+        let Largest { position, token } = largest;
+        if token < MOST_TOKENS || vocab.is_some_and(|vocab| vocab > token as usize) {
+            return Ok(());
+        }
+        let (path, dtype) = (self.train.display(), train.layout().dtype);
+        bail!(
+            "token file: expected token values below {}, more than any tokenizer has, found {token} at position {position} (read as {dtype}); \
+             if tokens are narrower give --token-dtype u16, and if there are so many --vocab {}: {path}",
+            thousands(MOST_TOKENS as usize),
+            u64::from(token) + 1
+        )
     }
 
     /// The largest token of both files, which must be one of a vocabulary of `size` values.
@@ -103,12 +124,14 @@ impl TokenFiles {
         let parts = [(&self.train, Some(train), 0), (self.val.as_ref().unwrap_or(&self.train), val, train.len())];
         for (path, tokens, before) in parts {
             let Some(tokens) = tokens else { continue };
-            let found = largest(tokens, &mut progress).with_context(|| format!("cannot read the data: {}", path.display()))?;
+            let found = largest(tokens, &mut progress).context("cannot read the data")?;
             if let (Some(Largest { position, token }), Some(size)) = (found, size)
                 && token as usize >= size
             {
                 bail!(
-                    "token file: expected values below {size}, the size of the vocabulary, found {token} at position {position}: {}",
+                    "token file: expected values below {size}, the size of the vocabulary, found {token} at position {position} (read as {}; \
+                     --token-dtype says how they lie there): {}",
+                    tokens.layout().dtype,
                     path.display()
                 );
             }
@@ -213,6 +236,24 @@ mod tests {
             message.contains("train.bin") && message.contains("values below 3") && message.contains("found 3 at position 0"),
             "{message}"
         );
+        // Twice as wide as they are.
+        std::fs::write(dir.path().join(META), r#"{"vocab_size": 4}"#).unwrap();
+        let wide =
+            |how| find(dir.path()).unwrap().load("x", None, Some(TokenDtype::U32), how).map(|loaded| loaded.vocabulary.size());
+        let message = format!("{:#}", wide(Reading::default()).unwrap_err());
+        assert!(message.contains("found 196611 at position 0 (read as u32; --token-dtype says"), "{message}");
+        std::fs::remove_file(dir.path().join(META)).unwrap();
+        assert_eq!(wide(Reading::default()).unwrap(), 196_612);
+        write(dir.path(), "train.bin", &[3, 17].repeat(20));
+        let message = format!("{:#}", wide(Reading::default()).unwrap_err());
+        assert!(
+            message.contains("below 1,048,576") && message.contains("found 1114115 at position 0 (read as u32)"),
+            "{message}"
+        );
+        assert!(message.contains("give --token-dtype u16") && message.contains("--vocab 1114116"), "{message}");
+        assert!(wide(Reading { vocab: Some(1_114_115), silent: true }).is_err());
+        assert_eq!(wide(Reading { vocab: Some(1_114_116), silent: true }).unwrap(), 1_114_116);
+        std::fs::write(dir.path().join(META), r#"{"vocab_size": 3}"#).unwrap();
         std::fs::write(dir.path().join("train.bin"), [1, 2, 3]).unwrap();
         std::fs::remove_file(dir.path().join(META)).unwrap();
         assert!(format!("{:#}", load().unwrap_err()).contains("found 3 bytes (truncated)"));

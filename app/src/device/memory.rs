@@ -59,13 +59,6 @@ pub struct Shortage {
     pub available: Available,
 }
 
-impl Shortage {
-    /// Whether a larger limit of this process would do; otherwise the run is too large for where it is.
-    pub fn is_of_process(&self) -> bool {
-        matches!(self.available.by, Bound::AddressSpace | Bound::Data)
-    }
-}
-
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = |bytes: u64| match bytes >> 30 {

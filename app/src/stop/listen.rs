@@ -1,13 +1,13 @@
 //! Hears SIGINT, SIGTERM and SIGHUP, on a thread of its own. Twin for other systems: `listen_other.rs`.
 
-use super::{Signal, Stop};
+use super::Signal;
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-/// Passes every signal on to `stop`. What `nohup` has switched off stays so. A file that grows beyond the limit of the process is an error of
+/// Passes every signal on to `hear`. What `nohup` has switched off stays so. A file that grows beyond the limit of the process is an error of
 /// its write, never the end of the process.
-pub(super) fn listen(stop: Stop, quiet: bool) -> Result<()> {
+pub(super) fn listen(hear: impl FnMut(Signal) + Send + 'static) -> Result<()> {
     let hang_up = (!ignores(SIGHUP)).then_some(SIGHUP);
     let numbers = [SIGINT, SIGTERM, SIGXFSZ].into_iter().chain(hang_up);
     let mut signals = Signals::new(numbers).context("cannot listen for signals")?;
@@ -18,11 +18,15 @@ pub(super) fn listen(stop: Stop, quiet: bool) -> Result<()> {
             SIGHUP => Some(Signal::HangUp),
             _ => None,
         };
-        // Without the handlers of `exit`: those of a graphics driver may wait for the work that is being cut off.
-        signals.forever().filter_map(signal).for_each(|signal| stop.hear(signal, quiet, signal_hook::low_level::exit));
+        signals.forever().filter_map(signal).for_each(hear);
     };
     std::thread::Builder::new().name("mantissa-signals".into()).spawn(work).context("cannot start the thread of signals")?;
     Ok(())
+}
+
+/// Ends the process at once.
+pub(super) fn end_process(code: i32) -> ! {
+    signal_hook::low_level::exit(code)
 }
 
 /// Whether the process was started with the signal ignored, where the system tells.

@@ -1,10 +1,10 @@
 //! What a run leaves behind: checkpoints on its way, and the ways it ends. What could be lost is saved before anything else is done.
 
-use super::Run;
 use super::look::Eval;
+use super::{Run, due};
 use crate::checkpoint::write;
+use crate::event_log::Looks;
 use crate::run_folder::RunFolder;
-use crate::stop::Signal;
 use crate::{Outcome, findings, init_from, is_of_device, show};
 use anyhow::{Context, Result, anyhow};
 use mantissa_core::data::{BatchBytes, Dataset};
@@ -14,6 +14,19 @@ use std::path::{Path, PathBuf};
 
 /// Folders tried beside a run folder that is gone.
 const MAX_RESCUES: usize = 1000;
+
+/// A checkpoint that could not be written.
+#[derive(Debug)]
+pub(super) struct Unsaved {
+    /// Why.
+    error: String,
+    /// The innermost part of that, which is the same for every step.
+    cause: String,
+    /// How many in a row, for the same cause.
+    count: u64,
+    /// The step of the last of them.
+    step: u64,
+}
 
 impl Run<'_> {
     /// Writes a checkpoint, unless the last one is of this step; whether this step is saved now. One that cannot be written is warned of and
@@ -29,15 +42,29 @@ impl Run<'_> {
         match self.write(self.logs.folder.path()) {
             Ok(()) => {
                 self.saved = Some(step);
-                self.unsaved = None;
+                if let Some(Unsaved { count: count @ 2.., .. }) = self.unsaved.take() {
+                    self.watcher.note(&format!("step {step} is saved; {count} checkpoints before it could not be written"));
+                }
                 self.stop.saved(step);
                 Ok(true)
             }
             Err(e) if is_of_device(&e) => Err(e),
             Err(e) => {
-                let text = format!("{e:#}");
-                self.watcher.warn(&format!("{text}; {}", self.last_saved()));
-                self.unsaved = Some(text);
+                let (error, cause) = (format!("{e:#}"), e.root_cause().to_string());
+                let last = self.unsaved.take().filter(|unsaved| unsaved.cause == cause);
+                let again = last.as_ref().is_some_and(|unsaved| unsaved.step == step);
+                let count = last.map_or(0, |unsaved| unsaved.count) + u64::from(!again);
+                let saved = self.last_saved();
+                match count {
+                    _ if again => {}
+                    1 => self.watcher.warn(&format!("{error}; {saved}")),
+                    // Said in full once, and then now and then how often.
+                    n if n.is_power_of_two() => {
+                        self.watcher.warn(&format!("{n} checkpoints in a row could not be written ({cause}); {saved}"));
+                    }
+                    _ => {}
+                }
+                self.unsaved = Some(Unsaved { error, cause, count, step });
                 Ok(false)
             }
         }
@@ -72,22 +99,19 @@ impl Run<'_> {
             return Ok(Outcome::NonFinite);
         }
         self.save()?;
-        let eval = self.evaluate()?;
-        if self.config.run.sample_tokens > 0 {
-            self.sample()?;
+        // A run that was whole but for these does only them.
+        let owed = std::mem::take(&mut self.owed);
+        let looks = if owed.any() { owed } else { due(&self.config, self.session.steps()) };
+        let eval = if looks.eval { self.evaluate()? } else { None };
+        self.look(Looks { eval: false, ..looks })?;
+        if let Some(signal) = self.stop.asked() {
+            self.interrupt()?;
+            return Ok(Outcome::Interrupted(signal));
         }
-        match (eval, self.stop.asked()) {
-            (Some(eval), None) => {
-                self.save_at_end()?;
-                self.result(eval);
-                self.logs.whole()?;
-                Ok(Outcome::Done)
-            }
-            (_, asked) => {
-                self.interrupt()?;
-                Ok(Outcome::Interrupted(asked.unwrap_or(Signal::Interrupt)))
-            }
-        }
+        self.save_at_end()?;
+        self.result(eval);
+        self.logs.whole()?;
+        Ok(Outcome::Done)
     }
 
     /// Errs if the run folder no longer stands where it was; then the run is saved elsewhere, and nothing is written in its old place.
@@ -165,7 +189,7 @@ impl Run<'_> {
         let saved = self.save()?;
         self.logs.close(self.watcher);
         match &self.unsaved {
-            Some(error) if !saved => {
+            Some(Unsaved { error, .. }) if !saved => {
                 let (step, path) = (self.session.steps(), self.logs.folder.path().display());
                 Err(anyhow!("step {step} is not saved: {error}; {}: {path}", self.last_saved()))
             }
@@ -178,10 +202,8 @@ impl Run<'_> {
     }
 
     /// What the run came to, and what can be done with it.
-    fn result(&mut self, eval: Eval) {
+    fn result(&mut self, eval: Option<Eval>) {
         let (steps, skipped) = (self.session.steps(), self.session.skipped());
-        let ms = self.times.median();
-        let rate = self.config.train.items_per_step() as f64 / (ms / 1e3);
         let folder = self.logs.folder.path().display().to_string();
         if skipped * 2 > steps {
             self.watcher.warn(&format!(
@@ -190,14 +212,15 @@ impl Run<'_> {
                 steps - skipped
             ));
         }
-        self.watcher.result(&format!(
-            "done: {steps} {} in {} | {} | median {ms:.1} ms, {} {}/s | {folder}",
-            show::plural(steps as usize, "step"),
-            self.took(),
-            eval.show(),
-            show::prefixed(rate),
-            self.loader.data().unit(),
-        ));
+        let mut parts = vec![format!("done: {steps} {} in {}", show::plural(steps as usize, "step"), self.took())];
+        parts.extend(eval.map(|eval| eval.show()));
+        if self.times.count() > 0 {
+            let ms = self.times.median();
+            let rate = show::prefixed(self.config.train.items_per_step() as f64 / (ms / 1e3));
+            parts.push(format!("median {ms:.1} ms, {rate} {}/s", self.loader.data().unit()));
+        }
+        parts.push(folder.clone());
+        self.watcher.result(&parts.join(" | "));
         let writes = matches!(self.loader.data(), Dataset::Tokens(_)) && self.vocabulary.has_text();
         let sample = if writes { format!("mantissa sample --run {folder} | ") } else { String::new() };
         let more = format!("mantissa train --resume {folder} --steps {}", 2 * steps);

@@ -1,6 +1,7 @@
 //! What a run looks at between steps: the loss on held-out data, answers of a classifier, sample texts.
 
 use super::Run;
+use crate::event_log::Looks;
 use crate::predictions::Answers;
 use crate::sample::{Sampler, generate};
 use anyhow::{Context, Result};
@@ -32,6 +33,17 @@ impl Eval {
 }
 
 impl Run<'_> {
+    /// Takes a look, or both.
+    pub(super) fn look(&mut self, looks: Looks) -> Result<()> {
+        if looks.eval {
+            self.evaluate()?;
+        }
+        if looks.sample {
+            self.sample()?;
+        }
+        Ok(())
+    }
+
     /// The loss on held-out data; `None` if the run was asked to stop meanwhile, which is looked at before every batch.
     pub(super) fn evaluate(&mut self) -> Result<Option<Eval>> {
         if self.ceiling.is_doubted() {

@@ -3,6 +3,7 @@
 mod stream;
 mod windows;
 
+use crate::data::long_text::LongText;
 use crate::encoding::without_mark;
 use anyhow::{Result, anyhow, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,17 +52,17 @@ impl Pieces {
     }
 
     /// The tokens of a text that may be long; beside them, memory does not grow with it. `each` is told the bytes done now and then.
-    pub fn encode_long(&self, text: &str, each: impl FnMut(usize)) -> Result<Vec<u32>> {
+    pub fn encode_long(&self, text: &(impl LongText + ?Sized), each: impl FnMut(usize)) -> Result<Vec<u32>> {
         self.encode_in(text, Windows { window: WINDOW_BYTES, overlap: OVERLAP_BYTES }, each)
     }
 
-    fn encode_in(&self, text: &str, sizes: Windows, each: impl FnMut(usize)) -> Result<Vec<u32>> {
+    fn encode_in(&self, text: &(impl LongText + ?Sized), sizes: Windows, each: impl FnMut(usize)) -> Result<Vec<u32>> {
         let encode = |part: &str| {
             let encoding = guarded(|| self.tokenizer.encode_fast(part, false))?;
             let encoding = encoding.map_err(|e| anyhow!("the tokenizer failed: {e}"))?;
             Ok(encoding.get_ids().to_vec())
         };
-        let whole = Windows { window: text.len(), overlap: 0 };
+        let whole = Windows { window: text.size_bytes(), overlap: 0 };
         windows::encode(text, if self.is_local() { sizes } else { whole }, encode, each)
     }
 

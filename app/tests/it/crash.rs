@@ -169,9 +169,15 @@ fn a_run_killed_at_random_moments_always_resumes() {
         let lines = json_lines(&std::fs::read_to_string(run.join("r/events.jsonl")).expect("events"));
         lines.iter().map(|e| (e["step"].as_u64().expect("a step"), e.get("loss").map(|l| l.to_string()))).collect()
     };
-    // The end of the run is another one, so that its evaluation differs; every step is there once, with the same loss.
+    // Every step is there once, with the same loss, and every evaluation, however often the process was killed before it was done.
     let steps_of = |run: &Path| seen(run).into_iter().filter(|(_, loss)| loss.is_some()).collect::<Vec<_>>();
     assert_eq!(steps_of(dir.path()), steps_of(whole.path()));
+    let evals_of = |run: &Path| -> Vec<(u64, String)> {
+        let lines = json_lines(&std::fs::read_to_string(run.join("r/events.jsonl")).expect("events"));
+        let evals = lines.iter().filter_map(|e| Some((e["step"].as_u64()?, e.get("val_loss")?.to_string())));
+        evals.collect()
+    };
+    assert_eq!(evals_of(dir.path()), evals_of(whole.path()));
     assert_eq!(steps_of(dir.path()).len() as u64, newest + 3);
     good(output(dir.path(), &["sample", "--run", "r", "--tokens", "1"]));
 }

@@ -44,8 +44,7 @@ fn a_process_that_is_killed_while_it_copies_leaves_no_half_of_a_run() {
     for (out, unfinished) in [(None, ".unfinished-r-from-5"), (Some("named"), ".unfinished-named")] {
         let args = [&FORK[..], &out.map_or(vec![], |out| vec!["--out", out])].concat();
         let met = (0..TRIES).any(|_| {
-            let mut child =
-                mantissa(dir.path(), &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+            let mut child = mantissa(dir.path(), &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
             while !dir.path().join(unfinished).exists() && child.try_wait().expect("a child of ours").is_none() {
                 std::thread::yield_now();
             }

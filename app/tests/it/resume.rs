@@ -215,6 +215,27 @@ fn data_that_changed_is_reported() {
 }
 
 #[test]
+fn where_the_newest_checkpoint_is_damaged_the_older_one_is_named_with_the_flag() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    good(train(dir, &["--steps", "4", "--checkpoint-every", "2", "--out", "r"]));
+    let weights = checkpoint(&dir.join("r"), 4).join("model.safetensors");
+    std::fs::write(&weights, std::fs::read(&weights).unwrap().split_off(1)).unwrap();
+    let older = "r/checkpoints/step-00000002";
+    for (flag, args) in [
+        ("mantissa train --resume", &["train", "--resume", "r"][..]),
+        ("--init-from", &["train", "--init-from", "r", "--steps", "1"]),
+        ("--run", &["sample", "--run", "r"]),
+        ("--run", &["sample", "--run", "r/checkpoints/step-00000004"]),
+    ] {
+        let o = output(dir, args);
+        assert_eq!(o.status.code(), Some(2));
+        assert!(stderr(&o).contains(&format!("; the checkpoint of step 2 is whole: {flag} {older}")), "{}", stderr(&o));
+    }
+    good(output(dir, &["sample", "--run", older, "--tokens", "1"]));
+}
+
+#[test]
 fn damaged_checkpoints_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

@@ -217,6 +217,15 @@ fn devices_lists_the_cpu_and_what_it_emulates() {
 }
 
 #[test]
+fn devices_are_one_json_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = stdout(&good(output(dir.path(), &["devices", "--json"])));
+    let v: serde_json::Value = serde_json::from_str(&text).expect("one object");
+    assert!(v["cpu"]["native"].as_array().expect("dtypes").contains(&"f32".into()), "{text}");
+    assert!(v["cpu"]["flops_per_s"].as_f64().expect("a rate") > 0.0 && v["adapters"].is_array(), "{text}");
+}
+
+#[test]
 fn when_to_measure_is_one_of_three_words_about_a_gpu() {
     let dir = tempfile::tempdir().unwrap();
     for command in ["train", "bench", "sample"] {

@@ -1,6 +1,7 @@
 //! Signals, from outside: heard wherever a run is, with the last finished step saved, and an exit code for each.
 
-use super::{good, listing, mantissa, output, stdout};
+use super::{good, json_lines, listing, mantissa, output, stderr, stdout};
+use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -156,6 +157,49 @@ fn a_sample_is_left_at_its_next_token() {
     run.signal("-INT");
     let (code, _, err) = run.end();
     assert_eq!((code, saved(dir.path())), (Some(130), vec!["step-00000002".to_string()]), "{err}");
+}
+
+/// What a run says of its evaluations and samples, in the order of its log.
+fn looks(dir: &Path, run: &str) -> Vec<Value> {
+    let log = std::fs::read_to_string(dir.join(run).join("events.jsonl")).expect("events");
+    let mut lines = json_lines(&log);
+    lines.retain(|line| line.get("val_loss").is_some() || line.get("sample").is_some());
+    lines
+}
+
+#[test]
+fn what_a_signal_has_cut_short_is_made_up_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let few = ["--eval-batches", "3", "--sample-tokens", "20"];
+    let every = ["--eval-every", "2", "--sample-every", "2", "--steps", "4"];
+    std::fs::write(dir.path().join("text.txt"), include_str!("../../../LICENSE-APACHE")).unwrap();
+    let whole = [&SMALL[..8], &["--out", "whole"], &every, &few].concat();
+    good(output(dir.path(), &[&["train"], &whole[..]].concat()));
+    assert_eq!(looks(dir.path(), "whole").len(), 4);
+    // In an evaluation on the way, in a sample, and in both of the end.
+    for (step, many) in [
+        (2, ["--eval-batches", MANY, "--sample-tokens", "20"]),
+        (2, ["--eval-batches", "3", "--sample-tokens", MANY]),
+        (4, ["--eval-batches", MANY, "--sample-tokens", "20"]),
+        (4, ["--eval-batches", "3", "--sample-tokens", MANY]),
+    ] {
+        let _ = std::fs::remove_dir_all(dir.path().join("r"));
+        // At the end only what is cut short is long.
+        let before = if step == 2 { &every[..] } else { &["--eval-every", "0", "--sample-every", "0", "--steps", "4"] };
+        let mut run = Running::tiny(dir.path(), &[before, &many, &["--json"]].concat());
+        let last =
+            if many[1] == MANY { format!("{{\"step\":{step},\"loss\"") } else { format!("{{\"step\":{step},\"val_loss\"") };
+        run.prints(&last);
+        run.signal("-TERM");
+        let (code, _, err) = run.end();
+        assert_eq!(code, Some(143), "{err}");
+        let on = good(output(dir.path(), &[&["train", "--resume", "r"], &every[..4], &few].concat()));
+        assert!(stdout(&on).contains("done: 4 steps"), "{}", stdout(&on));
+        let expected = looks(dir.path(), "whole").split_off(if step == 2 { 0 } else { 2 });
+        assert_eq!(looks(dir.path(), "r"), expected, "step {step}, {many:?}: {}", stderr(&on));
+        let again = good(output(dir.path(), &["train", "--resume", "r"]));
+        assert!(stdout(&again).contains("done already: 4 steps"), "{}", stdout(&again));
+    }
 }
 
 #[test]

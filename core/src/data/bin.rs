@@ -75,6 +75,11 @@ fn llm_c(what: &str, head: &[u8], size: u64) -> Result<Option<Layout>> {
     }
     let (offset, len) = (4 * LLM_C_HEADER_WORDS, u64::from(len));
     let expected = offset + len * dtype.size_bytes() as u64;
+    if size != expected && (len as u32) > i32::MAX as u32 {
+        // Written as a signed number.
+        let found = i64::from(len as u32 as i32).to_string();
+        return Err(Error::data(what, "a number of tokens in the header of llm.c", found));
+    }
     if size != expected {
         let expected = format!("{expected} bytes, for the {len} {dtype} tokens that the header of llm.c tells of");
         return Err(Error::data(what, expected, format!("{size} bytes")));
@@ -155,6 +160,8 @@ mod tests {
         assert_eq!((four.dtype, four.offset, four.len), (TokenDtype::U32, 1024, 5));
         let error = |bytes: &[u8], asked| read(bytes, asked).unwrap_err().to_string();
         assert!(error(&llm_c_file(20_240_801, 7, 5, 18), None).contains("for the 5 u32 tokens that the header of llm.c"));
+        let negative = error(&llm_c_file(20_240_520, 1, -5i32 as u32, 10), None);
+        assert_eq!(negative, "x.bin: expected a number of tokens in the header of llm.c, found -5");
         assert!(error(&llm_c_file(20_240_520, 3, 5, 10), None).contains("version 3"));
         assert!(error(&llm_c_file(20_240_522, 1, 5, 10), None).contains("questions"));
         assert!(error(&llm_c_file(20_240_520, 1, 5, 10)[..6], None).contains("truncated"));

@@ -8,7 +8,7 @@ use super::token_layout::{Layout, TokenDtype};
 use crate::error::{Error, Result};
 
 /// What is read.
-const EXPECTED: &str = "a NumPy array of one axis of integers";
+const EXPECTED: &str = "a NumPy array of one axis of little-endian integers";
 
 /// Where the tokens of a file lie that begins with `head` and has `size` bytes in all.
 pub(super) fn layout(what: &str, head: &[u8], size: u64) -> Result<Layout> {
@@ -56,6 +56,10 @@ fn dtype(text: &str) -> Result<TokenDtype, String> {
         Some("<i4") => Ok(TokenDtype::I32),
         Some("<u8") => Ok(TokenDtype::U64),
         Some("<i8") => Ok(TokenDtype::I64),
+        Some(big @ (">u2" | ">i2" | ">u4" | ">i4" | ">u8" | ">i8")) => {
+            let little = big.replace('>', "<");
+            Err(format!("big-endian ones (dtype {big}); save them again with array.astype('{little}')"))
+        }
         Some(other) => Err(format!("elements of dtype {}", other.escape_debug())),
         None => Err("a record dtype".into()),
     }
@@ -106,7 +110,11 @@ mod tests {
     #[test]
     fn anything_else_is_named() {
         let error = |bytes: &[u8]| read(bytes).unwrap_err().to_string();
-        assert!(error(&file(">u2", "(5,)", 1, 10)).contains("elements of dtype >u2"));
+        assert!(
+            error(&file(">u2", "(5,)", 1, 10))
+                .contains("found big-endian ones (dtype >u2); save them again with array.astype('<u2')")
+        );
+        assert!(error(&file(">f4", "(5,)", 1, 20)).contains("elements of dtype >f4"));
         assert!(error(&file("<f4", "(5,)", 1, 20)).contains("<f4"));
         assert!(error(&file("<u2", "(5, 2)", 1, 20)).contains("the shape (5, 2)"));
         assert!(error(&file("<u2", "()", 1, 2)).contains("the shape ()"));

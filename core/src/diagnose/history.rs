@@ -137,7 +137,8 @@ impl History {
             let [first, now] = [first, now].map(show::loss_scale);
             evidence.push(format!("loss_scale {first} at first, {now} at the end"));
         }
-        let too_many = share > SKIPPED;
+        let none_counted = search == self.kept.len();
+        let too_many = share > SKIPPED || none_counted;
         Some(Finding {
             severity: if too_many { Severity::Warning } else { Severity::Note },
             step: last.step,
@@ -150,6 +151,10 @@ impl History {
             evidence,
             remedy: match (too_many, last.loss_scale) {
                 (false, _) => "none needed",
+                (true, Some(_)) if none_counted => {
+                    "no step counted: lower --init-scale or take more steps, so that the scaler finds its scale; if that is at its floor, see \
+                     above"
+                }
                 (true, Some(_)) => "raise --growth-interval, lower --lr, clip (--grad-clip 1), or use --recipe bf16",
                 (true, None) => "lower --lr, warm up longer (--warmup), clip (--grad-clip 1)",
             }
@@ -313,6 +318,17 @@ mod tests {
         assert_eq!(run(|s| s <= 14), Some(Severity::Note));
         assert_eq!(run(|s| s % 10 == 0), Some(Severity::Warning));
         assert_eq!(run(|_| false), None);
+    }
+
+    #[test]
+    fn a_run_in_which_no_step_counted_is_not_well() {
+        let mut h = history(RecipeName::F16, &[]);
+        for s in 1..=6 {
+            h.step(StepReport { skipped: true, found_inf: true, loss_scale: Some(1024.0), ..report(s, 4.0) });
+        }
+        let skips = h.findings().into_iter().find(|f| f.problem.contains("were skipped")).expect("a finding");
+        assert_eq!(skips.severity, Severity::Warning);
+        assert!(skips.remedy.contains("--init-scale") && !skips.remedy.contains("none needed"), "{}", skips.remedy);
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl GptConfig {
             return Err(Error::config("model.heads", format!("a divisor of width {}", self.width), self.heads.to_string()));
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::config("model.dropout", "a probability in [0, 1)", self.dropout.to_string()));
+            return Err(Error::number("model.dropout", "a probability in [0, 1)", self.dropout));
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ impl OptimConfig {
     /// many a device takes for 0. Fails at the first that is out of range, naming it as `optim.<name>`.
     pub fn validate(&self) -> Result<()> {
         let check = |ok: bool, name: &str, want: &str, got: f64| {
-            if ok { Ok(()) } else { Err(Error::config(format!("optim.{name}"), want, got.to_string())) }
+            if ok { Ok(()) } else { Err(Error::number(format!("optim.{name}"), want, got)) }
         };
         let decay_ok = |wd: f64| {
             check(wd >= 0.0 && (wd as f32).is_finite(), "weight_decay", "a value of at least 0 that is finite as f32", wd)

@@ -41,14 +41,14 @@ impl Clip {
     /// is not positive and finite, naming it.
     pub fn validate(&self) -> Result<()> {
         let limit = |name: &str, v: f32| {
-            if v > 0.0 && v.is_finite() { Ok(()) } else { Err(Error::config(name, "a positive finite limit", v.to_string())) }
+            if v > 0.0 && v.is_finite() { Ok(()) } else { Err(Error::number(name, "a positive finite limit", v)) }
         };
         match *self {
             Clip::Norm(v) => limit("clip.norm", v),
             Clip::Value(v) => limit("clip.value", v),
             Clip::Adaptive { percentile, window, max_norm } => {
                 if !(0.0..=100.0).contains(&percentile) {
-                    return Err(Error::config("clip.adaptive.percentile", "0 to 100", percentile.to_string()));
+                    return Err(Error::number("clip.adaptive.percentile", "0 to 100", percentile));
                 }
                 if !(1..=65_536).contains(&window) {
                     return Err(Error::config("clip.adaptive.window", "1 to 65536", window.to_string()));

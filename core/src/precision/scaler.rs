@@ -70,7 +70,7 @@ impl Default for ScalerConfig {
 impl ScalerConfig {
     /// Checks every argument. Fails at the first that is out of range, naming it as `scaler.<name>`.
     pub fn validate(&self) -> Result<()> {
-        let bad = |name: &str, want: &str, got: f64| Err(Error::config(format!("scaler.{name}"), want, format!("{got:?}")));
+        let bad = |name: &str, want: &str, got: f64| Err(Error::number(format!("scaler.{name}"), want, got));
         if !is_usable(self.init_scale as f32) {
             return bad("init_scale", "a positive finite f32 whose inverse is finite", self.init_scale);
         }
@@ -147,7 +147,7 @@ impl ScalerState {
     /// Checks that training can go on from it. Fails at the first entry that is out of range, by its key.
     pub fn validate(&self) -> Result<()> {
         if !is_usable(self.scale) {
-            return Err(Error::config("scale", "a positive finite loss scale whose inverse is finite", self.scale.to_string()));
+            return Err(Error::number("scale", "a positive finite loss scale whose inverse is finite", self.scale));
         }
         if self.growth_tracker < 0 {
             return Err(Error::config("_growth_tracker", "0 or more", self.growth_tracker.to_string()));

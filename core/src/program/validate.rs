@@ -6,7 +6,7 @@ use crate::shape::Shape;
 
 /// Elements of the largest value that is believed. Shape rules, prices and memory plans then stay far from the limits of 64 bits; every
 /// memory is smaller.
-const MAX_ELEMENTS: u64 = 1 << 40;
+pub const MAX_ELEMENTS: u64 = 1 << 40;
 /// Most micro-steps of a step.
 const MAX_GRAD_ACCUM: usize = 1 << 16;
 

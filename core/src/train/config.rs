@@ -1,7 +1,7 @@
 //! Everything that decides the numbers of a run.
 
 use crate::data::BatchPlan;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, number};
 use crate::model::ModelConfig;
 use crate::optim::OptimConfig;
 use crate::optim::schedule::Schedule;
@@ -56,10 +56,10 @@ impl TrainConfig {
         range("grad_accum", self.grad_accum, 1 << 16)?;
         let s = &self.schedule;
         if !(s.lr >= 0.0 && (s.lr as f32).is_finite()) {
-            return Err(Error::config("schedule.lr", "a value of at least 0 that is finite as f32", s.lr.to_string()));
+            return Err(Error::number("schedule.lr", "a value of at least 0 that is finite as f32", s.lr));
         }
         if !(s.min_lr >= 0.0 && s.min_lr <= s.lr) {
-            return Err(Error::config("schedule.min_lr", format!("0 to lr ({})", s.lr), s.min_lr.to_string()));
+            return Err(Error::number("schedule.min_lr", format!("0 to lr ({})", number(s.lr)), s.min_lr));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::dialog::{self, Chosen};
 use super::follow::{self, Follower};
 use super::script::Script;
+use super::signals::Signals;
 use super::trainer::{Command, Told, Trainer};
 use super::{Args, args, picture};
 use crate::form::{Action, Form, Notice, Panel, Phase, remedy};
@@ -48,13 +49,14 @@ pub struct App {
     pictures: (Sender<Result<PathBuf>>, Receiver<Result<PathBuf>>),
     /// The window closes once the trainer has saved.
     closing: bool,
+    signals: Signals,
     script: Script,
     settle: u32,
 }
 
 impl App {
-    /// The application with the runs of the command line.
-    pub fn new(args: &Args) -> Result<App> {
+    /// The application with the runs of the command line, which ends when `signals` ask for it.
+    pub fn new(args: &Args, signals: Signals) -> Result<App> {
         let mut app = App {
             dashboard: Dashboard::new(Settings::default()),
             trainer: None,
@@ -65,6 +67,7 @@ impl App {
             chosen: channel(),
             pictures: channel(),
             closing: false,
+            signals,
             script: args.script.clone(),
             settle: SETTLE_FRAMES,
         };
@@ -99,6 +102,7 @@ impl App {
 
     /// Does everything but drawing: news of the trainer and of logs, dialogs, dropped files, closing.
     pub fn update(&mut self, ctx: &egui::Context) {
+        self.signals.wake(ctx);
         let live = self.hear();
         let more = self.follow();
         self.attach();
@@ -161,7 +165,10 @@ impl App {
         }
         match ended {
             None => self.trainer = Some(trainer),
-            Some(result) => self.ended(result),
+            Some(result) => {
+                self.signals.tell(None);
+                self.ended(result);
+            }
         }
         true
     }
@@ -323,7 +330,8 @@ impl App {
     }
 
     fn start(&mut self, form: Form, jobs: Vec<TrainArgs>) -> Result<()> {
-        self.trainer = Some(Trainer::start(jobs)?);
+        let trainer = self.trainer.insert(Trainer::start(jobs)?);
+        self.signals.tell(Some(trainer.stop()));
         let status = &mut self.dashboard.bar.status;
         (status.phase, status.form, status.notice) = (Phase::Starting, Some(form), None);
         Ok(())
@@ -365,16 +373,19 @@ impl App {
         }
     }
 
-    /// A window that is closed while it trains saves a checkpoint first.
+    /// A window that is closed, or asked to by a signal, while it trains saves a checkpoint first.
     fn close(&mut self, ctx: &egui::Context) {
         let asked = ctx.input(|i| i.viewport().close_requested());
+        let signalled = self.signals.asked().is_some();
         if asked && self.trainer.is_some() {
             ctx.send_viewport_cmd(ViewportCommand::CancelClose);
+        }
+        if (asked || signalled) && self.trainer.is_some() && !self.closing {
             self.queued = None;
             self.stop();
             self.closing = true;
         }
-        if self.closing && self.trainer.is_none() {
+        if (self.closing || signalled) && self.trainer.is_none() {
             self.closing = false;
             ctx.send_viewport_cmd(ViewportCommand::Close);
         }

@@ -6,17 +6,19 @@ mod dialog;
 mod follow;
 mod picture;
 mod script;
+mod signals;
 mod trainer;
 
 pub use app::App;
 pub use script::Script;
+pub use signals::Signals;
 pub use trainer::{Command, Told, Trainer};
 
 use anyhow::{Result, anyhow};
 use clap::{Parser, ValueEnum};
 use eframe::egui;
 use mantissa_app::cli::parse;
-use mantissa_app::{in_words, out};
+use mantissa_app::{in_words, out, process};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,9 +29,14 @@ const APP_ID: &str = "mantissa";
 const MIN_SIZE: [f32; 2] = [1000.0, 700.0];
 const SIZE: [f32; 2] = [1360.0, 860.0];
 
+/// How the window ends, for scripts.
+const EXIT_CODES: &str = "\
+Exit codes: 0 closed; 2 refused, or no window can be opened; 130, 143, 129 ended by Ctrl-C, SIGTERM, SIGHUP, after saving what is trained; a second signal \
+ends the window at once.";
+
 /// Watch mixed-precision training: train, open saved runs, follow running ones.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "mantissa-gui", version)]
+#[command(name = "mantissa-gui", version, after_help = EXIT_CODES)]
 pub struct Args {
     /// Folders of runs to open; one that is still written is followed
     #[arg(value_name = "RUN_DIR")]
@@ -62,7 +69,7 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let _ = writeln!(out::stderr(), "error: {}", in_words(&error));
             ExitCode::from(mantissa_app::EXIT_REFUSED)
@@ -70,10 +77,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<()> {
-    let app = App::new(args)?;
+fn run(args: &Args) -> Result<ExitCode> {
+    let signals = Signals::listen()?;
+    let app = App::new(args, signals.clone())?;
     let renderer = args.renderer.unwrap_or(Renderer::Wgpu);
-    let Err(error) = window(app, renderer, args.script.size()) else { return Ok(()) };
+    let Err(error) = window(app, renderer, args.script.size()) else {
+        return Ok(signals.asked().map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code())));
+    };
     if matches!(error, eframe::Error::Winit(_) | eframe::Error::WinitEventLoop(_)) {
         return Err(anyhow!(
             "expected a display to open a window on, found none ({}); over ssh use X forwarding (ssh -X), or train without a window: \
@@ -90,11 +100,10 @@ fn run(args: &Args) -> Result<()> {
     }
     let _ = writeln!(out::stderr(), "warning: wgpu cannot draw here ({error}); trying OpenGL");
     // A process has one event loop for its whole life, so the second try is another process.
-    let status = std::process::Command::new(std::env::current_exe()?)
-        .args(std::env::args_os().skip(1))
-        .args(["--renderer", "gl"])
-        .status()?;
-    std::process::exit(status.code().unwrap_or(1));
+    let mut again = std::process::Command::new(std::env::current_exe()?);
+    again.args(std::env::args_os().skip(1)).args(["--renderer", "gl"]);
+    let code = process::become_it(again).map_err(|e| anyhow!("cannot start the window again: {e}"))?;
+    Ok(ExitCode::from(code))
 }
 
 fn window(app: App, renderer: Renderer, size: Option<[f32; 2]>) -> eframe::Result {

@@ -96,6 +96,11 @@ impl Trainer {
         Ok(Trainer { commands, events, told, dropped, stop, thread: Some(thread) })
     }
 
+    /// What asks it to stop in the middle of its work.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
     /// Asks for something. A trainer that has ended does not hear it.
     pub fn send(&self, command: Command) {
         if command == Command::Stop {
@@ -199,6 +204,8 @@ fn train(jobs: Vec<TrainArgs>, orders: &Receiver<Command>, link: &Link, stop: &S
     }
     link.tell(Told::Paused(false));
     let ended = take_turns(&mut runs, orders, link);
+    // From here on it saves.
+    stop.asked();
     // What ends one run, or a request to stop, costs the others nothing.
     runs.iter_mut().map(Run::interrupt).fold(ended, Result::and)
 }

@@ -14,7 +14,7 @@ use mantissa_core::telemetry::event::{
 use mantissa_core::telemetry::warning::{Warning, WarningKind};
 use mantissa_core::telemetry::{AmaxRing, Fp8Report, Histogram, StepReport, TensorReport, TensorStats};
 use mantissa_core::train::TrainConfig;
-use mantissa_dashboard::desktop::{App, Args};
+use mantissa_dashboard::desktop::{App, Args, Signals};
 use mantissa_dashboard::palette;
 use mantissa_dashboard::store::{Origin, Run, Store};
 use std::path::Path;
@@ -42,9 +42,14 @@ pub(crate) fn builder<State>() -> HarnessBuilder<State> {
 
 /// The application with the runs in `folders`.
 pub(crate) fn app(folders: &[&Path]) -> Harness<'static, App> {
+    hearing(folders, Signals::default())
+}
+
+/// [`app`], which hears `signals`.
+pub(crate) fn hearing(folders: &[&Path], signals: Signals) -> Harness<'static, App> {
     enter_temporary_folder();
     let words = std::iter::once("mantissa-gui".into()).chain(folders.iter().map(|f| f.as_os_str().to_owned()));
-    let app = App::new(&Args::try_parse_from(words).expect("flags of the window")).expect("runs that can be opened");
+    let app = App::new(&Args::try_parse_from(words).expect("flags of the window"), signals).expect("runs that can be opened");
     let draw = |ui: &mut egui::Ui, app: &mut App| {
         app.update(ui.ctx());
         app.draw(ui);

@@ -1,10 +1,11 @@
 //! A real trainer behind the dashboard: small models, few steps.
 
-use crate::support::{app, until};
+use crate::support::{app, hearing, until};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
+use mantissa_app::stop::Signal;
 use mantissa_core::precision::recipe::RecipeName;
-use mantissa_dashboard::desktop::App;
+use mantissa_dashboard::desktop::{App, Signals};
 use mantissa_dashboard::form::{Form, Notice, Phase};
 use mantissa_dashboard::store::{MarkKind, Run};
 use std::path::{Path, PathBuf};
@@ -196,6 +197,32 @@ fn what_is_dropped_or_typed_is_opened() {
             }
         }
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_saves_what_is_trained_and_closes_the_window() {
+    let signals = Signals::listen().unwrap();
+    let mut h = hearing(&[], signals.clone());
+    h.state_mut().dashboard.bar.form = small(RecipeName::F32, 100_000);
+    h.step();
+    h.get_by_label("Start").click();
+    until(&mut h, "steps", |h| taken(h) >= 2);
+    assert_eq!(signals.asked(), None);
+    let kill = std::process::Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    let closes = |h: &Harness<'_, App>| {
+        h.output().viewport_output[&egui::ViewportId::ROOT].commands.contains(&egui::ViewportCommand::Close)
+    };
+    until(&mut h, "the close", closes);
+    assert_eq!(signals.asked().map(Signal::exit_code), Some(143));
+    let steps = taken(&h);
+    let saved = Path::new(&run(&h).unwrap().folder).join(format!("checkpoints/step-{steps:08}/DONE"));
+    assert!(saved.is_file(), "{}", saved.display());
+    // A window that trains nothing closes at once.
+    let mut idle = hearing(&[], signals);
+    idle.step();
+    assert!(closes(&idle));
 }
 
 #[test]

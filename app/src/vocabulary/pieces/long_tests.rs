@@ -16,7 +16,7 @@ fn windows_give_the_tokens_of_the_whole() {
             let text = testing::text(400, &mut next);
             let sizes = Windows { window: 200 + next(800) as usize, overlap: 50 + next(150) as usize };
             let mut windows = 0;
-            let tokens = p.encode_in(&text, sizes, |_| windows += 1).unwrap();
+            let tokens = p.encode_in(text.as_str(), sizes, |_| windows += 1).unwrap();
             assert!(windows > 1, "{name}: {} bytes in one window", text.len());
             assert!(tokens == whole(&p, &text), "{name}, round {round}, {sizes:?}: {text:?}");
         }
@@ -28,7 +28,7 @@ fn texts_without_a_place_to_cut_give_the_tokens_of_the_whole() {
     let sizes = Windows { window: 1000, overlap: 60 };
     for (name, p) in testing::all() {
         for text in ["a".repeat(5001), " ".repeat(3000), "\n".repeat(3000), "\u{1F600}".repeat(1000), "ab".repeat(3000)] {
-            let tokens = p.encode_in(&text, sizes, |_| {}).unwrap();
+            let tokens = p.encode_in(text.as_str(), sizes, |_| {}).unwrap();
             assert!(tokens == whole(&p, &text), "{name}: {:?} ..", &text[..4]);
         }
     }
@@ -40,7 +40,7 @@ fn sums_over_all_of_a_text_are_not_cut() {
     let sizes = Windows { window: 300, overlap: 100 };
     for (split, windows) in [(true, text.len().div_ceil(300)), (false, 1)] {
         let mut seen = 0;
-        testing::unigram(split).encode_in(&text, sizes, |_| seen += 1).unwrap();
+        testing::unigram(split).encode_in(text.as_str(), sizes, |_| seen += 1).unwrap();
         assert!(seen >= windows && (split || seen == 1), "{seen}");
     }
 }

@@ -8,6 +8,7 @@
 //! the joint. A word of other models is cut alike once the cuts around it agree. Without such a run (one word longer than the overlap) the overlap
 //! grows, in the end to all of the text.
 
+use crate::data::long_text::LongText;
 use anyhow::Result;
 
 /// Bytes of a window. Encoding takes some hundred times the memory of its text.
@@ -28,25 +29,25 @@ pub(super) struct Windows {
 
 /// The tokens of `text`; `encode` gives those of a part. `each` is told the bytes done after every window.
 pub(super) fn encode(
-    text: &str,
+    text: &(impl LongText + ?Sized),
     sizes: Windows,
     encode: impl Fn(&str) -> Result<Vec<u32>>,
     mut each: impl FnMut(usize),
 ) -> Result<Vec<u32>> {
-    let mut end = text.floor_char_boundary(sizes.window);
-    let mut tokens = encode(&text[..end])?;
-    while end < text.len() {
+    let mut end = text.floor(sizes.window)?;
+    let mut tokens = encode(&text.part(0..end)?)?;
+    while end < text.size_bytes() {
         each(end);
-        let next_end = text.floor_char_boundary(end + sizes.window.max(sizes.overlap));
+        let next_end = text.floor(end + sizes.window.max(sizes.overlap))?;
         let mut overlap = sizes.overlap;
         loop {
-            let start = text.floor_char_boundary(end.saturating_sub(overlap));
+            let start = text.floor(end.saturating_sub(overlap))?;
             if start == 0 {
-                tokens = encode(&text[..next_end])?;
+                tokens = encode(&text.part(0..next_end)?)?;
                 break;
             }
-            let shared = encode(&text[start..end])?;
-            let next = encode(&text[start..next_end])?;
+            let shared = encode(&text.part(start..end)?)?;
+            let next = encode(&text.part(start..next_end)?)?;
             if let Some((kept, from)) = joint(&tokens, &shared, &next) {
                 tokens.truncate(kept);
                 tokens.extend_from_slice(&next[from..]);
@@ -91,7 +92,7 @@ mod tests {
         let text = "word ".repeat(300);
         let mut seen = Vec::new();
         let bytes = |t: &str| Ok(t.bytes().map(u32::from).collect());
-        let tokens = encode(&text, Windows { window: 500, overlap: 100 }, bytes, |done| seen.push(done)).unwrap();
+        let tokens = encode(text.as_str(), Windows { window: 500, overlap: 100 }, bytes, |done| seen.push(done)).unwrap();
         assert_eq!(tokens, text.bytes().map(u32::from).collect::<Vec<_>>());
         assert_eq!(seen, [500, 1000, 1500]);
     }

@@ -160,6 +160,11 @@ impl Entries {
             Some(value) => size("n_inner", value)?,
             None => 4 * width,
         };
+        if !inner.is_multiple_of(width) && !WIDTH.iter().any(|key| self.0.contains_key(*key)) {
+            let expected =
+                format!("the width of the model, since {width}, which is meant without it, does not divide n_inner, {inner}");
+            return Err(Error::config(WIDTH[0], expected, "none"));
+        }
         if !inner.is_multiple_of(width) {
             return Err(Error::config("n_inner", format!("a multiple of the width, {width}"), inner.to_string()));
         }
@@ -319,6 +324,8 @@ mod tests {
         }
         assert_eq!(with(&[("n_embd", "-"), ("hidden_size", "64"), ("n_inner", "-")]).unwrap().width, 64);
         assert_eq!(read(br#"{"model_type": "gpt2"}"#).unwrap().width, 768);
+        let message = with(&[("n_embd", "-"), ("n_inner", "64")]).unwrap_err().to_string();
+        assert!(message.starts_with("n_embd: expected the width of the model") && message.contains("n_inner, 64"), "{message}");
     }
 
     #[test]
