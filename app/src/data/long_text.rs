@@ -10,7 +10,7 @@ use crate::plain_file;
 use crate::progress::Progress;
 use anyhow::{Context, Result};
 use mantissa_core::data::Largest;
-use mantissa_core::data::bin::{Layout, TokenDtype};
+use mantissa_core::data::token_layout::{Layout, TokenDtype};
 use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;

@@ -121,7 +121,11 @@ fn configs_that_do_not_parse_or_do_not_fit() {
 
 #[test]
 fn runs_too_large_for_the_machine() {
-    refused(&[], &["train", "--batch-size", "1048576", "--seq-len", "1024"], &["error"]);
+    let dir = tempfile::tempdir().expect("a folder");
+    let o = output(dir.path(), &["train", "--device", "cpu", "--batch-size", "1048576", "--seq-len", "1024"]);
+    assert_eq!(o.status.code(), Some(3), "{}", stderr(&o));
+    assert!(stderr(&o).starts_with("error: memory: expected a run of at most "), "{}", stderr(&o));
+    refused(&[], &["train", "--batch-size", "1048576", "--seq-len", "8192"], &["(--batch-size)", "a smaller --batch-size or"]);
     refused(&[], &["train", "--set", "train.model.width=16777216"], &["elements"]);
     refused(&[], &["train", "--seq-len", "18446744073709551615"], &["--seq-len"]);
 }
