@@ -11,7 +11,7 @@ use crate::files::{keep_aside, refuse_link, remove_leftover, same_file, sync_par
 use anyhow::{Context, Result, bail};
 use mantissa_core::telemetry::event::{Event, SCHEMA};
 use mantissa_core::telemetry::lines::{Line, Lines};
-use mantissa_core::telemetry::reader::{LineReader, Read as Parsed};
+use mantissa_core::telemetry::reader::{Counts, LineReader, Read as Parsed};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -82,15 +82,11 @@ impl EventLog {
     /// What the log has of the looks at `step`.
     pub fn looks(&self, step: u64) -> Result<Looks> {
         let mut looks = Looks::default();
-        let mut file = self.log.file();
-        let done = file.rewind().and_then(|()| {
-            read_lines(file, |line| match line.text.map(Parsed::line) {
-                Some(Parsed::Event(Event::Eval(e))) => looks.eval |= e.step == step,
-                Some(Parsed::Event(Event::Sample(e))) => looks.sample |= e.step == step,
-                Some(_) | None => {}
-            })
-        });
-        done.with_context(|| format!("cannot read the event log: {}", self.path.display()))?;
+        self.each_line(|read, _| match read {
+            Parsed::Event(Event::Eval(e)) => looks.eval |= e.step == step,
+            Parsed::Event(Event::Sample(e)) => looks.sample |= e.step == step,
+            _other => {}
+        })?;
         Ok(looks)
     }
 
@@ -125,16 +121,22 @@ impl EventLog {
     }
 
     fn survey(&self, step: u64) -> Result<Survey> {
-        let (mut survey, mut reader) = (Survey::default(), LineReader::default());
-        let mut file = self.log.file();
-        let feed = |bytes: &[u8]| Ok(reader.feed(bytes, |read, size_bytes| survey.line(read, size_bytes, step))?);
-        let done = file.rewind().map_err(anyhow::Error::from).and_then(|()| read_chunks(file, feed));
-        done.with_context(|| format!("cannot read the event log: {}", self.path.display()))?;
-        let counts = reader.counts();
+        let mut survey = Survey::default();
+        let counts = self.each_line(|read, size_bytes| survey.line(read, size_bytes, step))?;
         survey.damaged = Counted { count: counts.damaged, first: counts.first_damaged };
         survey.steps.sort_unstable();
         survey.steps.dedup();
         Ok(survey)
+    }
+
+    /// Gives every line, and its bytes, to `each`.
+    fn each_line(&self, mut each: impl FnMut(Parsed, u64)) -> Result<Counts> {
+        let mut reader = LineReader::default();
+        let mut file = self.log.file();
+        let feed = |bytes: &[u8]| Ok(reader.feed(bytes, &mut each)?);
+        let done = file.rewind().map_err(anyhow::Error::from).and_then(|()| read_chunks(file, feed));
+        done.with_context(|| format!("cannot read the event log: {}", self.path.display()))?;
+        Ok(reader.counts())
     }
 
     /// Puts a log of the lines kept in the place of this one; returns where the old one is now.

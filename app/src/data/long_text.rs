@@ -4,7 +4,7 @@
 //!
 //! What has to be changed before it is text (gzip, zstd, UTF-16) is read whole, and so is a folder of texts.
 
-use super::encoding;
+use crate::encoding;
 use super::file_tokens::{FileTokens, read_at};
 use crate::plain_file;
 use crate::progress::Progress;
@@ -154,7 +154,7 @@ impl LongText for TextFile {
 mod tests {
     use super::*;
     use crate::data::digest;
-    use crate::data::encoding::UTF8_MARK;
+    use crate::encoding::UTF8_MARK;
     use mantissa_core::data::{Dataset, TokenSource, Tokens};
     use std::sync::Arc;
 

@@ -163,7 +163,7 @@ fn a_sample_is_left_at_its_next_token() {
 fn looks(dir: &Path, run: &str) -> Vec<Value> {
     let log = std::fs::read_to_string(dir.join(run).join("events.jsonl")).expect("events");
     let mut lines = json_lines(&log);
-    lines.retain(|line| line.get("val_loss").is_some() || line.get("sample").is_some());
+    lines.retain(|line| line["kind"] == "eval" || line["kind"] == "sample");
     lines
 }
 
@@ -187,8 +187,8 @@ fn what_a_signal_has_cut_short_is_made_up_for() {
         // At the end only what is cut short is long.
         let before = if step == 2 { &every[..] } else { &["--eval-every", "0", "--sample-every", "0", "--steps", "4"] };
         let mut run = Running::tiny(dir.path(), &[before, &many, &["--json"]].concat());
-        let last =
-            if many[1] == MANY { format!("{{\"step\":{step},\"loss\"") } else { format!("{{\"step\":{step},\"val_loss\"") };
+        let kind = if many[1] == MANY { "step" } else { "eval" };
+        let last = format!("{{\"kind\":\"{kind}\",\"step\":{step},");
         run.prints(&last);
         run.signal("-TERM");
         let (code, _, err) = run.end();
