@@ -82,10 +82,12 @@ impl EventLog {
     /// What the log has of the looks at `step`.
     pub fn looks(&self, step: u64) -> Result<Looks> {
         let mut looks = Looks::default();
-        self.each_line(|read, _| match read {
-            Parsed::Event(Event::Eval(e)) => looks.eval |= e.step == step,
-            Parsed::Event(Event::Sample(e)) => looks.sample |= e.step == step,
-            _other => {}
+        self.each_line(|read, _| {
+            if let Parsed::Event(Event::Eval(e)) = &read {
+                looks.eval |= e.step == step;
+            } else if let Parsed::Event(Event::Sample(e)) = &read {
+                looks.sample |= e.step == step;
+            }
         })?;
         Ok(looks)
     }

@@ -4,8 +4,8 @@
 //!
 //! What has to be changed before it is text (gzip, zstd, UTF-16) is read whole, and so is a folder of texts.
 
-use crate::encoding;
 use super::file_tokens::{FileTokens, read_at};
+use crate::encoding;
 use crate::plain_file;
 use crate::progress::Progress;
 use anyhow::{Context, Result};
