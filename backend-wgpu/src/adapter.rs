@@ -406,7 +406,7 @@ fn kinds(gpu: &Arc<Gpu>) -> Result<Vec<Products>> {
 #[cfg(not(target_arch = "wasm32"))]
 fn subgroups(gpu: &Arc<Gpu>) -> Result<Option<Products>> {
     match gpu.facts.subgroup {
-        Some(size) if gpu.attempt(|| crate::look::has_subgroups(gpu, size))?.unwrap_or(false) => {
+        Some(size) if gpu.attempt(|| crate::profile::has_subgroups(gpu, size))?.unwrap_or(false) => {
             Ok(Some(Products::Subgroups(size)))
         }
         Some(_) | None => Ok(None),
@@ -434,7 +434,7 @@ fn choose_dialect(gpu: &Arc<Gpu>) -> Result<()> {
 /// Whether the device's conversion of f16 is seen to be exact.
 #[cfg(not(target_arch = "wasm32"))]
 fn converts_f16(gpu: &Arc<Gpu>) -> Result<bool> {
-    Ok(gpu.facts.converts_f16 && gpu.attempt(|| crate::look::decodes_f16(gpu))?.unwrap_or(false))
+    Ok(gpu.facts.converts_f16 && gpu.attempt(|| crate::profile::decodes_f16(gpu))?.unwrap_or(false))
 }
 
 /// A browser lets nobody wait for a look at it.

@@ -146,7 +146,7 @@ impl Executable for WgpuExecutable {
     }
 
     fn submit_observed(&mut self, inputs: &[(ValueId, &[u8])], observer: &mut dyn Observer) -> Result<()> {
-        crate::observe::run(self, inputs, observer)
+        crate::observed::run(self, inputs, observer)
     }
 
     fn compile_variant(&self, program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
@@ -168,7 +168,7 @@ impl Executable for WgpuExecutable {
         if !self.has_clock() {
             return Err(self.gpu.error("it has no timestamps; observe the step"));
         }
-        crate::timestamps::run(self, inputs)
+        crate::timed::run(self, inputs)
     }
 
     fn read(&self, output: ValueId) -> Result<Box<dyn Readback>> {

@@ -26,14 +26,14 @@ mod executable;
 mod fault;
 mod launch;
 #[cfg(not(target_arch = "wasm32"))]
-mod look;
+mod profile;
 mod memory;
-mod observe;
+mod observed;
 mod pipeline;
 #[cfg(not(target_arch = "wasm32"))]
-mod probe;
+mod peak;
 mod readback;
-mod timestamps;
+mod timed;
 mod tune;
 
 // Counts tests that need a device; this crate cannot depend on the one that has it.

@@ -7,7 +7,7 @@
 // `wgrad`: dw[tap, c, o] = sum over positions p of x[source(p, tap), c] * dy[p, o]: `x` is x, `w` is dy, y is dw. An invocation owns
 // 4 x 8 channels of a tap over a part of the positions; `finish` of matmul.wgsl adds the parts and packs.
 // QUAD_C, QUAD_O: the channels that are summed over or read along (c) and those of the result (o) are whole fours.
-//% import quads, grid
+//% import vec4, grid
 //% const X: dtype = F32
 //% const Y: dtype = F32
 //% const DGRAD: bool = false

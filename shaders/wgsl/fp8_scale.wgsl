@@ -5,7 +5,7 @@
 // Layout: an invocation owns a tensor, a column; neighbours read neighbouring words. Rows are read eight at a time before eight are
 // written, since a store would make the next load wait. `ranges` holds fp8_max * 2^-margin of each tensor.
 // Source: Transformer Engine delayed_scaling.cu.
-//% import amax, grid, seen
+//% import amax, grid, staged_stats
 //% const MOST_RECENT: bool = false
 //% const IGNORE: bool = true
 //% const DELAYED: bool = true

@@ -17,7 +17,7 @@
 // 16 x 8 31, 16 x 16 24, 8 x 32 21. No gain: eight steps of k at a time 20, single words instead of vectors 16, rows shared by a workgroup and
 // read at uniform addresses 16, workgroup memory (matmul_shared.wgsl) 5, other shapes of the workgroup 26 to 29. Blocks as mat4x4 in
 // functions were as fast, but drivers took 10 times longer to compile them than the flat text below.
-//% import product, grid
+//% import matmul, grid
 //% const TAIL: bool = false
 //% const LANES_M: [1, 2, 4, 8, 16] = 8
 //% const LANES_N: [4, 8, 16, 32] = 8

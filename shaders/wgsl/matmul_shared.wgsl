@@ -5,7 +5,7 @@
 // each operand, decodes them once for the workgroup and lays them down by k; beyond the contraction they are zero. The inner loop reads
 // workgroup memory only. QUAD_A, QUAD_B: stored rows are whole fours, else elements are read one by one.
 // On lavapipe it is slower than `tile` of matmul.wgsl, since every barrier there switches all invocations of a workgroup.
-//% import product, grid
+//% import matmul, grid
 //% const QUAD_A: bool = true
 //% const QUAD_B: bool = true
 

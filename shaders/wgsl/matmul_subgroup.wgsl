@@ -21,7 +21,7 @@
 // reading a word of every line of the next four steps ahead. Compiling takes 0.2 s of CPU time with 4 columns a lane, 0.3 s with 8. Not tried
 // on a GPU.
 //% needs subgroups
-//% import product, grid
+//% import matmul, grid
 //% const TAIL: bool = false
 //% const SUBGROUP: [8, 16, 32, 64] = 32
 //% const SUBGROUPS: [1, 4] = 4

@@ -8,7 +8,7 @@
 // `reduce_octs`, for sums over the rows of a matrix whose rows are whole octs: 16 outputs a workgroup, eight of them an invocation, which
 // reads them at once.
 // The maximum compares integers in the order of the floats, NaN on top.
-//% import grid, oct, order
+//% import grid, vec8, order
 //% const X: dtype = F32
 //% const Y: dtype = F32
 //% const ROUND: dtype = F32

@@ -3,7 +3,7 @@
 // Layout: qkv, dqkv [B, T, (H + 2 KV) HS], query heads, then key heads, then value heads; y, dy [B, T, H HS]; stats [B, H, T, 2] f32, the
 // largest score of a query and the inverse of the sum of exponentials over it; delta [B, H, T] f32.
 // Heads that are no multiple of eight (WHOLE is false) are read element by element and stored as f32, padded to whole octs.
-//% import oct, rng
+//% import vec8, rng
 //% const X: dtype = F32
 //% const Y: dtype = F32
 //% const DY: dtype = F32

@@ -2,7 +2,7 @@
 // core/src/cpu/quantize.rs. They are collected in a row of `seen`, from where `record` (fp8_scale.wgsl) moves them to the states of a run.
 // The stem declares `x`, as vectors of two words, the atomic words `seen`, and in `params`: `len`, `row` (of `seen`), `max` (bits of the
 // largest value of Q), `count` (number of elements, as a float, by its bits).
-//% import amax, codec, seen
+//% import amax, codec, staged_stats
 
 // Bits of elements 4 w to 4 w + 3, which become word w of q; what lies beyond the end means nothing.
 fn elements(w: u32) -> vec4<u32> {

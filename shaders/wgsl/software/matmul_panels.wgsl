@@ -20,7 +20,7 @@
 // 7.8 to 6.8, the products with a bias from 9.9 to 9.5 and from 7.8 to 7.4. Four rows at a time in place of two: no
 // gain, and 0.1 s more to compile each kernel.
 //% needs subgroups, int64
-//% import product, oct, grid
+//% import matmul, vec8, grid
 
 const ROWS: u32 = 32u;
 const COLUMNS: u32 = 64u;

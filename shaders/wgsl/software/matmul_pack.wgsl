@@ -5,12 +5,11 @@
 // An invocation lays out eight lines of four steps. Neighbours read neighbours: further along k where the operand is
 // stored along k, further lines where it is stored by k.
 //
-// On llvmpipe (two Zen 4 cores) a million elements take 0.4 to 0.6 ms where they are stored by k and 1.8 ms along k,
-// with as many instructions: that waits for stores to lines that no cache has, and for loads. No gain: 64-bit loads and
-// stores (a hundredth of a step), 16 lines of four steps, so that lines of the cache are written whole; slower by a
-// tenth of the product: four lines of eight steps by neighbours across lines, workgroups of whole panels of 32 steps.
-// So long runs along a line are what reading wants.
-//% import quads, grid
+// On llvmpipe (two Zen 4 cores) a million elements take 0.4 to 0.6 ms where they are stored by k and 1.8 ms along k, with as many instructions: that
+// waits for stores to lines that no cache has, and for loads. No gain: 64-bit loads and stores (a hundredth of a step), 16 lines of four steps, so that
+// lines of the cache are written whole; slower by a tenth of the product: four lines of eight steps by neighbours across lines, workgroups of whole
+// panels of 32 steps. So long runs along a line are what reading wants.
+//% import vec4, grid
 //% const X: dtype = F32
 //% const BY_K: bool = false
 //% const SCALE: [0, 1, 2, 3] = 0

@@ -1,6 +1,6 @@
-// Eight neighbouring elements at a time, from buffers bound as array<vec4<u32>>: 16-bit formats take one load, f32 two.
-// The first element is a multiple of eight. A NaN keeps its class, not its bits.
-//% import quads
+// Eight neighbouring elements at a time, from buffers bound as array<vec4<u32>>: 16-bit formats take one load, f32 two. The first element is
+// a multiple of eight. A NaN keeps its class, not its bits.
+//% import vec4
 
 // Index of the vector that holds element i.
 fn oct_at(dtype: u32, i: u32) -> u32 {

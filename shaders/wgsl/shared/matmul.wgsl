@@ -1,6 +1,6 @@
-// What the kernels of matrix products have in common: operands, how their elements are read, what becomes of a finished
-// sum. CPU twin: core/src/cpu/matmul.rs. Formula and layout: matmul.wgsl.
-//% import quads, math
+// What the kernels of matrix products have in common: operands, how their elements are read, what becomes of a finished sum.
+// CPU twin: core/src/cpu/matmul.rs. Formula and layout: matmul.wgsl.
+//% import vec4, math
 //% const A: dtype = F32
 //% const B: dtype = F32
 //% const Y: dtype = F32

@@ -33,7 +33,7 @@ impl WgpuBackend {
     pub fn measure_flops_per_s(&self) -> Result<f64> {
         let gpu = self.gpu();
         let fma = |length| {
-            let kernel = kernel("probe", "fma_rate").uniform("count", length).uniform_f32("factor", 0.75);
+            let kernel = kernel("peak", "fma_rate").uniform("count", length).uniform_f32("factor", 0.75);
             dispatch(gpu, kernel.bind("y", Arg::Piece(1)).items(INVOCATIONS), INVOCATIONS * VECTOR)
         };
         let [mut length, longer @ ..] = LENGTHS;
@@ -53,7 +53,7 @@ impl WgpuBackend {
     pub fn measure_bytes_per_s(&self) -> Result<f64> {
         let gpu = self.gpu();
         let side = COPY_BYTES.min(gpu.max_buffer_bytes() as usize);
-        let copy = kernel("probe", "copy").uniform("count", side / VECTOR).uniform_f32("factor", 0.0);
+        let copy = kernel("peak", "copy").uniform("count", side / VECTOR).uniform_f32("factor", 0.0);
         let copy = copy.bind("x", Arg::Piece(0)).bind("y", Arg::Piece(1)).items(side / VECTOR);
         Ok(rate(gpu, &dispatch(gpu, copy, side)?)? * 2.0 * side as f64)
     }
@@ -86,7 +86,7 @@ fn rate(gpu: &Gpu, dispatch: &Dispatch) -> Result<f64> {
 /// Runs the dispatch `times` times and waits.
 fn time(gpu: &Gpu, dispatch: &Dispatch, times: usize) -> Result<Duration> {
     let start = Instant::now();
-    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("probe") });
+    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("peak") });
     {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         (0..times).for_each(|_| dispatch.encode(&mut pass, 0));
