@@ -1,18 +1,20 @@
 //! Stitches every stem of `wgsl/`, checks it with naga and writes `kernels.rs`: the table of what each stem takes.
 //!
-//! A stem is one file. Lines that start with `//%` speak to this script:
+//! A stem is one file, in `wgsl/` or, where it serves software adapters only, in `wgsl/software/`. Lines that start
+//! with `//%` are directives:
 //!
 //! - `//% import codec, rng` puts `wgsl/shared/<name>.wgsl` in front, each once, whatever imports it;
-//! - `//% const X: dtype = F32` declares a constant that a launch may set: `dtype`, `bool`, or a list such as `[1, 4, 8]`;
-//! - `//% needs subgroups, int64` says what not every device can do; launches then look whether theirs can;
+//! - `//% const X: dtype = F32` declares a constant that a launch may set: `dtype`, `bool`, or a list such as `[1, 4,
+//!   8]`;
+//! - `//% needs subgroups, int64` names what not every device can do; a device that cannot never compiles the stem;
 //! - `//% for r in 0..8` to `//% end` is written out once for each value (`build/repeat.rs`).
 //!
-//! A kernel is a stem, an entry point and values of the constants. Here each stem is checked with its defaults only, since build scripts are not
-//! optimized; `src/permutations.rs` checks it with every constant moved away from its default in turn. Browsers refuse more than naga does: the
-//! same texts go through Tint in `tests/tint`.
+//! A kernel is a stem, an entry point and values of the constants. Build scripts are not optimized, so each stem is
+//! checked here with its defaults only; `src/permutations.rs` moves every constant away from its default in turn.
+//! Browsers refuse more than naga does: the same texts go through Tint in `tests/tint`.
 //!
-//! `map.wgsl.in` is no stem: its imports are put in front, and `src/map.rs` fills in the rest. Of `f16/` and of `eights/` every kernel gets the file in
-//! front that suits the device.
+//! `map.wgsl.in` is no stem: its imports are put in front, and `src/map.rs` fills in the rest. Every kernel gets a
+//! prelude in front: for each ability of [`PRELUDE`], the file that suits the device.
 
 #[path = "build/repeat.rs"]
 mod repeat;
@@ -25,19 +27,25 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Folders of `wgsl/` and their files: for every device, for those that can do more.
-const CHOICES: [(&str, [&str; 2]); 2] = [("f16", ["integers", "unpack"]), ("eights", ["vectors", "words64"])];
+/// Abilities of a device that change the text in front of kernels: name, file for every device, file for those that
+/// can do more.
+const PRELUDE: [(&str, [&str; 2]); 2] =
+    [("F16", ["f16/integers", "f16/unpack"]), ("VEC8", ["vec8/vectors", "software/words64"])];
+
+/// Folders of stems.
+const STEMS: [&str; 2] = ["", "software"];
 
 fn main() {
     println!("cargo:rerun-if-changed=wgsl");
     println!("cargo:rerun-if-changed=build");
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join("wgsl");
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(&root).expect("wgsl/ is readable").map(|e| e.expect("an entry").path()).collect();
-    files.retain(|p| p.extension().is_some_and(|e| e == "wgsl"));
-    files.sort();
+    let preludes: Vec<PathBuf> = PRELUDE.iter().flat_map(|(_, files)| files.map(|f| root.join(format!("{f}.wgsl")))).collect();
+    let listed = |folder: &str| fs::read_dir(root.join(folder)).expect("a folder of wgsl/ is readable");
+    let mut files: Vec<PathBuf> = STEMS.iter().flat_map(|folder| listed(folder)).map(|e| e.expect("an entry").path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "wgsl") && !preludes.contains(p));
+    files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
     let part = |name: &str| stem::Parsed::read(&root.join(name)).unwrap_or_else(|problem| panic!("{name}: {problem}"));
-    let fronts = [0, 1].map(|k| CHOICES.map(|(folder, names)| part(&format!("{folder}/{}.wgsl", names[k]))));
+    let fronts = [0, 1].map(|k| PRELUDE.map(|(_, files)| part(&format!("{}.wgsl", files[k]))));
     let mut table = String::from("/// Every stem, by name.\npub static STEMS: &[Stem] = &[\n");
     for path in files {
         let row = stem::Parsed::read(&path)
@@ -55,10 +63,10 @@ fn main() {
     let template = part("map.wgsl.in");
     let _ =
         writeln!(table, "/// `wgsl/map.wgsl.in` with its imports.\nstatic MAP_TEMPLATE: &str = r#\"{}\"#;", template.text());
-    for (k, (folder, names)) in CHOICES.iter().enumerate() {
-        for (name, front) in names.iter().zip(&fronts) {
-            let constant = format!("{}_BY_{}", folder.to_uppercase(), name.to_uppercase());
-            let _ = writeln!(table, "/// `wgsl/{folder}/{name}.wgsl`.\nstatic {constant}: &str = r#\"{}\"#;", front[k].text());
+    for (k, (ability, files)) in PRELUDE.iter().enumerate() {
+        for (file, front) in files.iter().zip(&fronts) {
+            let name = file.rsplit('/').next().unwrap_or(file).to_uppercase();
+            let _ = writeln!(table, "/// `wgsl/{file}.wgsl`.\nstatic {ability}_{name}: &str = r#\"{}\"#;", front[k].text());
         }
     }
     let out = Path::new(&env::var_os("OUT_DIR").expect("set by cargo")).join("kernels.rs");

@@ -46,7 +46,7 @@ pub enum DeviceChoice {
     Wgpu,
 }
 
-/// When the kinds of matrix product of a GPU are measured.
+/// When the matmul kernels of a GPU are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum TuneChoice {
@@ -120,7 +120,7 @@ pub struct RunOptions {
     /// Adapter of the device, by number or by a part of its name; the best one without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
-    /// When products are measured on it; as the environment says without.
+    /// When matmul kernels are measured on it; without, as the environment says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tune: Option<TuneChoice>,
     /// Steps between evaluations; 0 evaluates at the end only.

@@ -1,6 +1,7 @@
 //! Kernels with their memory bound: uniforms, scratch and bind groups, made once when compiling.
 
-use crate::adapter::Gpu;
+use crate::context::Context;
+use crate::gpu::Gpu;
 use crate::launch::{Arg, Launch, folded};
 use crate::memory::{allocate, bound, table};
 use crate::pipeline::Pipeline;
@@ -48,52 +49,67 @@ impl Uniforms {
             offsets.push(bytes.len());
         }
         bytes.resize(bytes.len().max(ALIGN), 0);
-        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        let buffer = gpu.create_buffer(&wgpu::BufferDescriptor {
             label: Some("uniforms"),
             size: bytes.len() as u64,
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        });
-        gpu.check(Some(bytes.len() as u64))?;
+        })?;
         gpu.queue.write_buffer(&buffer, 0, &bytes);
         Ok(Uniforms { buffer, offsets })
     }
 }
 
+/// The buffers that launches of a Program may be bound to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Buffers<'a> {
+    /// Those of a session's persistent values.
+    pub(crate) persistent: &'a [wgpu::Buffer],
+    /// Those of temporaries, inputs and outputs.
+    pub(crate) temps: &'a [wgpu::Buffer],
+    /// Scratch of single instructions.
+    pub(crate) scratch: &'a [wgpu::Buffer],
+    /// Bytes of the rows that quantizations stage statistics in.
+    pub(crate) staged_stats_bytes: usize,
+}
+
+impl<'a> Buffers<'a> {
+    /// The buffer of this number, persistent ones counted first.
+    pub(crate) fn at(&self, index: usize) -> &'a wgpu::Buffer {
+        match index.checked_sub(self.persistent.len()) {
+            None => &self.persistent[index],
+            Some(temp) => &self.temps[temp],
+        }
+    }
+}
+
 /// Makes bind groups.
 pub(crate) struct Binder<'a> {
-    gpu: &'a Gpu,
-    persistent: &'a [wgpu::Buffer],
-    own: &'a [wgpu::Buffer],
-    scratch: &'a [wgpu::Buffer],
-    /// Memory behind absent operands: that of reading ones, that of written ones.
+    context: &'a Context,
+    buffers: Buffers<'a>,
+    /// Dummy buffers for unbound operands: one for read-only bindings, one for read-write.
     absent: Vec<wgpu::Buffer>,
-    /// Rows that quantizations collect in.
-    seen: wgpu::Buffer,
+    /// Rows that quantizations stage statistics in.
+    staged_stats: wgpu::Buffer,
     uniforms: Uniforms,
     micro_steps: usize,
 }
 
 impl<'a> Binder<'a> {
-    /// Room for `launches`, which are bound in this order, over the buffers of a plan, scratch buffers, and as many bytes as
-    /// quantizations collect in.
+    /// Uniforms and dummies for `launches`, which are bound in this order. Errs if memory runs out.
     pub(crate) fn new<'l>(
-        gpu: &'a Gpu,
-        persistent: &'a [wgpu::Buffer],
-        own: &'a [wgpu::Buffer],
-        scratch: &'a [wgpu::Buffer],
-        seen_bytes: usize,
+        context: &'a Context,
+        buffers: Buffers<'a>,
         launches: impl IntoIterator<Item = &'l Launch>,
         micro_steps: usize,
     ) -> Result<Binder<'a>> {
+        let gpu = &*context.gpu;
         let buffer = |size: usize| Buffer { size, purpose: Purpose::Activations };
         Ok(Binder {
-            gpu,
-            persistent,
-            own,
-            scratch,
+            context,
+            buffers,
             absent: allocate(gpu, &[buffer(MAX_BINDINGS * ALIGN); 2])?,
-            seen: allocate(gpu, &[buffer(seen_bytes)])?.remove(0),
+            staged_stats: allocate(gpu, &[buffer(buffers.staged_stats_bytes)])?.remove(0),
             uniforms: Uniforms::new(gpu, launches.into_iter())?,
             micro_steps,
         })
@@ -101,20 +117,22 @@ impl<'a> Binder<'a> {
 
     /// Bytes of everything it made.
     pub(crate) fn bytes(&self) -> usize {
-        let buffers = self.scratch.iter().chain(&self.absent).chain([&self.seen]);
+        let buffers = self.buffers.scratch.iter().chain(&self.absent).chain([&self.staged_stats]);
         buffers.map(|b| b.size() as usize).sum::<usize>() + self.uniforms.offsets.last().copied().unwrap_or(0)
     }
 
-    /// The dispatch of `launch`, whose uniforms are number `slot`.
+    /// The dispatch of `launch`, whose uniforms are number `slot`. Errs where the device lacks bindings, features or
+    /// workgroups for it.
     pub(crate) fn dispatch(&self, launch: &Launch, operands: &Operands, slot: usize) -> Result<Dispatch> {
         let used = launch.args.len();
-        let most = self.gpu.limits.max_storage_buffers_per_shader_stage as usize;
+        let gpu = &*self.context.gpu;
+        let most = gpu.max_storage_buffers();
         if used > most {
             let label = &launch.kernel.label;
-            return Err(self.gpu.error(format!("{label} binds {used} buffers; this adapter allows {most}")));
+            return Err(gpu.error(format!("{label} binds {used} buffers; this adapter allows {most}")));
         }
-        let (pipeline, new) = self.gpu.pipelines.get(self.gpu, &launch.kernel)?;
-        let tables = launch.tables.iter().map(|words| table(self.gpu, words)).collect::<Result<Vec<_>>>()?;
+        let (pipeline, new) = self.context.pipelines.get(gpu, &launch.kernel)?;
+        let tables = launch.tables.iter().map(|words| table(gpu, words)).collect::<Result<Vec<_>>>()?;
         let moves = |arg: &Arg| matches!(arg, Arg::Piece(p) if operands.strides[*p] != 0);
         let copies = if launch.args.iter().any(|(_, a)| moves(a)) { self.micro_steps } else { 1 };
         let groups = (0..copies).map(|micro| {
@@ -128,10 +146,11 @@ impl<'a> Binder<'a> {
             }
             for (binding, arg) in &launch.args {
                 entries.push(match arg {
-                    Arg::Scratch(k) => entry(*binding, &self.scratch[*k], 0, self.scratch[*k].size() as usize),
-                    Arg::Seen => entry(*binding, &self.seen, 0, self.seen.size() as usize),
+                    Arg::Scratch(k) => entry(*binding, &self.buffers.scratch[*k], 0, self.buffers.scratch[*k].size() as usize),
+                    Arg::StagedStats => entry(*binding, &self.staged_stats, 0, self.staged_stats.size() as usize),
                     Arg::Table(k) => entry(*binding, &tables[*k], 0, tables[*k].size() as usize),
-                    // Places of their own: a buffer may not be read and written by one dispatch, nor written through two bindings.
+                    // Separate places: a buffer may not be read and written by one dispatch, nor written through two
+                    // bindings.
                     Arg::Absent => {
                         let written = launch.kernel.bindings.contains(&(*binding, BindingKind::ReadWrite));
                         entry(*binding, &self.absent[usize::from(written)], *binding as usize * ALIGN, ALIGN)
@@ -139,42 +158,34 @@ impl<'a> Binder<'a> {
                     Arg::Piece(p) => {
                         let Place { buffer, offset, size } = operands.places[*p];
                         let at = offset + micro * operands.strides[*p];
-                        entry(*binding, self.buffer(buffer), at, bound(size))
+                        entry(*binding, self.buffers.at(buffer), at, bound(size))
                     }
                 });
             }
-            self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(&launch.kernel.label),
                 layout: &pipeline.layout,
                 entries: &entries,
             })
         });
-        let most = self.gpu.limits.max_compute_workgroups_per_dimension;
+        let most = gpu.limits.max_compute_workgroups_per_dimension;
         let grid = folded(launch.groups, most).ok_or_else(|| {
             let label = &launch.kernel.label;
-            self.gpu.error(format!("{label} needs {} workgroups, more than grids of {most} a side hold", launch.groups))
+            gpu.error(format!("{label} needs {} workgroups, more than grids of {most} a side hold", launch.groups))
         })?;
         let dispatch = Dispatch { groups: groups.collect(), pipeline, grid };
-        if new && self.gpu.facts.software {
-            self.touch(&dispatch);
+        if new && gpu.facts.software {
+            warm_up(gpu, &dispatch);
         }
         Ok(dispatch)
     }
+}
 
-    /// Runs it over no workgroups: llvmpipe compiles at the first dispatch, on the thread of its queue, while this one makes the next pipeline.
-    fn touch(&self, dispatch: &Dispatch) {
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("touch") });
-        let empty = Dispatch { grid: [0; 3], ..dispatch.clone() };
-        empty.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), 0);
-        self.gpu.queue.submit([encoder.finish()]);
-    }
-
-    fn buffer(&self, index: usize) -> &wgpu::Buffer {
-        match index.checked_sub(self.persistent.len()) {
-            None => &self.persistent[index],
-            Some(own) => &self.own[own],
-        }
-    }
+/// Runs a new pipeline over no workgroups. For software adapters only: llvmpipe compiles at the first dispatch, on the
+/// thread of its queue, while this thread makes the next pipeline.
+fn warm_up(gpu: &Gpu, dispatch: &Dispatch) {
+    let empty = Dispatch { grid: [0; 3], ..dispatch.clone() };
+    gpu.submit_pass("warm-up", |pass| empty.encode(pass, 0));
 }
 
 fn entry(binding: u32, buffer: &wgpu::Buffer, offset: usize, size: usize) -> wgpu::BindGroupEntry<'_> {

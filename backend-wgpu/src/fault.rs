@@ -1,44 +1,47 @@
 //! What went wrong on a device. wgpu reports errors aside; whoever uses the device asks here afterwards.
 
 use mantissa_core::error::Error;
-#[cfg(not(target_arch = "wasm32"))]
-use mantissa_core::error::Result;
 use std::sync::{Mutex, PoisonError};
 
 /// A failure that wgpu reported.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    OutOfMemory(String),
+    OutOfMemory {
+        /// Bytes that were asked for, where that is known.
+        requested: Option<u64>,
+        problem: String,
+    },
     Lost(String),
     Other(String),
 }
 
 impl Fault {
-    /// The error that wgpu gives to the handler of a device.
-    pub(crate) fn of(error: wgpu::Error) -> Fault {
+    /// An error of wgpu. `requested` bytes were asked for, if memory was.
+    pub(crate) fn of(error: wgpu::Error, requested: Option<u64>) -> Fault {
         match error {
-            wgpu::Error::OutOfMemory { source } => Fault::OutOfMemory(source.to_string()),
+            wgpu::Error::OutOfMemory { source } => Fault::OutOfMemory { requested, problem: source.to_string() },
             wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
-                Fault::of_text(description)
+                Fault::of_text(description, requested)
             }
         }
     }
 
-    /// A failure that is told as text only. wgpu 30 wraps a driver that is out of memory into other errors at some calls.
-    pub(crate) fn of_text(problem: String) -> Fault {
+    /// A failure that is known as text only. wgpu 30 wraps a driver that is out of memory into other errors at some
+    /// calls.
+    pub(crate) fn of_text(problem: String, requested: Option<u64>) -> Fault {
         if problem.contains("Not enough memory") || problem.contains("out of memory") {
-            Fault::OutOfMemory(problem)
+            Fault::OutOfMemory { requested, problem }
         } else {
             Fault::Other(problem)
         }
     }
 
-    /// The error for users of `device`. `requested` bytes were just asked for, if memory was.
-    pub(crate) fn error(self, device: &str, requested: Option<u64>) -> Error {
+    /// The error for users of `device`.
+    pub(crate) fn error(self, device: &str) -> Error {
         let device = device.to_string();
         match self {
             // More may follow the words of the driver.
-            Fault::OutOfMemory(problem) => {
+            Fault::OutOfMemory { requested, problem } => {
                 let problem = problem.trim_end_matches('.').to_string();
                 Error::OutOfMemory { device, requested, problem }
             }
@@ -48,7 +51,7 @@ impl Fault {
     }
 }
 
-/// The first failure of a device that nobody has recovered from.
+/// The first failure of a device.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(Mutex<Option<Fault>>);
 
@@ -61,77 +64,26 @@ impl Faults {
     pub(crate) fn first(&self) -> Option<Fault> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    /// Forgets it, unless the device is lost, which nothing mends.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn forget(&self) {
-        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        first.take_if(|fault| !matches!(fault, Fault::Lost(_)));
-    }
-}
-
-/// What `work` comes to on a device whose health `check` tells, and errs only if the device cannot go on: it had failed before, or is lost.
-/// Any other failure of `work` is its own, and forgotten.
-#[cfg(not(target_arch = "wasm32"))]
-pub(crate) fn attempt<T>(
-    faults: &Faults,
-    check: impl Fn() -> Result<()>,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<Result<T>> {
-    check()?;
-    let done = work().and_then(|made| check().map(|()| made));
-    faults.forget();
-    check()?;
-    Ok(done)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn faulty(fault: Option<Fault>) -> (Faults, impl Fn(&Faults) -> Result<()>) {
+    #[test]
+    fn the_first_fault_counts() {
         let faults = Faults::default();
-        fault.into_iter().for_each(|f| faults.note(f));
-        (faults, |faults: &Faults| faults.first().map_or(Ok(()), |f| Err(f.error("d", None))))
-    }
-
-    #[test]
-    fn a_failed_attempt_leaves_the_device_as_it_was() {
-        let (faults, check) = faulty(None);
-        let check = || check(&faults);
-        let refused = attempt(&faults, check, || {
-            faults.note(Fault::Other("no such binding".into()));
-            Ok(1)
-        });
-        assert!(matches!(refused, Ok(Err(Error::Device { .. }))), "{refused:?}");
-        assert!(matches!(attempt(&faults, check, || Ok(2)), Ok(Ok(2))));
-        let own: Result<Result<()>> = attempt(&faults, check, || Err(Error::config("a", "b", "c")));
-        assert!(matches!(own, Ok(Err(Error::Config { .. }))), "{own:?}");
-    }
-
-    #[test]
-    fn a_lost_device_or_one_that_had_failed_before_stays_so() {
-        let (faults, check) = faulty(None);
-        let lost = attempt(
-            &faults,
-            || check(&faults),
-            || {
-                faults.note(Fault::Lost("unplugged".into()));
-                Ok(())
-            },
-        );
-        assert!(matches!(lost, Err(Error::DeviceLost { .. })), "{lost:?}");
-        let (faults, check) = faulty(Some(Fault::Other("earlier".into())));
-        let early: Result<Result<()>> = attempt(&faults, || check(&faults), || Ok(()));
-        assert!(matches!(early, Err(Error::Device { .. })), "{early:?}");
-        assert!(check(&faults).is_err());
+        assert!(faults.first().is_none());
+        faults.note(Fault::Lost("unplugged".into()));
+        faults.note(Fault::Other("later".into()));
+        assert!(matches!(faults.first(), Some(Fault::Lost(problem)) if problem == "unplugged"));
     }
 
     #[test]
     fn a_driver_without_memory_is_known_by_its_words() {
         for (text, memory) in [("Not enough memory left.", true), ("Binding 3 is missing", false)] {
-            let error = Fault::of_text(text.into()).error("d", None);
-            assert_eq!(matches!(error, Error::OutOfMemory { .. }), memory, "{error}");
+            let error = Fault::of_text(text.into(), Some(8)).error("d");
+            assert_eq!(matches!(error, Error::OutOfMemory { requested: Some(8), .. }), memory, "{error}");
         }
     }
 }

@@ -1,37 +1,50 @@
 //! Runs Programs on any GPU through wgpu: Vulkan, Metal, DX12, GL, and WebGPU in the browser.
 //!
-//! Values lie packed at their real width and are computed in f32; casts and scale updates are integer work with the bits of the CPU
-//! backend. A compiled Program is a list of dispatches with their bind groups, encoded into one pass and one submission a step.
+//! Values lie packed at their real width and are computed in f32; casts and scale updates are integer work with the
+//! bits of the CPU backend. A compiled Program is a list of dispatches with their bind groups, encoded into one pass
+//! and one submission a step.
+//!
+//! From the ground up; a file imports only what stands above it in this table, and children of a folder their parent:
 //!
 //! | file | does |
 //! |---|---|
-//! | `adapter` | lists adapters, opens a device |
 //! | `fault` | what went wrong on a device |
-//! | `budget` | dispatches and kernels of a step, known without a device |
-//! | `memory` | buffers of the memory plan, writes and reads |
-//! | `look` | whether subgroups and conversions do what kernels take them to |
+//! | `adapter` | lists and chooses adapters |
+//! | `gpu` | an open device: queue, limits, first fault |
 //! | `launch` | from an instruction to kernels, arguments and grid: pure functions |
+//! | `budget` | dispatches and kernels of a step, known without a device |
 //! | `pipeline` | compiles kernels once |
+//! | `readback` | bytes on their way from the device |
+//! | `memory` | buffers of the memory plan, writes and reads |
+//! | `context` | device, pipelines and staging buffers together |
 //! | `dispatch` | kernels with their memory bound |
-//! | `executable` | a Program as dispatches; steps |
-//! | `probe` | the rates of the device |
-//! | `observe` | a step instruction by instruction, for tools |
-//! | `tune` | which kind of matrix product suits a shape |
-//! | `timestamps` | a step timed by the device, instruction by instruction |
+//! | `profile` | what an adapter can do, found by probes when it is opened |
+//! | `tune` | which kernel multiplies matrices of a shape |
+//! | `bound` | a Program with its buffers and dispatches |
+//! | `observed`, `timed` | a step instruction by instruction, seen by an observer or timed by the device |
+//! | `executable` | compiled Programs |
+//! | `peak` | peak rates of the device |
+//! | `backend` | opens, allocates, compiles |
+//! | `blocking` | the same for hosts that can wait |
 
 mod adapter;
+mod backend;
+#[cfg(not(target_arch = "wasm32"))]
+mod blocking;
+mod bound;
 mod budget;
+mod context;
 mod dispatch;
 mod executable;
 mod fault;
+mod gpu;
 mod launch;
-#[cfg(not(target_arch = "wasm32"))]
-mod profile;
 mod memory;
 mod observed;
-mod pipeline;
 #[cfg(not(target_arch = "wasm32"))]
 mod peak;
+mod pipeline;
+mod profile;
 mod readback;
 mod timed;
 mod tune;
@@ -42,11 +55,12 @@ mod tune;
 #[path = "../../tests/src/device_checks.rs"]
 mod device_checks;
 
+pub use adapter::{AdapterChoice, AdapterFacts, LowerLimits, adapters};
+pub use backend::{Options, WgpuBackend};
 #[cfg(not(target_arch = "wasm32"))]
-pub use adapter::adapters_blocking;
-pub use adapter::{AdapterChoice, AdapterFacts, Choice, LowerLimits, Products, WgpuBackend, adapters};
+pub use blocking::adapters_blocking;
 pub use budget::{dispatches, kernels};
-pub use mantissa_shaders::{Dialect, Eights, F16};
-pub use pipeline::Kernel;
-#[cfg(not(target_arch = "wasm32"))]
-pub use tune::Tuning;
+pub use launch::{AttentionKernel, Kernel, MatmulKernel};
+pub use mantissa_shaders::{F16Decoding, Prelude, Vec8Access};
+pub use profile::AdapterProfile;
+pub use tune::{MatmulChoice, Tuning};

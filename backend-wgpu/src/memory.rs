@@ -1,7 +1,8 @@
 //! Buffers of the memory plan.
 
-use crate::adapter::Gpu;
-use crate::readback::Download;
+use crate::gpu::Gpu;
+use crate::launch::VEC8_BYTES;
+use crate::readback::Staging;
 use mantissa_core::backend::{Memory, Readback};
 use mantissa_core::error::{Error, Result};
 use mantissa_core::program::memory::{ALIGN, Buffer, Layout, Place, Purpose, align};
@@ -11,15 +12,21 @@ use std::sync::Arc;
 /// Persistent values of a session.
 #[derive(Debug)]
 pub(crate) struct WgpuMemory {
-    pub(crate) gpu: Arc<Gpu>,
+    staging: Arc<Staging>,
     layout: Arc<Layout>,
     pub(crate) buffers: Arc<Vec<wgpu::Buffer>>,
 }
 
 impl WgpuMemory {
-    pub(crate) fn new(gpu: Arc<Gpu>, layout: Arc<Layout>) -> Result<WgpuMemory> {
-        let buffers = Arc::new(allocate(&gpu, &layout.buffers)?);
-        Ok(WgpuMemory { gpu, layout, buffers })
+    /// Zeroed memory. Errs if a buffer is larger than the device allows, or memory runs out.
+    pub(crate) fn new(staging: &Arc<Staging>, layout: Arc<Layout>) -> Result<WgpuMemory> {
+        let buffers = Arc::new(allocate(staging.gpu(), &layout.buffers)?);
+        Ok(WgpuMemory { staging: staging.clone(), layout, buffers })
+    }
+
+    /// The device that holds it.
+    pub(crate) fn gpu(&self) -> &Arc<Gpu> {
+        self.staging.gpu()
     }
 
     fn find(&self, name: &str) -> Result<Place> {
@@ -38,13 +45,13 @@ impl Memory for WgpuMemory {
         if place.size != bytes.len() {
             return Err(Error::operand(format!("write `{name}`"), format!("{} bytes", place.size), bytes.len().to_string()));
         }
-        upload(&self.gpu, &self.buffers[place.buffer], place.offset, bytes);
-        self.gpu.check(None)
+        upload(self.gpu(), &self.buffers[place.buffer], place.offset, bytes);
+        self.gpu().check()
     }
 
     fn read(&self, name: &str) -> Result<Box<dyn Readback>> {
         let place = self.find(name)?;
-        Ok(Box::new(Download::start(&self.gpu, &self.buffers[place.buffer], place.offset, place.size)))
+        Ok(Box::new(self.staging.download(&self.buffers[place.buffer], place.offset, place.size)))
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -52,19 +59,17 @@ impl Memory for WgpuMemory {
     }
 }
 
-/// Bytes of eight words, which kernels read and write at once.
-const EIGHT: usize = 32;
-
 // A binding that is rounded up ends in the padding of its place.
-const _: () = assert!(ALIGN.is_multiple_of(EIGHT));
+const _: () = assert!(ALIGN.is_multiple_of(VEC8_BYTES));
 
-/// Bytes of a binding that shows a value of `bytes`: whole eights of words, at least one. Never more than [`align`] gives its place, so that
-/// every buffer of [`allocate`] holds it.
+/// Bytes of a binding that shows a value of `bytes`: a multiple of [`VEC8_BYTES`], at least one. Never more than
+/// [`align`] gives its place, so that every buffer of [`allocate`] holds it.
 pub(crate) fn bound(bytes: usize) -> usize {
-    bytes.max(1).next_multiple_of(EIGHT)
+    bytes.max(1).next_multiple_of(VEC8_BYTES)
 }
 
-/// Buffers of a plan, zeroed, their sizes rounded up as those of its places are. Errs if one is larger than the device allows or memory runs out.
+/// Buffers of a plan, zeroed, their sizes rounded up as those of its places are. Errs if one is larger than the device
+/// allows, or memory runs out.
 pub(crate) fn allocate(gpu: &Gpu, plan: &[Buffer]) -> Result<Vec<wgpu::Buffer>> {
     let made = plan.iter().map(|b| {
         let (size, largest) = (align(b.size) as u64, gpu.max_buffer_bytes());
@@ -72,20 +77,18 @@ pub(crate) fn allocate(gpu: &Gpu, plan: &[Buffer]) -> Result<Vec<wgpu::Buffer>> 
             let device = gpu.facts.name.clone();
             return Err(Error::BufferTooLarge { device, holds: b.purpose.name(), requested: size, largest });
         }
-        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        gpu.create_buffer(&wgpu::BufferDescriptor {
             label: Some(b.purpose.name()),
             size,
             usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        });
-        gpu.check(Some(size))?;
-        Ok(buffer)
+        })
     });
     made.collect()
 }
 
-/// Buffers of these sizes: those of `have` where one is large enough, one of the same number and size first, else new ones. For what never
-/// runs at the same time.
+/// Buffers of these sizes: those of `have` where one is large enough, one of the same number and size first, else new
+/// ones. For work that never runs at the same time.
 pub(crate) fn reuse(gpu: &Gpu, have: &[wgpu::Buffer], plan: &[Buffer]) -> Result<Vec<wgpu::Buffer>> {
     let size_of = |b: &Buffer| align(b.size) as u64;
     let mut free: Vec<Option<&wgpu::Buffer>> = have.iter().map(Some).collect();
@@ -109,7 +112,7 @@ pub(crate) fn reuse(gpu: &Gpu, have: &[wgpu::Buffer], plan: &[Buffer]) -> Result
     plan.iter().zip(taken).map(pick).collect()
 }
 
-/// A buffer of its own that holds `words`.
+/// A new buffer that holds `words`.
 pub(crate) fn table(gpu: &Gpu, words: &[u32]) -> Result<wgpu::Buffer> {
     let bytes = bytemuck::cast_slice(words);
     let made = allocate(gpu, &[Buffer { size: bytes.len(), purpose: Purpose::Activations }])?;
@@ -117,7 +120,8 @@ pub(crate) fn table(gpu: &Gpu, words: &[u32]) -> Result<wgpu::Buffer> {
     Ok(made[0].clone())
 }
 
-/// Queues a write of `bytes` at `offset`. The copy is a whole number of words: places are aligned, so the bytes behind are padding.
+/// Queues a write of `bytes` at `offset`. The copy is a whole number of words: places are aligned, so the bytes behind
+/// are padding.
 pub(crate) fn upload(gpu: &Gpu, buffer: &wgpu::Buffer, offset: usize, bytes: &[u8]) {
     const WORD: usize = wgpu::COPY_BUFFER_ALIGNMENT as usize;
     let whole = bytes.len() / WORD * WORD;

@@ -1,19 +1,19 @@
-//! What a device does at most: the rates that achieved ones are compared with.
+//! Peak rates of a device, measured: achieved rates are compared with them.
 
-use crate::adapter::{Gpu, WgpuBackend};
-use crate::dispatch::{Binder, Dispatch};
+use crate::context::Context;
+use crate::dispatch::{Binder, Buffers, Dispatch};
+use crate::gpu::Gpu;
 use crate::launch::{Arg, Builder, kernel};
 use crate::memory::allocate;
 use mantissa_core::error::Result;
 use mantissa_core::program::memory::{Buffer, Place, Purpose};
 use mantissa_core::program::operands::Operands;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long each rate is measured.
 const TIME: Duration = Duration::from_millis(120);
-/// How long a round takes at least: long enough for what a submission costs not to count, and short, so that one of them may pass undisturbed on a
-/// machine that has other work.
+/// How long a round takes at least: so long that the cost of a submission does not count, and so short that one of them
+/// may run undisturbed on a machine that has other work.
 const ROUND: Duration = Duration::from_millis(4);
 /// The same for a dispatch of the multiply-add kernel, whose start costs time too.
 const DISPATCH: Duration = Duration::from_millis(1);
@@ -27,45 +27,44 @@ const FLOPS: usize = 8 * 4 * 2;
 const COPY_BYTES: usize = 64 << 20;
 const VECTOR: usize = 16;
 
-impl WgpuBackend {
-    /// Measures f32 operations a second of multiply-adds that touch no memory, on a device that must be idle: what else it does can only make them too
-    /// few. Waits: not for browsers.
-    pub fn measure_flops_per_s(&self) -> Result<f64> {
-        let gpu = self.gpu();
-        let fma = |length| {
-            let kernel = kernel("peak", "fma_rate").uniform("count", length).uniform_f32("factor", 0.75);
-            dispatch(gpu, kernel.bind("y", Arg::Piece(1)).items(INVOCATIONS), INVOCATIONS * VECTOR)
-        };
-        let [mut length, longer @ ..] = LENGTHS;
-        let mut chains = fma(length)?;
-        for next in longer {
-            // The first time compiles and warms up.
-            time(gpu, &chains, 1)?;
-            if time(gpu, &chains, 1)? >= DISPATCH {
-                break;
-            }
-            (length, chains) = (next, fma(next)?);
+/// Measures f32 operations a second of multiply-adds that touch no memory, on a device that must be idle: other work on
+/// it can only make them too few. Waits. Errs if the device fails.
+pub(crate) fn flops_per_s(context: &Context) -> Result<f64> {
+    let gpu = &*context.gpu;
+    let fma = |length| {
+        let kernel = kernel("peak", "fma_rate").uniform("count", length).uniform_f32("factor", 0.75);
+        dispatch(context, kernel.bind("y", Arg::Piece(1)).items(INVOCATIONS), INVOCATIONS * VECTOR)
+    };
+    let [mut length, longer @ ..] = LENGTHS;
+    let mut chains = fma(length)?;
+    for next in longer {
+        // The first time compiles and warms up.
+        time(gpu, &chains, 1)?;
+        if time(gpu, &chains, 1)? >= DISPATCH {
+            break;
         }
-        Ok(rate(gpu, &chains)? * (INVOCATIONS * FLOPS * length) as f64)
+        (length, chains) = (next, fma(next)?);
     }
+    Ok(rate(gpu, &chains)? * (INVOCATIONS * FLOPS * length) as f64)
+}
 
-    /// Measures bytes a second of a copy, read and written ones together, likewise.
-    pub fn measure_bytes_per_s(&self) -> Result<f64> {
-        let gpu = self.gpu();
-        let side = COPY_BYTES.min(gpu.max_buffer_bytes() as usize);
-        let copy = kernel("peak", "copy").uniform("count", side / VECTOR).uniform_f32("factor", 0.0);
-        let copy = copy.bind("x", Arg::Piece(0)).bind("y", Arg::Piece(1)).items(side / VECTOR);
-        Ok(rate(gpu, &dispatch(gpu, copy, side)?)? * 2.0 * side as f64)
-    }
+/// Measures bytes a second of a copy, read and written ones together, likewise.
+pub(crate) fn bytes_per_s(context: &Context) -> Result<f64> {
+    let gpu = &*context.gpu;
+    let side = COPY_BYTES.min(gpu.max_buffer_bytes() as usize);
+    let copy = kernel("peak", "copy").uniform("count", side / VECTOR).uniform_f32("factor", 0.0);
+    let copy = copy.bind("x", Arg::Piece(0)).bind("y", Arg::Piece(1)).items(side / VECTOR);
+    Ok(rate(gpu, &dispatch(context, copy, side)?)? * 2.0 * side as f64)
 }
 
 /// A kernel over two buffers of `bytes`.
-fn dispatch(gpu: &Arc<Gpu>, kernel: Builder, bytes: usize) -> Result<Dispatch> {
+fn dispatch(context: &Context, kernel: Builder, bytes: usize) -> Result<Dispatch> {
     let launch = kernel.done()?;
-    let buffers = allocate(gpu, &[Buffer { size: bytes, purpose: Purpose::Activations }; 2])?;
+    let memory = allocate(&context.gpu, &[Buffer { size: bytes, purpose: Purpose::Activations }; 2])?;
     let place = |buffer| Place { buffer, offset: 0, size: bytes };
     let operands = Operands::at(vec![place(0), place(1)]);
-    Binder::new(gpu, &buffers, &[], &[], 0, [&launch], 1)?.dispatch(&launch, &operands, 0)
+    let buffers = Buffers { persistent: &memory, ..Buffers::default() };
+    Binder::new(context, buffers, [&launch], 1)?.dispatch(&launch, &operands, 0)
 }
 
 /// Runs a second of a dispatch, best of several rounds.
@@ -86,13 +85,7 @@ fn rate(gpu: &Gpu, dispatch: &Dispatch) -> Result<f64> {
 /// Runs the dispatch `times` times and waits.
 fn time(gpu: &Gpu, dispatch: &Dispatch, times: usize) -> Result<Duration> {
     let start = Instant::now();
-    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("peak") });
-    {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        (0..times).for_each(|_| dispatch.encode(&mut pass, 0));
-    }
-    gpu.queue.submit([encoder.finish()]);
-    gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| gpu.error(e.to_string()))?;
-    gpu.check(None)?;
+    gpu.submit_pass("peak", |pass| (0..times).for_each(|_| dispatch.encode(pass, 0)));
+    gpu.wait()?;
     Ok(start.elapsed())
 }

@@ -1,25 +1,11 @@
 //! Compiled kernels, each compiled once for a device.
 
-use crate::adapter::Gpu;
+use crate::gpu::Gpu;
+use crate::launch::Kernel;
 use mantissa_core::error::Result;
-use mantissa_shaders::{BindingKind, Dialect, Need};
+use mantissa_shaders::{BindingKind, Need, Prelude};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// A kernel: text, entry point and bindings.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Kernel {
-    /// Stem and entry point, for people.
-    pub label: String,
-    /// The whole text, but for what the dialect of a device puts in front.
-    pub text: String,
-    /// Entry point.
-    pub entry: &'static str,
-    /// Number and use of each binding.
-    pub bindings: Vec<(u32, BindingKind)>,
-    /// What the device must be able to do.
-    pub needs: &'static [Need],
-}
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A kernel ready to run.
 #[derive(Debug)]
@@ -29,29 +15,16 @@ pub(crate) struct Pipeline {
 }
 
 /// All pipelines of a device.
-#[derive(Debug, Default)]
-pub(crate) struct Pipelines(Mutex<Known>);
-
-/// Their dialect, and those that there are.
-#[derive(Debug, Default)]
-struct Known {
-    dialect: Dialect,
-    made: HashMap<Kernel, Arc<Pipeline>>,
+#[derive(Debug)]
+pub(crate) struct Pipelines {
+    /// What stands in front of every kernel.
+    prelude: Prelude,
+    compiled: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
 }
 
 impl Pipelines {
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How the device is spoken to.
-    pub(crate) fn dialect(&self) -> Dialect {
-        self.known().dialect
-    }
-
-    /// Speaks so in what is asked for from now on.
-    pub(crate) fn speak(&self, dialect: Dialect) {
-        *self.known() = Known { dialect, made: HashMap::new() };
+    pub(crate) fn new(prelude: Prelude) -> Pipelines {
+        Pipelines { prelude, compiled: Mutex::default() }
     }
 
     /// The pipeline of `kernel`, compiled if it is new, and whether it is. Errs where the device lacks what it needs.
@@ -65,17 +38,17 @@ impl Pipelines {
                 return Err(gpu.error(format!("{} needs {need:?}, which this adapter lacks", kernel.label)));
             }
         }
-        let mut known = self.known();
-        if let Some(found) = known.made.get(kernel) {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = compiled.get(kernel) {
             return Ok((found.clone(), false));
         }
-        let made = Arc::new(compile(&gpu.device, kernel, known.dialect));
-        known.made.insert(kernel.clone(), made.clone());
-        Ok((made, true))
+        let pipeline = Arc::new(compile(&gpu.device, kernel, self.prelude));
+        compiled.insert(kernel.clone(), pipeline.clone());
+        Ok((pipeline, true))
     }
 }
 
-fn compile(device: &wgpu::Device, kernel: &Kernel, dialect: Dialect) -> Pipeline {
+fn compile(device: &wgpu::Device, kernel: &Kernel, prelude: Prelude) -> Pipeline {
     let label = Some(kernel.label.as_str());
     let entries: Vec<wgpu::BindGroupLayoutEntry> = kernel
         .bindings
@@ -100,7 +73,7 @@ fn compile(device: &wgpu::Device, kernel: &Kernel, dialect: Dialect) -> Pipeline
         bind_group_layouts: &[Some(&layout)],
         immediate_size: 0,
     });
-    let source = wgpu::ShaderSource::Wgsl((dialect.text() + &kernel.text).into());
+    let source = wgpu::ShaderSource::Wgsl((prelude.text() + &kernel.text).into());
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label,

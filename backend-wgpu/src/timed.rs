@@ -1,8 +1,7 @@
-//! A step timed by the device: every instruction that launches anything is a pass of its own with a timestamp at either end. All of them are
-//! resolved into one buffer and read once, after the step; nothing waits between instructions.
+//! A step timed by the device: every instruction that launches anything is a separate pass with a timestamp at either
+//! end. All of them are resolved into one buffer and read once, after the step. Nothing waits between instructions.
 
-use crate::executable::WgpuExecutable;
-use crate::readback::Download;
+use crate::bound::Bound;
 use mantissa_core::backend::wait;
 use mantissa_core::error::Result;
 use mantissa_core::program::ValueId;
@@ -15,16 +14,13 @@ const PASSES: usize = wgpu::QUERY_SET_MAX_QUERIES as usize / ENDS;
 const TICK_BYTES: usize = wgpu::QUERY_SIZE as usize;
 const SECS_PER_NANO: f64 = 1e-9;
 
-/// Runs a step and waits for it.
-pub(crate) fn run(exe: &WgpuExecutable, inputs: &[(ValueId, &[u8])]) -> Result<Vec<Span>> {
-    exe.load_inputs(inputs)?;
-    let program = &exe.program;
-    let micro_steps = (0..program.grad_accum).flat_map(|micro| (0..program.micro_end).map(move |index| (index, micro)));
-    let order: Vec<(usize, usize)> =
-        micro_steps.chain((program.micro_end..program.instrs.len()).map(|index| (index, 0))).collect();
-    let launched: Vec<(usize, usize)> = order.iter().copied().filter(|&(index, _)| exe.launches(index)).collect();
-    let ticks = run_passes(exe, &launched)?;
-    let nanos_per_tick = f64::from(exe.gpu.queue.get_timestamp_period());
+/// Runs a step and waits for it. Errs if an input does not fit, or the device fails.
+pub(crate) fn run(bound: &Bound, inputs: &[(ValueId, &[u8])]) -> Result<Vec<Span>> {
+    bound.load_inputs(inputs)?;
+    let order: Vec<(usize, usize)> = bound.order().collect();
+    let launched: Vec<(usize, usize)> = order.iter().copied().filter(|&(index, _)| bound.launches(index)).collect();
+    let ticks = run_passes(bound, &launched)?;
+    let nanos_per_tick = f64::from(bound.context.gpu.queue.get_timestamp_period());
     let secs = |ticks: u64| ticks as f64 * nanos_per_tick * SECS_PER_NANO;
     let origin = ticks.first().copied().unwrap_or(0);
     let mut passes = ticks.chunks_exact(ENDS);
@@ -32,26 +28,27 @@ pub(crate) fn run(exe: &WgpuExecutable, inputs: &[(ValueId, &[u8])]) -> Result<V
     let mut spans = Vec::with_capacity(order.len());
     for (instr, micro) in order {
         // Views, and casts that another instruction does, take no time of their own.
-        let (begin, end) = exe.launches(instr).then(|| passes.next()).flatten().map_or((now, now), |t| (t[0], t[1]));
+        let (begin, end) = bound.launches(instr).then(|| passes.next()).flatten().map_or((now, now), |t| (t[0], t[1]));
         let (start_secs, length_secs) = (secs(begin.saturating_sub(origin)), secs(end.saturating_sub(begin)));
         spans.push(Span { instr, micro, start_secs, length_secs });
         now = end;
     }
-    share_out_casts(exe, &mut spans);
+    share_out_casts(bound, &mut spans);
     spans.sort_by(|a, b| a.start_secs.total_cmp(&b.start_secs));
     Ok(spans)
 }
 
 /// Encodes a pass for each of `launched`, submits all at once, and returns the ticks at both ends of each.
-fn run_passes(exe: &WgpuExecutable, launched: &[(usize, usize)]) -> Result<Vec<u64>> {
-    let device = &exe.gpu.device;
+fn run_passes(bound: &Bound, launched: &[(usize, usize)]) -> Result<Vec<u64>> {
+    let gpu = &bound.context.gpu;
+    let device = &gpu.device;
     let bytes = launched.len() * ENDS * TICK_BYTES;
-    let resolved = device.create_buffer(&wgpu::BufferDescriptor {
+    let resolved = gpu.create_buffer(&wgpu::BufferDescriptor {
         label: Some("timestamps"),
         size: bytes.max(TICK_BYTES) as u64,
         usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
         mapped_at_creation: false,
-    });
+    })?;
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("timed step") });
     for (k, part) in launched.chunks(PASSES).enumerate() {
         let count = (part.len() * ENDS) as u32;
@@ -69,21 +66,21 @@ fn run_passes(exe: &WgpuExecutable, launched: &[(usize, usize)]) -> Result<Vec<u
                     end_of_pass_write_index: Some(first + 1),
                 }),
             });
-            exe.encode(&mut pass, index..index + 1, micro);
+            bound.encode(&mut pass, index..index + 1, micro);
         }
         encoder.resolve_query_set(&set, 0..count, &resolved, (k * PASSES * ENDS * TICK_BYTES) as u64);
     }
-    exe.gpu.queue.submit([encoder.finish()]);
-    exe.gpu.check(None)?;
-    let read = wait(Box::new(Download::start(&exe.gpu, &resolved, 0, bytes)))?;
+    gpu.queue.submit([encoder.finish()]);
+    gpu.check()?;
+    let read = wait(Box::new(bound.context.staging.download(&resolved, 0, bytes)))?;
     Ok(read.chunks_exact(TICK_BYTES).map(|t| u64::from_ne_bytes(std::array::from_fn(|i| t[i]))).collect())
 }
 
-/// Casts of parameters run as one launch, at the place of the first of their group. Its time is shared out by the bytes that each writes, and they
-/// follow each other.
-fn share_out_casts(exe: &WgpuExecutable, spans: &mut [Span]) {
-    let program = &exe.program;
-    for group in &exe.plan.cast_groups {
+/// Casts of parameters run as one launch, at the place of the first of their group. Its time is shared out by the bytes
+/// that each writes, and they follow each other.
+fn share_out_casts(bound: &Bound, spans: &mut [Span]) {
+    let program = &bound.program;
+    for group in &bound.plan.cast_groups {
         let bytes: Vec<f64> = group.iter().map(|&index| program.cost(&program.instrs[index]).written_bytes as f64).collect();
         let all: f64 = bytes.iter().sum();
         for micro in 0..program.grad_accum {

@@ -1,7 +1,8 @@
-//! Loops that are written out: kernels keep sums and operands in variables of their own, since an array that is indexed at run time is no register.
+//! Loops that are written out: kernels keep sums and operands in variables of their own, since an array that is indexed
+//! at run time is no register.
 //!
-//! `//% for r in 0..8` to `//% end` stands for its lines once for each value, and may hold others. In them `$r` is the value, `$(4*r+c)` a sum of
-//! products of values and numbers, `$.r` the component with that number (`.x` to `.w`).
+//! `//% for r in 0..8` to `//% end` stands for its lines once for each value, and may hold others. In them `$r` is the
+//! value, `$(4*r+c)` a sum of products of values and numbers, `$.r` the component with that number (`.x` to `.w`).
 
 use std::ops::Range;
 

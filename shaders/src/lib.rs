@@ -1,8 +1,9 @@
 //! WGSL kernels, stitched and read by naga at build time, and the table that describes them.
 //!
-//! One file of `wgsl/` is one stem, twin of the file of that name in `core/src/cpu`. A launch names a stem, an entry point and values of
-//! the stem's constants; [`Stem::stitch`] gives the text that a device compiles. Nothing else assembles WGSL, but the body of elementwise
-//! expressions ([`map`]).
+//! One file of `wgsl/` is one stem, twin of the file of that name in `core/src/cpu`; stems that serve software adapters
+//! only lie in `wgsl/software/`. A launch names a stem, an entry point and values of the stem's constants;
+//! [`Stem::stitch`] gives the text that a device compiles behind a [`Prelude`]. Nothing else assembles WGSL, but the
+//! body of elementwise expressions ([`map`]).
 
 pub mod map;
 
@@ -44,56 +45,56 @@ pub struct Stem {
     pub entries: &'static [Entry],
 }
 
-/// How a device decodes f16, and fp8 by way of it.
+/// How kernels decode f16, and fp8 by way of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum F16 {
+pub enum F16Decoding {
     /// By integers and exact sums: the same on every device.
     #[default]
     Integers,
-    /// By the conversion of the device, where that has been seen to be exact.
+    /// By the conversion of the device, where a probe has shown it to be exact.
     Unpack,
 }
 
-impl std::fmt::Display for F16 {
+impl std::fmt::Display for F16Decoding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            F16::Integers => "integers",
-            F16::Unpack => "the device's conversion",
+            F16Decoding::Integers => "integers",
+            F16Decoding::Unpack => "the device's conversion",
         })
     }
 }
 
-/// How a device reads and writes eight neighbouring words.
+/// How kernels read and write a vec8: eight neighbouring words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Eights {
-    /// As two vectors: every device.
+pub enum Vec8Access {
+    /// As two vectors of four: every device.
     #[default]
     Vectors,
-    /// As four words of 64 bits, for devices whose cost of a load goes by its components.
+    /// As four words of 64 bits: software adapters, where the cost of a load is its number of components.
     Words64,
 }
 
-/// How a device is spoken to: by default, as every device understands it. Kernels find functions for it in front of their own text.
+/// The functions in front of every kernel that depend on the device. The default runs on every device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Dialect {
+pub struct Prelude {
     /// Decoding of f16.
-    pub f16: F16,
-    /// Accesses of eight words.
-    pub eights: Eights,
+    pub f16: F16Decoding,
+    /// Access to a vec8.
+    pub vec8: Vec8Access,
 }
 
-impl Dialect {
-    /// What goes in front of the text of a kernel.
+impl Prelude {
+    /// The text to put in front of a kernel.
     pub fn text(self) -> String {
         let f16 = match self.f16 {
-            F16::Integers => F16_BY_INTEGERS,
-            F16::Unpack => F16_BY_UNPACK,
+            F16Decoding::Integers => F16_INTEGERS,
+            F16Decoding::Unpack => F16_UNPACK,
         };
-        let eights = match self.eights {
-            Eights::Vectors => EIGHTS_BY_VECTORS,
-            Eights::Words64 => EIGHTS_BY_WORDS64,
+        let vec8 = match self.vec8 {
+            Vec8Access::Vectors => VEC8_VECTORS,
+            Vec8Access::Words64 => VEC8_WORDS64,
         };
-        format!("{f16}{eights}")
+        format!("{f16}{vec8}")
     }
 }
 
@@ -227,7 +228,8 @@ impl Stem {
         Ok(out)
     }
 
-    /// Bytes of the uniform struct with these fields set, floats by their bits. Errs unless every field is given, once, and nothing else.
+    /// Bytes of the uniform struct with these fields set, floats by their bits. Errs unless every field is given, once,
+    /// and nothing else.
     pub fn uniform(&self, fields: &[(&str, u32)]) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.params_size as usize];
         let what = || format!("uniforms of kernel {}", self.name);

@@ -1,7 +1,8 @@
 //! Elementwise expressions as WGSL: fills the template `wgsl/map.wgsl.in`.
 //!
-//! The text holds the expression, its constants, the dtypes and the way each input is read; sizes, strides, random streams and thresholds
-//! are uniforms. So layers that do the same share a pipeline. CPU twin: `core/src/cpu/map.rs`, whose order of evaluation is kept.
+//! The text holds the expression, its constants, the dtypes and the way each input is read; sizes, strides, random
+//! streams and thresholds are uniforms. So layers that do the same share a pipeline. CPU twin: `core/src/cpu/map.rs`,
+//! whose order of evaluation is kept.
 
 use crate::BindingKind;
 use mantissa_core::DType;
@@ -14,7 +15,8 @@ pub const GROUP: usize = 4 * 256;
 /// How an input is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// By length and stride (elements) of collapsed axes, outermost first, never none: `[[n, 1]]` is the whole, `[[n, 0]]` one element.
+    /// By length and stride (elements) of collapsed axes, outermost first, never none: `[[n, 1]]` is the whole, `[[n,
+    /// 0]]` one element.
     Axes(Vec<[usize; 2]>),
     /// The old contents of this output, which has the input's shape and dtype.
     InPlace(usize),
@@ -91,7 +93,8 @@ fn word(dtype: DType, name: &str) -> String {
     }
 }
 
-/// The text under construction. A node is a variable `v<index>` that holds a value, or its bits where nothing was computed.
+/// The text under construction. A node is a variable `v<index>` that holds a value, or its bits where nothing was
+/// computed.
 #[derive(Default)]
 struct Printer<'a> {
     inputs: &'a [Input],
@@ -309,7 +312,7 @@ mod tests {
 
     #[track_caller]
     fn validate(kernel: &MapKernel) {
-        let text = format!("{}{}", crate::Dialect::default().text(), kernel.text);
+        let text = format!("{}{}", crate::Prelude::default().text(), kernel.text);
         let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
         let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
         validator.validate(&module).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));

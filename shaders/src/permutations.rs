@@ -1,42 +1,43 @@
-//! Every stem in every dialect, with its defaults and with every constant moved away from its default in turn: valid, and bound as the table says.
+//! Every stem behind every prelude, with its defaults and with every constant moved away from its default in turn:
+//! valid, and bound as the table says.
 
 use crate::validate::validate;
-use crate::{Dialect, Eights, F16, Need, STEMS, Stem};
+use crate::{F16Decoding, Need, Prelude, STEMS, Stem, Vec8Access};
 
-const DIALECTS: [Dialect; 4] = [
-    Dialect { f16: F16::Integers, eights: Eights::Vectors },
-    Dialect { f16: F16::Unpack, eights: Eights::Vectors },
-    Dialect { f16: F16::Integers, eights: Eights::Words64 },
-    Dialect { f16: F16::Unpack, eights: Eights::Words64 },
+const PRELUDES: [Prelude; 4] = [
+    Prelude { f16: F16Decoding::Integers, vec8: Vec8Access::Vectors },
+    Prelude { f16: F16Decoding::Unpack, vec8: Vec8Access::Vectors },
+    Prelude { f16: F16Decoding::Integers, vec8: Vec8Access::Words64 },
+    Prelude { f16: F16Decoding::Unpack, vec8: Vec8Access::Words64 },
 ];
 
 /// Checks the kernel of a stem with constants set.
 #[track_caller]
-fn check(dialect: Dialect, stem: &Stem, constants: &[(&str, u32)]) {
-    let text = dialect.text() + &stem.stitch(constants).expect("a value of its domain");
-    let int64 = stem.needs.contains(&Need::Int64) || dialect.eights == Eights::Words64;
+fn check(prelude: Prelude, stem: &Stem, constants: &[(&str, u32)]) {
+    let text = prelude.text() + &stem.stitch(constants).expect("a value of its domain");
+    let int64 = stem.needs.contains(&Need::Int64) || prelude.vec8 == Vec8Access::Words64;
     if let Err(problem) = validate(&text, stem.needs.contains(&Need::Subgroups), int64) {
-        panic!("{} as {dialect:?} with {constants:?}: {problem}", stem.name);
+        panic!("{} as {prelude:?} with {constants:?}: {problem}", stem.name);
     }
 }
 
 #[test]
-fn defaults_are_valid_in_every_dialect() {
-    for dialect in DIALECTS {
+fn defaults_are_valid_behind_every_prelude() {
+    for prelude in PRELUDES {
         for stem in STEMS {
-            check(dialect, stem, &[]);
+            check(prelude, stem, &[]);
         }
     }
 }
 
 #[test]
 fn every_value_of_every_constant_is_valid() {
-    // A constant meets a dialect only in functions that do not know of each other: that of every device and the one that has most.
-    for dialect in [DIALECTS[0], DIALECTS[3]] {
+    // Functions of a prelude know of no constant: the default and the one that needs most are enough.
+    for prelude in [PRELUDES[0], PRELUDES[3]] {
         for stem in STEMS {
             for constant in stem.consts {
                 let others = constant.domain.iter().filter(|value| **value != constant.default);
-                others.for_each(|value| check(dialect, stem, &[(constant.name, *value)]));
+                others.for_each(|value| check(prelude, stem, &[(constant.name, *value)]));
             }
         }
     }

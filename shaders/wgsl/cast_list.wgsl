@@ -1,8 +1,9 @@
-// Casts of many f32 tensors in one launch. CPU twin: the plain casts of core/src/cpu/map.rs; which ones go together is decided by the memory
-// plan (cast_groups in core/src/program/memory.rs).
+// Casts of many f32 tensors in one launch. CPU twin: the plain casts of core/src/cpu/map.rs; which ones go together is
+// decided by the memory plan (cast_groups in core/src/program/memory.rs).
 //
-// Formula: y[i] = encode(Y, x[i]), bit for bit. Layout: `blocks` holds, for each workgroup, the first word of its block in x, the first word in
-// y, and its number of elements, at most 4 WG_SIZE. One invocation owns four elements: whole words of y in every dtype.
+// Formula: y[i] = encode(Y, x[i]), bit for bit. Layout: `blocks` holds, for each workgroup, the first word of its block
+// in x, the first word in y, and its number of elements, at most 4 WG_SIZE. One invocation owns four elements: whole
+// words of y in every dtype.
 //% import codec, grid
 //% const Y: dtype = BF16
 //% const WG_SIZE: [64, 256] = 256

@@ -1,10 +1,11 @@
-// Joining and cutting along one axis, as bits. CPU twin: core/src/cpu/concat.rs. A tensor is a matrix of rows: the axes before, and the axis with
-// those behind it.
+// Joining and cutting along one axis, as bits. CPU twin: core/src/cpu/concat.rs. A tensor is a matrix of rows: the axes
+// before, and the axis with those behind it.
 //
-// Formula: concat: y[r] = parts' rows r one behind the other. window: y[r, j] = x[r, j + shift] where that lies in the row, else 0: a slice has a
-// shift up, its gradient one down.
+// Formula: concat: y[r] = parts' rows r one behind the other. window: y[r, j] = x[r, j + shift] where that lies in the
+// row, else 0: a slice has a shift up, its gradient one down.
 // Layout: elements of X's width. A launch whose rows are whole words moves words, as X = F32.
-// An invocation owns one word of y; codes beyond n are zero. concat takes seven parts a launch; a later one merges into what the first has left.
+// An invocation owns one word of y; codes beyond n are zero. concat takes seven parts a launch; a later one merges into
+// what the first has left.
 //% import codec, grid
 //% const X: dtype = F32
 

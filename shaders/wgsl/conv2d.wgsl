@@ -1,18 +1,22 @@
-// 2-D convolution and its gradients, as matrix products whose operands are read where they lie. CPU twin: core/src/cpu/conv2d.rs.
+// 2-D convolution and its gradients, as matmuls whose operands are read where they lie. CPU twin:
+// core/src/cpu/conv2d.rs.
 //
 // Images [N, H, W, C], weights [KH, KW, Cin, Cout], all dense and packed at their width; f32 sums.
-// `rows`, forward: y[p, o] = sum over taps and c of x[source(p, tap), c] * w[tap, c, o]; the source of position p under a tap is
-// p * stride + tap * dilation - padding, zeros outside. Where DGRAD, x is dy, y is dx, w is read as w[tap, o, c], and the source is the
-// position whose window has p under that tap, if there is one. An invocation owns 4 positions x 8 channels.
-// `wgrad`: dw[tap, c, o] = sum over positions p of x[source(p, tap), c] * dy[p, o]: `x` is x, `w` is dy, y is dw. An invocation owns
-// 4 x 8 channels of a tap over a part of the positions; `finish` of matmul.wgsl adds the parts and packs.
-// QUAD_C, QUAD_O: the channels that are summed over or read along (c) and those of the result (o) are whole fours.
+// `rows`, forward: y[p, o] = sum over taps and c of x[source(p, tap), c] * w[tap, c, o]; the source of position p under
+// a tap is p * stride + tap * dilation - padding, zeros outside. Where DGRAD, x is dy, y is dx, w is read as w[tap, o,
+// c], and the source is the position whose window has p under that tap, if there is one. An invocation owns 4 positions
+// x 8 channels.
+// `wgrad`: dw[tap, c, o] = sum over positions p of x[source(p, tap), c] * dy[p, o]: `x` is x, `w` is dy, y is dw. An
+// invocation owns 4 x 8 channels of a tap over a part of the positions; `finish` of matmul.wgsl adds the parts and
+// packs.
+// VEC4_C, VEC4_O: the channels that are summed over or read along (c) and those of the result (o) are multiples of
+// four.
 //% import vec4, grid
 //% const X: dtype = F32
 //% const Y: dtype = F32
 //% const DGRAD: bool = false
-//% const QUAD_C: bool = true
-//% const QUAD_O: bool = true
+//% const VEC4_C: bool = true
+//% const VEC4_O: bool = true
 //% const PARTIAL: bool = false
 //% const WG_SIZE: [64] = 64
 
@@ -38,56 +42,56 @@ struct Params {
 @group(0) @binding(2) var<storage, read> w: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<u32>;
 
-// log2 of the elements in a vector of 16 bytes, and quads of one.
+// log2 of the elements in a vector of 16 bytes, and vec4s of one.
 const SHIFT: u32 = 2u + select(select(0u, 1u, X == F16 || X == BF16), 2u, X == E4M3 || X == E5M2);
-const QUADS: u32 = 1u << (SHIFT - 2u);
+const VEC4S: u32 = 1u << (SHIFT - 2u);
 // No source: outside the image.
 const NONE: u32 = 0xffffffffu;
 
 // Elements at to at + 3, of which `left` count; the others are zero.
-fn x_quad(at: u32, left: u32) -> vec4<f32> {
+fn x_vec4(at: u32, left: u32) -> vec4<f32> {
     let i = at >> SHIFT;
-    if (QUAD_C) {
+    if (VEC4_C) {
         var v: vec4<u32>;
-        if (QUADS == 1u) {
+        if (VEC4S == 1u) {
             v = x[i];
-        } else if (QUADS == 2u) {
+        } else if (VEC4S == 2u) {
             v.x = x[i][(at >> 1u) & 2u];
             v.y = x[i][((at >> 1u) & 2u) + 1u];
         } else {
             v.x = x[i][(at >> 2u) & 3u];
         }
-        return quad(X, false, v);
+        return decode4(X, false, v);
     }
-    let four = vec4<f32>(x_lone(at), x_lone(at + 1u), x_lone(at + 2u), x_lone(at + 3u));
+    let four = vec4<f32>(x_scalar(at), x_scalar(at + 1u), x_scalar(at + 2u), x_scalar(at + 3u));
     return select(vec4<f32>(), four, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
 }
 
-fn x_lone(at: u32) -> f32 {
-    return lone(X, false, x[at >> SHIFT][word_of(X, at) & 3u], at);
+fn x_scalar(at: u32) -> f32 {
+    return decode1(X, false, x[at >> SHIFT][word_of(X, at) & 3u], at);
 }
 
-// As x_quad, along the last axis of w (of dy in `wgrad`).
-fn w_quad(at: u32, left: u32) -> vec4<f32> {
+// As x_vec4, along the last axis of w (of dy in `wgrad`).
+fn w_vec4(at: u32, left: u32) -> vec4<f32> {
     let i = at >> SHIFT;
-    if (select(QUAD_O, QUAD_C, DGRAD)) {
+    if (select(VEC4_O, VEC4_C, DGRAD)) {
         var v: vec4<u32>;
-        if (QUADS == 1u) {
+        if (VEC4S == 1u) {
             v = w[i];
-        } else if (QUADS == 2u) {
+        } else if (VEC4S == 2u) {
             v.x = w[i][(at >> 1u) & 2u];
             v.y = w[i][((at >> 1u) & 2u) + 1u];
         } else {
             v.x = w[i][(at >> 2u) & 3u];
         }
-        return quad(X, false, v);
+        return decode4(X, false, v);
     }
-    let four = vec4<f32>(w_lone(at), w_lone(at + 1u), w_lone(at + 2u), w_lone(at + 3u));
+    let four = vec4<f32>(w_scalar(at), w_scalar(at + 1u), w_scalar(at + 2u), w_scalar(at + 3u));
     return select(vec4<f32>(), four, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
 }
 
-fn w_lone(at: u32) -> f32 {
-    return lone(X, false, w[at >> SHIFT][word_of(X, at) & 3u], at);
+fn w_scalar(at: u32) -> f32 {
+    return decode1(X, false, w[at >> SHIFT][word_of(X, at) & 3u], at);
 }
 
 // Index of the source pixel of position p under tap (kh, kw), or NONE.
@@ -109,12 +113,13 @@ fn source(p: u32, kh: u32, kw: u32) -> u32 {
 // Four channels from c on of a source pixel.
 fn pixel(s: u32, c: u32) -> vec4<f32> {
     let at = select(s, 0u, s == NONE) * params.c + c;
-    return select(x_quad(at, params.c - c), vec4<f32>(), s == NONE);
+    return select(x_vec4(at, params.c - c), vec4<f32>(), s == NONE);
 }
 
-// Stores elements (i, j) to (i, j + 3) of a result with rows of params.o elements: words that no other invocation writes.
-fn store(i: u32, j: u32, quad: vec4<f32>) {
-    var values = quad;
+// Stores elements (i, j) to (i, j + 3) of a result with rows of params.o elements: words that no other invocation
+// writes.
+fn store(i: u32, j: u32, sums: vec4<f32>) {
+    var values = sums;
     let at = i * params.o + j;
     let shift = select(pack_shift(Y), 0u, PARTIAL);
     let count = min(4u, params.o - min(j, params.o));
@@ -155,7 +160,7 @@ fn rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             //% for r in 0..4
             let a$r = pixel(s$r, c);
             //% end
-            // b<k>_<quad>: channel c + k, four channels of the result.
+            // b<k>_<vec4>: channel c + k, four channels of the result.
             //% for k in 0..4
             //% for q in 0..2
             var b$k_$q: vec4<f32>;
@@ -165,7 +170,7 @@ fn rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 let at = (tap * params.o + j) * params.c + c;
                 let left = params.c - c;
                 //% for n in 0..8
-                let c$n = w_quad(at + $(n)u * params.c, left);
+                let c$n = w_vec4(at + $(n)u * params.c, left);
                 //% end
                 //% for k in 0..4
                 //% for q in 0..2
@@ -176,10 +181,10 @@ fn rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 let at = (tap * params.c + c) * params.o + j;
                 //% for k in 0..4
                 //% for q in 0..2
-                b$k_$q = w_quad(at + $(k)u * params.o + $(4*q)u, 4u);
+                b$k_$q = w_vec4(at + $(k)u * params.o + $(4*q)u, 4u);
                 //% end
                 //% end
-                if (!QUAD_C) {
+                if (!VEC4_C) {
                     // Weights beyond the last channel are zero too: what lies there may be no number.
                     let inside = vec4<u32>(c, c + 1u, c + 2u, c + 3u) < vec4<u32>(params.c);
                     //% for k in 1..4
@@ -230,8 +235,8 @@ fn wgrad(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     let end = min((part + 1u) * params.part, params.positions);
     for (var p = part * params.part; p < end; p++) {
         let a = pixel(source(p, kh, kw), c);
-        let b0 = w_quad(p * params.o + j, 4u);
-        let b1 = w_quad(p * params.o + j + 4u, 4u);
+        let b0 = w_vec4(p * params.o + j, 4u);
+        let b1 = w_vec4(p * params.o + j + 4u, 4u);
         //% for r in 0..4
         //% for q in 0..2
         y$r_$q += a$.r * b$q;

@@ -1,11 +1,12 @@
 // Rows of a table by id, and the scatter-add of their gradients. CPU twin: core/src/cpu/embedding.rs.
 //
-// Formula: y[i] = table[ids[i]]; dtable[v] = sum over i with ids[i] = v of dy[i], in ascending order of i, in f32. An id outside the table gives
-// a row of NaN and adds nothing.
-// Layout: table, dtable [v, c]; ids [n]; y, dy [n, c]. embedding moves elements of X's width, or words as X = F32 where rows are whole words; dy
-// has codes of X, dtable is f32.
-// embedding: an invocation owns one word of y; codes beyond the end are zero. The gradient needs no atomics: `link` chains the positions of equal
-// ids (an invocation owns a position, or a row of the table and its first position), embedding_backward walks the chain of its element's row.
+// Formula: y[i] = table[ids[i]]; dtable[v] = sum over i with ids[i] = v of dy[i], in ascending order of i, in f32. An
+// id outside the table gives a row of NaN and adds nothing.
+// Layout: table, dtable [v, c]; ids [n]; y, dy [n, c]. embedding moves elements of X's width, or words as X = F32 where
+// rows are whole words; dy has codes of X, dtable is f32.
+// embedding: an invocation owns one word of y; codes beyond the end are zero. The gradient needs no atomics: `link`
+// chains the positions of equal ids (an invocation owns a position, or a row of the table and its first position),
+// embedding_backward walks the chain of its element's row.
 // Sums are in the order of the twin, so the bits are equal.
 //% import codec, grid
 //% const X: dtype = F32
@@ -24,7 +25,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read> table: array<u32>;
 @group(0) @binding(2) var<storage, read> ids: array<u32>;
 @group(0) @binding(3) var<storage, read> dy: array<u32>;
-// Positions counted from 1, 0 for none: the first of each row of the table, then the next with the same id of each position.
+// Positions counted from 1, 0 for none: the first of each row of the table, then the next with the same id of each
+// position.
 @group(0) @binding(4) var<storage, read> chain: array<u32>;
 @group(0) @binding(5) var<storage, read_write> y: array<u32>;
 @group(0) @binding(6) var<storage, read_write> links: array<u32>;

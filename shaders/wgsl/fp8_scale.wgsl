@@ -1,9 +1,12 @@
-// The states of fp8 recipes: `record` brings in what quantizations collected, `update_fp8_scales` rolls the amax histories of delayed scaling
-// and derives the next scales. CPU twins: core/src/cpu/dispatch/quantize.rs, core/src/cpu/fp8_scale.rs.
+// The states of fp8 recipes: `record` brings in what quantizations collected, `update_fp8_scales` rolls the amax
+// histories of delayed scaling and derives the next scales. CPU twins: core/src/cpu/dispatch/update.rs,
+// core/src/cpu/fp8_scale.rs.
 //
-// Formula: scale = (fp8_max * 2^-margin) / max(window). Histories are [rows, tensors]; row 0 is staged, row 1 the oldest.
-// Layout: an invocation owns a tensor, a column; neighbours read neighbouring words. Rows are read eight at a time before eight are
-// written, since a store would make the next load wait. `ranges` holds fp8_max * 2^-margin of each tensor.
+// Formula: scale = (fp8_max * 2^-margin) / max(window). Histories are [rows, tensors]; row 0 is staged, row 1 the
+// oldest.
+// Layout: an invocation owns a tensor, a column; neighbours read neighbouring words. Rows are read eight at a time
+// before eight are written, since a store would make the next load wait. `ranges` holds fp8_max * 2^-margin of each
+// tensor.
 // Source: Transformer Engine delayed_scaling.cu.
 //% import amax, grid, staged_stats
 //% const MOST_RECENT: bool = false
@@ -18,7 +21,7 @@ const STATS: u32 = 5u;
 struct Params {
     tensors: u32,
     rows: u32,
-    // The first row of `seen`.
+    // The first row of `staged_stats`.
     first: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -26,25 +29,25 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> history: array<u32>;
 @group(0) @binding(3) var<storage, read_write> scale: array<u32>;
 @group(0) @binding(4) var<storage, read_write> nonfinite: array<u32>;
-@group(0) @binding(5) var<storage, read_write> seen: array<u32>;
+@group(0) @binding(5) var<storage, read_write> staged_stats: array<u32>;
 @group(0) @binding(6) var<storage, read_write> stats: array<u32>;
 
 fn share(n: u32, count: u32) -> u32 {
     return div_exact(bitcast<u32>(f32(n)), count);
 }
 
-// Of every tensor met since the last time: the amax staged in row 0 of the history where DELAYED, its row of statistics, its row of `seen`
-// cleared. Where none was met nothing changes.
+// For every tensor quantized since the last flush: stages the amax in row 0 of the history where DELAYED, writes its
+// row of statistics and clears its row of `staged_stats`. A no-op for other tensors.
 @compute @workgroup_size(WG_SIZE)
-fn record(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn flush_stats(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let t = group_index(group, groups) * WG_SIZE + lane;
     if (t >= params.tensors) {
         return;
     }
-    let from_row = SEEN * (params.first + t);
-    let amax = seen[from_row];
-    let scale = seen[from_row + SEEN_SCALE];
-    let count = seen[from_row + SEEN_COUNT];
+    let from_row = STATS_ROW * (params.first + t);
+    let amax = staged_stats[from_row];
+    let scale = staged_stats[from_row + STATS_SCALE];
+    let count = staged_stats[from_row + STATS_COUNT];
     if (scale == 0u) {
         return;
     }
@@ -54,11 +57,11 @@ fn record(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     let row = STATS * t;
     stats[row] = amax;
     stats[row + 1u] = scale;
-    stats[row + 2u] = share(seen[from_row + 1u], count);
-    stats[row + 3u] = share(seen[from_row + 2u], count);
-    stats[row + 4u] = bitcast<u32>(f32(seen[from_row + 3u]));
-    for (var k = 0u; k < SEEN; k++) {
-        seen[from_row + k] = 0u;
+    stats[row + 2u] = share(staged_stats[from_row + 1u], count);
+    stats[row + 3u] = share(staged_stats[from_row + 2u], count);
+    stats[row + 4u] = bitcast<u32>(f32(staged_stats[from_row + 3u]));
+    for (var k = 0u; k < STATS_ROW; k++) {
+        staged_stats[from_row + k] = 0u;
     }
 }
 

@@ -1,10 +1,12 @@
 // Elements of the last axis by index, their scatter-add, and the k largest. CPU twin: core/src/cpu/gather.rs.
 //
-// Formula: y[i, j] = x[i, ids[i, j]]; dx[i, c] = sum over j with ids[i, j] = c of dy[i, j], in order of j; top_k: indices of the k largest, larger
-// first, equal values by lower index, NaN last. An index outside the row gathers NaN and scatters nothing.
+// Formula: y[i, j] = x[i, ids[i, j]]; dx[i, c] = sum over j with ids[i, j] = c of dy[i, j], in order of j; top_k:
+// indices of the k largest, larger first, equal values by lower index, NaN last. An index outside the row gathers NaN
+// and scatters nothing.
 // Layout: x, dx [n, c]; ids, y, dy, indices [n, k]; codes of X.
-// gather, gather_backward: an invocation owns one word of y or dx; codes beyond the end are zero. top_k: a workgroup owns a row; each round every
-// lane looks for the best element behind the last pick in its part, and all compare what was found.
+// gather, gather_backward: an invocation owns one word of y or dx; codes beyond the end are zero. top_k: a workgroup
+// owns a row; each round every lane looks for the best element behind the last pick in its part, and all compare what
+// was found.
 //% import codec, grid
 //% const X: dtype = F32
 

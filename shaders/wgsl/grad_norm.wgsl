@@ -1,11 +1,13 @@
 // Global norm of a packed list of gradients. CPU twin: core/src/cpu/grad_norm.rs.
 //
-// Formula: L2 sqrt(sum x^2), L1 sum |x|, Inf max |x|; NaN anywhere gives NaN. An L2 norm neither overflows nor loses small elements: magnitudes
-// below 2^-43 are squared after a factor of 2^90, those from 2^45 after 2^-80, each kind in a sum of its own (the CPU sums a piece again with
-// one of these factors where it has to). Subnormals become integers first, so that no adapter flushes them. A norm of finite elements that exceeds
-// f32 is given as the largest f32; `far`, the norm times 2^-64, is right.
-// Layout: `pieces` reads 16384 elements a workgroup, neighbouring invocations neighbouring eights, and writes one vec4 of sums
-// (small, middle, big; bits of the largest magnitude); `total`, one workgroup, adds the pieces. Nothing depends on timing.
+// Formula: L2 sqrt(sum x^2), L1 sum |x|, Inf max |x|; NaN anywhere gives NaN. An L2 norm neither overflows nor loses
+// small elements: magnitudes below 2^-43 are squared after a factor of 2^90, those from 2^45 after 2^-80, each kind in
+// a sum of its own (the CPU sums a piece again with one of these factors where it has to). Subnormals become integers
+// first, so that no adapter flushes them. A norm of finite elements that exceeds f32 is given as the largest f32;
+// `far`, the norm times 2^-64, is right.
+// Layout: `pieces` reads 16384 elements a workgroup, neighbouring invocations neighbouring vec8s, and writes one vec4
+// of sums (small, middle, big; bits of the largest magnitude); `total`, one workgroup, adds the pieces. Nothing depends
+// on timing.
 // Source: Blue, "A portable Fortran program to find the Euclidean norm", 1978.
 //% import exact, grid
 //% const NORM: [0, 1, 2] = 0
@@ -13,8 +15,8 @@
 
 const L2: u32 = 0u;
 const L1: u32 = 1u;
-// Eights an invocation of `pieces` reads; the launch counts pieces by it.
-const EIGHTS: u32 = 8u;
+// Vec8s an invocation of `pieces` reads; the launch counts pieces by it.
+const VEC8S_EACH: u32 = 8u;
 const ENLARGE: f32 = 0x1p90f;
 // The same for a subnormal whose bits became a number.
 const ENLARGE_BITS: f32 = 0x1p-59f;
@@ -28,11 +30,11 @@ const SMALL_BELOW: u32 = 0x2a000000u;
 const BIG_FROM: u32 = 0x56000000u;
 
 struct Params {
-    eights: u32,
+    vec8_count: u32,
     pieces: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<EightWords>;
+@group(0) @binding(1) var<storage, read> x: array<Vec8>;
 @group(0) @binding(2) var<storage, read_write> sums: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<u32>;
 @group(0) @binding(4) var<storage, read_write> far: array<u32>;
@@ -71,10 +73,10 @@ fn pieces(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     var middle = vec4<f32>();
     var big = vec4<f32>();
     var top = vec4<u32>();
-    for (var k = 0u; k < EIGHTS; k++) {
-        let i = (piece * EIGHTS + k) * WG_SIZE + lane;
-        if (i < params.eights) {
-            let bits = words_of(x[i]);
+    for (var k = 0u; k < VEC8S_EACH; k++) {
+        let i = (piece * VEC8S_EACH + k) * WG_SIZE + lane;
+        if (i < params.vec8_count) {
+            let bits = unpack_vec8(x[i]);
             //% for h in 0..2
             let a$h = bits[$h] & vec4<u32>(EXACT_MAGNITUDE);
             top = max(top, a$h);

@@ -1,9 +1,10 @@
-// The dynamic loss scale: growth after a run of good steps, backoff after an overflow. CPU twin: core/src/cpu/loss_scale.rs.
+// The dynamic loss scale: growth after a run of good steps, backoff after an overflow. CPU twin:
+// core/src/cpu/loss_scale.rs.
 //
-// Formula: f32(f64(scale) * f64(factor)), rounded to 53 bits and then to 24 as PyTorch does, in 32-bit integers. A factor is the two words
-// of its f64.
-// Layout: one invocation. A launch sees the flags of up to four optimizers, absent ones 0; where there are more, `join` collects them in
-// launches of its own.
+// Formula: f32(f64(scale) * f64(factor)), rounded to 53 bits and then to 24 as PyTorch does, in 32-bit integers. A
+// factor is the two words of its f64.
+// Layout: one invocation. A launch sees the flags of up to four optimizers, absent ones 0; where there are more, `join`
+// collects them in launches of its own.
 // Sources: PyTorch AmpKernels.cu; apex update_scale_hysteresis.cu.
 //% import exact
 //% const JOINED: bool = false
@@ -78,7 +79,8 @@ fn scale_times(scale: u32, factor_hi: u32, factor_lo: u32) -> u32 {
     if (a == 0u || f_exponent == 0) {
         return sign;
     }
-    // |factor| = f * 2^(f_exponent - 1075), f of 53 bits. The product with the bytes of f, lowest first, in 80 bits w2 w1 w0.
+    // |factor| = f * 2^(f_exponent - 1075), f of 53 bits. The product with the bytes of f, lowest first, in 80 bits:
+    // w2 w1 w0.
     let s = parts(a);
     let f_hi = (factor_hi & 0xfffffu) | 0x100000u;
     var w = vec2<u32>();
@@ -93,7 +95,8 @@ fn scale_times(scale: u32, factor_hi: u32, factor_lo: u32) -> u32 {
     let w0 = w.x;
     let w1 = w.y | (carry << 24u);
     let w2 = carry >> 8u;
-    // First rounding: drop 23 or 24 of the 76 or 77 bits, leaving 53 (or 2^53, which the second rounding takes as well).
+    // First rounding: drop 23 or 24 of the 76 or 77 bits, leaving 53 (or 2^53, which the second rounding takes as
+    // well).
     let first = 23u + select(0u, 1u, (w2 >> 12u) != 0u);
     let lo_floor = (w0 >> first) | (w1 << (32u - first));
     let lost = w0 & ((1u << first) - 1u);

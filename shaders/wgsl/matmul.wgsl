@@ -1,22 +1,27 @@
-// Matrix products in register tiles. CPU twin: core/src/cpu/matmul.rs (and gemm.rs, pack.rs).
+// Matmul in register tiles. CPU twin: core/src/cpu/matmul.rs (and gemm.rs, pack.rs).
 //
-// Formula: y[z, i, j] = store(epilogue(round(alpha * sum over k of a[z, i, k] * b[z, k, j] + bias[j]))), alpha = scale_a[0] * scale_b[0] where
-// operands have a scale for the tensor; an E8M0 scale of a block of 32 multiplies its elements as they are decoded. f32 sums, k ascending. An
-// epilogue is an activation, or the sum with an addend [z, i, j] or with what y held.
-// Layout: a is [M, K] ([K, M] if TRANS_A), b is [K, N] ([N, K] if TRANS_B), y is [M, N], matrix after matrix; dense, packed at their width.
+// Formula: y[z, i, j] = store(epilogue(round(alpha * sum over k of a[z, i, k] * b[z, k, j] + bias[j]))), alpha =
+// scale_a[0] * scale_b[0] where operands have a scale for the tensor; an E8M0 scale of a block of 32 multiplies its
+// elements as they are decoded. f32 sums, k ascending. An epilogue is an activation, or the sum with an addend [z, i,
+// j] or with what y held.
+// Layout: a is [M, K] ([K, M] if TRANS_A), b is [K, N] ([N, K] if TRANS_B), y is [M, N], matrix after matrix; dense,
+// packed at their width.
 //
-// `tile`: an invocation owns 8 x 16 elements of y and takes four steps of k at a time. Of an operand stored along the contraction it reads
-// four neighbours of each row; of the other, 8 or 16 neighbours of each k, in vectors of 16 bytes. Stored rows must be whole vectors.
-// Nothing is shared and nothing waits. Where subgroups work, matmul_subgroup.wgsl is about twice as fast. Reads beyond a matrix meet other values
-// or the end of the buffer; what they yield is not stored.
+// `tile`: an invocation owns 8 x 16 elements of y and takes four steps of k at a time. Of an operand stored along the
+// contraction it reads four neighbours of each row; of the other, 8 or 16 neighbours of each k, in vectors of 16 bytes.
+// Stored rows must be whole vectors.
+// Nothing is shared and nothing waits. Where subgroups work, matmul_subgroup.wgsl is about twice as fast. Reads beyond
+// a matrix meet other values or the end of the buffer; what they yield is not stored.
 // `edge`: an invocation owns 4 x 4 elements, read one by one: for rows that are no whole vectors.
-// `finish`: the second pass where y could not be written at once: adds the sums of a split contraction, packs rows that share words.
+// `finish`: the second pass where y could not be written at once: adds the sums of a split contraction, packs rows that
+// share words.
 //
-// Seen on lavapipe (two AVX-512 cores, GFLOP/s of both by CPU time, 512^3), `tile` NN / NT / TN: f32 28 / 31 / 26, bf16 42 / 33 / 49,
-// e4m3 54 / 47 / 48: narrow operands are fewer reads, and lavapipe reads lane by lane. Tiles tried in f32: 4 x 4 16, 4 x 16 23, 8 x 8 28,
-// 16 x 8 31, 16 x 16 24, 8 x 32 21. No gain: eight steps of k at a time 20, single words instead of vectors 16, rows shared by a workgroup and
-// read at uniform addresses 16, workgroup memory (matmul_shared.wgsl) 5, other shapes of the workgroup 26 to 29. Blocks as mat4x4 in
-// functions were as fast, but drivers took 10 times longer to compile them than the flat text below.
+// Seen on lavapipe (two AVX-512 cores, GFLOP/s of both by CPU time, 512^3), `tile` NN / NT / TN: f32 28 / 31 / 26, bf16
+// 42 / 33 / 49, e4m3 54 / 47 / 48: narrow operands are fewer reads, and lavapipe reads lane by lane. Tiles tried in
+// f32: 4 x 4 16, 4 x 16 23, 8 x 8 28, 16 x 8 31, 16 x 16 24, 8 x 32 21. No gain: eight steps of k at a time 20, single
+// words instead of vectors 16, rows shared by a workgroup and read at uniform addresses 16, workgroup memory
+// (matmul_shared.wgsl) 5, other shapes of the workgroup 26 to 29. Blocks as mat4x4 in functions were as fast, but
+// drivers took 10 times longer to compile them than the flat text below.
 //% import matmul, grid
 //% const TAIL: bool = false
 //% const LANES_M: [1, 2, 4, 8, 16] = 8
@@ -34,9 +39,9 @@ struct Share {
 }
 
 fn share(g: u32, lane: vec3<u32>, rows: u32, columns: u32) -> Share {
-    let per_product = params.tiles_m * params.tiles_n;
-    let z = g / per_product;
-    let t = g % per_product;
+    let per_matrix = params.tiles_m * params.tiles_n;
+    let z = g / per_matrix;
+    let t = g % per_matrix;
     let i = ((t / params.tiles_n) * LANES_M + lane.y) * rows;
     let j = ((t % params.tiles_n) * LANES_N + lane.x) * columns;
     let first = (z % params.splits) * params.split_k;
@@ -53,7 +58,7 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let base = bases(own.z);
     let i = own.i;
     let j = own.j;
-    // y<row>_<quad>: row i + row, columns j + 4 quad on.
+    // y<row>_<vec4>: row i + row, columns j + 4 vec4 on.
     //% for r in 0..8
     //% for q in 0..4
     var y$r_$q: vec4<f32>;
@@ -78,11 +83,11 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             //% for c in 0..4
             var u$c: vec4<u32>;
             //% end
-            if (QUADS == 1u) {
+            if (VEC4S == 1u) {
                 //% for c in 0..4
                 u$c = a[((at + $(c)u * params.m) >> SHIFT) + 1u];
                 //% end
-            } else if (QUADS == 2u) {
+            } else if (VEC4S == 2u) {
                 //% for c in 0..4
                 u$c = v$c.zwxy;
                 //% end
@@ -95,8 +100,8 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 //% end
             }
             //% for c in 0..4
-            let l$c = quad(A, TF32_INPUTS, v$c);
-            let h$c = quad(A, TF32_INPUTS, u$c);
+            let l$c = decode4(A, TF32_INPUTS, v$c);
+            let h$c = decode4(A, TF32_INPUTS, u$c);
             //% end
             //% for r in 0..4
             a$r = vec4<f32>(l0$.r, l1$.r, l2$.r, l3$.r);
@@ -113,7 +118,7 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         } else {
             let at = base.a + i * params.k + k;
             //% for r in 0..8
-            a$r = a_quad(at + $(r)u * params.k);
+            a$r = a_vec4(at + $(r)u * params.k);
             //% end
         }
         if (SCALE_A >= BLOCK32_LAST) {
@@ -127,7 +132,7 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             //% end
             //% end
         }
-        // b<k>_<quad>: row k + k of b, four columns.
+        // b<k>_<vec4>: row k + k of b, four columns.
         //% for c in 0..4
         //% for q in 0..4
         var b$c_$q: vec4<f32>;
@@ -136,7 +141,7 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         if (TRANS_B) {
             let at = base.b + j * params.k + k;
             //% for n in 0..16
-            let c$n = b_quad(at + $(n)u * params.k);
+            let c$n = b_vec4(at + $(n)u * params.k);
             //% end
             //% for c in 0..4
             //% for q in 0..4
@@ -149,27 +154,27 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             let at$c = (at + $(c)u * params.n) >> SHIFT;
             let v$c = b[at$c];
             //% end
-            if (QUADS == 1u) {
+            if (VEC4S == 1u) {
                 //% for c in 0..4
-                b$c_0 = quad(B, TF32_INPUTS, v$c);
+                b$c_0 = decode4(B, TF32_INPUTS, v$c);
                 //% for q in 1..4
-                b$c_$q = quad(B, TF32_INPUTS, b[at$c + $(q)u]);
+                b$c_$q = decode4(B, TF32_INPUTS, b[at$c + $(q)u]);
                 //% end
                 //% end
-            } else if (QUADS == 2u) {
+            } else if (VEC4S == 2u) {
                 //% for c in 0..4
                 let u$c = b[at$c + 1u];
-                b$c_0 = quad(B, TF32_INPUTS, v$c);
-                b$c_1 = quad(B, TF32_INPUTS, v$c.zwxy);
-                b$c_2 = quad(B, TF32_INPUTS, u$c);
-                b$c_3 = quad(B, TF32_INPUTS, u$c.zwxy);
+                b$c_0 = decode4(B, TF32_INPUTS, v$c);
+                b$c_1 = decode4(B, TF32_INPUTS, v$c.zwxy);
+                b$c_2 = decode4(B, TF32_INPUTS, u$c);
+                b$c_3 = decode4(B, TF32_INPUTS, u$c.zwxy);
                 //% end
             } else {
                 //% for c in 0..4
-                b$c_0 = quad(B, TF32_INPUTS, v$c);
-                b$c_1 = quad(B, TF32_INPUTS, v$c.yzwx);
-                b$c_2 = quad(B, TF32_INPUTS, v$c.zwxy);
-                b$c_3 = quad(B, TF32_INPUTS, v$c.wxyz);
+                b$c_0 = decode4(B, TF32_INPUTS, v$c);
+                b$c_1 = decode4(B, TF32_INPUTS, v$c.yzwx);
+                b$c_2 = decode4(B, TF32_INPUTS, v$c.zwxy);
+                b$c_3 = decode4(B, TF32_INPUTS, v$c.wxyz);
                 //% end
             }
             if (TAIL) {
@@ -198,7 +203,7 @@ fn tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         //% end
         //% end
     }
-    // The first row is stored quad by quad, then the others move up: the code of a store stands here once.
+    // The first row is stored vec4 by vec4, then the others move up: the code of a store stands here once.
     let rows = min(8u, params.m - i);
     for (var r = 0u; r < rows; r++) {
         for (var q = 0u; q < 4u; q++) {

@@ -1,13 +1,15 @@
-// Matrix products in tiles of workgroup memory, for GPUs: any layout, dtype, scale and edge. CPU twin: core/src/cpu/matmul.rs; formula and
-// layout of operands: matmul.wgsl.
+// Matmul in tiles of workgroup memory, for GPUs: any layout, dtype, scale and edge. CPU twin: core/src/cpu/matmul.rs;
+// formula and layout of operands: matmul.wgsl.
 //
-// A workgroup of 16 x 16 owns 64 x 64 elements of y, an invocation 4 x 4. For every 16 steps of k each invocation reads four neighbours of
-// each operand, decodes them once for the workgroup and lays them down by k; beyond the contraction they are zero. The inner loop reads
-// workgroup memory only. QUAD_A, QUAD_B: stored rows are whole fours, else elements are read one by one.
-// On lavapipe it is slower than `tile` of matmul.wgsl, since every barrier there switches all invocations of a workgroup.
+// A workgroup of 16 x 16 owns 64 x 64 elements of y, an invocation 4 x 4. For every 16 steps of k each invocation reads
+// four neighbours of each operand, decodes them once for the workgroup and lays them down by k; beyond the contraction
+// they are zero. The inner loop reads workgroup memory only. VEC4_A, VEC4_B: stored rows are multiples of four, else
+// elements are read one by one.
+// On lavapipe it is slower than `tile` of matmul.wgsl, since every barrier there switches all invocations of a
+// workgroup.
 //% import matmul, grid
-//% const QUAD_A: bool = true
-//% const QUAD_B: bool = true
+//% const VEC4_A: bool = true
+//% const VEC4_B: bool = true
 
 const SIDE: u32 = 64u;
 const DEPTH: u32 = 16u;
@@ -17,31 +19,31 @@ var<workgroup> b_tile: array<f32, 1024>;
 
 // Elements at to at + 3 of a stored row, those from `left` on zero.
 fn a_four(at: u32, left: u32) -> vec4<f32> {
-    if (QUAD_A) {
-        return select(vec4<f32>(), a_quad(at), left > 0u);
+    if (VEC4_A) {
+        return select(vec4<f32>(), a_vec4(at), left > 0u);
     }
-    let four = vec4<f32>(a_lone(at), a_lone(at + 1u), a_lone(at + 2u), a_lone(at + 3u));
+    let four = vec4<f32>(a_scalar(at), a_scalar(at + 1u), a_scalar(at + 2u), a_scalar(at + 3u));
     return select(vec4<f32>(), four, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
 }
 
 fn b_four(at: u32, left: u32) -> vec4<f32> {
-    if (QUAD_B) {
-        return select(vec4<f32>(), b_quad(at), left > 0u);
+    if (VEC4_B) {
+        return select(vec4<f32>(), b_vec4(at), left > 0u);
     }
-    let four = vec4<f32>(b_lone(at), b_lone(at + 1u), b_lone(at + 2u), b_lone(at + 3u));
+    let four = vec4<f32>(b_scalar(at), b_scalar(at + 1u), b_scalar(at + 2u), b_scalar(at + 3u));
     return select(vec4<f32>(), four, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
 }
 
 @compute @workgroup_size(256)
 fn shared_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let g = group_index(group, groups);
-    let per_product = params.tiles_m * params.tiles_n;
-    let z = g / per_product;
+    let per_matrix = params.tiles_m * params.tiles_n;
+    let z = g / per_matrix;
     if (z >= params.batch * params.splits) {
         return;
     }
-    let i0 = g % per_product / params.tiles_n * SIDE;
-    let j0 = g % per_product % params.tiles_n * SIDE;
+    let i0 = g % per_matrix / params.tiles_n * SIDE;
+    let j0 = g % per_matrix % params.tiles_n * SIDE;
     let base = bases(z);
     let first = z % params.splits * params.split_k;
     let end = min(first + params.split_k, params.k);

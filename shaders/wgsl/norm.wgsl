@@ -1,13 +1,15 @@
 // LayerNorm and RmsNorm over the last axis, forward and backward. CPU twin: core/src/cpu/norm.rs.
 //
 // Formula: y = (x - mean) * rstd * weight + bias; rms: mean is 0 and rstd = 1 / sqrt(mean(x^2) + eps). Backward, with
-// xhat = (x - mean) * rstd and g = dy * weight: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) (rms: without mean(g)),
-// dweight = sum dy * xhat, dbias = sum dy. The variance is the corrected two-pass form of the twin. Rows whose moments leave f32 are taken after a
-// factor of 2^-80; of these each lane finds the moments alone, since a barrier cannot stand in a branch.
-// Layout: x, y, dy, dx [n, c]; weight, bias, dweight, dbias [c]; mean, rstd [n] f32. LANES invocations a row; the parameter gradients have
-// 8 columns a workgroup, 32 invocations a column, and add runs of 64 rows. Where c is a multiple of eight (OCTS) rows are read eight elements
-// at a time, and the parameter gradients have 16 columns a workgroup, eight of them an invocation: on llvmpipe, which reads lane by lane, a forward
-// takes 0.27 and a backward 0.48 of the time of one element at a time ([2048, 128], f32).
+// xhat = (x - mean) * rstd and g = dy * weight: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) (rms: without
+// mean(g)), dweight = sum dy * xhat, dbias = sum dy. The variance is the corrected two-pass form of the twin. Rows
+// whose moments leave f32 are taken after a factor of 2^-80; of these each lane finds the moments alone, since a
+// barrier cannot stand in a branch.
+// Layout: x, y, dy, dx [n, c]; weight, bias, dweight, dbias [c]; mean, rstd [n] f32. LANES invocations a row; the
+// parameter gradients have 8 columns a workgroup, 32 invocations a column, and add runs of 64 rows. Where c is a
+// multiple of eight (VEC8) rows are read eight elements at a time, and the parameter gradients have 16 columns a
+// workgroup, eight of them an invocation: on llvmpipe, which reads lane by lane, a forward takes 0.27 and a backward
+// 0.48 of the time of one element at a time ([2048, 128], f32).
 // Source: Ba et al. 2016 (arXiv 1607.06450); Zhang and Sennrich 2019 (arXiv 1910.07467).
 //% import vec8, grid, rows, columns
 //% const X: dtype = F32
@@ -18,7 +20,7 @@
 //% const LAYER: bool = true
 //% const WEIGHT: bool = true
 //% const BIAS: bool = true
-//% const OCTS: bool = false
+//% const VEC8: bool = false
 
 struct Params {
     n: u32,
@@ -40,9 +42,10 @@ struct Params {
 @group(0) @binding(12) var<storage, read_write> dbias: array<f32>;
 
 // Elements that an invocation reads at a time.
-const STRIDE: u32 = select(1u, 8u, OCTS);
+const STRIDE: u32 = select(1u, 8u, VEC8);
 
-// What brings a row to mean 0 and mean square 1: xhat = (x * factor - centre) * rstd. The factor is 1, but REDUCE for large rows.
+// What brings a row to mean 0 and mean square 1: xhat = (x * factor - centre) * rstd. The factor is 1, but REDUCE for
+// large rows.
 struct Row {
     factor: f32,
     centre: f32,
@@ -87,28 +90,28 @@ fn bias_at(k: u32) -> f32 {
     return 0.0;
 }
 
-fn x_oct(i: u32) -> mat2x4<f32> {
-    let at = oct_at(X, i);
-    return oct(X, x[at], x[at + oct_more(X)], i);
+fn x_vec8(i: u32) -> mat2x4<f32> {
+    let at = vec8_at(X, i);
+    return decode8(X, x[at], x[at + vec8_more(X)], i);
 }
 
-fn dy_oct(i: u32) -> mat2x4<f32> {
-    let at = oct_at(DY, i);
-    return oct(DY, dy[at], dy[at + oct_more(DY)], i);
+fn dy_vec8(i: u32) -> mat2x4<f32> {
+    let at = vec8_at(DY, i);
+    return decode8(DY, dy[at], dy[at + vec8_more(DY)], i);
 }
 
-fn weight_oct(k: u32) -> mat2x4<f32> {
+fn weight_vec8(k: u32) -> mat2x4<f32> {
     if (WEIGHT) {
-        let at = oct_at(W, k);
-        return oct(W, weight[at], weight[at + oct_more(W)], k);
+        let at = vec8_at(W, k);
+        return decode8(W, weight[at], weight[at + vec8_more(W)], k);
     }
     return all8(1.0);
 }
 
-fn bias_oct(k: u32) -> mat2x4<f32> {
+fn bias_vec8(k: u32) -> mat2x4<f32> {
     if (BIAS) {
-        let at = oct_at(B, k);
-        return oct(B, bias[at], bias[at + oct_more(B)], k);
+        let at = vec8_at(B, k);
+        return decode8(B, bias[at], bias[at + vec8_more(B)], k);
     }
     return all8(0.0);
 }
@@ -125,8 +128,8 @@ fn xhat_at(i: u32, s: Row) -> f32 {
     return (x_at(i) * s.factor - s.centre) * s.rstd;
 }
 
-fn xhat_oct(i: u32, s: Row) -> mat2x4<f32> {
-    return (x_oct(i) * s.factor - all8(s.centre)) * s.rstd;
+fn xhat_vec8(i: u32, s: Row) -> mat2x4<f32> {
+    return (x_vec8(i) * s.factor - all8(s.centre)) * s.rstd;
 }
 
 fn total8(a: mat2x4<f32>) -> f32 {
@@ -163,7 +166,8 @@ fn large_row(start: u32, end: u32) -> Row {
     var d = sums_alone(start, end, 0.0);
     var centre = 0.0;
     if (LAYER) {
-        // Thrice: about 0, about a rough mean, and about the corrected mean, which is exact where all elements are equal.
+        // Thrice: about 0, about a rough mean, and about the corrected mean, which is exact where all elements are
+        // equal.
         centre = d.x;
         centre += sums_alone(start, end, centre).x;
         d = sums_alone(start, end, centre);
@@ -175,7 +179,8 @@ fn large_row(start: u32, end: u32) -> Row {
     return Row(REDUCE, centre, bitcast<f32>(select(F32_NAN, bitcast<u32>(inverse), is_finite(spread))));
 }
 
-// The rstd of a row itself from that of the reduced row, and back. Subnormals pass as integers, so that no adapter flushes them.
+// The rstd of a row itself from that of the reduced row, and back. Subnormals pass as integers, so that no adapter
+// flushes them.
 fn rstd_to_store(reduced: f32) -> f32 {
     return select(reduced * REDUCE, bitcast<f32>(u32(round(reduced * 0x1p69f))), reduced < 0x1p-46f);
 }
@@ -196,8 +201,8 @@ fn norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let first = start + lane % LANES * STRIDE;
     var sum = 0.0;
     for (var i = first; i < end; i += LANES * STRIDE) {
-        if (OCTS) {
-            let v = x_oct(i);
+        if (VEC8) {
+            let v = x_vec8(i);
             sum += select(total8(times8(v, v)), total8(v), LAYER);
         } else {
             let v = x_at(i);
@@ -210,8 +215,8 @@ fn norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (LAYER) {
         var d = vec2<f32>(0.0);
         for (var i = first; i < end; i += LANES * STRIDE) {
-            if (OCTS) {
-                let v = x_oct(i) - all8(rough);
+            if (VEC8) {
+                let v = x_vec8(i) - all8(rough);
                 d += vec2<f32>(total8(v), total8(times8(v, v)));
             } else {
                 let v = x_at(i) - rough;
@@ -238,10 +243,10 @@ fn norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             }
         }
     }
-    if (OCTS) {
+    if (VEC8) {
         for (var i = first; i < end; i += LANES * STRIDE) {
-            let v = times8(xhat_oct(i, s), weight_oct(i - start)) + bias_oct(i - start);
-            let words = oct_words(Y, v);
+            let v = times8(xhat_vec8(i, s), weight_vec8(i - start)) + bias_vec8(i - start);
+            let words = encode8(Y, v);
             for (var k = 0u; k < (4u >> pack_shift(Y)); k++) {
                 y[(word_of(Y, i) >> 1u) + k] = words[k];
             }
@@ -279,9 +284,9 @@ fn norm_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     let end = min(row + 1u, n) * c;
     let first = start + lane % LANES * STRIDE;
     for (var i = first; i < end; i += LANES * STRIDE) {
-        if (OCTS) {
-            let g = times8(dy_oct(i), weight_oct(i - start));
-            sums += vec2<f32>(total8(g), total8(times8(g, xhat_oct(i, s))));
+        if (VEC8) {
+            let g = times8(dy_vec8(i), weight_vec8(i - start));
+            sums += vec2<f32>(total8(g), total8(times8(g, xhat_vec8(i, s))));
         } else {
             let g = dy_at(i) * weight_at(i - start);
             sums += vec2<f32>(g, g * xhat_at(i, s));
@@ -293,10 +298,10 @@ fn norm_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         stats[lane / LANES] = s;
         means[lane / LANES] = sums;
     }
-    if (OCTS) {
+    if (VEC8) {
         for (var i = first; i < end; i += LANES * STRIDE) {
-            let g = times8(dy_oct(i), weight_oct(i - start));
-            let words = oct_words(X, (g - all8(sums.x) - xhat_oct(i, s) * sums.y) * s.rstd * s.factor);
+            let g = times8(dy_vec8(i), weight_vec8(i - start));
+            let words = encode8(X, (g - all8(sums.x) - xhat_vec8(i, s) * sums.y) * s.rstd * s.factor);
             for (var k = 0u; k < (4u >> pack_shift(X)); k++) {
                 dx[(word_of(X, i) >> 1u) + k] = words[k];
             }
@@ -348,13 +353,13 @@ fn norm_parameters(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
 }
 
 // Of eight columns: dweight, then dbias.
-var<workgroup> oct_partials: array<vec4<f32>, 1024>;
+var<workgroup> vec8_partials: array<vec4<f32>, 1024>;
 
 @compute @workgroup_size(256)
-fn norm_parameters_octs(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let octs = params.c / 8u;
+fn norm_parameters_vec8(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let vec8s = params.c / 8u;
     let k = group_index(group, groups) * 2u + lane % 2u;
-    let n = select(0u, params.n, k < octs);
+    let n = select(0u, params.n, k < vec8s);
     var total_weight = mat2x4<f32>();
     var total_bias = mat2x4<f32>();
     for (var r0 = lane / 2u; r0 < n; r0 += 64u * 128u) {
@@ -363,25 +368,25 @@ fn norm_parameters_octs(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
         for (var r = r0; r < min(r0 + 64u * 128u, n); r += 128u) {
             let i = r * params.c + 8u * k;
             let s = row_stats(r);
-            let g = dy_oct(i);
-            part_weight += times8(g, xhat_oct(i, s));
+            let g = dy_vec8(i);
+            part_weight += times8(g, xhat_vec8(i, s));
             part_bias += g;
         }
         total_weight += part_weight;
         total_bias += part_bias;
     }
-    oct_partials[4u * lane] = total_weight[0];
-    oct_partials[4u * lane + 1u] = total_weight[1];
-    oct_partials[4u * lane + 2u] = total_bias[0];
-    oct_partials[4u * lane + 3u] = total_bias[1];
+    vec8_partials[4u * lane] = total_weight[0];
+    vec8_partials[4u * lane + 1u] = total_weight[1];
+    vec8_partials[4u * lane + 2u] = total_bias[0];
+    vec8_partials[4u * lane + 3u] = total_bias[1];
     workgroupBarrier();
-    // An invocation a vector of the two octs.
+    // An invocation a vector of the two vec8s.
     let which = lane / 4u;
     let own = group_index(group, groups) * 2u + which;
-    if (lane < 8u && own < octs) {
+    if (lane < 8u && own < vec8s) {
         var total = vec4<f32>();
         for (var l = 0u; l < 128u; l++) {
-            total += oct_partials[4u * (2u * l + which) + lane % 4u];
+            total += vec8_partials[4u * (2u * l + which) + lane % 4u];
         }
         let at = 8u * own + 4u * (lane % 2u);
         for (var c = 0u; c < 4u; c++) {

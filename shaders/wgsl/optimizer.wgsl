@@ -1,10 +1,14 @@
 // One optimizer step over packed lists: AdamW, Adam, SGD. CPU twin: core/src/cpu/optimizer.rs.
 //
-// Formula: that of the CPU, in its order. Where found_inf is set nothing is touched: not weights, not moments, not the step counter.
-// Bias corrections: 1 - beta^t by the bits of t, from a table of q(k) = 1 - beta^(2^k) that the host rounds from f64:
-// 1 - a b = p + (1 - p) q for p = 1 - a, q = 1 - b. All terms are positive, so nothing cancels; the result is within a few ulps.
-// Layout: `prepare`, one invocation, turns the scalars into coefficients; `step_all` updates the lists, whose padding is zero and stays so.
-// Members start at blocks of 256 bytes, and OWNERS invocations share a block, so that each looks up a weight decay once for several eights.
+// Formula: that of the CPU, in its order. Where found_inf is set nothing is touched: not weights, not moments, not the
+// step counter.
+// Bias corrections: 1 - beta^t by the bits of t, from a table of q(k) = 1 - beta^(2^k) that the host rounds from f64: 1
+// - a b = p + (1 - p) q for p = 1 - a, q = 1 - b. All terms are positive, so nothing cancels; the result is within a
+// few ulps.
+// Layout: `prepare`, one invocation, turns the scalars into coefficients; `step_all` updates the lists, whose padding
+// is zero and stays so.
+// Members start at blocks of 256 bytes, and OWNERS invocations share a block, so that each looks up a weight decay once
+// for several vec8s.
 // `decays`: for each run of members with one weight decay the eight behind its last, and the decay.
 // Sources: Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101; PyTorch optim/{adam,adamw,sgd}.py.
 //% import exact, grid
@@ -19,7 +23,7 @@ const SGD: u32 = 2u;
 const MOMENTUM: u32 = 3u;
 const NESTEROV: u32 = 4u;
 
-// Eights of a block, and the invocations that share it; the launch counts invocations by both.
+// Vec8s of a block, and the invocations that share it; the launch counts invocations by both.
 const BLOCK: u32 = 8u;
 const OWNERS: u32 = 4u;
 
@@ -43,7 +47,7 @@ struct Step {
 }
 
 struct Params {
-    eights: u32,
+    vec8_count: u32,
     runs: u32,
     one_less_beta1: f32,
     beta2: f32,
@@ -58,12 +62,12 @@ struct Params {
 @group(0) @binding(3) var<storage, read> clip_coef: array<f32>;
 @group(0) @binding(4) var<storage, read> powers: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read> decays: array<vec2<u32>>;
-@group(0) @binding(6) var<storage, read> grad: array<EightWords>;
+@group(0) @binding(6) var<storage, read> grad: array<Vec8>;
 @group(0) @binding(7) var<storage, read_write> counter: array<u32>;
 @group(0) @binding(8) var<storage, read_write> now: array<Step>;
-@group(0) @binding(9) var<storage, read_write> param: array<EightWords>;
-@group(0) @binding(10) var<storage, read_write> moment1: array<EightWords>;
-@group(0) @binding(11) var<storage, read_write> moment2: array<EightWords>;
+@group(0) @binding(9) var<storage, read_write> param: array<Vec8>;
+@group(0) @binding(10) var<storage, read_write> moment1: array<Vec8>;
+@group(0) @binding(11) var<storage, read_write> moment2: array<Vec8>;
 
 @compute @workgroup_size(1)
 fn prepare() {
@@ -116,7 +120,7 @@ fn step_all(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     let item = group_index(group, groups) * WG_SIZE + lane;
     let first = item / OWNERS * BLOCK + item % OWNERS;
     let s = now[0];
-    if (first >= params.eights || s.taken == 0u) {
+    if (first >= params.vec8_count || s.taken == 0u) {
         return;
     }
     let weight_decay = decay_of(first);
@@ -125,13 +129,13 @@ fn step_all(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     }
 }
 
-fn floats(v: EightWords) -> mat2x4<f32> {
-    let h = words_of(v);
+fn floats(v: Vec8) -> mat2x4<f32> {
+    let h = unpack_vec8(v);
     return mat2x4<f32>(bitcast<vec4<f32>>(h[0]), bitcast<vec4<f32>>(h[1]));
 }
 
-fn of_floats(v: mat2x4<f32>) -> EightWords {
-    return eight_words(array<vec4<u32>, 2>(bitcast<vec4<u32>>(v[0]), bitcast<vec4<u32>>(v[1])));
+fn of_floats(v: mat2x4<f32>) -> Vec8 {
+    return pack_vec8(array<vec4<u32>, 2>(bitcast<vec4<u32>>(v[0]), bitcast<vec4<u32>>(v[1])));
 }
 
 // A weight and its moments.

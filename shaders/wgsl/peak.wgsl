@@ -1,5 +1,5 @@
-// What a device can do at most: multiply-adds without memory, and a copy without arithmetic. No CPU twin:
-// `mantissa devices` and `bench` measure with it what they call the peak.
+// What a device can do at most: multiply-adds without memory, and a copy without arithmetic. No CPU twin: `mantissa
+// devices` and `bench` measure with it what they call the peak.
 //
 // Formula: fma_rate: CHAINS independent chains of `a = a * m + b` over vec4, `rounds` long; copy: y[i] = x[i].
 // Layout: one invocation a chain set, or a vec4.

@@ -1,9 +1,11 @@
 // Copies by strides, as bits: axes in another order. CPU twin: core/src/cpu/permute.rs.
 //
-// Formula: y[i] = x[sum over axes a of i_a * stride_a]; y is contiguous, its axes are collapsed as far as they go, the outermost first.
+// Formula: y[i] = x[sum over axes a of i_a * stride_a]; y is contiguous, its axes are collapsed as far as they go, the
+// outermost first.
 // Layout: elements of X's width. A launch whose innermost axis is a run of whole words moves words instead, as X = F32.
 // An invocation owns one word of y; codes beyond n are zero.
-// Reads of a transposition are strided; tiles in workgroup memory were not tried: no model here transposes inside a step.
+// Reads of a transposition are strided; tiles in workgroup memory were not tried: no model here transposes inside a
+// step.
 //% import codec, grid
 //% const X: dtype = F32
 //% const RANK: [1, 2, 3, 4, 5, 6, 7, 8] = 2

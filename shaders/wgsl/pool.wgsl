@@ -1,9 +1,10 @@
 // Maximum and average pooling of images [N, H, W, C], forward and backward. CPU twin: core/src/cpu/pool.rs.
 //
-// Formula: y = max over the taps inside the image, or their sum over the number of taps, padding counted. Backward: dx[first maximum] += dy,
-// or dx[every tap] += dy / taps. The maximum of a window with a NaN is NaN; its first NaN takes the gradient.
-// Layout: an invocation owns a word of y or of dx. Backward, it visits the windows that read its pixel, in their order, and finds each
-// window's first maximum again: no sums across invocations.
+// Formula: y = max over the taps inside the image, or their sum over the number of taps, padding counted. Backward:
+// dx[first maximum] += dy, or dx[every tap] += dy / taps. The maximum of a window with a NaN is NaN; its first NaN
+// takes the gradient.
+// Layout: an invocation owns a word of y or of dx. Backward, it visits the windows that read its pixel, in their order,
+// and finds each window's first maximum again: no sums across invocations.
 //% import codec, grid, order
 //% const X: dtype = F32
 //% const DY: dtype = F32

@@ -1,10 +1,12 @@
 // Per-tensor fp8 quantization. CPU twin: core/src/cpu/quantize.rs.
 //
-// Formula: q = satRNE(RN(x * scale)), scale_inv = RN(1 / scale), amax = max |x| without NaN. The scale is a stored one, or that of the amax:
-// always (current scaling), or while the tensor's history is all zero (warm-up of delayed scaling).
-// Layout: `amax`, where the scale may come from it, in up to 64 workgroups, each leaving the largest magnitude it saw in `tops`; skipped in
-// effect where no one asks. `convert`: an invocation owns WORDS words of q, a workgroup apart, so that neighbours read and write neighbouring
-// words; where RECORD it raises the tensor's row of `seen` (amax and counts), which `record` of fp8_scale.wgsl moves to the states.
+// Formula: q = satRNE(RN(x * scale)), scale_inv = RN(1 / scale), amax = max |x| without NaN. The scale is a stored one,
+// or that of the amax: always (current scaling), or while the tensor's history is all zero (warm-up of delayed
+// scaling).
+// Layout: `amax`, where the scale may come from it, in up to 64 workgroups, each leaving the largest magnitude it saw
+// in `block_amax`; skipped in effect where no one asks. `convert`: an invocation owns WORDS words of q, a workgroup
+// apart, so that neighbours read and write neighbouring words; where RECORD it updates the tensor's row of
+// `staged_stats` (amax and counts), which `flush_stats` of fp8_scale.wgsl moves to the states.
 // Bits are those of the CPU: a product that may be subnormal is made of normal ones, quotients are integer divisions.
 // Source: Transformer Engine recipe_common.cuh, current_scaling.cu.
 //% import amax, codec, grid, quantize_stats
@@ -25,9 +27,9 @@ struct Params {
     len: u32,
     words: u32,
     // Workgroups of `amax`, a multiple of 4.
-    tops: u32,
+    blocks: u32,
     slot: u32,
-    // Row of `seen`.
+    // Row of `staged_stats`.
     row: u32,
     // Shape of the history.
     rows: u32,
@@ -43,14 +45,14 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
 @group(0) @binding(3) var<storage, read> history: array<u32>;
-@group(0) @binding(4) var<storage, read_write> tops: array<u32>;
+@group(0) @binding(4) var<storage, read_write> block_amax: array<u32>;
 // The same, once they are there.
-@group(0) @binding(5) var<storage, read> tops_seen: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read_write> seen: array<atomic<u32>>;
+@group(0) @binding(5) var<storage, read> block_amax_vec4: array<vec4<u32>>;
+@group(0) @binding(6) var<storage, read_write> staged_stats: array<atomic<u32>>;
 @group(0) @binding(7) var<storage, read_write> q: array<u32>;
 @group(0) @binding(8) var<storage, read_write> scale_inv: array<u32>;
 
-// The history of this tensor is all zero. The newest row first: in a run that has begun, one look is enough.
+// The history of this tensor is all zero. The newest row first: in a run that has begun, one read is enough.
 fn fresh() -> bool {
     for (var row = params.rows; row > 0u; row--) {
         if ((history[(row - 1u) * params.tensors + params.slot] & EXACT_MAGNITUDE) != 0u) {
@@ -67,39 +69,39 @@ fn wants_amax() -> bool {
     return SCALING == CURRENT;
 }
 
-var<workgroup> top: atomic<u32>;
+var<workgroup> group_amax: atomic<u32>;
 
 @compute @workgroup_size(WG_SIZE)
 fn amax(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let index = group_index(group, groups);
     if (lane == 0u) {
-        atomicStore(&top, 0u);
+        atomicStore(&group_amax, 0u);
     }
     workgroupBarrier();
     var own = 0u;
     if (wants_amax()) {
-        for (var i = index * WG_SIZE + lane; i < params.words; i += params.tops * WG_SIZE) {
+        for (var i = index * WG_SIZE + lane; i < params.words; i += params.blocks * WG_SIZE) {
             let m = magnitudes(i);
             own = max(own, max(max(m.x, m.y), max(m.z, m.w)));
         }
     }
-    atomicMax(&top, own);
+    atomicMax(&group_amax, own);
     workgroupBarrier();
-    if (lane == 0u && index < params.tops) {
-        tops[index] = atomicLoad(&top);
+    if (lane == 0u && index < params.blocks) {
+        block_amax[index] = atomicLoad(&group_amax);
     }
 }
 
-fn amax_of_tops() -> u32 {
+fn amax_of_blocks() -> u32 {
     var all = vec4<u32>();
-    for (var i = 0u; i < params.tops; i += 4u) {
-        all = max(all, tops_seen[i / 4u]);
+    for (var i = 0u; i < params.blocks; i += 4u) {
+        all = max(all, block_amax_vec4[i / 4u]);
     }
     return max(max(all.x, all.y), max(all.z, all.w));
 }
 
 fn current_scale() -> u32 {
-    let largest = amax_of_tops();
+    let largest = amax_of_blocks();
     let amax = select(largest, params.epsilon, key(largest) < key(params.epsilon));
     if (!is_positive(amax)) {
         return EXACT_ONE;
@@ -134,7 +136,7 @@ fn convert(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     if (first == 0u) {
         scale_inv[0] = div_exact(EXACT_ONE, scale);
         if (RECORD) {
-            mark_seen(scale);
+            mark_staged(scale);
         }
     }
     var own = vec4<u32>();
@@ -158,6 +160,6 @@ fn convert(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         }
     }
     if (RECORD) {
-        raise_seen(own);
+        add_staged(own);
     }
 }

@@ -1,11 +1,17 @@
-// MX quantization: blocks of 32 along a row or a column share one power-of-two scale (E8M0). CPU twin: core/src/cpu/quantize_mx.rs.
+// MX quantization: blocks of 32 along a row or a column share one power-of-two scale (E8M0). CPU twin:
+// core/src/cpu/quantize_mx.rs.
 //
-// Formula: block amax (NaN left out) -> byte b by the rule -> q = satRNE(x * 2^(127 - b)), a change of the exponent. Integers throughout.
-// Layout: x [R, C]; scales [R, ceil(C / 32)], or [ceil(R / 32), C] where blocks lie along columns. Where C allows it one kernel does all:
-// `rows` (C a multiple of 32): a workgroup owns 64 blocks, which follow each other in memory, an invocation WORDS words of q among them;
-// `columns` (C a multiple of 4): an invocation owns four neighbouring blocks, which share their words. Elsewhere `scales` (an invocation owns
-// a word, four scales) is followed by `convert` (a word of q, whose elements may belong to different blocks).
-// Where RECORD the tensor's row of `seen` is raised (amax and counts), which `record` of fp8_scale.wgsl moves to the states.
+// Formula: block amax (NaN left out) -> byte b by the rule -> q = satRNE(x * 2^(127 - b)), a change of the exponent.
+// Integers throughout.
+// Layout: x [R, C]; scales [R, ceil(C / 32)], or [ceil(R / 32), C] where blocks lie along columns. Where C allows it
+// one kernel does all:
+// `rows` (C a multiple of 32): a workgroup owns 64 blocks, which follow each other in memory, an invocation WORDS words
+// of q among them;
+// `columns` (C a multiple of 4): an invocation owns four neighbouring blocks, which share their words. Elsewhere
+// `scales` (an invocation owns a word, four scales) is followed by `convert` (a word of q, whose elements may belong to
+// different blocks).
+// Where RECORD the tensor's row of `staged_stats` is updated (amax and counts), which `flush_stats` of fp8_scale.wgsl
+// moves to the states.
 // Sources: OCP Microscaling Formats 1.0; Transformer Engine common/cast/mxfp8.
 //% import amax, codec, grid, quantize_stats
 //% const X: dtype = F32
@@ -26,7 +32,7 @@ struct Params {
     // Shape of the scales.
     scale_rows: u32,
     scale_columns: u32,
-    // Row of `seen`.
+    // Row of `staged_stats`.
     row: u32,
     // Bits of the largest value of Q and of its reciprocal; its exponent.
     max: u32,
@@ -41,7 +47,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read_write> scale: array<u32>;
-@group(0) @binding(3) var<storage, read_write> seen: array<atomic<u32>>;
+@group(0) @binding(3) var<storage, read_write> staged_stats: array<atomic<u32>>;
 @group(0) @binding(4) var<storage, read_write> q: array<u32>;
 
 // E8M0 byte of a block whose largest magnitude has these bits.
@@ -93,13 +99,13 @@ fn quantized(w: u32, v: vec4<u32>, bytes: vec4<u32>, own: ptr<function, vec4<u32
     return codes;
 }
 
-// Leaves what an invocation has seen; the first of all marks the tensor.
+// Adds the numbers of an invocation; the first of all marks the tensor.
 fn report(first: bool, own: vec4<u32>) {
     if (RECORD) {
         if (first) {
-            mark_seen(EXACT_ONE);
+            mark_staged(EXACT_ONE);
         }
-        raise_seen(own);
+        add_staged(own);
     }
 }
 

@@ -1,12 +1,15 @@
 // Sum, mean, maximum and sum of squares over any set of axes. CPU twin: core/src/cpu/reduce.rs.
 //
-// Formula: y[o] = sum, max or sum of squares over the reduced points r of x[offset(o) + offset(r)], over a mean its count.
-// Layout: axes of one fate are merged; `kept` and `reduced` axes come outermost first with their strides in x, unused ones have length 1.
-// A workgroup of 256 has OUTPUTS outputs, 256 / OUTPUTS invocations an output. With COLUMNS neighbouring invocations have neighbouring
-// outputs (the last axis is kept), else neighbouring points. An invocation adds runs of 64 points, which then join its total. A part
-// of a long reduction is a workgroup of its own: parts lie beside each other, [outputs, parts] in f32, and are reduced again.
-// `reduce_octs`, for sums over the rows of a matrix whose rows are whole octs: 16 outputs a workgroup, eight of them an invocation, which
-// reads them at once.
+// Formula: y[o] = sum, max or sum of squares over the reduced points r of x[offset(o) + offset(r)], over a mean its
+// count.
+// Layout: axes of one fate are merged; `kept` and `reduced` axes come outermost first with their strides in x, unused
+// ones have length 1.
+// A workgroup of 256 has OUTPUTS outputs, 256 / OUTPUTS invocations an output. With COLUMNS neighbouring invocations
+// have neighbouring outputs (the last axis is kept), else neighbouring points. An invocation adds runs of 64 points,
+// which then join its total. A part of a long reduction is a workgroup of its own: parts lie beside each other,
+// [outputs, parts] in f32, and are reduced again.
+// `reduce_vec8`, for sums over the rows of a matrix whose rows are whole vec8s: 16 outputs a workgroup, eight of them
+// an invocation, which reads them at once.
 // The maximum compares integers in the order of the floats, NaN on top.
 //% import grid, vec8, order
 //% const X: dtype = F32
@@ -139,38 +142,38 @@ fn join4(a: vec4<u32>, b: vec4<u32>) -> vec4<u32> {
     return vec4<u32>(join(a.x, b.x), join(a.y, b.y), join(a.z, b.z), join(a.w, b.w));
 }
 
-// Octs of a workgroup, and invocations of each.
-const OCTS: u32 = 2u;
-const OCT_LANES: u32 = WG_SIZE / OCTS;
+// Vec8s of a workgroup, and invocations of each.
+const VEC8S: u32 = 2u;
+const VEC8_LANES: u32 = WG_SIZE / VEC8S;
 
-var<workgroup> oct_totals: array<array<vec4<u32>, 2>, WG_SIZE>;
+var<workgroup> vec8_totals: array<array<vec4<u32>, 2>, WG_SIZE>;
 
 @compute @workgroup_size(WG_SIZE)
-fn reduce_octs(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn reduce_vec8(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let index = group_index(group, groups);
     let part = index % params.parts;
     let first = index / params.parts * OUTPUTS;
-    let own = first + lane % OCTS * 8u;
+    let own = first + lane % VEC8S * 8u;
     let begin = part * params.part;
     let end = select(begin, min(begin + params.part, params.points), own < params.outputs);
     let none = array<vec4<u32>, 2>(vec4<u32>(start()), vec4<u32>(start()));
     var total = none;
-    for (var p0 = begin + lane / OCTS; p0 < end; p0 += RUN * OCT_LANES) {
+    for (var p0 = begin + lane / VEC8S; p0 < end; p0 += RUN * VEC8_LANES) {
         var run = none;
-        for (var p = p0; p < min(p0 + RUN * OCT_LANES, end); p += OCT_LANES) {
+        for (var p = p0; p < min(p0 + RUN * VEC8_LANES, end); p += VEC8_LANES) {
             let i = own + p * params.reduced_stride.w;
-            let at = oct_at(X, i);
-            run = add8(run, oct(X, x[at], x[at + oct_more(X)], i));
+            let at = vec8_at(X, i);
+            run = add8(run, decode8(X, x[at], x[at + vec8_more(X)], i));
         }
         total = array<vec4<u32>, 2>(join4(total[0], run[0]), join4(total[1], run[1]));
     }
-    oct_totals[lane] = total;
+    vec8_totals[lane] = total;
     workgroupBarrier();
     if (lane < OUTPUTS) {
         let which = lane / 8u;
         var result = start();
-        for (var k = 0u; k < OCT_LANES; k++) {
-            result = join(result, oct_totals[k * OCTS + which][lane / 4u % 2u][lane % 4u]);
+        for (var k = 0u; k < VEC8_LANES; k++) {
+            result = join(result, vec8_totals[k * VEC8S + which][lane / 4u % 2u][lane % 4u]);
         }
         results[lane] = result;
     }

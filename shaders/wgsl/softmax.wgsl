@@ -1,6 +1,7 @@
 // Softmax and log-softmax over the last axis, forward and backward. CPU twin: core/src/cpu/softmax.rs.
 //
-// Formula, with m = max x: y = e^(x - m) / sum e^(x - m); log: y = (x - m) - ln(sum e^(x - m)). Backward: dx = y * (dy - sum(dy * y));
+// Formula, with m = max x: y = e^(x - m) / sum e^(x - m); log: y = (x - m) - ln(sum e^(x - m)). Backward: dx = y * (dy
+// - sum(dy * y));
 // log: dx = dy - e^y * sum(dy).
 // Layout: x, y, dy, dx [n, c]; LANES invocations a row.
 //% import codec, grid, rows

@@ -1,7 +1,7 @@
-// What a device's subgroups are, for a look before kernels rely on them. No CPU twin.
+// What a device's subgroups are, as a probe before kernels rely on them. No CPU twin.
 //
-// Formula: of invocation i, y[i] = (size of its subgroup, its number there, what the first lane and what the last lane broadcast), where
-// lane l of a subgroup broadcasts i * 7 + params.seed.
+// Formula: of invocation i, y[i] = (size of its subgroup, its number there, what the first lane and what the last lane
+// broadcast), where lane l of a subgroup broadcasts i * 7 + params.seed.
 // Layout: one workgroup, an invocation a vector.
 //% needs subgroups
 //% const SUBGROUP: [8, 16, 32, 64] = 32

@@ -1,10 +1,12 @@
 // Statistics of one tensor: an exponent histogram, what rounding to a format does to its elements, and sums. CPU twin:
 // core/src/cpu/tensor_stats.rs; layout and meaning of a row: core/src/op/tensor_stats.rs.
 //
-// Formula: of x and y = RN(x * scale); sums over x * unit(amax), and over y and its rounding error times unit(amax * scale).
-// Layout: `clear` empties the row; `counts` collects the histogram in workgroup memory, the kinds in registers; `sums` leaves five sums a
-// workgroup in `partials`; `total`, one workgroup, adds them. An invocation of `counts` and `sums` sees four neighbouring elements at a
-// time, one vector a sum; neighbours see neighbouring ones. Products are exact, so that a format's subnormals are never flushed.
+// Formula: of x and y = RN(x * scale); sums over x * unit(amax), and over y and its rounding error times unit(amax *
+// scale).
+// Layout: `clear` empties the row; `counts` collects the histogram in workgroup memory, the kinds in registers; `sums`
+// leaves five sums a workgroup in `partials`; `total`, one workgroup, adds them. An invocation of `counts` and `sums`
+// sees four neighbouring elements at a time, one vector a sum; neighbours see neighbouring ones. Products are exact, so
+// that a format's subnormals are never flushed.
 //% import codec, exact, grid
 //% const X: dtype = F32
 //% const FORMAT: dtype = E4M3

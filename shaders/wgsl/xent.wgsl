@@ -1,8 +1,9 @@
-// Softmax cross entropy, fused: logits and targets to the mean loss, and back to the logits. CPU twin: core/src/cpu/xent.rs.
+// Softmax cross entropy, fused: logits and targets to the mean loss, and back to the logits. CPU twin:
+// core/src/cpu/xent.rs.
 //
-// Formula: loss = lse - x[t], with smoothing s: (1 - s) (lse - x[t]) + s (lse - mean x), where lse = ln sum e^x. Backward:
-// dlogits = (e^(x - m) / l - q) * dloss / count with q = (1 - s) onehot(t) + s / V. A target of -100 drops a row; any other target
-// outside 0..V makes the row's loss, and so the mean and the row's gradient, NaN.
+// Formula: loss = lse - x[t], with smoothing s: (1 - s) (lse - x[t]) + s (lse - mean x), where lse = ln sum e^x.
+// Backward: dlogits = (e^(x - m) / l - q) * dloss / count with q = (1 - s) onehot(t) + s / V. A target of -100 drops a
+// row; any other target outside 0..V makes the row's loss, and so the mean and the row's gradient, NaN.
 // Layout: logits, dlogits [n, v]; targets [n]; loss of rows [n] f32; stats [n, 2] f32, m = max x and 1 / l of
 // l = sum e^(x - m). `xent` has LANES invocations a row, `xent_mean` is one
 // workgroup over the rows, `xent_backward` one invocation a word.

@@ -28,7 +28,7 @@ fn program(scaled: bool, clip: Option<Clip>) -> Result<Program> {
 }
 
 fn devices() -> Vec<Arc<dyn Backend>> {
-    std::iter::once(devices::cpu()).chain(devices::wgpu_either_way()).collect()
+    std::iter::once(devices::cpu()).chain(devices::wgpu_both_preludes()).collect()
 }
 
 fn step(m: &mut Machine, x: [f32; 2]) -> [f32; 2] {

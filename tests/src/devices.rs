@@ -1,8 +1,8 @@
-//! The devices of this machine, opened once. A missing one is a loud skip, or a failure where `MANTISSA_REQUIRE` names it; either way the test is
-//! counted ([`crate::device_checks`]).
+//! The devices of this machine, opened once. A missing one is a loud skip, or a failure where `MANTISSA_REQUIRE` names
+//! it; either way the test is counted ([`crate::device_checks`]).
 
 use crate::device_checks;
-use mantissa_backend_wgpu::{AdapterChoice, Choice, LowerLimits, WgpuBackend};
+use mantissa_backend_wgpu::{AdapterChoice, AttentionKernel, LowerLimits, MatmulChoice, Options, WgpuBackend};
 use mantissa_core::backend::Backend;
 use mantissa_core::cpu::CpuBackend;
 use std::sync::{Arc, OnceLock};
@@ -23,43 +23,56 @@ pub fn wgpu() -> Option<Arc<dyn Backend>> {
 /// As [`wgpu`], by its own type.
 pub fn wgpu_backend() -> Option<Arc<WgpuBackend>> {
     static OPEN: OnceLock<Result<Arc<WgpuBackend>, Missing>> = OnceLock::new();
-    counted(OPEN.get_or_init(|| open(Choice::default())).clone())
+    counted(OPEN.get_or_init(|| open(Options::default())).clone())
 }
 
-/// As [`wgpu`], once for every kind of matrix product that the adapter can do, the one it gets by itself first.
-pub fn wgpu_with_every_product() -> Vec<Arc<WgpuBackend>> {
+/// As [`wgpu`], once for every matmul kernel that the adapter can run, the usual one first.
+pub fn wgpu_with_every_matmul() -> Vec<Arc<WgpuBackend>> {
     static OPEN: OnceLock<Result<Vec<Arc<WgpuBackend>>, Missing>> = OnceLock::new();
     let every = || -> Result<Vec<Arc<WgpuBackend>>, Missing> {
-        let usual = open(Choice::default())?;
-        usual.products().iter().map(|kind| open(Choice::Fixed(*kind))).collect()
+        let usual = open(Options::default())?;
+        let fixed = |kernel| Options { matmul: MatmulChoice::Fixed(kernel), ..Options::default() };
+        usual.profile().matmul.iter().map(|kernel| open(fixed(*kernel))).collect()
     };
     counted(OPEN.get_or_init(every).clone()).unwrap_or_default()
 }
 
-/// As [`wgpu`], spoken to as any adapter is, whatever this one can do.
-pub fn wgpu_spoken_to_plainly() -> Option<Arc<dyn Backend>> {
+/// As [`wgpu`], once for every attention kernel that the adapter can run: the usual one, and the one for every device.
+pub fn wgpu_with_every_attention() -> Vec<Arc<WgpuBackend>> {
+    static OPEN: OnceLock<Result<Vec<Arc<WgpuBackend>>, Missing>> = OnceLock::new();
+    let every = || -> Result<Vec<Arc<WgpuBackend>>, Missing> {
+        let mut all = vec![open(Options::default())?];
+        if all[0].profile().attention != AttentionKernel::Workgroups {
+            all.push(open(Options { attention: Some(AttentionKernel::Workgroups), ..Options::default() })?);
+        }
+        Ok(all)
+    };
+    counted(OPEN.get_or_init(every).clone()).unwrap_or_default()
+}
+
+/// As [`wgpu`], with the prelude that every adapter can run, whatever this one can do.
+pub fn wgpu_baseline() -> Option<Arc<dyn Backend>> {
     static OPEN: OnceLock<Result<Arc<WgpuBackend>, Missing>> = OnceLock::new();
-    let plain = || open(Choice::default()).inspect(|backend| backend.speak_plainly());
-    counted(OPEN.get_or_init(plain).clone()).map(|b| b as Arc<dyn Backend>)
+    let baseline = || open(Options { baseline: true, ..Options::default() });
+    counted(OPEN.get_or_init(baseline).clone()).map(|b| b as Arc<dyn Backend>)
 }
 
 /// As [`wgpu`], with the limits of a smaller device.
-pub fn wgpu_limited(lower: LowerLimits) -> Option<Arc<dyn Backend>> {
+pub fn wgpu_limited(limits: LowerLimits) -> Option<Arc<dyn Backend>> {
     wgpu()?;
-    let limited = WgpuBackend::open_limited_blocking(&AdapterChoice::Best, Choice::default(), lower);
-    Some(Arc::new(limited.expect("the adapter opens once more")))
+    Some(open(Options { limits, ..Options::default() }).expect("the adapter opens once more"))
 }
 
-/// [`wgpu`] and [`wgpu_spoken_to_plainly`].
-pub fn wgpu_either_way() -> Vec<Arc<dyn Backend>> {
-    wgpu().into_iter().chain(wgpu_spoken_to_plainly()).collect()
+/// [`wgpu`] and [`wgpu_baseline`].
+pub fn wgpu_both_preludes() -> Vec<Arc<dyn Backend>> {
+    wgpu().into_iter().chain(wgpu_baseline()).collect()
 }
 
 /// Why there is no adapter.
 type Missing = String;
 
-fn open(products: Choice) -> Result<Arc<WgpuBackend>, Missing> {
-    WgpuBackend::open_with_blocking(&AdapterChoice::Best, products).map(Arc::new).map_err(|e| e.to_string())
+fn open(options: Options) -> Result<Arc<WgpuBackend>, Missing> {
+    WgpuBackend::open_with_blocking(&AdapterChoice::Best, options).map(Arc::new).map_err(|e| e.to_string())
 }
 
 /// The device, and the test counted as one that has it or lacks it.

@@ -1,14 +1,16 @@
-// Compiles the kernels that kernels.rs has written with Tint, the compiler of WGSL in Chromium, and makes the pipelines.
+// Compiles the kernels that kernels.rs has written with Tint, the compiler of WGSL in Chromium, and makes the
+// pipelines.
 //
 //     node check.mjs KERNELS.json
 //
-// Tint comes with Dawn for Node (npm package `webgpu`). The device is Dawn's null backend: it has the default limits of WebGPU, validates as any
-// other and needs neither a GPU nor a driver. What a driver makes of a kernel is not seen here.
+// Tint comes with Dawn for Node (npm package `webgpu`). The device is Dawn's null backend: it has the default limits of
+// WebGPU, validates as any other and needs neither a GPU nor a driver. What a driver makes of a kernel is not seen
+// here.
 
 import { readFileSync } from "node:fs";
 import { create, globals } from "webgpu";
 
-const { dialects, kernels, broken } = JSON.parse(readFileSync(process.argv[2], "utf8"));
+const { preludes, kernels, broken } = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const COMPUTE = globals.GPUShaderStage.COMPUTE;
 globalThis.gpu = create(["backend=null"]); // Dawn ends when this is collected
 const adapter = await globalThis.gpu.requestAdapter();
@@ -25,10 +27,11 @@ function layout(bindings) {
   return layouts.get(key);
 }
 
-// Whether `text` calls a function of `dialect`.
-const speaks = (dialect, text) => [...dialect.text.matchAll(/\bfn (\w+)/g)].some(([, name]) => text.includes(`${name}(`));
+// Whether `text` calls a function of `prelude`.
+const uses = (prelude, text) => [...prelude.text.matchAll(/\bfn (\w+)/g)].some(([, name]) => text.includes(`${name}(`));
 
-// Compiles a kernel behind `front`, then a pipeline for each entry point. Gives what Tint and Dawn say of it: findings and the worst of their kinds.
+// Compiles a kernel behind `front`, then a pipeline for each entry point. Gives what Tint and Dawn say of it: findings
+// and the worst of their kinds.
 async function compile(kernel, front) {
   const code = kernel.enable.map((name) => `enable ${name};\n`).join("") + front + kernel.text;
   const lines = code.split("\n");
@@ -54,11 +57,11 @@ async function compile(kernel, front) {
 let [texts, pipelines] = [0, 0];
 const count = { error: 0, warning: 0, none: 0 };
 for (const kernel of kernels) {
-  const fronts = dialects.filter((dialect) => speaks(dialect, kernel.text));
-  for (const { name, text } of fronts.length > 0 ? fronts : dialects.slice(0, 1)) {
+  const fronts = preludes.filter((prelude) => uses(prelude, kernel.text));
+  for (const { name, text } of fronts.length > 0 ? fronts : preludes.slice(0, 1)) {
     const { worst, findings } = await compile(kernel, text);
     if (worst !== "none") {
-      console.log([`${worst}: ${kernel.name} { ${kernel.constants} }, dialect of ${name}`, ...findings].join("\n    "));
+      console.log([`${worst}: ${kernel.name} { ${kernel.constants} }, prelude with ${name}`, ...findings].join("\n    "));
     }
     count[worst] += 1;
     texts += 1;

@@ -1,10 +1,11 @@
 //! Writes every kernel that a browser may compile as JSON, for `check.mjs` beside this file.
 //!
-//! Of each stem the default and every single change of a constant, as the tests of `shaders` validate them with naga; elementwise expressions of
-//! every function, constant and pair of dtypes; and what launches of whole steps compile: models in every recipe, training, evaluation, scores
-//! and measured steps, with the kinds of matrix product that need nothing of a device. Texts of `broken/` are added, which naga must accept and Tint must not.
+//! Of each stem the default and every single change of a constant, as the tests of `shaders` validate them with naga;
+//! elementwise expressions of every function, constant and pair of dtypes; and the kernels of whole steps: models in
+//! every recipe, training, evaluation, scores and measured steps, with the matmul kernels that every device runs. Texts
+//! of `broken/` are added, which naga must accept and Tint must not.
 
-use mantissa_backend_wgpu::{Products, kernels};
+use mantissa_backend_wgpu::{MatmulKernel, kernels};
 use mantissa_core::DType;
 use mantissa_core::model::ModelConfig;
 use mantissa_core::model::gpt::GptConfig;
@@ -14,7 +15,7 @@ use mantissa_core::precision::{Recipe, RecipeName};
 use mantissa_core::program::Program;
 use mantissa_core::train::{TrainConfig, measured, record};
 use mantissa_shaders::map::{Access, Input, generate};
-use mantissa_shaders::{BindingKind, Dialect, F16, Need, STEMS, stem};
+use mantissa_shaders::{BindingKind, F16Decoding, Need, Prelude, STEMS, stem};
 use mantissa_tests::tiny;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use serde_json::{Value, json};
@@ -56,7 +57,8 @@ impl Module {
     }
 }
 
-/// Every stem with its defaults and with every constant moved away from its default in turn. Integers of 64 bits are naga's alone.
+/// Every stem with its defaults and with every constant moved away from its default in turn. Integers of 64 bits are
+/// naga's alone.
 fn add_stems(modules: &mut BTreeMap<String, Module>) {
     for stem in STEMS.iter().filter(|stem| !stem.needs.contains(&Need::Int64)) {
         let changes = stem.consts.iter().flat_map(|c| c.domain.iter().map(|&value| vec![(c.name, value)]));
@@ -129,8 +131,8 @@ fn programs() -> Vec<Program> {
 /// What those programs launch.
 fn add_launches(modules: &mut BTreeMap<String, Module>) {
     for program in programs() {
-        for products in [Products::Registers, Products::WorkgroupMemory] {
-            for kernel in kernels(&program, products).expect("a kernel for every instruction") {
+        for matmul in [MatmulKernel::Registers, MatmulKernel::WorkgroupMemory] {
+            for kernel in kernels(&program, matmul).expect("a kernel for every instruction") {
                 let consts = kernel.label.split_once('.').and_then(|(name, _)| stem(name)).map_or(0, |s| s.consts.len());
                 let module = modules.entry(kernel.text).or_insert_with_key(|text| Module {
                     name: kernel.label,
@@ -160,9 +162,9 @@ fn main() {
     add_maps(&mut modules);
     add_launches(&mut modules);
     let kernels: Vec<Value> = modules.iter().map(|(text, module)| module.json(text)).collect();
-    let dialect = |f16| json!({ "name": format!("{f16:?}"), "text": Dialect { f16, ..Dialect::default() }.text() });
-    let dialects = [F16::Integers, F16::Unpack].map(dialect);
-    let all = json!({ "dialects": dialects, "kernels": kernels, "broken": BROKEN.map(broken) });
+    let prelude = |f16| json!({ "name": format!("{f16:?}"), "text": Prelude { f16, ..Prelude::default() }.text() });
+    let preludes = [F16Decoding::Integers, F16Decoding::Unpack].map(prelude);
+    let all = json!({ "preludes": preludes, "kernels": kernels, "broken": BROKEN.map(broken) });
     let file = fs::File::create(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
     serde_json::to_writer(io::BufWriter::new(file), &all).expect("texts are JSON");
 }

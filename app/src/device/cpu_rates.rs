@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 const SIDE: usize = 512;
 /// What [`flops`] measures, in words.
 pub(super) const HOW: &str = "f32 product of 512^3";
-/// How long the product is measured. On two busy cores, 50 ms found half the rate in every other try, and 150 ms in one of ten: a round needs all
-/// cores for some milliseconds.
+/// How long the product is measured. On two busy cores, 50 ms found half the rate in every other try, and 150 ms in one
+/// of ten: a round needs all cores for some milliseconds.
 const TIME: Duration = Duration::from_millis(200);
 /// f32 elements of the copy: 64 MiB, far beyond any cache it should not measure.
 const COPY_LEN: usize = 1 << 24;

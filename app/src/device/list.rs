@@ -157,7 +157,8 @@ impl Rates {
             native: those(Support::Native),
             emulated: those(Support::Emulated),
             kernels: kernels
-                .map(|gpu| format!("products by {}, f16 and fp8 decoded by {}", gpu.products()[0], gpu.dialect().f16)),
+                .map(|gpu| gpu.profile())
+                .map(|p| format!("matmul by {}, f16 and fp8 decoded by {}", p.matmul[0], p.prelude.f16)),
             flops_per_s: peak.flops_per_s,
             flops_source: peak.source,
             copy_bytes_per_s,

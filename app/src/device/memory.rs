@@ -1,6 +1,6 @@
-//! Memory that this process may still take: what the machine has left, what its own limits leave (`ulimit -v`, `ulimit -d`), and what the limits of
-//! its container leave (control groups, both versions). The least of them counts. Sources: Linux `proc_meminfo(5)`, `getrlimit(2)`,
-//! `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
+//! Memory that this process may still take: what the machine has left, what its own limits leave (`ulimit -v`, `ulimit
+//! -d`), and what the limits of its container leave (control groups, both versions). The least of them counts. Sources:
+//! Linux `proc_meminfo(5)`, `getrlimit(2)`, `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
 
 use mantissa_core::backend::DeviceMemory;
 use std::fmt;
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 const UNLIMITED: u64 = 1 << 62;
 /// What a process takes beside what a run plans: stacks of threads, batches.
 const BESIDE: u64 = 64 << 20;
-/// The part of a limit that is left for what grows with a run and stands in no plan: samples, tensors on their way to a checkpoint.
+/// The part of a limit that is left for what grows with a run and stands in no plan: samples, tensors on their way to a
+/// checkpoint.
 const SPARED_PART: u64 = 5;
 
 /// Bytes that may be taken, and by what they are limited.
@@ -160,8 +161,8 @@ impl Group {
     }
 }
 
-/// The control groups that the process lies in, up to the root. In a container the path that the process sees may be that of the machine: then the
-/// folder at the root of the mount is its own.
+/// The control groups that the process lies in, up to the root. In a container the path that the process sees may be
+/// that of the machine: then the folder at the root of the mount is its own.
 fn groups(root: &Path) -> Vec<Group> {
     let mut groups = Vec::new();
     for line in read(root, "proc/self/cgroup").lines() {

@@ -3,13 +3,14 @@
 mod cpu_rates;
 mod list;
 mod memory;
+mod tuning;
 
 pub use list::command;
 pub use memory::Shortage;
 
 use crate::config::{DeviceChoice, TuneChoice};
 use anyhow::{Context, Result, bail};
-use mantissa_backend_wgpu::{AdapterChoice, Choice, Tuning, WgpuBackend, adapters_blocking};
+use mantissa_backend_wgpu::{AdapterChoice, Options, WgpuBackend, adapters_blocking};
 use mantissa_core::DType;
 use mantissa_core::backend::{Backend, Support};
 use mantissa_core::cpu::CpuBackend;
@@ -34,18 +35,15 @@ impl Device {
     }
 
     fn wgpu(choice: &AdapterChoice, tune: Option<TuneChoice>, why: impl Into<String>) -> Result<Device> {
-        let tuning = tune.map(|tune| match tune {
-            TuneChoice::Off => Tuning::Off,
-            TuneChoice::Auto => Tuning::Auto,
-            TuneChoice::Always => Tuning::Always,
-        });
-        let products = tuning.map_or_else(Choice::from_env, |when| Ok(Choice::tuned(when)))?;
-        let gpu = Arc::new(WgpuBackend::open_with_blocking(choice, products).context("--device wgpu")?);
-        let why = format!("{}; products by {}, f16 decoded by {}", why.into(), gpu.products()[0], gpu.dialect().f16);
+        let options = Options { matmul: tuning::choice(tune)?, ..Options::default() };
+        let gpu = Arc::new(WgpuBackend::open_with_blocking(choice, options).context("--device wgpu")?);
+        let profile = gpu.profile();
+        let why = format!("{}; matmul by {}, f16 decoded by {}", why.into(), profile.matmul[0], profile.prelude.f16);
         Ok(Device { backend: gpu.clone(), why, gpu: Some(gpu) })
     }
 
-    /// The peak of products in `dtype`. Where the device multiplies in f32 whatever operands are stored in, that of f32, measured now.
+    /// The peak of matmuls in `dtype`. Where the device multiplies in f32 whatever operands are stored in, that of f32,
+    /// measured now.
     pub fn peak(&self, dtype: DType) -> Result<Peak> {
         let emulated = self.backend.capabilities().dtypes.iter().any(|(d, s)| *d == dtype && *s == Support::Emulated);
         let note = if emulated { format!("; {} is computed in f32 here", dtype.name()) } else { String::new() };
@@ -65,7 +63,8 @@ impl Device {
     }
 }
 
-/// Opens the device of a choice. A GPU is taken by `auto` only if it is one: an adapter that software emulates is slower than the CPU backend.
+/// Opens the device of a choice. A GPU is taken by `auto` only if it is one: an adapter that software emulates is
+/// slower than the CPU backend.
 /// Errs if there is no such device.
 pub fn open(choice: DeviceChoice, adapter: Option<&str>, tune: Option<TuneChoice>) -> Result<Device> {
     if let (DeviceChoice::Cpu, Some(_)) = (choice, tune) {
@@ -97,7 +96,8 @@ pub struct Peak {
     pub source: String,
 }
 
-/// Refuses a run whose planned memory, that of evaluations included, is not there on its device, before any of it is taken.
+/// Refuses a run whose planned memory, that of evaluations included, is not there on its device, before any of it is
+/// taken.
 pub fn check_memory(config: &TrainConfig, backend: &dyn Backend) -> Result<()> {
     let program = record::train_step(config)?;
     let layout = Arc::new(Layout::new(&program));

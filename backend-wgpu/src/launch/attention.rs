@@ -1,23 +1,23 @@
 //! Launches of attention.
 
-use super::{Arg, Builder, Frame, kernel};
-use crate::adapter::Products;
+use super::builder::{Arg, Builder, Frame, kernel};
+use super::kernel_choice::AttentionKernel;
+use super::software;
 use mantissa_core::DType;
 use mantissa_core::error::{Error, Result};
 use mantissa_core::op::attention::Attention;
 use mantissa_core::op::expr::dropout_threshold;
 
-/// Queries or keys of a workgroup; of one that is a subgroup.
+/// Queries or keys of a workgroup.
 const WG_SIZE: usize = 32;
-const SUBGROUP: u32 = 8;
 
-/// Elements that a kernel handles at a time.
-const OCT: usize = 8;
+/// Elements of a vec8, which kernels handle at a time.
+const VEC8: usize = 8;
 
 /// Largest head that kernels keep in registers.
 const MAX_HEAD_SIZE: usize = 128;
 
-/// One launch; one more where heads do not fill whole octs.
+/// One launch; one more where heads are no whole vec8s.
 pub(super) fn forward(o: &Attention, f: &mut Frame<'_>) -> Result<()> {
     let store = Store::new(o, f)?;
     let launch = common(o, "attention", 1, &store, f).bind("y", store.arg).bind("stats", f.y(1));
@@ -25,7 +25,7 @@ pub(super) fn forward(o: &Attention, f: &mut Frame<'_>) -> Result<()> {
     store.finish(f)
 }
 
-/// One launch for the gradients of queries, one for those of keys and values; one more where heads do not fill whole octs.
+/// One launch for the gradients of queries, one for those of keys and values; one more where heads are no whole vec8s.
 pub(super) fn backward(o: &Attention, f: &mut Frame<'_>) -> Result<()> {
     let store = Store::new(o, f)?;
     // One number a query, where the statistics have two.
@@ -45,7 +45,7 @@ pub(super) fn backward(o: &Attention, f: &mut Frame<'_>) -> Result<()> {
 struct Store {
     arg: Arg,
     dtype: DType,
-    /// Heads fill whole octs.
+    /// Heads are whole vec8s.
     whole: bool,
     batch: usize,
     t: usize,
@@ -67,23 +67,23 @@ impl Store {
             ));
         }
         let y = &f.ty()[0];
-        let whole = head_size.is_multiple_of(OCT);
+        let whole = head_size.is_multiple_of(VEC8);
         let (arg, dtype) = if whole {
             (f.y(0), y.dtype)
         } else {
             let heads = y.shape.numel() / head_size.max(1);
-            (f.scratch(heads * head_size.next_multiple_of(OCT) * size_of::<f32>()), DType::F32)
+            (f.scratch(heads * head_size.next_multiple_of(VEC8) * size_of::<f32>()), DType::F32)
         };
-        let (stem, owned) = match f.facts.products {
-            Products::Panels | Products::Subgroups(SUBGROUP) => ("attention_subgroup", SUBGROUP as usize),
-            Products::Subgroups(_) | Products::Registers | Products::WorkgroupMemory => ("attention", WG_SIZE),
+        let (stem, owned) = match f.limits.attention {
+            AttentionKernel::Subgroups => software::ATTENTION,
+            AttentionKernel::Workgroups => ("attention", WG_SIZE),
         };
         Ok(Store { arg, dtype, whole, batch, t, head_size, stem, owned })
     }
 
-    /// Octs of a head.
-    fn octs(&self) -> u32 {
-        self.head_size.div_ceil(OCT) as u32
+    /// Vec8s of a head.
+    fn vec8s(&self) -> u32 {
+        self.head_size.div_ceil(VEC8) as u32
     }
 
     /// Workgroups of a kernel over `heads`: those of a head side by side, then heads, then sequences.
@@ -96,7 +96,7 @@ impl Store {
             return Ok(());
         }
         let y = &f.ty()[0];
-        let launch = kernel("attention", "attention_pack").dtype("OUT", y.dtype).set("OCTS", self.octs());
+        let launch = kernel("attention", "attention_pack").dtype("OUT", y.dtype).set("HEAD_VEC8S", self.vec8s());
         let launch = no_dropout(fields(launch, [0, 0, 0, 0, self.head_size], 0.0, y.shape.numel()));
         let words = y.size_bytes().div_ceil(size_of::<u32>());
         f.push(launch.bind("padded", self.arg).bind("y", f.y(0)).groups(words.div_ceil(WG_SIZE)).done()?);
@@ -106,7 +106,8 @@ impl Store {
 
 /// What the kernels over heads share; the random state is input `rng`.
 fn common(o: &Attention, entry: &'static str, rng: usize, store: &Store, f: &Frame<'_>) -> Builder {
-    let launch = kernel(store.stem, entry).dtype("X", f.tx()[0].dtype).dtype("OUT", store.dtype).set("OCTS", store.octs());
+    let launch =
+        kernel(store.stem, entry).dtype("X", f.tx()[0].dtype).dtype("OUT", store.dtype).set("HEAD_VEC8S", store.vec8s());
     let launch = launch.set("WHOLE", u32::from(store.whole)).set("CAUSAL", u32::from(o.causal)).bind("qkv", f.x(0));
     let launch = fields(launch, [store.batch, store.t, o.heads, o.kv_heads, store.head_size], o.scale.f32(), 0);
     match o.dropout {

@@ -2,8 +2,8 @@
 
 /// Length and stride of axes, outermost first, that visit the same elements in the same order as these; never none.
 ///
-/// Axes of length 1 go, adjacent axes that step evenly become one: `[B, T, C]` in order is `[[B T C, 1]]`, a scalar `[[n, 0]]`, a row
-/// `[C]` under `[N, C]` is `[[N, 0], [C, 1]]`.
+/// Axes of length 1 go, adjacent axes that step evenly become one: `[B, T, C]` in order is `[[B T C, 1]]`, a scalar
+/// `[[n, 0]]`, a row `[C]` under `[N, C]` is `[[N, 0], [C, 1]]`.
 pub(super) fn collapse(shape: &[usize], strides: &[usize]) -> Vec<[usize; 2]> {
     let mut axes: Vec<[usize; 2]> = Vec::new();
     for (&len, &stride) in shape.iter().zip(strides).filter(|(len, _)| **len != 1) {

@@ -1,6 +1,6 @@
 //! The casts of a group (see `MemoryPlan::cast_groups`) as one launch.
 
-use super::{Arg, Launch, kernel};
+use super::builder::{Arg, Launch, kernel};
 use mantissa_core::DType;
 use mantissa_core::error::Result;
 use mantissa_core::program::memory::{MemoryPlan, Place};

@@ -1,13 +1,13 @@
 //! Launches of convolutions and their gradients.
 
-use super::matmul::per_word;
-use super::{Arg, Builder, Frame, kernel};
+use super::builder::{Arg, Builder, Frame, kernel};
+use super::operand::per_word;
 use mantissa_core::DType;
 use mantissa_core::error::Result;
 use mantissa_core::op::conv::Conv2d;
 
 /// Positions and channels that an invocation owns.
-const OWN: [usize; 2] = [4, 8];
+const TILE: [usize; 2] = [4, 8];
 
 /// Positions that an invocation of the weight gradient adds up.
 const PART: usize = 1024;
@@ -34,11 +34,11 @@ fn rows(o: &Conv2d, dgrad: bool, [result, source]: [&[usize]; 2], f: &mut Frame<
         .uniform("o", result[3])
         .uniform("part", positions)
         .uniform("parts", 1)
-        .set("QUAD_C", whole_fours(source[3]))
-        .set("QUAD_O", whole_fours(result[3]))
+        .set("VEC4_C", whole_vec4s(source[3]))
+        .set("VEC4_O", whole_vec4s(result[3]))
         .bind("x", f.x(0))
         .bind("w", f.x(1))
-        .items(positions.div_ceil(OWN[0]) * result[3].div_ceil(OWN[1]));
+        .items(positions.div_ceil(TILE[0]) * result[3].div_ceil(TILE[1]));
     packed.push(launch, f)
 }
 
@@ -53,15 +53,15 @@ pub(super) fn wgrad(o: &Conv2d, f: &mut Frame<'_>) -> Result<()> {
         .uniform("o", w[3])
         .uniform("part", PART)
         .uniform("parts", parts)
-        .set("QUAD_C", whole_fours(x[3]))
-        .set("QUAD_O", whole_fours(w[3]))
+        .set("VEC4_C", whole_vec4s(x[3]))
+        .set("VEC4_O", whole_vec4s(w[3]))
         .bind("x", f.x(1))
         .bind("w", f.x(0))
-        .items(w[0] * w[1] * w[2].div_ceil(OWN[0]) * w[3].div_ceil(OWN[1]) * parts);
+        .items(w[0] * w[1] * w[2].div_ceil(TILE[0]) * w[3].div_ceil(TILE[1]) * parts);
     packed.push(launch, f)
 }
 
-fn whole_fours(channels: usize) -> u32 {
+fn whole_vec4s(channels: usize) -> u32 {
     u32::from(channels.is_multiple_of(4))
 }
 

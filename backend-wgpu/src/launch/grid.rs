@@ -1,8 +1,8 @@
-//! Grids of workgroups. A launch asks for a number of groups; a device takes them folded into sides that it can hold. Every kernel finds its
-//! index with `wgsl/shared/grid.wgsl` and guards its bounds, so a launch knows nothing of sides.
+//! Grids of workgroups. A launch asks for a number of groups; a device takes them folded into sides that it can hold.
+//! Every kernel finds its index with `wgsl/shared/grid.wgsl` and guards its bounds, so a launch knows nothing of sides.
 
-/// Sides of a grid that holds `n` groups, few of them for nothing, none longer than `most`. `None` if there is no such grid, or the index of a
-/// group would not fit `u32`.
+/// Sides of a grid that holds `n` groups, few of them for nothing, none longer than `most`. `None` if there is no such
+/// grid, or the index of a group would not fit `u32`.
 pub(crate) fn folded(n: usize, most: u32) -> Option<[u32; 3]> {
     let most = most.max(1) as usize;
     let rows = n.div_ceil(most).max(1);

@@ -1,6 +1,8 @@
-//! Launches that move elements as bits: permutation, joining and cutting. Where the rows of a move are whole words, words are moved.
+//! Launches that move elements as bits: permutation, joining and cutting. Where the rows of a move are whole words,
+//! words are moved.
 
-use super::{Arg, Builder, Frame, axes, kernel};
+use super::axes;
+use super::builder::{Arg, Builder, Frame, kernel};
 use mantissa_core::DType;
 use mantissa_core::error::Result;
 use mantissa_core::op::layout::Slice;

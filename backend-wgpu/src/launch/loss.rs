@@ -1,7 +1,7 @@
 //! Launches of cross entropy.
 
+use super::builder::{Builder, Frame, kernel};
 use super::rows::{WG_SIZE, matrix, over_rows};
-use super::{Builder, Frame, kernel};
 use mantissa_core::DType;
 use mantissa_core::error::Result;
 use mantissa_core::op::loss::CrossEntropy;

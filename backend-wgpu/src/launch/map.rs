@@ -1,7 +1,8 @@
 //! Launches of elementwise expressions.
 
-use super::{Arg, Frame, Launch, axes};
-use crate::pipeline::Kernel;
+use super::axes;
+use super::builder::{Arg, Frame, Launch};
+use super::kernel::Kernel;
 use mantissa_core::DType;
 use mantissa_core::error::{Error, Result};
 use mantissa_core::op::expr::{Map, rng_input};
@@ -17,8 +18,8 @@ pub(super) fn map(m: &Map, f: &mut Frame<'_>) -> Result<()> {
     let inputs: Vec<Input> = f.tx().iter().enumerate().map(|(i, t)| input(m, f, i, t)).collect();
     let outputs: Vec<DType> = f.ty().iter().map(|t| t.dtype).collect();
     let kernel = map::generate(&m.expr, &inputs, &outputs, n);
-    if kernel.args.len() > f.facts.max_storage_buffers {
-        let most = format!("at most {} operands in memory of their own", f.facts.max_storage_buffers);
+    if kernel.args.len() > f.limits.max_storage_buffers {
+        let most = format!("at most {} operands in memory of their own", f.limits.max_storage_buffers);
         return Err(Error::operand("map", most, kernel.args.len().to_string()));
     }
     let arg = |operand: Operand| match operand {
@@ -58,8 +59,8 @@ fn input(m: &Map, f: &Frame<'_>, i: usize, t: &Ty) -> Input {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::Products;
-    use crate::launch::{Facts, instruction};
+    use crate::launch::instruction;
+    use crate::launch::{AttentionKernel, LaunchLimits, MatmulKernel};
     use mantissa_core::op::expr::Ex;
     use mantissa_core::program::memory::Place;
     use mantissa_core::program::operands::Operands;
@@ -78,8 +79,9 @@ mod tests {
             output_types: vec![Ty::new(DType::F32, [4])],
         };
         let of = |max_storage_buffers| {
-            let facts = Facts { max_storage_buffers, products: Products::Registers };
-            instruction(&op, &mut Frame::new(&operands, facts, 0))
+            let (matmul, attention) = (MatmulKernel::Registers, AttentionKernel::Workgroups);
+            let limits = LaunchLimits { max_storage_buffers, matmul, attention };
+            instruction(&op, &mut Frame::new(&operands, limits, 0))
         };
         assert!(of(9).is_ok());
         let e = of(8).expect_err("nine operands");

@@ -1,15 +1,15 @@
 //! Launches of layer norm and RMS norm.
 
+use super::builder::{Arg, Builder, Frame, kernel};
 use super::rows::{matrix, over_columns, over_rows};
-use super::{Arg, Builder, Frame, kernel};
 use mantissa_core::error::Result;
 use mantissa_core::op::norm::{Norm, NormKind};
 
-/// Columns of a workgroup of `norm_parameters_octs`.
-const OCT_COLUMNS: usize = 16;
+/// Columns of a workgroup of `norm_parameters_vec8`.
+const VEC8_COLUMNS: usize = 16;
 
-/// Rows fill whole octs.
-fn whole_octs([_, c]: [usize; 2]) -> bool {
+/// Rows are whole vec8s.
+fn whole_vec8s([_, c]: [usize; 2]) -> bool {
     c.is_multiple_of(8)
 }
 
@@ -28,7 +28,7 @@ pub(super) fn forward(o: &Norm, f: &mut Frame<'_>) -> Result<()> {
     }
     let mean = if layer { f.y(1) } else { Arg::Absent };
     launch = launch.bind("x", f.x(0)).bind("y", f.y(0)).bind("mean", mean).bind("rstd", f.y(1 + usize::from(layer)));
-    f.push(over_rows(launch, shape, o.out).set("OCTS", u32::from(whole_octs(shape))).done()?);
+    f.push(over_rows(launch, shape, o.out).set("VEC8", u32::from(whole_vec8s(shape))).done()?);
     Ok(())
 }
 
@@ -48,15 +48,15 @@ pub(super) fn backward(o: &Norm, f: &mut Frame<'_>) -> Result<()> {
     let mut launch = common("norm_backward", f).bind("dx", f.y(0));
     launch =
         if o.affine { launch.dtype("W", f.tx()[2].dtype).bind("weight", f.x(2)) } else { launch.bind("weight", Arg::Absent) };
-    f.push(over_rows(launch, shape, x.dtype).set("OCTS", u32::from(whole_octs(shape))).done()?);
+    f.push(over_rows(launch, shape, x.dtype).set("VEC8", u32::from(whole_vec8s(shape))).done()?);
     if o.affine {
         let dbias = if o.bias { f.y(2) } else { Arg::Absent };
-        let by_octs = whole_octs(shape);
-        let launch = common(if by_octs { "norm_parameters_octs" } else { "norm_parameters" }, f);
+        let by_vec8 = whole_vec8s(shape);
+        let launch = common(if by_vec8 { "norm_parameters_vec8" } else { "norm_parameters" }, f);
         let launch = launch.bind("dweight", f.y(1)).bind("dbias", dbias);
         let [n, c] = shape;
-        let launch = if by_octs {
-            launch.uniform("n", n).uniform("c", c).groups(c.div_ceil(OCT_COLUMNS))
+        let launch = if by_vec8 {
+            launch.uniform("n", n).uniform("c", c).groups(c.div_ceil(VEC8_COLUMNS))
         } else {
             over_columns(launch, shape)
         };

@@ -1,6 +1,6 @@
 //! Launches of pooling.
 
-use super::{Builder, Frame, kernel};
+use super::builder::{Builder, Frame, kernel};
 use mantissa_core::error::Result;
 use mantissa_core::op::conv::{Pool2d, PoolKind};
 use mantissa_core::shape::Ty;

@@ -1,7 +1,7 @@
 //! Launches of fp8 quantization and its scales.
 
-use super::step::{Recorder, Work};
-use super::{Arg, Frame, kernel};
+use super::builder::{Arg, Frame, kernel};
+use super::recorder::{Recorder, Work};
 use mantissa_core::DType;
 use mantissa_core::cpu::fp8_scale::range;
 use mantissa_core::cpu::quantize_mx::Scaler;
@@ -15,14 +15,14 @@ use mantissa_core::program::operands::Operands;
 const WORD: usize = size_of::<u32>();
 /// Codes in a word.
 const PACK: usize = 4;
-/// Bytes of a row that a quantization collects in.
-pub(super) const SEEN_BYTES: usize = 8 * WORD;
+/// Bytes of a row that a quantization stages its statistics in.
+pub(super) const STATS_ROW_BYTES: usize = 8 * WORD;
 
 /// The amax where the scale may come from it, then the cast.
 pub(super) fn quantize(q: &Quantize, f: &mut Frame<'_>) -> Result<()> {
     // Invocations of a workgroup times the words each writes.
     const CONVERT: usize = 256 * 8;
-    const MAX_TOPS: usize = 64;
+    const MAX_BLOCKS: usize = 64;
     let x = &f.tx()[0];
     let (len, dtype) = (x.shape.numel(), x.dtype);
     let words = len.div_ceil(PACK);
@@ -33,11 +33,11 @@ pub(super) fn quantize(q: &Quantize, f: &mut Frame<'_>) -> Result<()> {
     let delayed = q.plain_inputs() == 2;
     let history = delayed && q.record;
     let [rows, tensors] = if history { [f.tx()[2].shape[0], f.tx()[2].shape[1]] } else { [0; 2] };
-    let tops = if scaling == 0 { 1 } else { words.div_ceil(CONVERT).clamp(1, MAX_TOPS).next_multiple_of(4) };
-    let top_memory = f.scratch(tops * WORD);
+    let blocks = if scaling == 0 { 1 } else { words.div_ceil(CONVERT).clamp(1, MAX_BLOCKS).next_multiple_of(4) };
+    let block_amax = f.scratch(blocks * WORD);
     let scales = if delayed { f.x(1) } else { Arg::Absent };
     let history = if history { f.y(2) } else { Arg::Absent };
-    let row = f.seen;
+    let row = f.stats_row;
     let launch = |entry| {
         kernel("quantize", entry)
             .dtype("X", dtype)
@@ -46,7 +46,7 @@ pub(super) fn quantize(q: &Quantize, f: &mut Frame<'_>) -> Result<()> {
             .set("RECORD", u32::from(q.record))
             .uniform("len", len)
             .uniform("words", words)
-            .uniform("tops", tops)
+            .uniform("blocks", blocks)
             .uniform("slot", q.slot)
             .uniform("row", row)
             .uniform("rows", rows)
@@ -58,16 +58,16 @@ pub(super) fn quantize(q: &Quantize, f: &mut Frame<'_>) -> Result<()> {
             .bind("history", history)
     };
     if scaling != 0 {
-        f.push(launch("amax").bind("x", f.x(0)).bind("tops", top_memory).groups(tops).done()?);
+        f.push(launch("amax").bind("x", f.x(0)).bind("block_amax", block_amax).groups(blocks).done()?);
     }
-    let convert = launch("convert").bind("x", f.x(0)).bind("scales", scales).bind("tops_seen", top_memory);
-    let convert = convert.bind("q", f.y(0)).bind("scale_inv", f.y(1)).bind("seen", seen(q.record));
+    let convert = launch("convert").bind("x", f.x(0)).bind("scales", scales).bind("block_amax_vec4", block_amax);
+    let convert = convert.bind("q", f.y(0)).bind("scale_inv", f.y(1)).bind("staged_stats", staged_stats(q.record));
     f.push(convert.groups(words.div_ceil(CONVERT)).done()?);
     Ok(())
 }
 
-fn seen(record: bool) -> Arg {
-    if record { Arg::Seen } else { Arg::Absent }
+fn staged_stats(record: bool) -> Arg {
+    if record { Arg::StagedStats } else { Arg::Absent }
 }
 
 /// One launch where the blocks share no word with others, else the scales of all blocks, then the cast.
@@ -90,7 +90,7 @@ pub(super) fn quantize_mx(q: &QuantizeMx, f: &mut Frame<'_>) -> Result<()> {
             .uniform("columns", columns)
             .uniform("scale_rows", scales[0])
             .uniform("scale_columns", scales[1])
-            .uniform("row", f.seen)
+            .uniform("row", f.stats_row)
             .uniform("max", scaler.max as usize)
             .uniform_f32("inv_max", scaler.inv_max)
             .uniform("emax", scaler.emax as usize)
@@ -100,7 +100,7 @@ pub(super) fn quantize_mx(q: &QuantizeMx, f: &mut Frame<'_>) -> Result<()> {
             .bind("x", f.x(0))
             .bind("scale", f.y(1))
     };
-    let cast = |entry| launch(entry).bind("q", f.y(0)).bind("seen", seen(q.record));
+    let cast = |entry| launch(entry).bind("q", f.y(0)).bind("staged_stats", staged_stats(q.record));
     let launches = if by_columns && columns.is_multiple_of(PACK) {
         vec![cast("columns").items(scales.numel() / PACK)]
     } else if !by_columns && columns.is_multiple_of(MX_BLOCK) {
@@ -114,19 +114,19 @@ pub(super) fn quantize_mx(q: &QuantizeMx, f: &mut Frame<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What quantizations have collected, into the states of one recorder.
-pub(super) fn record(program: &Program, plan: &MemoryPlan, recorder: &Recorder) -> Result<Work> {
-    let (stats, history) = recorder.states();
+/// Copies staged amax and counts into the states of one recorder; a no-op for tensors that staged none.
+pub(super) fn flush_stats(program: &Program, plan: &MemoryPlan, recorder: &Recorder) -> Result<Work> {
+    let (stats, history) = recorder.states;
     let places: Vec<Place> = [Some(stats), history].into_iter().flatten().filter_map(|id| plan.places[id.index()]).collect();
     let tensors = program.ty(stats).shape[0];
-    let launch = kernel("fp8_scale", "record")
+    let launch = kernel("fp8_scale", "flush_stats")
         .set("DELAYED", u32::from(history.is_some()))
         .uniform("tensors", tensors)
         .uniform("rows", 0)
-        .uniform("first", recorder.first())
+        .uniform("first", recorder.first_row)
         .bind("stats", Arg::Piece(0))
         .bind("history", history.map_or(Arg::Absent, |_| Arg::Piece(1)))
-        .bind("seen", Arg::Seen);
+        .bind("staged_stats", Arg::StagedStats);
     let launch = launch.items(tensors).done()?;
     Ok((Operands::at(places), vec![launch]))
 }

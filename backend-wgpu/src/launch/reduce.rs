@@ -1,6 +1,6 @@
 //! Launches of reductions over any axes.
 
-use super::{Arg, Builder, Frame, kernel};
+use super::builder::{Arg, Builder, Frame, kernel};
 use mantissa_core::DType;
 use mantissa_core::error::{Error, Result};
 use mantissa_core::op::reduce::{Reduce, ReduceKind};
@@ -8,8 +8,8 @@ use mantissa_core::op::reduce::{Reduce, ReduceKind};
 /// Axes of one fate that a kernel takes.
 const MAX_AXES: usize = 4;
 
-/// Elements that `reduce_octs` reads at a time.
-const OCT: usize = 8;
+/// Elements of a vec8, which `reduce_vec8` reads at a time.
+const VEC8: usize = 8;
 
 /// Points that one invocation adds up before a reduction with few outputs is split.
 const LONG: usize = 128;
@@ -77,11 +77,11 @@ impl Plan {
         Ok(Plan { outputs: count(&kept), points: count(&reduced), kept, reduced })
     }
 
-    /// Sums over the rows of a matrix whose rows are whole octs.
-    fn octs(&self) -> bool {
+    /// Sums over the rows of a matrix whose rows are whole vec8s.
+    fn by_vec8(&self) -> bool {
         let whole = |list: &Axes, stride_one: bool| match list[..] {
-            [(len, stride)] if stride_one => stride == 1 && len.is_multiple_of(OCT),
-            [(_, stride)] => stride.is_multiple_of(OCT),
+            [(len, stride)] if stride_one => stride == 1 && len.is_multiple_of(VEC8),
+            [(_, stride)] => stride.is_multiple_of(VEC8),
             _ => false,
         };
         whole(&self.kept, true) && whole(&self.reduced, false)
@@ -89,8 +89,8 @@ impl Plan {
 
     /// Outputs of a workgroup: the shorter the reduction, the more.
     fn outputs_at_once(&self) -> usize {
-        if self.octs() {
-            return 2 * OCT;
+        if self.by_vec8() {
+            return 2 * VEC8;
         }
         match (self.outputs, self.points) {
             (1, _) => 1,
@@ -107,8 +107,10 @@ impl Plan {
         };
         let stride = |list: &Axes| list.first().map_or(usize::MAX, |(_, stride)| *stride);
         let (outputs, columns) = (self.outputs_at_once(), stride(&self.kept) < stride(&self.reduced));
-        let mut launch =
-            kernel("reduce", if self.octs() { "reduce_octs" } else { "reduce" }).dtype("X", x).dtype("Y", y).set("KIND", code);
+        let mut launch = kernel("reduce", if self.by_vec8() { "reduce_vec8" } else { "reduce" })
+            .dtype("X", x)
+            .dtype("Y", y)
+            .set("KIND", code);
         launch = launch.set("OUTPUTS", outputs as u32).set("COLUMNS", u32::from(columns));
         launch = launch.set("FLAT", u32::from(self.reduced.len() <= 1));
         for (name, list) in [("kept", &self.kept), ("reduced", &self.reduced)] {

@@ -1,6 +1,6 @@
 //! How kernels over the rows of a matrix share them out; twin of `wgsl/shared/rows.wgsl` and `columns.wgsl`.
 
-use super::Builder;
+use super::builder::Builder;
 use mantissa_core::DType;
 use mantissa_core::shape::Shape;
 

@@ -1,7 +1,7 @@
 //! Launches of softmax and log-softmax.
 
+use super::builder::{Frame, kernel};
 use super::rows::{matrix, over_rows};
-use super::{Frame, kernel};
 use mantissa_core::error::Result;
 use mantissa_core::op::loss::Softmax;
 

@@ -1,6 +1,6 @@
 //! Launches of the statistics of a tensor.
 
-use super::{Arg, Frame, kernel};
+use super::builder::{Arg, Frame, kernel};
 use mantissa_core::cpu::tensor_stats::Edges;
 use mantissa_core::error::Result;
 use mantissa_core::op::tensor_stats::{TensorStats, WORDS, Word};

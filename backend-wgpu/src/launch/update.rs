@@ -1,6 +1,7 @@
 //! Launches of what happens after the backward pass.
 
-use super::{Arg, Frame, kernel};
+use super::VEC8_BYTES;
+use super::builder::{Arg, Frame, kernel};
 use mantissa_core::cpu::clip::AdaptiveClip;
 use mantissa_core::cpu::loss_scale::Factor;
 use mantissa_core::error::Result;
@@ -9,11 +10,10 @@ use mantissa_core::op::update::{ClipCoef, NormType, Optimizer, Record, RecordMod
 use mantissa_core::program::memory::align;
 
 const WORD: usize = size_of::<u32>();
-const EIGHT: usize = 8 * WORD;
 
-/// Eights of an input; a list lies in one piece.
-fn eights(f: &Frame<'_>, input: usize) -> usize {
-    f.x_place(input).size.div_ceil(EIGHT)
+/// Vec8s of an input; a list lies in one piece.
+fn vec8_count(f: &Frame<'_>, input: usize) -> usize {
+    f.x_place(input).size.div_ceil(VEC8_BYTES)
 }
 
 /// A list set to zero.
@@ -33,14 +33,16 @@ pub(super) fn record(r: &Record, f: &mut Frame<'_>) -> Result<()> {
 
 /// The reciprocal and a cleared flag, then the list.
 pub(super) fn unscale_check(f: &mut Frame<'_>) -> Result<()> {
-    let eights = eights(f, 1);
+    let vec8_count = vec8_count(f, 1);
     let inv_scale = f.scratch(WORD);
     let launch = |entry| {
-        let k = kernel("unscale", entry).uniform("eights", eights);
+        let k = kernel("unscale", entry).uniform("vec8_count", vec8_count);
         k.bind("inv_scale", inv_scale).bind("found_inf", f.y(0))
     };
-    let launches =
-        [launch("prepare").bind("loss_scale", f.x(0)).done()?, launch("unscale").bind("grads", f.y(1)).items(eights).done()?];
+    let launches = [
+        launch("prepare").bind("loss_scale", f.x(0)).done()?,
+        launch("unscale").bind("grads", f.y(1)).items(vec8_count).done()?,
+    ];
     launches.into_iter().for_each(|l| f.push(l));
     Ok(())
 }
@@ -78,19 +80,19 @@ pub(super) fn update_loss_scale(u: &UpdateLossScale, f: &mut Frame<'_>) -> Resul
 
 /// Sums by pieces, then their sum.
 pub(super) fn grad_norm(norm: NormType, f: &mut Frame<'_>) -> Result<()> {
-    // Eights that a workgroup of the kernel reads.
+    // Vec8s that a workgroup of the kernel reads.
     const PIECE: usize = 8 * 256;
     let kind = match norm {
         NormType::L2 => 0,
         NormType::L1 => 1,
         NormType::Inf => 2,
     };
-    let eights = eights(f, 0);
-    let pieces = eights.div_ceil(PIECE);
+    let vec8_count = vec8_count(f, 0);
+    let pieces = vec8_count.div_ceil(PIECE);
     let sums = f.scratch(pieces * 4 * WORD);
     let launch = |entry| {
         let k = kernel("grad_norm", entry).set("NORM", kind);
-        k.uniform("eights", eights).uniform("pieces", pieces).bind("sums", sums)
+        k.uniform("vec8_count", vec8_count).uniform("pieces", pieces).bind("sums", sums)
     };
     f.push(launch("pieces").bind("x", f.x(0)).groups(pieces).done()?);
     f.push(launch("total").bind("y", f.y(0)).bind("far", f.y(1)).done()?);
@@ -106,7 +108,7 @@ pub(super) fn clip_coef(c: &ClipCoef, f: &mut Frame<'_>) -> Result<()> {
         .uniform_f32("max_norm", c.max_norm.f32())
         .uniform("rank", rank as usize)
         .uniform("window", window)
-        .uniform("eights", 0)
+        .uniform("vec8_count", 0)
         .bind("norm", f.x(0))
         .bind("far", f.x(1))
         .bind("coef_out", f.y(0));
@@ -119,25 +121,25 @@ pub(super) fn clip_coef(c: &ClipCoef, f: &mut Frame<'_>) -> Result<()> {
 
 /// A list held in `[-limit, limit]`.
 pub(super) fn clip_value(limit: Real, f: &mut Frame<'_>) -> Result<()> {
-    let eights = eights(f, 0);
+    let vec8_count = vec8_count(f, 0);
     let launch = kernel("clip", "value")
         .uniform_f32("max_norm", limit.f32())
         .uniform("rank", 0)
         .uniform("window", 0)
-        .uniform("eights", eights)
+        .uniform("vec8_count", vec8_count)
         .bind("grads", f.y(0));
-    f.push(launch.items(eights).done()?);
+    f.push(launch.items(vec8_count).done()?);
     Ok(())
 }
 
 /// Coefficients of the step, then one pass over all lists.
 pub(super) fn optimizer(o: &Optimizer, f: &mut Frame<'_>) -> Result<()> {
-    // Eights that an invocation of the kernel updates.
+    // Vec8s that an invocation of the kernel updates.
     const EACH: usize = 2;
     let scalars = o.scalars();
     let moment = |k: usize| if k < o.rule.moments() { f.x(scalars + 2 + k) } else { Arg::Absent };
     let moments = [moment(0), moment(1)];
-    let eights = eights(f, scalars);
+    let vec8_count = vec8_count(f, scalars);
     let decays = decays(o, f);
     let runs = decays.len() / 2;
     let now = f.scratch(8 * WORD);
@@ -145,7 +147,7 @@ pub(super) fn optimizer(o: &Optimizer, f: &mut Frame<'_>) -> Result<()> {
         let k = kernel("optimizer", entry)
             .set("FOUND_INF", u32::from(o.found_inf))
             .set("CLIP_COEF", u32::from(o.clip_coef))
-            .uniform("eights", eights)
+            .uniform("vec8_count", vec8_count)
             .uniform("runs", runs)
             .bind("now", now);
         let (rule, [one_less_beta1, beta2, one_less_beta2, eps, momentum, one_less_dampening]) = match o.rule {
@@ -171,7 +173,7 @@ pub(super) fn optimizer(o: &Optimizer, f: &mut Frame<'_>) -> Result<()> {
     f.push(prepare.table("powers", powers(&o.rule)).bind("counter", f.y(0)).done()?);
     let step_all = launch("step_all").bind("param", f.x(scalars)).bind("grad", f.x(scalars + 1));
     let step_all = step_all.bind("moment1", moments[0]).bind("moment2", moments[1]).table("decays", decays);
-    f.push(step_all.items(eights / EACH).done()?);
+    f.push(step_all.items(vec8_count / EACH).done()?);
     Ok(())
 }
 
@@ -185,13 +187,13 @@ fn powers(rule: &Rule) -> Vec<u32> {
     (0..u32::BITS as i32).flat_map(|k| betas.map(|beta| power(k, beta).to_bits())).collect()
 }
 
-/// For each run of members with one weight decay: the eight behind its last, the decay.
+/// For each run of members with one weight decay: the index one past its last vec8, the decay.
 fn decays(o: &Optimizer, f: &Frame<'_>) -> Vec<u32> {
     let members = &f.tx()[o.scalars()..o.scalars() + o.len()];
     let mut runs: Vec<[u32; 2]> = Vec::new();
     let mut end = 0;
     for (member, decay) in members.iter().zip(&o.weight_decay) {
-        end += (align(member.size_bytes()) / EIGHT) as u32;
+        end += (align(member.size_bytes()) / VEC8_BYTES) as u32;
         let decay = decay.f32().to_bits();
         match runs.last_mut() {
             Some(last) if last[1] == decay => last[0] = end,

@@ -1,25 +1,28 @@
-//! Classes of products, and the time that each kind takes for one of them.
+//! Classes of matmuls, and the time that each kernel takes for one of them.
 
-use crate::adapter::{Gpu, Products};
-use crate::dispatch::{Binder, Dispatch};
-use crate::launch::{Facts, launches};
+use crate::context::Context;
+use crate::dispatch::{Binder, Buffers, Dispatch};
+use crate::gpu::Gpu;
+use crate::launch::{LaunchLimits, MatmulKernel, launches};
 use crate::memory::allocate;
 use mantissa_core::error::{Error, Result};
 use mantissa_core::op::Op;
 use mantissa_core::op::matmul::{Dims, MatMul};
 use mantissa_core::program::memory::{Buffer, Place, Purpose};
 use mantissa_core::program::operands::Operands;
-use std::sync::Arc;
+use pollster::block_on;
 use std::time::{Duration, Instant};
 
-/// Runs of each kind, of which the fastest counts, and products in each.
+/// Runs of each kernel, of which the fastest counts, and matmuls in each.
 const RUNS: usize = 5;
-const PRODUCTS: usize = 4;
+const MATMULS: usize = 4;
 
-/// A kind must take less than this share of the time of one before it in the device's order, so that noise changes no choice.
+/// A kernel must take less than this fraction of the time of one before it in the device's order, so that noise changes
+/// no choice.
 const CLEARLY_FASTER: f64 = 0.9;
 
-/// What products that get the same kind have in common: layout, dtypes, scales, and sizes as the next powers of two.
+/// What matmuls that get the same kernel have in common: layout, dtypes, scales, and sizes as the next powers of two.
+/// Errs if the operands do not fit each other.
 pub(super) fn class(m: &MatMul, operands: &Operands) -> Result<String> {
     let (a, b) = (&operands.input_types[0], &operands.input_types[1]);
     let Dims { batch, m: rows, n, k, .. } = m.dims(a, b)?;
@@ -29,69 +32,73 @@ pub(super) fn class(m: &MatMul, operands: &Operands) -> Result<String> {
     Ok(format!("{layout} {} {} {out} {:?} {:?} {} 2^ {sizes}", a.dtype, b.dtype, m.scales[0], m.scales[1], m.compute))
 }
 
-/// What measuring the kinds of one product came to.
+/// The result of measuring the kernels for one matmul.
 #[derive(Debug, Default)]
 pub(super) struct Measured {
-    /// The fastest kind of those that could be measured.
-    pub(super) best: Option<Products>,
-    /// Kinds that could not, and why.
-    pub(super) failed: Vec<(Products, Error)>,
+    /// The fastest kernel of those that could be measured.
+    pub(super) best: Option<MatmulKernel>,
+    /// Kernels that could not, and why.
+    pub(super) failed: Vec<(MatmulKernel, Error)>,
 }
 
-/// Measures every kind for this product, on memory of its own. Errs only if the device cannot go on.
-pub(super) fn fastest(gpu: &Arc<Gpu>, kinds: &[Products], m: &MatMul, operands: &Operands) -> Result<Measured> {
-    let op = m.clone().op();
+/// Measures every kernel for this matmul, on separate memory. Errs only if the device cannot go on.
+pub(super) fn fastest(
+    context: &Context,
+    limits: LaunchLimits,
+    kernels: &[MatmulKernel],
+    m: &MatMul,
+    operands: &Operands,
+) -> Result<Measured> {
+    let (gpu, op) = (&*context.gpu, m.clone().op());
     let alone = |(buffer, place): (usize, &Place)| Place { buffer, offset: 0, size: place.size };
     let places: Vec<Place> = operands.places.iter().enumerate().map(alone).collect();
     let alone = Operands { strides: vec![0; places.len()], places, ..operands.clone() };
     let buffers = alone.places.iter().map(|p| Buffer { size: p.size, purpose: Purpose::Activations }).collect::<Vec<_>>();
-    let memory = match gpu.attempt(|| allocate(gpu, &buffers))? {
+    let memory = match block_on(gpu.attempt(async { allocate(gpu, &buffers) }))? {
         Ok(memory) => memory,
-        Err(e) => return Ok(Measured { best: None, failed: kinds.iter().map(|kind| (*kind, e.clone())).collect() }),
+        Err(e) => return Ok(Measured { best: None, failed: kernels.iter().map(|kernel| (*kernel, e.clone())).collect() }),
     };
-    judge(kinds, |kind| gpu.attempt(|| time(gpu, kind, &op, &alone, &memory)))
+    judge(kernels, |matmul| {
+        let limits = LaunchLimits { matmul, ..limits };
+        block_on(gpu.attempt(async { time(context, limits, &op, &alone, &memory) }))
+    })
 }
 
-/// The kind with the least time, in the order of the device where none is clearly faster.
-fn judge(kinds: &[Products], mut time: impl FnMut(Products) -> Result<Result<Duration>>) -> Result<Measured> {
+/// The kernel with the least time, in the order of the device where none is clearly faster.
+fn judge(kernels: &[MatmulKernel], mut time: impl FnMut(MatmulKernel) -> Result<Result<Duration>>) -> Result<Measured> {
     let mut measured = Measured::default();
     let mut least = f64::INFINITY;
-    for &kind in kinds {
-        match time(kind)? {
+    for &kernel in kernels {
+        match time(kernel)? {
             Ok(time) if time.as_secs_f64() < CLEARLY_FASTER * least => {
-                (measured.best, least) = (Some(kind), time.as_secs_f64());
+                (measured.best, least) = (Some(kernel), time.as_secs_f64());
             }
             Ok(_) => {}
-            Err(e) => measured.failed.push((kind, e)),
+            Err(e) => measured.failed.push((kernel, e)),
         }
     }
     Ok(measured)
 }
 
-fn time(gpu: &Arc<Gpu>, products: Products, op: &Op, operands: &Operands, memory: &[wgpu::Buffer]) -> Result<Duration> {
-    let max_storage_buffers = gpu.limits.max_storage_buffers_per_shader_stage as usize;
-    let (launches, scratch) = launches(op, operands, Facts { max_storage_buffers, products })?;
+fn time(context: &Context, limits: LaunchLimits, op: &Op, operands: &Operands, memory: &[wgpu::Buffer]) -> Result<Duration> {
+    let gpu = &*context.gpu;
+    let (launches, scratch) = launches(op, operands, limits)?;
     let wanted: Vec<Buffer> = scratch.iter().map(|&size| Buffer { size, purpose: Purpose::Activations }).collect();
     let scratch = allocate(gpu, &wanted)?;
-    let binder = Binder::new(gpu, memory, &[], &scratch, 0, &launches, 1)?;
+    let buffers = Buffers { persistent: memory, scratch: &scratch, ..Buffers::default() };
+    let binder = Binder::new(context, buffers, &launches, 1)?;
     let dispatches: Vec<Dispatch> =
         launches.iter().enumerate().map(|(slot, l)| binder.dispatch(l, operands, slot)).collect::<Result<_>>()?;
     // The first run warms up.
     run(gpu, &dispatches, 1)?;
-    let times = (0..RUNS).map(|_| run(gpu, &dispatches, PRODUCTS)).collect::<Result<Vec<_>>>()?;
+    let times = (0..RUNS).map(|_| run(gpu, &dispatches, MATMULS)).collect::<Result<Vec<_>>>()?;
     Ok(times.into_iter().min().unwrap_or_default())
 }
 
 fn run(gpu: &Gpu, dispatches: &[Dispatch], times: usize) -> Result<Duration> {
     let start = Instant::now();
-    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("tune") });
-    {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        (0..times).flat_map(|_| dispatches).for_each(|d| d.encode(&mut pass, 0));
-    }
-    gpu.queue.submit([encoder.finish()]);
-    gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| gpu.error(e.to_string()))?;
-    gpu.check(None)?;
+    gpu.submit_pass("tune", |pass| (0..times).flat_map(|_| dispatches).for_each(|d| d.encode(pass, 0)));
+    gpu.wait()?;
     Ok(start.elapsed())
 }
 
@@ -99,32 +106,33 @@ fn run(gpu: &Gpu, dispatches: &[Dispatch], times: usize) -> Result<Duration> {
 mod tests {
     use super::*;
 
-    const KINDS: [Products; 3] = [Products::WorkgroupMemory, Products::Registers, Products::Subgroups(8)];
+    const KERNELS: [MatmulKernel; 3] = [MatmulKernel::WorkgroupMemory, MatmulKernel::Registers, MatmulKernel::Subgroups(8)];
 
     fn ms(ms: u64) -> Result<Result<Duration>> {
         Ok(Ok(Duration::from_millis(ms)))
     }
 
     #[test]
-    fn a_kind_must_be_clearly_faster_to_come_before_one_that_the_device_prefers() {
+    fn a_kernel_must_be_clearly_faster_to_come_before_one_that_the_device_prefers() {
         let of = |times: [u64; 3]| {
             let mut times = times.into_iter();
-            judge(&KINDS, |_| ms(times.next().expect("a time for each"))).expect("nothing fails").best
+            judge(&KERNELS, |_| ms(times.next().expect("a time for each"))).expect("nothing fails").best
         };
-        assert_eq!(of([100, 95, 91]), Some(KINDS[0]));
-        assert_eq!(of([100, 89, 85]), Some(KINDS[1]));
-        assert_eq!(of([100, 89, 50]), Some(KINDS[2]));
+        assert_eq!(of([100, 95, 91]), Some(KERNELS[0]));
+        assert_eq!(of([100, 89, 85]), Some(KERNELS[1]));
+        assert_eq!(of([100, 89, 50]), Some(KERNELS[2]));
     }
 
     #[test]
-    fn a_kind_that_fails_is_left_out_and_named() {
+    fn a_kernel_that_fails_is_left_out_and_named() {
         let refuse = || Ok(Err(Error::config("binding", "32 bytes", "4")));
-        let measured = judge(&KINDS, |kind| if kind == KINDS[0] { refuse() } else { ms(5) }).expect("the device goes on");
-        assert_eq!(measured.best, Some(KINDS[1]));
-        assert!(matches!(&measured.failed[..], [(kind, Error::Config { .. })] if *kind == KINDS[0]), "{measured:?}");
-        let none = judge(&KINDS, |_| refuse()).expect("the device goes on");
+        let measured =
+            judge(&KERNELS, |kernel| if kernel == KERNELS[0] { refuse() } else { ms(5) }).expect("the device goes on");
+        assert_eq!(measured.best, Some(KERNELS[1]));
+        assert!(matches!(&measured.failed[..], [(kernel, Error::Config { .. })] if *kernel == KERNELS[0]), "{measured:?}");
+        let none = judge(&KERNELS, |_| refuse()).expect("the device goes on");
         assert_eq!((none.best, none.failed.len()), (None, 3));
-        let lost = judge(&KINDS, |_| Err(Error::DeviceLost { device: "d".into(), problem: "gone".into() }));
+        let lost = judge(&KERNELS, |_| Err(Error::DeviceLost { device: "d".into(), problem: "gone".into() }));
         assert!(lost.is_err(), "nothing can be done on a lost device");
     }
 }

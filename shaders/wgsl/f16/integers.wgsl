@@ -1,8 +1,8 @@
-// Decoding of f16 and E4M3 where a device's own conversion is not known to be exact (unpack.wgsl): operations on normal f32 values, each of
-// which is exact, and integers. CPU twins: core/src/float/{f16,e4m3}.rs.
+// Decoding of f16 and E4M3 where a device's own conversion is not known to be exact (unpack.wgsl): operations on normal
+// f32 values, each of which is exact, and integers. CPU twins: core/src/float/{f16,e4m3}.rs.
 
-// f32 of magnitudes given as f32 bits with too small an exponent: `bits` has the smallest normal value of the format at `least`. What lacks the
-// implicit one is doubled less the least.
+// f32 of magnitudes given as f32 bits with too small an exponent: `bits` has the smallest normal value of the format at
+// `least`. What lacks the implicit one is doubled less the least.
 fn widen(bits: vec2<u32>, least: f32) -> vec2<u32> {
     let t = bitcast<vec2<f32>>(bits);
     return bitcast<vec2<u32>>(t + min(t - vec2<f32>(least), vec2<f32>()));

@@ -1,5 +1,6 @@
-// Conversion between f32 bits and the codes of the stored formats, in integers: no rounding mode, flush-to-zero or NaN assumption of an adapter
-// can change a bit. Only f16 is decoded by what suits the device (wgsl/f16). CPU twins: core/src/float/{minifloat,f16,bf16,e4m3,e5m2,e8m0,tf32}.rs.
+// Conversion between f32 bits and the codes of the stored formats, in integers: no rounding mode, flush-to-zero or NaN
+// assumption of an adapter can change a bit. Only f16 is decoded by what suits the device (wgsl/f16). CPU twins:
+// core/src/float/{minifloat,f16,bf16,e4m3,e5m2,e8m0,tf32}.rs.
 // Sources: IEEE 754-2019; OCP 8-bit Floating Point Specification 1.0; OCP Microscaling Formats 1.0.
 //% import dtype
 
@@ -7,8 +8,8 @@ const F32_INF: u32 = 0x7f800000u;
 const F32_NAN: u32 = 0x7fc00000u;
 const F32_MAGNITUDE: u32 = 0x7fffffffu;
 
-// Magnitude a (f32 bits without sign, not NaN) rounded to nearest even in a format that lacks `shift` mantissa bits, whose smallest normal
-// value has the f32 exponent field min_exponent; codes are held at cap.
+// Magnitude a (f32 bits without sign, not NaN) rounded to nearest even in a format that lacks `shift` mantissa bits,
+// whose smallest normal value has the f32 exponent field min_exponent; codes are held at cap.
 fn encode_magnitude(a: u32, shift: u32, min_exponent: u32, cap: u32) -> u32 {
     let odd = (a >> shift) & 1u;
     let half_less_one = (1u << (shift - 1u)) - 1u;
@@ -125,7 +126,8 @@ fn decode_bits(dtype: u32, code: u32) -> u32 {
     return code;
 }
 
-// Code of f32 bits, rounded to nearest even under the dtype's own overflow rule. The integers convert as Rust's `as` does.
+// Code of f32 bits, rounded to nearest even under the dtype's own overflow rule. The integers convert as Rust's `as`
+// does.
 fn encode_bits(dtype: u32, bits: u32) -> u32 {
     if (dtype == F16) {
         return encode_f16(bits);

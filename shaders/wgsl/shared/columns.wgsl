@@ -1,5 +1,5 @@
-// Sums over the rows of a matrix on workgroups of 256: COLUMNS neighbouring columns (of f32, a sector of memory), COLUMN_LANES invocations
-// a column, each of which takes every COLUMN_LANES-th row.
+// Sums over the rows of a matrix on workgroups of 256: COLUMNS neighbouring columns (of f32, a sector of memory),
+// COLUMN_LANES invocations a column, each of which takes every COLUMN_LANES-th row.
 
 const COLUMNS: u32 = 8u;
 const COLUMN_LANES: u32 = 32u;

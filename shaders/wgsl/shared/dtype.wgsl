@@ -1,5 +1,5 @@
-// Codes of the dtypes (the order of the format table) and where an element lies in packed words: one f32, two 16-bit or four 8-bit values
-// to a u32, the first in the low bits. CPU twin: core/src/dtype.rs.
+// Codes of the dtypes (the order of the format table) and where an element lies in packed words: one f32, two 16-bit or
+// four 8-bit values to a u32, the first in the low bits. CPU twin: core/src/dtype.rs.
 
 const F32: u32 = 0u;
 const TF32: u32 = 1u;

@@ -1,5 +1,6 @@
-// Correctly rounded products and quotients of f32 from integers alone: WGSL's division may be off by 2.5 ulp, and an adapter may flush
-// subnormals. Operands and results are bits. Ties to even; NaN in, quiet NaN out. CPU twin: the operators of f32.
+// Correctly rounded products and quotients of f32 from integers alone: WGSL's division may be off by 2.5 ulp, and an
+// adapter may flush subnormals. Operands and results are bits. Ties to even; NaN in, quiet NaN out. CPU twin: the
+// operators of f32.
 
 const EXACT_MAGNITUDE: u32 = 0x7fffffffu;
 const EXACT_INF: u32 = 0x7f800000u;

@@ -1,5 +1,5 @@
-// Workgroups in a row, which a launch folds where a side of the grid cannot hold them: 65535 on most devices. The grid may have a few more
-// than were asked for; kernels guard their bounds.
+// Workgroups in a row, which a launch folds where a side of the grid cannot hold them: 65535 on most devices. The grid
+// may have a few more than were asked for; kernels guard their bounds.
 
 // Index of the workgroup.
 fn group_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {

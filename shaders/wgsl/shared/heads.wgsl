@@ -1,14 +1,16 @@
-// Heads of attention: operands, where they lie, reading and writing eight elements at a time. CPU twin: core/src/cpu/attention.rs.
+// Heads of attention: operands, where they lie, reading and writing eight elements at a time. CPU twin:
+// core/src/cpu/attention.rs.
 //
-// Layout: qkv, dqkv [B, T, (H + 2 KV) HS], query heads, then key heads, then value heads; y, dy [B, T, H HS]; stats [B, H, T, 2] f32, the
-// largest score of a query and the inverse of the sum of exponentials over it; delta [B, H, T] f32.
-// Heads that are no multiple of eight (WHOLE is false) are read element by element and stored as f32, padded to whole octs.
+// Layout: qkv, dqkv [B, T, (H + 2 KV) HS], query heads, then key heads, then value heads; y, dy [B, T, H HS]; stats [B,
+// H, T, 2] f32, the largest score of a query and the inverse of the sum of exponentials over it; delta [B, H, T] f32.
+// Heads that are no multiple of eight (WHOLE is false) are read element by element and stored as f32, padded to whole
+// vec8s.
 //% import vec8, rng
 //% const X: dtype = F32
 //% const Y: dtype = F32
 //% const DY: dtype = F32
 //% const OUT: dtype = F32
-//% const OCTS: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16] = 4
+//% const HEAD_VEC8S: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16] = 4
 //% const WHOLE: bool = true
 //% const CAUSAL: bool = true
 //% const DROPOUT: bool = false
@@ -85,47 +87,47 @@ fn dy_at(i: u32) -> f32 {
     return decode(DY, dy[w >> 2u][w & 3u], i);
 }
 
-fn qkv_oct(start: u32, d: u32) -> mat2x4<f32> {
+fn qkv_vec8(start: u32, d: u32) -> mat2x4<f32> {
     let i = start + 8u * d;
     if (WHOLE) {
-        let at = oct_at(X, i);
-        return oct(X, qkv[at], qkv[at + oct_more(X)], i);
+        let at = vec8_at(X, i);
+        return decode8(X, qkv[at], qkv[at + vec8_more(X)], i);
     }
     let low = vec4<f32>(qkv_at(i), qkv_at(i + 1u), qkv_at(i + 2u), qkv_at(i + 3u));
     let high = vec4<f32>(qkv_at(i + 4u), qkv_at(i + 5u), qkv_at(i + 6u), qkv_at(i + 7u));
     return mat2x4<f32>(select(vec4<f32>(0.0), low, inside(8u * d)), select(vec4<f32>(0.0), high, inside(8u * d + 4u)));
 }
 
-fn y_oct(start: u32, d: u32) -> mat2x4<f32> {
+fn y_vec8(start: u32, d: u32) -> mat2x4<f32> {
     let i = start + 8u * d;
     if (WHOLE) {
-        let at = oct_at(Y, i);
-        return oct(Y, saved_y[at], saved_y[at + oct_more(Y)], i);
+        let at = vec8_at(Y, i);
+        return decode8(Y, saved_y[at], saved_y[at + vec8_more(Y)], i);
     }
     let low = vec4<f32>(y_at(i), y_at(i + 1u), y_at(i + 2u), y_at(i + 3u));
     let high = vec4<f32>(y_at(i + 4u), y_at(i + 5u), y_at(i + 6u), y_at(i + 7u));
     return mat2x4<f32>(select(vec4<f32>(0.0), low, inside(8u * d)), select(vec4<f32>(0.0), high, inside(8u * d + 4u)));
 }
 
-fn dy_oct(start: u32, d: u32) -> mat2x4<f32> {
+fn dy_vec8(start: u32, d: u32) -> mat2x4<f32> {
     let i = start + 8u * d;
     if (WHOLE) {
-        let at = oct_at(DY, i);
-        return oct(DY, dy[at], dy[at + oct_more(DY)], i);
+        let at = vec8_at(DY, i);
+        return decode8(DY, dy[at], dy[at + vec8_more(DY)], i);
     }
     let low = vec4<f32>(dy_at(i), dy_at(i + 1u), dy_at(i + 2u), dy_at(i + 3u));
     let high = vec4<f32>(dy_at(i + 4u), dy_at(i + 5u), dy_at(i + 6u), dy_at(i + 7u));
     return mat2x4<f32>(select(vec4<f32>(0.0), low, inside(8u * d)), select(vec4<f32>(0.0), high, inside(8u * d + 4u)));
 }
 
-// Vectors of OUT from the first of oct d of a head on; heads are padded to whole octs where their size is not.
+// Vectors of OUT from the first of vec8 d of a head on; heads are padded to whole vec8s where their size is not.
 fn out_at(head: u32, d: u32) -> u32 {
-    let size = select(OCTS * 8u, params.head_size, WHOLE);
+    let size = select(HEAD_VEC8S * 8u, params.head_size, WHOLE);
     return word_of(OUT, head * size + 8u * d) >> 1u;
 }
 
 fn put_y(head: u32, d: u32, v: mat2x4<f32>) {
-    let words = oct_words(OUT, v);
+    let words = encode8(OUT, v);
     let at = out_at(head, d);
     for (var k = 0u; k < (4u >> pack_shift(OUT)); k++) {
         y[at + k] = words[k];
@@ -133,15 +135,15 @@ fn put_y(head: u32, d: u32, v: mat2x4<f32>) {
 }
 
 fn put_dqkv(head: u32, d: u32, v: mat2x4<f32>) {
-    let words = oct_words(OUT, v);
+    let words = encode8(OUT, v);
     let at = out_at(head, d);
     for (var k = 0u; k < (4u >> pack_shift(OUT)); k++) {
         dqkv[at + k] = words[k];
     }
 }
 
-// Probability of a score, by what the forward found about its query. No score exceeds the largest, unless a compiler contracts the products of
-// two kernels in two ways.
+// Probability of a score, by what the forward found about its query. No score exceeds the largest, unless a compiler
+// contracts the products of two kernels in two ways.
 fn probability(score: f32, s: vec2<f32>) -> f32 {
     return exp(min(score - s.x, 0.0)) * s.y;
 }

@@ -1,9 +1,10 @@
-// Elementary functions and activations of f32. CPU twins: core/src/float/math.rs (polynomials, constants and sources are there) and
-// core/src/cpu/map/functions.rs.
+// Elementary functions and activations of f32. CPU twins: core/src/float/math.rs (polynomials, constants and sources
+// are there) and core/src/cpu/map/functions.rs.
 //
-// Unlike the twin: rounding to an integer is `round`, since WGSL may reassociate (x + R) - R; NaN and zero tests, comparisons, maxima and signs
-// look at bits, since WGSL may take floats for finite and flush subnormals; NaN arguments are put back at the end. Builtin exp, tanh, sin and pow
-// are not used: Vulkan promises 2^-11 for sin and 3 + 2|x| ulp for exp.
+// Unlike the twin: rounding to an integer is `round`, since WGSL may reassociate (x + R) - R; NaN and zero tests,
+// comparisons, maxima and signs look at bits, since WGSL may take floats for finite and flush subnormals; NaN arguments
+// are put back at the end. Builtin exp, tanh, sin and pow are not used: Vulkan promises 2^-11 for sin and 3 + 2|x| ulp
+// for exp.
 //% import codec
 
 const LOG2_E: f32 = 1.44269504;

@@ -1,4 +1,4 @@
-// What the kernels of matrix products have in common: operands, how their elements are read, what becomes of a finished sum.
+// What all matmul kernels share: operands, how their elements are read, what becomes of a finished sum.
 // CPU twin: core/src/cpu/matmul.rs. Formula and layout: matmul.wgsl.
 //% import vec4, math
 //% const A: dtype = F32
@@ -58,10 +58,10 @@ const ADD_OLD: u32 = 2u;
 
 // log2 of the elements in a vector of 16 bytes; both operands have dtypes of one width.
 const SHIFT: u32 = 2u + select(select(0u, 1u, A == F16 || A == BF16), 2u, A == E4M3 || A == E5M2);
-// Quads of a vector.
-const QUADS: u32 = 1u << (SHIFT - 2u);
+// Vec4s of a vector.
+const VEC4S: u32 = 1u << (SHIFT - 2u);
 
-// Where the product at hand starts, elements of each operand and of its scales.
+// First elements of each operand and of its scales for one matrix of the batch.
 struct Bases {
     a: u32,
     b: u32,
@@ -70,34 +70,34 @@ struct Bases {
 }
 
 fn bases(z: u32) -> Bases {
-    let product = z / params.splits;
-    return Bases(product * params.a_stride, product * params.b_stride, product * params.scale_a_stride, product * params.scale_b_stride);
+    let matrix = z / params.splits;
+    return Bases(matrix * params.a_stride, matrix * params.b_stride, matrix * params.scale_a_stride, matrix * params.scale_b_stride);
 }
 
 // Elements at to at + 3 of the stored a, a multiple of 4.
-fn a_quad(at: u32) -> vec4<f32> {
+fn a_vec4(at: u32) -> vec4<f32> {
     let i = at >> SHIFT;
     var v: vec4<u32>;
-    if (QUADS == 1u) {
+    if (VEC4S == 1u) {
         v = a[i];
-    } else if (QUADS == 2u) {
+    } else if (VEC4S == 2u) {
         v.x = a[i][(at >> 1u) & 2u];
         v.y = a[i][((at >> 1u) & 2u) + 1u];
     } else {
         v.x = a[i][(at >> 2u) & 3u];
     }
-    return quad(A, TF32_INPUTS, v);
+    return decode4(A, TF32_INPUTS, v);
 }
 
-fn a_lone(at: u32) -> f32 {
-    return lone(A, TF32_INPUTS, a[at >> SHIFT][word_of(A, at) & 3u], at);
+fn a_scalar(at: u32) -> f32 {
+    return decode1(A, TF32_INPUTS, a[at >> SHIFT][word_of(A, at) & 3u], at);
 }
 
 fn a_element(base: u32, i: u32, k: u32) -> f32 {
-    return a_lone(base + select(i * params.k + k, k * params.m + i, TRANS_A));
+    return a_scalar(base + select(i * params.k + k, k * params.m + i, TRANS_A));
 }
 
-// Block scale of row i of the product at k.
+// Block scale of row i at k.
 fn a_scale(base: u32, i: u32, k: u32) -> f32 {
     let r = select(i, k, TRANS_A);
     let c = select(k, i, TRANS_A);
@@ -111,29 +111,29 @@ fn a_scales(base: u32, i: u32, k: u32) -> vec4<f32> {
 }
 
 // Elements at to at + 3 of the stored b, a multiple of 4.
-fn b_quad(at: u32) -> vec4<f32> {
+fn b_vec4(at: u32) -> vec4<f32> {
     let i = at >> SHIFT;
     var v: vec4<u32>;
-    if (QUADS == 1u) {
+    if (VEC4S == 1u) {
         v = b[i];
-    } else if (QUADS == 2u) {
+    } else if (VEC4S == 2u) {
         v.x = b[i][(at >> 1u) & 2u];
         v.y = b[i][((at >> 1u) & 2u) + 1u];
     } else {
         v.x = b[i][(at >> 2u) & 3u];
     }
-    return quad(B, TF32_INPUTS, v);
+    return decode4(B, TF32_INPUTS, v);
 }
 
-fn b_lone(at: u32) -> f32 {
-    return lone(B, TF32_INPUTS, b[at >> SHIFT][word_of(B, at) & 3u], at);
+fn b_scalar(at: u32) -> f32 {
+    return decode1(B, TF32_INPUTS, b[at >> SHIFT][word_of(B, at) & 3u], at);
 }
 
 fn b_element(base: u32, i: u32, k: u32) -> f32 {
-    return b_lone(base + select(i * params.k + k, k * params.n + i, !TRANS_B));
+    return b_scalar(base + select(i * params.k + k, k * params.n + i, !TRANS_B));
 }
 
-// Block scale of column i of the product at k.
+// Block scale of column i at k.
 fn b_scale(base: u32, i: u32, k: u32) -> f32 {
     let r = select(i, k, !TRANS_B);
     let c = select(k, i, !TRANS_B);
@@ -201,9 +201,9 @@ fn finished(sum: f32, scale: f32, bias: f32, addend: f32) -> f32 {
     return x;
 }
 
-// Stores elements (i, j) to (i, j + 3) of product z, j a multiple of 4: words that no other invocation writes.
-fn store(z: u32, i: u32, j: u32, quad: vec4<f32>) {
-    var values = quad;
+// Stores elements (i, j) to (i, j + 3) of matrix z, j a multiple of 4: words that no other invocation writes.
+fn store(z: u32, i: u32, j: u32, sums: vec4<f32>) {
+    var values = sums;
     let at = (z * params.m + i) * params.n + j;
     let shift = select(pack_shift(Y), 0u, PARTIAL);
     let count = min(4u, params.n - j);

@@ -1,4 +1,5 @@
-// Floats as integers of the same order: a maximum that no assumption about NaN can change. Every NaN is the largest of all.
+// Floats as integers of the same order: a maximum that no assumption about NaN can change. Every NaN is the largest of
+// all.
 
 const NAN_ORDER: u32 = 0xffffffffu;
 // Of -inf.

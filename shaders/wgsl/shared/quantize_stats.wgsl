@@ -1,7 +1,8 @@
-// What quantizing did to the elements of a tensor: amax, underflows, saturated, non-finite elements. CPU twin: QuantizeStats in
-// core/src/cpu/quantize.rs. They are collected in a row of `seen`, from where `record` (fp8_scale.wgsl) moves them to the states of a run.
-// The stem declares `x`, as vectors of two words, the atomic words `seen`, and in `params`: `len`, `row` (of `seen`), `max` (bits of the
-// largest value of Q), `count` (number of elements, as a float, by its bits).
+// What quantizing did to the elements of a tensor: amax, underflows, saturated, non-finite elements. CPU twin:
+// QuantizeStats in core/src/cpu/quantize.rs. They are staged in a row of `staged_stats`, from where `flush_stats`
+// (fp8_scale.wgsl) moves them to the states of a run.
+// The stem declares `x`, as vectors of two words, the atomic words `staged_stats`, and in `params`: `len`, `row` (of
+// `staged_stats`), `max` (bits of the largest value of Q), `count` (number of elements, as a float, by its bits).
 //% import amax, codec, staged_stats
 
 // Bits of elements 4 w to 4 w + 3, which become word w of q; what lies beyond the end means nothing.
@@ -42,20 +43,20 @@ fn counted(so_far: vec4<u32>, x: u32, y: u32, code: u32) -> vec4<u32> {
 }
 
 // Adds the numbers of an invocation; most have nothing to report.
-fn raise_seen(own: vec4<u32>) {
-    let first = SEEN * params.row;
-    if (own.x > atomicLoad(&seen[first])) {
-        atomicMax(&seen[first], own.x);
+fn add_staged(own: vec4<u32>) {
+    let first = STATS_ROW * params.row;
+    if (own.x > atomicLoad(&staged_stats[first])) {
+        atomicMax(&staged_stats[first], own.x);
     }
     for (var k = 1u; k < 4u; k++) {
         if (own[k] != 0u) {
-            atomicAdd(&seen[first + k], own[k]);
+            atomicAdd(&staged_stats[first + k], own[k]);
         }
     }
 }
 
-// Says that the tensor was met, with this scale. For one invocation.
-fn mark_seen(scale: u32) {
-    atomicStore(&seen[SEEN * params.row + SEEN_SCALE], scale);
-    atomicStore(&seen[SEEN * params.row + SEEN_COUNT], params.count);
+// Marks the tensor as quantized with this scale. For one invocation.
+fn mark_staged(scale: u32) {
+    atomicStore(&staged_stats[STATS_ROW * params.row + STATS_SCALE], scale);
+    atomicStore(&staged_stats[STATS_ROW * params.row + STATS_COUNT], params.count);
 }

@@ -1,4 +1,5 @@
-// Threefry-2x32 with 20 rounds: a random word is a pure function of (seed, stream, step, index). CPU twin: core/src/rng.rs.
+// Threefry-2x32 with 20 rounds: a random word is a pure function of (seed, stream, step, index). CPU twin:
+// core/src/rng.rs.
 // Source: Salmon et al., SC'11.
 
 fn rotate_left(x: u32, by: u32) -> u32 {

@@ -1,6 +1,7 @@
-// Rows of a matrix on workgroups of 64: LANES neighbouring invocations share a row, so they read neighbouring words. A workgroup has
-// 64 / LANES rows; with 8 lanes these are 8 rows, whose elements fill whole words of any dtype even where a single row does not (WHOLE is
-// false then, and the workgroup writes the words of its rows as one run). CPU twin: core/src/cpu/rows.rs.
+// Rows of a matrix on workgroups of 64: LANES neighbouring invocations share a row, so they read neighbouring words. A
+// workgroup has 64 / LANES rows; with 8 lanes these are 8 rows, whose elements fill whole words of any dtype even where
+// a single row does not (WHOLE is false then, and the workgroup writes the words of its rows as one run). CPU twin:
+// core/src/cpu/rows.rs.
 //% const LANES: [8, 64] = 8
 //% const WHOLE: bool = true
 

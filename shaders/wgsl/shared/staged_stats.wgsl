@@ -1,6 +1,6 @@
-// Rows of `seen`, one a tensor: amax, underflows, saturated and non-finite elements; the scale used, never 0 where the tensor was met since
-// the last record; the number of elements as a float.
+// Rows of `staged_stats`, one a tensor: amax; counts of underflows, saturated and non-finite elements; the scale used,
+// which is 0 unless the tensor was quantized since the last flush; the number of elements as a float.
 
-const SEEN: u32 = 8u;
-const SEEN_SCALE: u32 = 4u;
-const SEEN_COUNT: u32 = 5u;
+const STATS_ROW: u32 = 8u;
+const STATS_SCALE: u32 = 4u;
+const STATS_COUNT: u32 = 5u;

@@ -1,14 +1,15 @@
-// Lays an operand of a product out in panels for matmul_panels: rows of a or columns of b are lines; a panel is LINES
-// of them, [panel][k][line] in f32, decoded and scaled. Steps of k beyond the last, up to a multiple of four, are
-// zeros. What lines beyond the last hold is of no use. CPU twin: core/src/cpu/pack.rs.
+// Lays an operand of a matmul out in panels for matmul_panels: rows of a or columns of b are lines; a panel is LINES of
+// them, [panel][k][line] in f32, decoded and scaled. Steps of k beyond the last, up to a multiple of four, are zeros.
+// What lines beyond the last hold is of no use. CPU twin: core/src/cpu/pack.rs.
 //
 // An invocation lays out eight lines of four steps. Neighbours read neighbours: further along k where the operand is
 // stored along k, further lines where it is stored by k.
 //
-// On llvmpipe (two Zen 4 cores) a million elements take 0.4 to 0.6 ms where they are stored by k and 1.8 ms along k, with as many instructions: that
-// waits for stores to lines that no cache has, and for loads. No gain: 64-bit loads and stores (a hundredth of a step), 16 lines of four steps, so that
-// lines of the cache are written whole; slower by a tenth of the product: four lines of eight steps by neighbours across lines, workgroups of whole
-// panels of 32 steps. So long runs along a line are what reading wants.
+// On llvmpipe (two Zen 4 cores) a million elements take 0.4 to 0.6 ms where they are stored by k and 1.8 ms along k,
+// with as many instructions: that waits for stores to lines that no cache has, and for loads. No gain: 64-bit loads and
+// stores (a hundredth of a step), 16 lines of four steps, so that lines of the cache are written whole; slower by a
+// tenth of the matmul: four lines of eight steps by neighbours across lines, workgroups of whole panels of 32 steps. So
+// long runs along a line are what reading wants.
 //% import vec4, grid
 //% const X: dtype = F32
 //% const BY_K: bool = false
@@ -18,8 +19,8 @@
 //% const LINES: [32, 64] = 32
 //% const WG_SIZE: [64] = 64
 
-// blocks: eights of lines, fours: of steps of k, of one product; x_stride and scale_stride: elements from one product
-// to the next.
+// blocks: vec8s of lines, fours: groups of four steps of k, both of one matrix; x_stride and scale_stride: elements
+// from one matrix to the next.
 struct Params {
     lines: u32,
     k: u32,
@@ -44,11 +45,11 @@ const SHIFT: u32 = 2u + select(select(0u, 1u, X == F16 || X == BF16), 2u, X == E
 fn four(at: u32, left: u32) -> vec4<f32> {
     var words: vec4<u32>;
     if (WHOLE) {
-        words = front(X, x[at >> SHIFT], at);
+        words = shift_to_front(X, x[at >> SHIFT], at);
     } else {
-        words = packed(X, vec4<u32>(code(at), code(at + 1u), code(at + 2u), code(at + 3u)), left);
+        words = pack4(X, vec4<u32>(code(at), code(at + 1u), code(at + 2u), code(at + 3u)), left);
     }
-    return quad(X, TF32_INPUTS, words);
+    return decode4(X, TF32_INPUTS, words);
 }
 
 fn code(at: u32) -> u32 {
@@ -67,12 +68,12 @@ fn scale_of(base: u32, line: u32, k: u32) -> f32 {
 @compute @workgroup_size(WG_SIZE)
 fn pack(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     let item = group_index(group, groups) * WG_SIZE + index;
-    let per_product = params.blocks * params.fours;
-    let z = item / per_product;
+    let per_matrix = params.blocks * params.fours;
+    let z = item / per_matrix;
     if (z >= params.batch) {
         return;
     }
-    let at = item % per_product;
+    let at = item % per_matrix;
     let block = select(at / params.fours, at % params.blocks, BY_K);
     let k = 4u * select(at % params.fours, at / params.blocks, BY_K);
     let line = 8u * block;

@@ -1,24 +1,26 @@
-// Matrix products of operands in panels (matmul_pack.wgsl) in tiles that a subgroup of eight lanes owns. CPU twin:
+// Matmul of operands in panels (matmul_pack.wgsl) in tiles that a subgroup of eight lanes owns. CPU twin:
 // core/src/cpu/matmul.rs.
 //
 // A tile is 32 rows of y and eight columns for each lane, as in matmul_subgroup.wgsl; sums run over k ascending, with
-// the bits of every other kernel of products. Panels cost what that kernel spends on strides: rows 4 KiB apart meet in
-// the same sets of every cache and are prefetched by nobody, so each tile waited for the last cache. In a panel
-// everything is read in a row, once, and one kernel serves all layouts and dtypes. On llvmpipe (Mesa 22.3) a load is a
-// loop over lanes with a mask test, and in it for each component a bounds check, a load and a blend: about 15
-// instructions a lane and 8 a component, whatever its width. So components of 64 bits halve the loads. Its short path
-// for uniform addresses is closed to loops, and that for uniform buffers, a quarter of the cost, ends at 64 KiB.
+// the bits of every other matmul kernel. Panels cost what that kernel spends on strides: rows 4 KiB apart meet in the
+// same sets of every cache and are prefetched by nobody, so each tile waited for the last cache. In a panel everything
+// is read in a row, once, and one kernel serves all layouts and dtypes.
+// On llvmpipe (Mesa 22.3) a load is a loop over lanes with a mask test, and in it for each component a bounds check, a
+// load and a blend: about 15 instructions a lane and 8 a component, whatever its width. So components of 64 bits halve
+// the loads. Its short path for uniform addresses is closed to loops, and that for uniform buffers, a quarter of the
+// cost, ends at 64 KiB.
 //
 // Seen there (two Zen 4 cores, GFLOP/s of both by CPU time, f32, 1024^3, NN / NT / TN): matmul_subgroup 44 / 38 / 40,
 // this 69 / 69 / 69 with the time of packing, a twelfth of the whole; without it 76. Of that, 64-bit loads alone,
 // operands as they lie: 52 / 49 / 51; panels read by words: 51 without packing; a panel of one operand only: 64 (a), 60
-// (b). Compiling takes 0.3 s of CPU time, packing 0.1 s. No gain (without packing, 76 here): tiles across rows first
-// 64, quads along k in the panel of a 69, 64 rows by two steps of k 63, 32 columns by eight steps, operands as they
-// lie, 45 / 48 / 41; reading a word of every line one, two or four rounds ahead, as they lie: 50 for 54. Not tried on a
-// GPU. Finished sums leave by eights of a row: stored word by word, biases read for each sum and rows moved up one by
-// one, that was a quarter of a product with 256 steps. So the weight gradients of mlp went from 9.6 to 8.4 ms and from
-// 7.8 to 6.8, the products with a bias from 9.9 to 9.5 and from 7.8 to 7.4. Four rows at a time in place of two: no
-// gain, and 0.1 s more to compile each kernel.
+// (b). Compiling takes 0.3 s of CPU time, packing 0.1 s.
+// No gain (without packing, 76 here): tiles across rows first 64, vec4s along k in the panel of a 69, 64 rows by two
+// steps of k 63, 32 columns by eight steps, operands as they lie, 45 / 48 / 41; reading a word of every line one, two
+// or four rounds ahead, as they lie: 50 for 54. Not tried on a GPU.
+// Finished sums leave by vec8s of a row: stored word by word, biases read for each sum and rows moved up one by one,
+// that was a quarter of a matmul with 256 steps. So the weight gradients of mlp went from 9.6 to 8.4 ms and from 7.8 to
+// 6.8, the matmuls with a bias from 9.9 to 9.5 and from 7.8 to 7.4. Four rows at a time in place of two: no gain, and
+// 0.1 s more to compile each kernel.
 //% needs subgroups, int64
 //% import matmul, vec8, grid
 
@@ -29,25 +31,25 @@ const LANES: u32 = 8u;
 // In place of a and b: pairs of f32.
 @group(0) @binding(1) var<storage, read> panels_a: array<vec4<u64>>;
 @group(0) @binding(2) var<storage, read> panels_b: array<vec4<u64>>;
-// In place of y and addend: two, four or eight elements each. Rows of y are whole eights.
+// In place of y and addend: two, four or eight elements each. Rows of y are whole vec8s.
 @group(0) @binding(7) var<storage, read_write> words_y: array<u64>;
 @group(0) @binding(8) var<storage, read> words_addend: array<u64>;
 
 const OUT: u32 = select(Y, F32, PARTIAL);
 
-fn front_quad(v: vec4<u64>) -> vec4<f32> {
+fn front_vec4(v: vec4<u64>) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(u32(v.x), u32(v.x >> 32u), u32(v.y), u32(v.y >> 32u)));
 }
 
-fn back_quad(v: vec4<u64>) -> vec4<f32> {
+fn back_vec4(v: vec4<u64>) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(u32(v.z), u32(v.z >> 32u), u32(v.w), u32(v.w >> 32u)));
 }
 
 // The eight elements in the first of four words.
-fn eight(dtype: u32, w0: u64, w1: u64, w2: u64, w3: u64) -> mat2x4<f32> {
+fn vec8_of(dtype: u32, w0: u64, w1: u64, w2: u64, w3: u64) -> mat2x4<f32> {
     let a = vec4<u32>(u32(w0), u32(w0 >> 32u), u32(w1), u32(w1 >> 32u));
     let b = vec4<u32>(u32(w2), u32(w2 >> 32u), u32(w3), u32(w3 >> 32u));
-    return oct(dtype, a, b, 0u);
+    return decode8(dtype, a, b, 0u);
 }
 
 // What is added to eight elements of y, the first a multiple of eight.
@@ -55,17 +57,17 @@ fn addends_of(at: u32) -> mat2x4<f32> {
     if (ADD == ADD_OPERAND) {
         let i = at >> (1u + pack_shift(ADDEND));
         let more = 4u >> pack_shift(ADDEND);
-        return eight(ADDEND, words_addend[i], words_addend[i + 1u % more], words_addend[i + 2u % more], words_addend[i + 3u % more]);
+        return vec8_of(ADDEND, words_addend[i], words_addend[i + 1u % more], words_addend[i + 2u % more], words_addend[i + 3u % more]);
     } else if (ADD == ADD_OLD) {
         let i = at >> (1u + pack_shift(Y));
         let more = 4u >> pack_shift(Y);
-        return eight(Y, words_y[i], words_y[i + 1u % more], words_y[i + 2u % more], words_y[i + 3u % more]);
+        return vec8_of(Y, words_y[i], words_y[i + 1u % more], words_y[i + 2u % more], words_y[i + 3u % more]);
     }
     return mat2x4<f32>();
 }
 
 // Stores eight elements of y.
-fn store_eight(at: u32, sums: mat2x4<f32>, scale: f32, biases: mat2x4<f32>) {
+fn store_vec8(at: u32, sums: mat2x4<f32>, scale: f32, biases: mat2x4<f32>) {
     var v = sums;
     if (!PARTIAL) {
         let addends = addends_of(at);
@@ -75,7 +77,7 @@ fn store_eight(at: u32, sums: mat2x4<f32>, scale: f32, biases: mat2x4<f32>) {
         //% end
         //% end
     }
-    let words = oct_words(OUT, v);
+    let words = encode8(OUT, v);
     let i = at >> (1u + pack_shift(OUT));
     //% for w in 0..4
     if ($(w)u < 4u >> pack_shift(OUT)) {
@@ -87,17 +89,17 @@ fn store_eight(at: u32, sums: mat2x4<f32>, scale: f32, biases: mat2x4<f32>) {
 @compute @workgroup_size(LANES)
 fn panel_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     let g = group_index(group, groups);
-    let per_product = params.tiles_m * params.tiles_n;
-    let z = g / per_product;
+    let per_matrix = params.tiles_m * params.tiles_n;
+    let z = g / per_matrix;
     if (z >= params.batch * params.splits) {
         return;
     }
     let base = bases(z);
-    // The index itself, which lavapipe knows to be 0 to 7, makes the product a sixth slower.
+    // The index itself, which lavapipe knows to be 0 to 7, makes the matmul a sixth slower.
     let lane = index % LANES;
     // Down the columns of y, so that the panel of b stays in a cache.
-    let i = g % per_product % params.tiles_m * ROWS;
-    let column = g % per_product / params.tiles_m * COLUMNS;
+    let i = g % per_matrix % params.tiles_m * ROWS;
+    let column = g % per_matrix / params.tiles_m * COLUMNS;
     let j = column + lane * 8u;
     let first = z % params.splits * params.split_k;
     let end = min(first + params.split_k, params.k);
@@ -114,12 +116,12 @@ fn panel_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
         let at_a = (panel_a + k * ROWS) >> 3u;
         let l0 = panels_a[at_a];
         let l1 = panels_a[at_a + 1u];
-        let q = array<vec4<f32>, 4>(front_quad(l0), back_quad(l0), front_quad(l1), back_quad(l1));
+        let q = array<vec4<f32>, 4>(front_vec4(l0), back_vec4(l0), front_vec4(l1), back_vec4(l1));
         //% for r in 0..4
         let at$r = (panel_b + (k + $(r)u) * COLUMNS) >> 3u;
         let w$r = panels_b[at$r];
-        let b$r_0 = front_quad(w$r);
-        let b$r_1 = back_quad(w$r);
+        let b$r_0 = front_vec4(w$r);
+        let b$r_1 = back_vec4(w$r);
         //% end
         // Row by row: x<row> its values along k.
         //% for g in 0..8
@@ -145,7 +147,7 @@ fn panel_tile(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
     for (var r = 0u; r < rows; r += 2u) {
         //% for t in 0..2
         if (j < params.n && r + $(t)u < rows) {
-            store_eight(at + (r + $(t)u) * params.n, mat2x4<f32>(y$(t)_0, y$(t)_1), scale, biases);
+            store_vec8(at + (r + $(t)u) * params.n, mat2x4<f32>(y$(t)_0, y$(t)_1), scale, biases);
         }
         //% end
         //% for q in 0..2

@@ -1,11 +1,11 @@
 // Eight neighbouring words of a buffer as two vectors, which every device reads and writes.
-alias EightWords = array<vec4<u32>, 2>;
+alias Vec8 = array<vec4<u32>, 2>;
 
 // The words in order.
-fn words_of(v: EightWords) -> array<vec4<u32>, 2> {
+fn unpack_vec8(v: Vec8) -> array<vec4<u32>, 2> {
     return v;
 }
 
-fn eight_words(halves: array<vec4<u32>, 2>) -> EightWords {
+fn pack_vec8(halves: array<vec4<u32>, 2>) -> Vec8 {
     return halves;
 }

@@ -53,8 +53,7 @@ fn check(dtype: DType, sizes: Sizes, causal: bool, p: Option<f64>) {
     let forward = forward(dtype, sizes, of(sizes, causal, p));
     let made = forward.run(&*cpu).expect("the specification runs");
     let backward = backward(&forward, made, dtype);
-    // Kinds of product beyond the second have attention in common with one of them.
-    for gpu in devices::wgpu_with_every_product().into_iter().take(2) {
+    for gpu in devices::wgpu_with_every_attention() {
         for case in [&forward, &backward] {
             case.check(&*cpu, &*gpu, &[Bound::Ulps(ulps(&case.op))]);
         }
@@ -78,7 +77,7 @@ fn scores_at_the_ends_of_f32() {
     let (cpu, [t, hs]) = (devices::cpu(), [200, 8]);
     let levels =
         [(1e20, -1e20, 0.0), (1e20, -1e20, -1e20), (1e20, 1e20, 0.0), (1.0, -3e38, -3e38), (1.0, 1e5, 1e5), (1.0, -1e5, 0.0)];
-    for gpu in devices::wgpu_with_every_product().into_iter().take(2) {
+    for gpu in devices::wgpu_with_every_attention() {
         for (q, low, high) in levels {
             for causal in [true, false] {
                 let mut qkv = vec![0.0f32; t * 3 * hs];

@@ -1,7 +1,7 @@
 //! Elementwise expressions: casts bit for bit over all codes, every function on numbers and non-numbers, broadcasting, random numbers, updates in
 //! place, and random expressions whose arithmetic is exact.
 
-use mantissa_backend_wgpu::{Eights, F16, Products};
+use mantissa_backend_wgpu::{AttentionKernel, F16Decoding, MatmulKernel, Vec8Access};
 use mantissa_core::DType;
 use mantissa_core::op::Op;
 use mantissa_core::op::expr::{Ex, Map};
@@ -49,7 +49,7 @@ fn stratified() -> Vec<u8> {
 #[test]
 fn casts_of_every_code_are_exact() {
     let cpu = devices::cpu();
-    for gpu in devices::wgpu_either_way() {
+    for gpu in devices::wgpu_both_preludes() {
         for from in [DType::F16, DType::Bf16, DType::E4m3, DType::E5m2, DType::E8m0] {
             for to in DType::ALL {
                 cast(from, to, codes(from)).check(&*cpu, &*gpu, EXACT);
@@ -62,7 +62,7 @@ fn casts_of_every_code_are_exact() {
 fn casts_of_f32_are_exact() {
     let cpu = devices::cpu();
     let bytes = stratified();
-    for gpu in devices::wgpu_either_way() {
+    for gpu in devices::wgpu_both_preludes() {
         for to in DType::ALL {
             cast(DType::F32, to, bytes.clone()).check(&*cpu, &*gpu, EXACT);
         }
@@ -71,13 +71,15 @@ fn casts_of_f32_are_exact() {
 
 #[test]
 fn what_the_software_adapter_can_do_is_used() {
-    let Some(usual) = devices::wgpu_with_every_product().into_iter().next() else { return };
+    let Some(usual) = devices::wgpu_backend() else { return };
+    let profile = usual.profile();
     if usual.facts().software && usual.facts().converts_f16 {
-        assert_eq!(usual.dialect().f16, F16::Unpack);
+        assert_eq!(profile.prelude.f16, F16Decoding::Unpack);
     }
-    // Panels need integers of 64 bits too.
-    if usual.products()[0] == Products::Panels {
-        assert_eq!(usual.dialect().eights, Eights::Words64);
+    // Panels need integers of 64 bits too, and subgroups of eight.
+    if profile.matmul[0] == MatmulKernel::Panels {
+        assert_eq!(profile.prelude.vec8, Vec8Access::Words64);
+        assert_eq!(profile.attention, AttentionKernel::Subgroups);
     }
 }
 

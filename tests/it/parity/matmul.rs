@@ -54,7 +54,7 @@ impl Product {
     /// Compares every kind of product with the CPU's, each of which may be off by the forward bound `K u sum |a||b|` of a sum of products.
     #[track_caller]
     fn check(&self) {
-        for device in devices::wgpu_with_every_product() {
+        for device in devices::wgpu_with_every_matmul() {
             self.check_on(&*device);
         }
     }
@@ -315,7 +315,7 @@ fn subnormal_codes_are_values() {
                 MatMul::new(false, false, DType::F32).op(),
                 inputs,
             );
-            for device in devices::wgpu_with_every_product() {
+            for device in devices::wgpu_with_every_matmul() {
                 case.check(&*devices::cpu(), &*device, &[Bound::Absolute(vec![0.0])]);
             }
         }
@@ -327,7 +327,7 @@ fn subnormal_codes_are_values() {
 #[test]
 fn every_code_is_decoded_four_at_a_time() {
     const K: usize = 16;
-    let every: Vec<Arc<dyn Backend>> = devices::wgpu_with_every_product().into_iter().map(|d| d as Arc<dyn Backend>).collect();
+    let every: Vec<Arc<dyn Backend>> = devices::wgpu_with_every_matmul().into_iter().map(|d| d as Arc<dyn Backend>).collect();
     for dtype in [DType::F16, DType::Bf16, DType::E4m3, DType::E5m2] {
         let codes: Vec<u8> = match dtype.size_bytes() {
             1 => (0..=u8::MAX).collect(),
@@ -338,7 +338,7 @@ fn every_code_is_decoded_four_at_a_time() {
         let identity: Vec<f32> = (0..K * K).map(|i| f32::from(u8::from(i / K == i % K))).collect();
         let inputs = vec![(Ty::new(dtype, [rows, K]), codes), (one.clone(), bytes_of(&one, &identity))];
         let case = Case::of_bytes(format!("codes of {dtype}"), MatMul::new(false, false, DType::F32).op(), inputs);
-        for device in every.iter().cloned().chain(devices::wgpu_spoken_to_plainly()) {
+        for device in every.iter().cloned().chain(devices::wgpu_baseline()) {
             case.check(&*devices::cpu(), &*device, &[Bound::Absolute(vec![0.0])]);
         }
     }
@@ -353,8 +353,8 @@ fn long_sums_of_small_results() {
 
 /// Every kernel adds one product after the other, k ascending. A GPU's compiler may contract some of these sums and not others.
 #[test]
-fn every_kind_of_product_gives_the_same_bits() {
-    let devices: Vec<_> = devices::wgpu_with_every_product().into_iter().filter(|d| d.facts().software).collect();
+fn every_matmul_kernel_gives_the_same_bits() {
+    let devices: Vec<_> = devices::wgpu_with_every_matmul().into_iter().filter(|d| d.facts().software).collect();
     for layout in LAYOUTS {
         // Rows that are whole vectors, and rows that are not.
         for (dtype, sizes) in [
@@ -373,8 +373,8 @@ fn every_kind_of_product_gives_the_same_bits() {
                     result == &results[0],
                     "{}: {:?} is not as {:?}",
                     case.name,
-                    device.products()[0],
-                    devices[0].products()[0]
+                    device.profile().matmul[0],
+                    devices[0].profile().matmul[0]
                 );
             }
         }

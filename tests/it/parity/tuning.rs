@@ -1,7 +1,7 @@
-//! Kinds of matrix product that are measured on the device: any operands, what is kept, and kinds that fail.
+//! Matmul kernels measured on the device: any operands, what is kept, and kernels that fail.
 
 use super::matmul::{FLOATS, LAYOUTS, Product};
-use mantissa_backend_wgpu::{AdapterChoice, Choice, LowerLimits, Products, Tuning, WgpuBackend};
+use mantissa_backend_wgpu::{AdapterChoice, LowerLimits, MatmulChoice, MatmulKernel, Options, Tuning, WgpuBackend};
 use mantissa_core::DType;
 use mantissa_core::backend::Backend;
 use mantissa_core::op::scale::OperandScale;
@@ -10,9 +10,10 @@ use mantissa_tests::parity::Bound;
 use std::path::PathBuf;
 
 /// The usual adapter, measuring.
-fn tuned(folder: Option<PathBuf>, lower: LowerLimits) -> WgpuBackend {
-    let choice = Choice::Tuned { when: Tuning::Always, folder };
-    WgpuBackend::open_limited_blocking(&AdapterChoice::Best, choice, lower).expect("the adapter opens once more")
+fn tuned(folder: Option<PathBuf>, limits: LowerLimits) -> WgpuBackend {
+    let matmul = MatmulChoice::Tuned { when: Tuning::Always, folder };
+    let options = Options { matmul, limits, ..Options::default() };
+    WgpuBackend::open_with_blocking(&AdapterChoice::Best, options).expect("the adapter opens once more")
 }
 
 /// Operands whose bytes are no whole number of vectors, of any number of elements.
@@ -34,7 +35,7 @@ fn operands() -> Vec<Product> {
 }
 
 #[test]
-fn products_of_any_operands_can_be_measured() {
+fn matmuls_of_any_operands_can_be_measured() {
     if devices::wgpu().is_none() {
         return;
     }
@@ -47,9 +48,9 @@ fn products_of_any_operands_can_be_measured() {
 }
 
 #[test]
-fn a_kind_that_cannot_be_measured_is_told_and_another_taken() {
+fn a_kernel_that_cannot_be_measured_is_reported_and_another_taken() {
     let Some(usual) = devices::wgpu_backend() else { return };
-    if !usual.products().contains(&Products::Panels) {
+    if !usual.profile().matmul.contains(&MatmulKernel::Panels) {
         return;
     }
     // The operands fit; b laid out in panels, 64 lines of 512 f32, does not.
@@ -59,10 +60,14 @@ fn a_kind_that_cannot_be_measured_is_told_and_another_taken() {
     product.check_on(&device);
     let warnings = device.warnings();
     assert!(
-        matches!(&warnings[..], [one] if one.contains("products by panels") && one.contains("another kind")),
+        matches!(&warnings[..], [one] if one.contains("matmul by panels") && one.contains("another kernel")),
         "{warnings:?}"
     );
-    assert!(matches!(&device.tuned()[..], [(_, kind)] if *kind != Products::Panels.to_string()), "{:?}", device.tuned());
+    assert!(
+        matches!(&device.tuned()[..], [(_, kernel)] if *kernel != MatmulKernel::Panels.to_string()),
+        "{:?}",
+        device.tuned()
+    );
 }
 
 #[test]
@@ -76,13 +81,13 @@ fn what_was_measured_is_remembered() {
     let first = open();
     case.check(&*devices::cpu(), &first, &[Bound::Absolute(vec![1e-3])]);
     let chosen = first.tuned();
-    let kinds: Vec<String> = first.products().iter().map(ToString::to_string).collect();
-    assert!(chosen.len() == 1 && kinds.contains(&chosen[0].1), "{chosen:?}");
+    let kernels: Vec<String> = first.profile().matmul.iter().map(ToString::to_string).collect();
+    assert!(chosen.len() == 1 && kernels.contains(&chosen[0].1), "{chosen:?}");
     let files = || std::fs::read_dir(folder.path()).expect("readable").map(|f| f.expect("a file").path()).collect::<Vec<_>>();
     assert_eq!(files().len(), 1, "one file, under its final name");
     // A choice that no measurement makes, to see that it is read and not measured again.
     let kept = std::fs::read_to_string(&files()[0]).expect("readable");
-    let other = kinds.iter().find(|k| **k != chosen[0].1).expect("every adapter has two kinds");
+    let other = kernels.iter().find(|k| **k != chosen[0].1).expect("every adapter has two kernels");
     std::fs::write(&files()[0], kept.replace(&chosen[0].1, other)).expect("writable");
     let second = open();
     case.check(&*devices::cpu(), &second, &[Bound::Absolute(vec![1e-3])]);

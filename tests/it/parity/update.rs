@@ -55,7 +55,7 @@ const NORMS: [NormType; 3] = [NormType::L2, NormType::L1, NormType::Inf];
 #[test]
 fn grad_norm() {
     let cpu = devices::cpu();
-    for gpu in devices::wgpu_either_way() {
+    for gpu in devices::wgpu_both_preludes() {
         // Sums of positive terms of at most 64 + 32 additions in a row and those over the pieces; half of it after the root.
         let bound = [Bound::Ulps(16.0)];
         for norm in NORMS {
@@ -74,7 +74,7 @@ fn grad_norm() {
 #[test]
 fn grad_norm_of_extremes() {
     let cpu = devices::cpu();
-    for gpu in devices::wgpu_either_way() {
+    for gpu in devices::wgpu_both_preludes() {
         let tiny = f32::from_bits;
         let lists = [
             vec![3.0, 4.0, 12.0],
@@ -150,7 +150,7 @@ fn clip_coef_by_percentile() {
 #[test]
 fn clip_value() {
     let cpu = devices::cpu();
-    for gpu in devices::wgpu_either_way() {
+    for gpu in devices::wgpu_both_preludes() {
         let special = vec![0.0, -0.0, 0.5, -0.5, 0.6, -0.6, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-45, -1e-45];
         for limit in [0.5, 0.0, 1e-40, 1e30] {
             let list = vec![f32s(special.clone()), f32s(normal(1001, 1.0, 4)), f32s(normal(3, 1e31, 5))];
@@ -197,7 +197,7 @@ fn step(rule: Rule, counter: u32, started: bool, found_inf: Option<f32>, clip_co
 #[test]
 fn optimizer() {
     let cpu = devices::cpu();
-    for gpu in devices::wgpu_either_way() {
+    for gpu in devices::wgpu_both_preludes() {
         for rule in rules() {
             for counter in [0, 1, 9, 1000, 123_456, u32::MAX] {
                 for started in [false, true] {
@@ -214,7 +214,7 @@ fn optimizer() {
 #[test]
 fn optimizer_of_large_gradients() {
     let cpu = devices::cpu();
-    for gpu in devices::wgpu_either_way() {
+    for gpu in devices::wgpu_both_preludes() {
         for rule in rules() {
             for clip_coef in [None, Some([2f32.powi(-64), 0.037]), Some([1.0, 1e-3])] {
                 let mut case = step(rule, 3, true, None, clip_coef);
@@ -233,7 +233,7 @@ fn optimizer_of_large_gradients() {
 #[test]
 fn skipped_step() {
     let cpu = devices::cpu();
-    for gpu in devices::wgpu_either_way() {
+    for gpu in devices::wgpu_both_preludes() {
         for rule in rules() {
             for found_inf in [1.0, 2.0, -1.0, f32::NAN, f32::INFINITY, f32::from_bits(1)] {
                 step(rule, 7, true, Some(found_inf), None).check(&*cpu, &*gpu, EXACT);
@@ -253,7 +253,7 @@ const SCALES: [f32; 12] = [65536.0, 1.0, 3.0, 0.5, 7.0, 0.0, 1e-40, 1e38, 3e38, 
 #[test]
 fn unscale_check() {
     let cpu = devices::cpu();
-    for gpu in devices::wgpu_either_way() {
+    for gpu in devices::wgpu_both_preludes() {
         let special = [0.0, -0.0, 1e-45, -1e-40, 1.2e-38, 3e38, -3e38, 1.0, 2f32.powi(-110), 1.999_999_9];
         for scale in SCALES {
             unscale(scale, vec![special.to_vec(), normal(1003, 1.0, 60)]).check(&*cpu, &*gpu, SAME);
@@ -271,7 +271,7 @@ fn unscale_check() {
 #[test]
 fn unscale_random_words_by_random_scales() {
     let cpu = devices::cpu();
-    for gpu in devices::wgpu_either_way() {
+    for gpu in devices::wgpu_both_preludes() {
         let mut rng = Rng::new(21, 0);
         for _ in 0..16 {
             let scale = f32::from_bits(rng.next_u32() >> 1);

@@ -2,7 +2,7 @@
 
 use crate::contender::{Contender, PRODUCTS};
 use anyhow::Result;
-use mantissa_backend_wgpu::{AdapterChoice, WgpuBackend};
+use mantissa_backend_wgpu::{AdapterChoice, MatmulChoice, Options, Tuning, WgpuBackend};
 use mantissa_core::backend::Backend;
 use mantissa_core::cpu::CpuBackend;
 use mantissa_core::dtype::DType;
@@ -38,7 +38,11 @@ impl Device {
 
     fn open(self) -> Result<Arc<dyn Backend>> {
         Ok(match self {
-            Device::Wgpu => Arc::new(WgpuBackend::open_blocking(&AdapterChoice::Best)?),
+            Device::Wgpu => {
+                let matmul = MatmulChoice::Tuned { when: Tuning::Auto, folder: None };
+                let options = Options { matmul, ..Options::default() };
+                Arc::new(WgpuBackend::open_with_blocking(&AdapterChoice::Best, options)?)
+            }
             Device::Cpu => Arc::new(CpuBackend::new()),
         })
     }
