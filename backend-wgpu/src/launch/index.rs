@@ -1,7 +1,7 @@
 //! Launches that look elements up by index, and scatter their gradients back.
 
 use super::builder::{Arg, Builder, Frame, kernel};
-use super::layout::Unit;
+use super::unit::Unit;
 use mantissa_core::DType;
 use mantissa_core::error::Result;
 use mantissa_core::float::slices;

@@ -2,8 +2,8 @@
 //! words are moved.
 
 use super::axes;
-use super::builder::{Arg, Builder, Frame, kernel};
-use mantissa_core::DType;
+use super::builder::{Arg, Frame, kernel};
+use super::unit::Unit;
 use mantissa_core::error::Result;
 use mantissa_core::op::layout::Slice;
 use mantissa_core::shape::Ty;
@@ -13,36 +13,6 @@ const MAX_RANK: usize = 8;
 /// Parts that one launch of the joining kernel takes, and the bindings they have.
 const PARTS: [&str; 7] = ["x0", "x1", "x2", "x3", "x4", "x5", "x6"];
 const ENDS: [&str; 7] = ["end_lo[0]", "end_lo[1]", "end_lo[2]", "end_lo[3]", "end_hi[0]", "end_hi[1]", "end_hi[2]"];
-
-/// What a kernel moves at a time.
-#[derive(Clone, Copy)]
-pub(super) struct Unit {
-    /// A dtype of its width.
-    pub(super) dtype: DType,
-    /// Elements in it.
-    pub(super) size: usize,
-}
-
-impl Unit {
-    /// The unit for rows of these lengths in elements of `dtype`: a word if every row is whole words.
-    pub(super) fn of(dtype: DType, mut lens: impl Iterator<Item = usize>) -> Unit {
-        let pack = size_of::<u32>() / dtype.size_bytes();
-        if lens.all(|len| len % pack == 0) {
-            return Unit { dtype: DType::F32, size: pack };
-        }
-        Unit { dtype: if pack == 2 { DType::F16 } else { DType::E4m3 }, size: 1 }
-    }
-
-    /// Units in a word.
-    fn pack(self) -> usize {
-        size_of::<u32>() / self.dtype.size_bytes()
-    }
-
-    /// One invocation for each word that `n` units fill.
-    pub(super) fn items(self, builder: Builder, n: usize, group: usize) -> Builder {
-        builder.dtype("X", self.dtype).uniform("n", n).groups(n.div_ceil(self.pack()).div_ceil(group))
-    }
-}
 
 /// Invocations of a workgroup of these kernels.
 const GROUP: usize = 256;

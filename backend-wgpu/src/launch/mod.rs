@@ -28,6 +28,7 @@ mod softmax;
 mod software;
 mod step;
 mod tensor_stats;
+mod unit;
 mod update;
 
 pub(crate) use builder::{Arg, Builder, Launch, kernel};
