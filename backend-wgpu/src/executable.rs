@@ -41,7 +41,7 @@ impl Executable for WgpuExecutable {
         &self.bound.plan
     }
 
-    fn own_bytes(&self) -> usize {
+    fn temp_bytes(&self) -> usize {
         self.bound.temps.iter().map(|b| b.size() as usize).sum()
     }
 

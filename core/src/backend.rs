@@ -97,7 +97,7 @@ pub trait Executable: Send + Debug {
 
     /// Bytes of the buffers in which its temporaries lie, as they are allocated now: those of the plan, and what
     /// variants have added.
-    fn own_bytes(&self) -> usize;
+    fn temp_bytes(&self) -> usize;
 
     /// Bytes this machine takes for scratch space on top of the plan.
     fn scratch_bytes(&self) -> usize;

@@ -107,7 +107,7 @@ pub fn check_memory(config: &TrainConfig, backend: &dyn Backend) -> Result<()> {
     let eval_plan = MemoryPlan::new(&eval, &layout)?;
     let cpu = CpuBackend::new();
     let scratch = cpu.scratch_bytes(&program, &plan)? + cpu.scratch_bytes(&eval, &eval_plan)?;
-    let needed = (plan.total_bytes() + eval_plan.own_bytes() + scratch) as u64;
+    let needed = (plan.total_bytes() + eval_plan.temp_bytes() + scratch) as u64;
     match memory::available_on(backend.capabilities().memory) {
         Some(available) if needed > available.bytes => Err(Shortage { needed, available }.into()),
         Some(_) | None => Ok(()),

@@ -262,7 +262,7 @@ impl Executable for CpuExecutable {
         &self.plan
     }
 
-    fn own_bytes(&self) -> usize {
+    fn temp_bytes(&self) -> usize {
         lock(&self.workspace).own.iter().map(|b| b.bytes().len()).sum()
     }
 

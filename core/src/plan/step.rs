@@ -240,7 +240,7 @@ pub fn recipe_rate(recipe: &Recipe) -> Rate {
 fn memory(config: &TrainConfig, program: &Program, device: &Device) -> Result<Memory> {
     let layout = Arc::new(Layout::new(program));
     let plan = MemoryPlan::new(program, &layout)?;
-    let evaluation = MemoryPlan::new(&record::eval_step(config)?, &layout)?.own_bytes();
+    let evaluation = MemoryPlan::new(&record::eval_step(config)?, &layout)?.temp_bytes();
     let needed_bytes = (plan.total_bytes() + evaluation) as u64;
     let available_bytes = device.memory_bytes().saturating_sub(RESERVE_BYTES);
     Ok(Memory {

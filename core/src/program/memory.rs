@@ -211,7 +211,7 @@ impl MemoryPlan {
     }
 
     /// Bytes of the buffers that are not shared with other Programs.
-    pub fn own_bytes(&self) -> usize {
+    pub fn temp_bytes(&self) -> usize {
         self.buffers.iter().map(|b| b.size).sum()
     }
 

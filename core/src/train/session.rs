@@ -146,27 +146,27 @@ impl Session {
     /// Fails if evaluation cannot be planned.
     pub fn evaluation_bytes(&self) -> Result<[usize; 2]> {
         if let Some(eval) = &self.eval {
-            return Ok([eval.executable.own_bytes(), eval.executable.scratch_bytes()]);
+            return Ok([eval.executable.temp_bytes(), eval.executable.scratch_bytes()]);
         }
         let program = record::eval_step(&self.config)?;
         let plan = MemoryPlan::new(&program, self.memory.layout())?;
-        Ok([plan.own_bytes(), self.backend.scratch_bytes(&program, &plan)?])
+        Ok([plan.temp_bytes(), self.backend.scratch_bytes(&program, &plan)?])
     }
 
     /// Bytes taken so far, by purpose: those of the plan in its order; then what statistics, evaluation and scores take
     /// beside the step, and scratch of all of them.
     pub fn taken_bytes(&self) -> Vec<(&'static str, usize)> {
         let plan = self.plan();
-        let own = |c: Option<&Compiled>| c.map_or(0, |c| c.executable.own_bytes());
+        let temps = |c: Option<&Compiled>| c.map_or(0, |c| c.executable.temp_bytes());
         let measured = self.measured.as_ref().and_then(|m| m.compiled.as_ref().filter(|_| m.apart));
         let scores = self.logits.as_ref().map(|(_, c)| c);
         let planned = plan.buffers.iter().map(|b| b.size).sum::<usize>();
-        let grown = self.train.executable.own_bytes().saturating_sub(planned);
+        let grown = self.train.executable.temp_bytes().saturating_sub(planned);
         let apart = [Some(&self.train), measured, self.eval.as_ref(), scores];
         let beside = [
-            ("statistics", grown + own(measured)),
-            ("evaluation", own(self.eval.as_ref())),
-            ("scores", own(scores)),
+            ("statistics", grown + temps(measured)),
+            ("evaluation", temps(self.eval.as_ref())),
+            ("scores", temps(scores)),
             ("scratch", apart.iter().flatten().map(|c| c.executable.scratch_bytes()).sum()),
         ];
         plan.bytes_by_purpose().into_iter().map(|(p, bytes)| (p.name(), bytes)).chain(beside).filter(|r| r.1 > 0).collect()
