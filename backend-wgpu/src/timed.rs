@@ -1,4 +1,4 @@
-//! A step timed by the device: every instruction that launches anything is a separate pass with a timestamp at either
+//! A step timed by the device: each instruction with launches is a separate pass with a timestamp at either
 //! end. All of them are resolved into one buffer and read once, after the step. Nothing waits between instructions.
 
 use crate::bound::Bound;
@@ -27,7 +27,7 @@ pub(crate) fn run(bound: &Bound, inputs: &[(ValueId, &[u8])]) -> Result<Vec<Span
     let mut now = origin;
     let mut spans = Vec::with_capacity(order.len());
     for (instr, micro) in order {
-        // Views, and casts that another instruction does, take no time of their own.
+        // Views, and casts that another instruction does, take no time.
         let (begin, end) = bound.launches(instr).then(|| passes.next()).flatten().map_or((now, now), |t| (t[0], t[1]));
         let (start_secs, length_secs) = (secs(begin.saturating_sub(origin)), secs(end.saturating_sub(begin)));
         spans.push(Span { instr, micro, start_secs, length_secs });

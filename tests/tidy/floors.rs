@@ -72,6 +72,22 @@ const CORE: House = House {
     ]],
 };
 
+const WGPU: House = House {
+    name: "mantissa-backend-wgpu",
+    src: "backend-wgpu/src/",
+    floors: &[
+        floor("device", &["fault", "adapter", "gpu"], &[]),
+        floor("launch", &["launch", "budget"], &[]),
+        floor("dispatch", &["pipeline", "readback", "memory", "context", "dispatch"], &["device", "launch"]),
+        floor("choice", &["profile", "tune"], &["device", "launch", "dispatch"]),
+        floor("programs", &["bound", "observed", "timed", "executable"], &["device", "launch", "dispatch", "choice"]),
+        floor("backend", &["peak", "backend", "blocking"], &["device", "launch", "dispatch", "choice", "programs"]),
+    ],
+    of_core: Some(&["error", "dtype", "shape", "float", "op", "program", "backend", "cpu"]),
+    exceptions: &[],
+    circles: &[],
+};
+
 const APP: House = House {
     name: "mantissa",
     src: "app/src/",
@@ -118,7 +134,7 @@ const DASHBOARD: House = House {
     circles: &[],
 };
 
-const HOUSES: [&House; 3] = [&CORE, &APP, &DASHBOARD];
+const HOUSES: [&House; 4] = [&CORE, &WGPU, &APP, &DASHBOARD];
 
 impl House {
     /// Whether a file in `from` may import one in `to`.
