@@ -108,7 +108,7 @@ pub trait Executable: Send + Debug {
     fn submit(&mut self, inputs: &[(ValueId, &[u8])]) -> Result<()>;
 
     /// As [`Executable::submit`], and calls `observer` around every instruction. For tools; slower than `submit` by
-    /// what they do.
+    /// what they do. Fails as that does, and where a backend cannot.
     fn submit_observed(&mut self, _inputs: &[(ValueId, &[u8])], _observer: &mut dyn Observer) -> Result<()> {
         Err(Error::Device {
             device: "this backend".into(),
@@ -122,14 +122,15 @@ pub trait Executable: Send + Debug {
     }
 
     /// As [`Executable::submit`], then waits for the step; when every instruction ran by the clock of the device, in
-    /// the order in which they ran. Nothing waits between them. For tools.
+    /// the order in which they ran. Nothing waits between them. For tools. Fails as that does, and where the device has
+    /// no clock.
     fn submit_timed(&mut self, _inputs: &[(ValueId, &[u8])]) -> Result<Vec<Span>> {
         Err(Error::Device { device: "this device".into(), problem: "it has no clock of its own; observe the step".into() })
     }
 
     /// Compiles `program` over the same persistent values and over the temporaries of this executable, which never runs
     /// at the same time: a variant of its step. Outputs of one are gone once the other has run. `Ok(None)` where a
-    /// backend or the memory plans do not allow it; then [`Backend::compile`] it.
+    /// backend or the memory plans do not allow it; then [`Backend::compile`] it. Fails as [`Backend::compile`] does.
     fn compile_variant(&self, _program: Arc<Program>) -> Result<Option<Box<dyn Executable>>> {
         Ok(None)
     }
@@ -143,7 +144,7 @@ pub trait Readback: Send {
     /// The bytes once they are there. Asking again after that gives `None`. Fails if the device did.
     fn poll(&mut self) -> Result<Option<Vec<u8>>>;
 
-    /// As [`Readback::poll`], but may sleep until the bytes are there. For hosts that can wait.
+    /// As [`Readback::poll`], but may sleep until the bytes are there. For hosts that can wait. Fails as that does.
     fn wait(&mut self) -> Result<Option<Vec<u8>>> {
         std::thread::yield_now();
         self.poll()

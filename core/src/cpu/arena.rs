@@ -15,7 +15,7 @@ pub struct Line([u32; 16]);
 pub struct Buffer(Vec<Line>);
 
 impl Buffer {
-    /// At least `size` bytes of zeros. Errs if there is no memory for them.
+    /// At least `size` bytes of zeros. Fails if there is no memory for them.
     pub fn new(size: usize) -> Result<Buffer> {
         let mut lines = Vec::new();
         grow(&mut lines, size.div_ceil(size_of::<Line>()))?;
@@ -33,7 +33,7 @@ impl Buffer {
     }
 }
 
-/// Makes `items` at least `len` long, with zeros. Errs, instead of ending the process, if there is no memory for them.
+/// Makes `items` at least `len` long, with zeros. Fails, instead of ending the process, if there is no memory for them.
 pub fn grow<T: Copy + Default>(items: &mut Vec<T>, len: usize) -> Result<()> {
     let more = len.saturating_sub(items.len());
     items.try_reserve_exact(more).map_err(|e| Error::OutOfMemory {

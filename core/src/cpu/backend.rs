@@ -158,7 +158,7 @@ struct Workspace {
 }
 
 impl Workspace {
-    /// Makes room for `plan` and `work` elements of scratch. A buffer that grows loses its contents. Errs if there is
+    /// Makes room for `plan` and `work` elements of scratch. A buffer that grows loses its contents. Fails if there is
     /// no memory.
     fn fit(&mut self, plan: &MemoryPlan, work: usize) -> Result<()> {
         self.own.resize_with(plan.buffers.len().max(self.own.len()), Buffer::default);

@@ -108,7 +108,7 @@ impl Loader {
         &self.data
     }
 
-    /// The batch of step `step`, counted from 1. Errs if its tokens cannot be read, or if the model lacks one of them.
+    /// The batch of step `step`, counted from 1. Fails if its tokens cannot be read, or if the model lacks one of them.
     pub fn train(&mut self, step: u64, out: &mut BatchBytes) -> Result<()> {
         out.clear();
         let rows = (self.batch * self.grad_accum) as u64;
@@ -138,7 +138,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Evaluation batch `index` of `count`: one micro-step of fixed, evenly spaced held-out examples. Errs as
+    /// Evaluation batch `index` of `count`: one micro-step of fixed, evenly spaced held-out examples. Fails as
     /// [`Loader::train`] does.
     pub fn val(&self, index: usize, count: usize, out: &mut BatchBytes) -> Result<()> {
         out.clear();

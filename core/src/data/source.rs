@@ -22,11 +22,11 @@ pub trait TokenSource: Debug + Send + Sync {
     /// Bytes of a token where it is kept: the width in which check sums see it.
     fn token_bytes(&self) -> usize;
 
-    /// Fills `out` with the tokens from `start` on; `start + out.len()` is at most [`TokenSource::len`]. Errs if they
+    /// Fills `out` with the tokens from `start` on; `start + out.len()` is at most [`TokenSource::len`]. Fails if they
     /// cannot be read, or if one of them is no number of 32 bits.
     fn read(&self, start: usize, out: &mut [u32]) -> Result<()>;
 
-    /// Position and value of the largest token of `range`, the first of several; `None` for an empty range. Errs as
+    /// Position and value of the largest token of `range`, the first of several; `None` for an empty range. Fails as
     /// [`TokenSource::read`] does.
     fn largest(&self, range: Range<usize>) -> Result<Option<Largest>> {
         let mut found: Option<Largest> = None;

@@ -49,7 +49,7 @@ impl Tokens {
         Tokens::new(Arc::new(MemoryTokens::U8(bytes)), None, BYTE_VOCAB, largest)
     }
 
-    /// Ids of a vocabulary of `vocab` values, with the last tenth held out. Errs if one is beyond it.
+    /// Ids of a vocabulary of `vocab` values, with the last tenth held out. Fails if one is beyond it.
     pub fn from_ids(ids: Vec<u32>, vocab: usize) -> Result<Tokens> {
         let largest = Largest::of(&ids, 0);
         if let Some(largest) = largest {
@@ -121,7 +121,7 @@ impl Tokens {
         }
     }
 
-    /// Appends a window of a part to a batch: its tokens but the last, and the successor of each. Errs if they cannot
+    /// Appends a window of a part to a batch: its tokens but the last, and the successor of each. Fails if they cannot
     /// be read, or if one is not below `vocab`, the token values of the model.
     pub fn push(&self, split: Split, window: Range<usize>, vocab: usize, out: &mut BatchBytes) -> Result<()> {
         let Part { source, range } = self.part(split);

@@ -51,7 +51,7 @@ impl Linear {
         self.init(Init::Uniform { bound: 1.0 / (self.in_features as f32).sqrt() })
     }
 
-    /// [.., in] to [.., out].
+    /// [.., in] to [.., out], as [`Var::linear`]: in the low dtype or fp8 under autocast, else in the dtype of `x`; sums f32.
     #[track_caller]
     pub fn forward<'g>(&self, x: Var<'g>) -> Var<'g> {
         let g = x.graph();
@@ -78,14 +78,14 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// The table, [count, width].
+    /// The table, f32 [count, width].
     #[track_caller]
     pub fn weight<'g>(&self, g: &'g Graph) -> Var<'g> {
         let _scope = g.scope(self.name);
         g.param("weight", [self.count, self.width], Init::Normal { std: GPT2_STD })
     }
 
-    /// u32 [..] to [.., width].
+    /// u32 [..] to f32 [.., width].
     #[track_caller]
     pub fn forward<'g>(&self, ids: Var<'g>) -> Var<'g> {
         let weight = self.weight(ids.graph());
@@ -111,7 +111,7 @@ impl LayerNorm {
         LayerNorm { name, eps: 1e-5, bias: true }
     }
 
-    /// [.., C] to [.., C].
+    /// [.., C] to [.., C], as [`Var::layer_norm`]: f32 under autocast; sums are f32.
     #[track_caller]
     pub fn forward<'g>(&self, x: Var<'g>) -> Var<'g> {
         let g = x.graph();
@@ -133,7 +133,7 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// [.., C] to [.., C].
+    /// [.., C] to [.., C], as [`Var::rms_norm`]: f32 under autocast; sums are f32.
     #[track_caller]
     pub fn forward<'g>(&self, x: Var<'g>) -> Var<'g> {
         let g = x.graph();
@@ -159,7 +159,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Applies it.
+    /// Applies it: same shape; computed in f32, stored in the dtype of `x`.
     #[track_caller]
     pub fn forward(self, x: Var<'_>) -> Var<'_> {
         match self {
@@ -187,7 +187,7 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// [.., width] to [.., width].
+    /// [.., width] to [.., width], in the dtype of its linear layers.
     #[track_caller]
     pub fn forward<'g>(&self, x: Var<'g>) -> Var<'g> {
         let up = Linear::new("up", self.width, self.hidden).bias(self.bias);
@@ -214,7 +214,7 @@ pub struct CausalAttention {
 }
 
 impl CausalAttention {
-    /// [B, T, width] to [B, T, width].
+    /// [B, T, width] to [B, T, width], in the dtype of its linear layers; scores and softmax are f32.
     #[track_caller]
     pub fn forward<'g>(&self, x: Var<'g>) -> Var<'g> {
         let head_size = self.width / self.heads;

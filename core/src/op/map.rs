@@ -319,7 +319,7 @@ impl MapExpr {
         self.nodes.iter().map(|node| node.flops()).sum()
     }
 
-    /// Errs unless the expression is one that an evaluator may be given with `n_inputs` inputs: within the three
+    /// Fails unless the expression is one that an evaluator may be given with `n_inputs` inputs: within the three
     /// limits, reading earlier nodes and existing inputs only, with at least one output.
     pub fn validate(&self, n_inputs: usize) -> Result<()> {
         let limits = [

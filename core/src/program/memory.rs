@@ -164,7 +164,7 @@ impl MemoryPlan {
     }
 
     /// Gives `put` the bytes of every `Input` of `program`, micro-step by micro-step: buffer, first byte, contents.
-    /// Errs, naming the input, if one is missing, has another size, or holds an index out of its range.
+    /// Fails, naming the input, if one is missing, has another size, or holds an index out of its range.
     pub fn place_inputs(
         &self,
         program: &Program,

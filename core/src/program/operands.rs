@@ -32,7 +32,7 @@ impl Operands {
         Operands { places, strides, inputs, outputs, input_types, output_types }
     }
 
-    /// Resolves the operands of `instr`. Errs if a value has no place, or pieces overlap: a plan that breaks its own
+    /// Resolves the operands of `instr`. Fails if a value has no place, or pieces overlap: a plan that breaks its own
     /// rules.
     pub fn new(program: &Program, plan: &MemoryPlan, instr: &Instr) -> Result<Operands> {
         let broken = |expected: &str, found: String| Error::operand(instr.op.row().name, expected, found);

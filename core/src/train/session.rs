@@ -295,7 +295,7 @@ impl Session {
         Ok(landed)
     }
 
-    /// Runs one step on `batch` and waits for its report. Only with no other step under way, as all that follow. Errs
+    /// Runs one step on `batch` and waits for its report. Only with no other step under way, as all that follow. Fails
     /// at a norm that is not finite, if the config asks for it; hosts that take reports from [`Session::landed`] ask
     /// [`TrainConfig::ends_at`], and can still save.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport> {
@@ -317,7 +317,7 @@ impl Session {
         self.train.executable.has_clock()
     }
 
-    /// As [`Session::step`], with the time of every instruction by the clock of the device. Errs where it has none.
+    /// As [`Session::step`], with the time of every instruction by the clock of the device. Fails where it has none.
     pub fn step_timed(&mut self, batch: Batch<'_>) -> Result<(Landed, Vec<Span>)> {
         let mut spans = Vec::new();
         let landed = self.run_step(batch, Variant::Timed(&mut spans))?;

@@ -29,7 +29,7 @@ impl MapExpr {
     /// This expression with every input `n` replaced by `sources[n]`: one instruction in place of several.
     ///
     /// A producer that draws random numbers addresses them by the linear index of its output, so it may only be inlined
-    /// into an instruction of the same output shape. Errs where a source or an input number is missing, where
+    /// into an instruction of the same output shape. Fails where a source or an input number is missing, where
     /// `[seed, step]` is not a plain input, and where the result exceeds the limits of [`MapExpr::validate`].
     pub fn substitute(&self, sources: &[Source<'_>]) -> Result<MapExpr> {
         let source = |n: u16| sources.get(usize::from(n)).copied().ok_or_else(|| missing("source", n));

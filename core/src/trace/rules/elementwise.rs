@@ -52,7 +52,7 @@ fn compact<'g>(ctx: &Context<'_, 'g>, ex: Ex, operands: &[Var<'g>], out: crate::
     ctx.g.map(ex, &inputs, out)
 }
 
-/// d(output 0)/d(input k) * dy, over operands `[dy, inputs..]`; `None` if it is zero everywhere. Errs with a function
+/// d(output 0)/d(input k) * dy, over operands `[dy, inputs..]`; `None` if it is zero everywhere. Fails with a function
 /// on the way that has a slope but no rule.
 fn derivative(m: &Map, k: u16) -> Result<Option<Ex>, UnaryFn> {
     let nodes = &m.expr.nodes;
