@@ -1,4 +1,4 @@
-//! Matrix products in every layout and operand format: operations a second (items), on all threads.
+//! Matmuls in every layout and operand format: operations a second (items), on all threads.
 //!
 //! `cargo bench -p mantissa-tests --bench matmul`
 
@@ -14,7 +14,7 @@ fn main() {
     divan::main();
 }
 
-/// Operands of a product.
+/// Operands of a matmul.
 #[derive(Clone, Copy, Debug)]
 enum Format {
     Plain(DType),

@@ -1,4 +1,4 @@
-//! GFLOP/s of matrix products on the best wgpu adapter, and of the same product in f32 on the CPU backend in the same
+//! GFLOP/s of matmuls on the best wgpu adapter, and of the same matmul in f32 on the CPU backend in the same
 //! run.
 //!
 //! Where processors compute, the time is what all threads of this process took of them, shared by the cores: what a
@@ -14,7 +14,7 @@ use std::fs;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-/// Rounds, of which the fastest counts; products in each.
+/// Rounds, of which the fastest counts; matmuls in each.
 const ROUNDS: usize = 30;
 const PRODUCTS: usize = 1;
 
@@ -50,7 +50,7 @@ fn gflops(machine: &mut Machine, [m, n, k]: [usize; 3], processors: bool) -> f64
     // The result is read to wait for the device.
     let mut round = |products: usize| {
         let start = Clock::start(processors);
-        (0..products).for_each(|_| machine.step(&[]).expect("the product runs"));
+        (0..products).for_each(|_| machine.step(&[]).expect("the matmul runs"));
         let y = machine.bytes("y0").expect("the result is there");
         assert_eq!(y.len(), m * n * size_of::<f32>());
         start.seconds()

@@ -237,7 +237,7 @@ fn first_backward(p: &Program) -> usize {
     p.instrs.iter().position(|i| matches!(i.op, Op::CrossEntropyBackward(_))).expect("a loss")
 }
 
-/// The wgrad products: fp8 operands, the first transposed.
+/// The wgrad matmuls: fp8 operands, the first transposed.
 fn wgrads(p: &Program) -> Vec<(usize, &MatMul)> {
     p.instrs
         .iter()
@@ -301,7 +301,7 @@ fn both_mx_copies_come_from_high_precision() {
             [first, second].contains(&OperandScale::Block32Last) && [first, second].contains(&OperandScale::Block32First);
         assert!(both && a == b, "{name}: {copies:?}");
     }
-    // Each product contracts along the axis its scales run along.
+    // Each matmul contracts along the axis its scales run along.
     for i in &p.instrs {
         let Op::MatMul(m) = &i.op else { continue };
         if m.scales[0] == OperandScale::None {

@@ -230,7 +230,7 @@ proptest! {
     }
 }
 
-/// Texts of the products of a step.
+/// Texts of the matmuls of a step.
 fn products(program: &Program) -> Vec<String> {
     let products = program.instrs.iter().filter(|i| matches!(i.op, Op::MatMul(_)));
     products.map(|i| op_text(&i.op)).collect()
@@ -293,8 +293,8 @@ fn a_product_that_others_need_keeps_its_result() {
     }));
     assert!(!joined(&|g, _, y| g.output("y", y + y.softmax())));
     assert!(!joined(&|g, a, y| g.output("y", y + a.mean(&[0], true))), "a row is no whole addend");
-    assert!(!joined(&|g, _, y| g.output("y", y.unary(UnaryFn::Tanh))), "no activation of a product");
-    // The derivative of ReLU can be had from its result, if no positive product is rounded to zero there; the product
+    assert!(!joined(&|g, _, y| g.output("y", y.unary(UnaryFn::Tanh))), "no activation of a matmul");
+    // The derivative of ReLU can be had from its result, if no positive result is rounded to zero there; the product
     // itself cannot.
     let relu_and = |dtype: DType, times_product: bool| {
         joined(&|g, _, y| {
@@ -306,14 +306,14 @@ fn a_product_that_others_need_keeps_its_result() {
     assert!(relu_and(DType::F32, false));
     assert!(!relu_and(DType::F16, false));
     assert!(!relu_and(DType::F32, true));
-    // What is added changes between the product and the sum.
+    // What is added changes between the matmul and the sum.
     assert!(!joined(&|g, a, y| {
         let state = g.state("state", ty(), Role::Telemetry, Init::Fill(1.0));
         let add = Map::new(Ex::input(0) + Ex::input(1), &[state.ty(), a.ty()], DType::F32).expect("fits");
         g.push_into(add.op(), &[state.id(), a.id()], &[Some(state.id())]);
         g.output("y", y + state);
     }));
-    // Somebody reads the state after the product and before the sum.
+    // Somebody reads the state after the matmul and before the sum.
     assert!(!joined(&|g, _, y| {
         let state = g.state("state", ty(), Role::Telemetry, Init::Fill(1.0));
         g.output("before", state.softmax());

@@ -334,7 +334,7 @@ fn fp8_refuses_shapes_that_do_not_fit_and_says_why() {
     ];
     for (name, [rows, width, out], want) in cases {
         let p = layer(name, rows, width, out);
-        let product = p.instrs.iter().find(|i| matches!(i.op, Op::MatMul(_))).expect("a product");
+        let product = p.instrs.iter().find(|i| matches!(i.op, Op::MatMul(_))).expect("a matmul");
         let fp8 = product.inputs[..2].iter().all(|&i| p.ty(i).dtype.is_fp8());
         assert_eq!(fp8, want.is_none(), "{p}");
         match want {

@@ -118,7 +118,7 @@ fn one<'g>(g: &'g Graph, c: &Choice, a: Var<'g>, b: Var<'g>, w: Var<'g>, gain: V
             before
         }
         14 => {
-            // A layer whose product is read by an activation and its gradient, or by a residual connection; as it is or
+            // A layer whose matmul is read by an activation and its gradient, or by a residual connection; as it is or
             // in another shape.
             let product = g.autocast(Region::low(LOWS[c.detail % LOWS.len()]), || a.cast(DType::F32).matmul(w));
             let b = if b.id() == state.id() { b.copy() } else { b };
@@ -129,7 +129,7 @@ fn one<'g>(g: &'g Graph, c: &Choice, a: Var<'g>, b: Var<'g>, w: Var<'g>, gain: V
             if c.detail < 32 { then(product, b) } else { then(product.reshape([8, 4]), b.reshape([8, 4])).reshape([4, 8]) }
         }
         15 => {
-            // A product that is added to the state, which others read before and after.
+            // A matmul that is added to the state, which others read before and after.
             let product =
                 g.autocast(Region::low(LOWS[c.detail % LOWS.len()]), || a.cast(DType::F32).matmul(w)).cast(DType::F32);
             let sum = Map::new(Ex::input(0) + Ex::input(1), &[state.ty(), product.ty()], DType::F32).expect("fits");

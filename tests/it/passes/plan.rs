@@ -80,7 +80,7 @@ pub(super) fn check(program: &Program) {
 }
 
 /// `early` is read for the last time before `late` is written, or by the very instruction that writes `late`, element
-/// by element: a map, or a product that adds it.
+/// by element: a map, or a matmul that adds it.
 fn disjoint(program: &Program, early: &Life, late: &Life) -> bool {
     let (Some(end), Some(start)) = (early.to, late.from) else { return false };
     if end < start {

@@ -13,7 +13,7 @@ use mantissa_core::model::mlp::MlpConfig;
 /// How attention is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attention {
-    /// One product for queries, keys and values, and `burn::tensor::module::attention`.
+    /// One matmul for queries, keys and values, and `burn::tensor::module::attention`.
     Function,
     /// `burn::nn::attention::MultiHeadAttention` with a causal mask.
     Module,

@@ -1,4 +1,4 @@
-//! Mantissa beside burn (https://burn.dev) on the same machine, the same adapter, in one run: products, and training
+//! Mantissa beside burn (https://burn.dev) on the same machine, the same adapter, in one run: matmuls, and training
 //! steps of the presets `mlp` and `gpt-tiny` in f32. Prints Markdown.
 //!
 //! `cargo run --release`, or with names of cases. Every case runs in a process of its own whose caches are empty, those
@@ -22,7 +22,7 @@ const CASES: [&str; 6] = ["gemm-256", "gemm-512", "gemm-1024", "mlp", "gpt-tiny"
 /// Set for the process of one case.
 const CASE: &str = "MANTISSA_PEERS_CASE";
 
-/// Largest difference between two products of the same matrices, whose elements are about 1.
+/// Largest difference between two results of the same matrices, whose elements are about 1.
 const TOLERANCE: f32 = 1e-3;
 
 fn main() -> Result<()> {

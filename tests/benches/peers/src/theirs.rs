@@ -28,7 +28,7 @@ pub(crate) fn product(name: &str, device: Device, side: usize, a: &[f32], b: &[f
         let (a, b) = (tensor(a), tensor(b));
         Ok(move || {
             let all: Vec<Tensor<2>> = (0..PRODUCTS).map(|_| a.clone().matmul(b.clone())).collect();
-            device.sync().expect("the products run");
+            device.sync().expect("the matmuls run");
             all[PRODUCTS - 1].clone().into_data().into_vec().expect("f32")
         })
     })
