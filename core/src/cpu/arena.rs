@@ -50,7 +50,11 @@ pub const MAX_PIECES: usize = 32;
 
 /// Lends the bytes of `places`, which are sorted by buffer and offset and do not overlap. Buffers are `persistent`
 /// followed by `own`.
-pub fn lend<'a>(persistent: &'a mut [Buffer], own: &'a mut [Buffer], places: &[Place]) -> ArrayVec<&'a mut [u8], MAX_PIECES> {
+pub fn disjoint_slices<'a>(
+    persistent: &'a mut [Buffer],
+    own: &'a mut [Buffer],
+    places: &[Place],
+) -> ArrayVec<&'a mut [u8], MAX_PIECES> {
     let split = persistent.len();
     let mut out = ArrayVec::new();
     let cut = places.partition_point(|p| p.buffer < split);
@@ -93,7 +97,7 @@ mod tests {
         let place = |buffer, offset, size| Place { buffer, offset, size };
         let places = [place(0, 0, 4), place(0, 256, 8), place(2, 4, 4), place(4, 0, 256)];
         {
-            let mut pieces = lend(&mut persistent, &mut own, &places);
+            let mut pieces = disjoint_slices(&mut persistent, &mut own, &places);
             assert_eq!(pieces.iter().map(|p| p.len()).collect::<Vec<_>>(), [4, 8, 4, 256]);
             for (i, p) in pieces.iter_mut().enumerate() {
                 p.fill(i as u8 + 1);

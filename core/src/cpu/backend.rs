@@ -3,7 +3,7 @@
 //! Compiling resolves every operand to a place in memory and sizes the scratch space; a submitted step then allocates
 //! nothing.
 
-use super::arena::{Buffer, MAX_PIECES, grow, lend};
+use super::arena::{Buffer, MAX_PIECES, disjoint_slices, grow};
 use super::dispatch;
 use crate::backend::{Backend, Capabilities, DeviceMemory, Executable, Memory, Readback, Support};
 use crate::dtype::DType;
@@ -216,7 +216,7 @@ impl CpuExecutable {
                     for (p, stride) in places.iter_mut().zip(&step.operands.strides) {
                         p.offset += micro * stride;
                     }
-                    let mut pieces = lend(persistent, own, &places);
+                    let mut pieces = disjoint_slices(persistent, own, &places);
                     dispatch::run(&instr.op, &step.operands, &mut pieces, work);
                     drop(pieces);
                     if let Some(o) = &mut observer {

@@ -130,7 +130,7 @@ impl Examiner {
             return None;
         }
         let instr = now.instr();
-        let rounded = instr.op.rounds_to().filter(|_| instr.outputs.first() == Some(&id));
+        let rounded = instr.op.rounded_dtype().filter(|_| instr.outputs.first() == Some(&id));
         let view = now.view(id)?;
         let stats = Stats::of_values(view, rounded.unwrap_or(view.dtype));
         self.ranges[id.index()] = Some(range(now.program, id, &stats));
@@ -180,7 +180,7 @@ impl Observer for Examiner {
             if stats.nonfinite() > 0 && self.first.is_none() {
                 self.first = self.found(now, id, inputs.clone());
             }
-            let dtype = instr.op.rounds_to().unwrap_or(now.program.ty(id).dtype);
+            let dtype = instr.op.rounded_dtype().unwrap_or(now.program.ty(id).dtype);
             let is_view = matches!(instr.op, crate::op::Op::Reshape(_));
             if dtype == DType::F16 && self.phases[now.index] == Phase::Backward && now.micro == 0 && !is_view {
                 self.gradients.push(NarrowGradient {

@@ -73,7 +73,7 @@ pub struct Row {
     /// Inputs from this one on are updated in place: output `i` is input `i`.
     in_place_from: Option<usize>,
     /// An input that may have any float dtype without changing a result or its type.
-    narrow_input: Option<usize>,
+    any_float_input: Option<usize>,
 }
 
 impl Row {
@@ -85,8 +85,8 @@ impl Row {
         Row { in_place_from: Some(from), ..self }
     }
 
-    const fn narrow(self, input: usize) -> Row {
-        Row { narrow_input: Some(input), ..self }
+    const fn any_float(self, input: usize) -> Row {
+        Row { any_float_input: Some(input), ..self }
     }
 }
 
@@ -103,22 +103,22 @@ impl Op {
         const COUNTS: Gradient = Gradient::None("counts have no gradient");
         const CAST: Gradient = Gradient::None("fp8 layers carry their own rule: see precision/fp8.rs");
         let row = |name, stem, family, class, gradient| Row {
-            name, stem, family, class, gradient, list_from: None, in_place_from: None, narrow_input: None,
+            name, stem, family, class, gradient, list_from: None, in_place_from: None, any_float_input: None,
         };
         match self {
             Op::Map(_)                  => row("map", "map", Elementwise, Keep, Rule),
-            Op::Reduce(r)               => row("reduce", "reduce", Reduction, r.class(), Rule).narrow(0),
+            Op::Reduce(r)               => row("reduce", "reduce", Reduction, r.class(), Rule).any_float(0),
             Op::MatMul(_)               => row("matmul", "matmul", Product, Low, Rule),
             Op::Attention(_)            => row("attention", "attention", Attention, Low, Rule),
             Op::AttentionBackward(_)    => row("attention_backward", "attention", AttentionBackward, Keep, FINAL),
-            Op::Norm(_)                 => row("norm", "norm", Reduction, F32, Rule).narrow(0),
-            Op::NormBackward(_)         => row("norm_backward", "norm", Reduction, Keep, FINAL).narrow(0),
-            Op::Softmax(_)              => row("softmax", "softmax", Reduction, F32, Rule).narrow(0),
+            Op::Norm(_)                 => row("norm", "norm", Reduction, F32, Rule).any_float(0),
+            Op::NormBackward(_)         => row("norm_backward", "norm", Reduction, Keep, FINAL).any_float(0),
+            Op::Softmax(_)              => row("softmax", "softmax", Reduction, F32, Rule).any_float(0),
             Op::SoftmaxBackward(_)      => row("softmax_backward", "softmax", Reduction, Keep, FINAL),
             Op::CrossEntropy(_)         => row("cross_entropy", "xent", Reduction, F32, Rule),
             Op::CrossEntropyBackward(_) => row("cross_entropy_backward", "xent", Reduction, Keep, FINAL),
             Op::Embedding               => row("embedding", "embedding", Index, Keep, Rule),
-            Op::EmbeddingBackward(_)    => row("embedding_backward", "embedding", Index, Keep, FINAL).narrow(1),
+            Op::EmbeddingBackward(_)    => row("embedding_backward", "embedding", Index, Keep, FINAL).any_float(1),
             Op::Reshape(_)              => row("reshape", "reshape", View, Keep, Rule),
             Op::Permute(_)              => row("permute", "permute", Layout, Keep, Rule),
             Op::Concat(_)               => row("concat", "concat", Layout, Promote, Rule),
@@ -159,7 +159,7 @@ impl Op {
 
     /// The inputs that are read in step with the store of the output, element for element: one that dies may be
     /// overwritten by it.
-    pub fn read_in_step(&self, n_inputs: usize) -> Range<usize> {
+    pub fn elementwise_inputs(&self, n_inputs: usize) -> Range<usize> {
         if let Op::MatMul(o) = self {
             return o.addend_input().map_or(0..0, |i| i..i + 1);
         }
@@ -227,7 +227,7 @@ impl Op {
     }
 
     /// The dtype whose values the first output takes though it is stored in f32, if there is one.
-    pub fn rounds_to(&self) -> Option<crate::DType> {
+    pub fn rounded_dtype(&self) -> Option<crate::DType> {
         if let Op::MatMul(o) = self {
             return o.round.filter(|_| o.epilogue == Epilogue::None);
         }
@@ -244,6 +244,6 @@ impl Op {
 
     /// Whether input `k` may have any float dtype without changing a result or its type.
     pub fn reads_any_float(&self, k: usize) -> bool {
-        self.row().narrow_input == Some(k)
+        self.row().any_float_input == Some(k)
     }
 }

@@ -417,7 +417,7 @@ impl<'a> Planner<'a> {
     /// An operand read element by element that dies here and whose memory output `id` can take over.
     fn in_place(&self, instr: &super::Instr, at: usize, id: ValueId, owns: &[bool]) -> Option<ValueId> {
         let root = |i: &ValueId| self.root[i.index()];
-        let candidates = instr.op.read_in_step(instr.inputs.len());
+        let candidates = instr.op.elementwise_inputs(instr.inputs.len());
         let others = [&instr.inputs[..candidates.start], &instr.inputs[candidates.end..]].concat();
         // The kernel reads the old contents as the output's dtype: an equal width is not enough.
         let out = self.program.ty(id);

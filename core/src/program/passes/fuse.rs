@@ -50,7 +50,7 @@ fn fold_casts(program: &mut Program) {
     for at in 0..program.instrs.len() {
         let id = match program.instrs[at].outputs.first() {
             // What is rounded already would be rounded twice.
-            Some(&id) if program.ty(id).dtype == DType::F32 && program.instrs[at].op.rounds_to().is_none() => id,
+            Some(&id) if program.ty(id).dtype == DType::F32 && program.instrs[at].op.rounded_dtype().is_none() => id,
             Some(_) | None => continue,
         };
         let Some(reader) = only_reader(program, &readers, id, at) else { continue };
