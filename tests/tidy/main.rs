@@ -9,3 +9,4 @@ mod imports;
 mod kernels;
 mod repository;
 mod text_rules;
+mod words;

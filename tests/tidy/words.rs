@@ -9,10 +9,8 @@ use crate::repository::{File, clean, files, read};
 const COLUMNS: usize = 120;
 
 /// Old words that stay in one place, and why.
-const STAY: [(&str, &str, &str); 2] = [
-    ("docs/glossary.md", "", "it lists the old words"),
-    ("tests/tidy/words.rs", "", "it plants them"),
-];
+const STAY: [(&str, &str, &str); 2] =
+    [("docs/glossary.md", "", "it lists the old words"), ("tests/tidy/words.rs", "", "it plants them")];
 
 /// Old and new words, from the last table of the glossary.
 fn old_words(glossary: &str) -> Vec<(String, String)> {
@@ -20,7 +18,9 @@ fn old_words(glossary: &str) -> Vec<(String, String)> {
     let rows = table.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| ---") && !l.starts_with("| old"));
     let cells = rows.map(|l| l.trim_matches('|').split('|').map(|c| c.trim().to_string()).collect::<Vec<_>>());
     let pairs = cells.filter_map(|c| Some((c.first()?.clone(), c.get(1)?.clone())));
-    pairs.flat_map(|(old, new)| old.split(", ").map(|o| (o.trim_matches('`').to_string(), new.clone())).collect::<Vec<_>>()).collect()
+    pairs
+        .flat_map(|(old, new)| old.split(", ").map(|o| (o.trim_matches('`').to_string(), new.clone())).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Whether `word` stands in `line` as a whole word.
@@ -92,7 +92,8 @@ fn cited(line: &str) -> Vec<String> {
     for tail in line.split("docs/precision.md ").skip(1) {
         for word in tail.split(' ') {
             let word = word.trim_end_matches([',', '.', ';', ':', ')']);
-            let section = word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(|c| c.is_ascii_digit() || c == '.');
+            let section =
+                word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(|c| c.is_ascii_digit() || c == '.');
             match (section, word) {
                 (true, _) => out.push(word.to_string()),
                 (false, "and" | "to") => {}
@@ -123,11 +124,20 @@ fn silent_failures(f: &File) -> Vec<String> {
     let mut found = Vec::new();
     for (i, line) in lines.iter().enumerate() {
         let public = line.trim_start().starts_with("pub fn ");
-        let signature: String = lines[i..].iter().scan(false, |done, l| (!*done).then(|| { *done = l.contains('{'); *l })).collect();
+        let signature: String = lines[i..]
+            .iter()
+            .scan(false, |done, l| {
+                (!*done).then(|| {
+                    *done = l.contains('{');
+                    *l
+                })
+            })
+            .collect();
         if !public || !signature.split("->").nth(1).is_some_and(|out| out.contains("Result<")) {
             continue;
         }
-        let above = lines[..i].iter().rev().take_while(|l| l.trim_start().starts_with("///") || l.trim_start().starts_with("#["));
+        let above =
+            lines[..i].iter().rev().take_while(|l| l.trim_start().starts_with("///") || l.trim_start().starts_with("#["));
         if !above.into_iter().any(|l| SAYS.iter().any(|s| l.contains(s))) {
             found.push(format!("{}:{}: returns Result and does not say when it fails", f.path, i + 1));
         }
@@ -172,7 +182,9 @@ fn rules_over_words_can_fail() {
     one(lost_paths(&core("// see op/x.rs and op/y.rs; torch/x.py\n"), &all));
     one(lost_paths(&core("// see docs/none.md\n"), &all));
     one(lost_sections(&core("// docs/precision.md 2.4 and 2.5.\n// docs/precision.md 2: all\n"), &all[1].text));
-    one(silent_failures(&core("/// Reads.\npub fn f(\n    x: u32,\n) -> Result<u32> {\n}\n/// Reads. Fails at 0.\npub fn g() -> Result<u32> {\n}\n")));
+    one(silent_failures(&core(
+        "/// Reads.\npub fn f(\n    x: u32,\n) -> Result<u32> {\n}\n/// Reads. Fails at 0.\npub fn g() -> Result<u32> {\n}\n",
+    )));
     assert!(silent_failures(&core("/// Takes.\npub fn f(x: Result<u32>) -> u32 {\n}\n")).is_empty());
     one(too_long_to_read(&File::of("README.md", &"\n".repeat(161))));
 }
