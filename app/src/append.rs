@@ -1,5 +1,6 @@
-//! A file that grows by whole pieces: lines of a log, rows of a table, records. A piece that could not be written whole, such as on a full disk, is
-//! taken back, so that the next one does not run into its remains; it waits in bounded memory and is written, in order, once there is room.
+//! A file that grows by whole pieces: lines of a log, rows of a table, records. A piece that could not be written
+//! whole, such as on a full disk, is taken back, so that the next one does not run into its remains; it waits in
+//! bounded memory and is written, in order, once there is room.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -49,7 +50,8 @@ impl Appender {
         Appender { file, torn_at: None, waiting: VecDeque::new(), waiting_bytes: 0, dropped: 0 }
     }
 
-    /// Appends what waits and then a piece, each in one write, whole or not at all. After an error the piece waits, too.
+    /// Appends what waits and then a piece, each in one write, whole or not at all. After an error the piece waits,
+    /// too.
     pub fn append(&mut self, piece: &[u8]) -> Result<()> {
         let done = self.flush().and_then(|()| self.write(piece));
         if done.is_err() {

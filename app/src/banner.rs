@@ -121,7 +121,7 @@ fn recipe(recipe: &Recipe, layers: &Fp8Layers) -> String {
 }
 
 fn products(recipe: &Recipe, layers: &Fp8Layers) -> &'static str {
-    if recipe.fp8.is_some() && layers.inside > 0 { "other matrix products" } else { "matrix products" }
+    if recipe.fp8.is_some() && layers.inside > 0 { "other matmuls" } else { "matmuls" }
 }
 
 /// What is in fp8, which the recipe only asks for: layers have sizes.

@@ -1,5 +1,5 @@
-//! Reads what `--data` names: the built-in corpus, a text file, a folder of texts, token files, IDX images. Files are judged before
-//! anything is trained.
+//! Reads what `--data` names: the built-in corpus, a text file, a folder of texts, token files, IDX images. Files are
+//! judged before anything is trained.
 
 pub mod digest;
 pub mod file_tokens;
@@ -66,8 +66,8 @@ pub fn load(config: &RunConfig, how: Reading) -> Result<Loaded> {
     }
 }
 
-/// Makes a model that is too small for the tokens of its data large enough, unless its size was `given`; the note says so. A given size must have
-/// the tokens that are used.
+/// Makes a model that is too small for the tokens of its data large enough, unless its size was `given`; the note says
+/// so. A given size must have the tokens that are used.
 pub fn settle_vocab(config: &mut RunConfig, given: bool, loaded: &Loaded) -> Result<Option<String>> {
     let (ModelConfig::Gpt(gpt), Dataset::Tokens(tokens)) = (&mut config.train.model, &loaded.dataset) else { return Ok(None) };
     if gpt.vocab >= tokens.vocab() {

@@ -1,7 +1,7 @@
 //! Files that are replaced as a whole, and what stands in their way.
 //!
-//! A whole file is written under a temporary name in the same folder, synced and renamed: whatever happens, it is the old one
-//! or the new one. Links are never written through: a folder may come from somebody else.
+//! A whole file is written under a temporary name in the same folder, synced and renamed: whatever happens, it is the
+//! old one or the new one. Links are never written through: a folder may come from somebody else.
 
 use anyhow::{Context, Result, bail};
 use std::fs::{File, OpenOptions};
@@ -48,7 +48,8 @@ pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<(
     })
 }
 
-/// Removes what an earlier write left under its temporary name. A link there is removed itself: what it leads to is somebody else's.
+/// Removes what an earlier write left under its temporary name. A link there is removed itself: what it leads to is
+/// somebody else's.
 pub fn remove_leftover(temporary: &Path) -> Result<()> {
     match std::fs::remove_file(temporary) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -68,7 +69,8 @@ pub fn sync_folder(dir: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
-/// Refuses what is no file of its own: a link in a run folder may lead anywhere, and what is written is to stay in the folder.
+/// Refuses what is no file of its own: a link in a run folder may lead anywhere, and what is written is to stay in the
+/// folder.
 pub fn refuse_link(path: &Path) -> Result<()> {
     let kind = match std::fs::symlink_metadata(path) {
         Ok(meta) => meta.file_type(),
@@ -84,7 +86,8 @@ pub fn refuse_link(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives the file at `path` a second name beside it, `name` and a number, or a copy where a file system has no such names; returns it.
+/// Gives the file at `path` a second name beside it, `name` and a number, or a copy where a file system has no such
+/// names; returns it.
 pub fn keep_aside(path: &Path, name: &str) -> Result<PathBuf> {
     for n in 1..=MAX_ASIDE {
         let aside = path.with_file_name(format!("{name}.damaged-{n}"));

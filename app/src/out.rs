@@ -1,7 +1,9 @@
-//! The way out. Texts for people leave this program through [`stdout`] and [`stderr`] only: names, texts and paths in them come from files that anybody may
-//! have made, and a terminal obeys control characters instead of showing them. Here they become text (`show::printable_text`).
+//! The way out. Texts for people leave this program through [`stdout`] and [`stderr`] only: names, texts and paths in
+//! them come from files that anybody may have made, and a terminal obeys control characters instead of showing them.
+//! Here they become text (`show::printable_text`).
 //!
-//! What was asked for as it is ([`contents`]: a sample, a config) stays as it is, except on a terminal. JSON has escapes of its own ([`json`]).
+//! What was asked for as it is ([`contents`]: a sample, a config) stays as it is, except on a terminal. JSON has
+//! escapes of its own ([`json`]).
 
 use crate::show::printable_text;
 use std::borrow::Cow;
@@ -44,8 +46,8 @@ pub fn json(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(|c| escaped(c, &mut buffer)).collect())
 }
 
-/// A writer of UTF-8 that comes in any pieces: control characters other than line breaks and tabs leave it as text, bytes that are no
-/// character as U+FFFD.
+/// A writer of UTF-8 that comes in any pieces: control characters other than line breaks and tabs leave it as text,
+/// bytes that are no character as U+FFFD.
 #[derive(Debug)]
 pub struct Printable<W: Write> {
     inner: W,

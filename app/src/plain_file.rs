@@ -1,5 +1,5 @@
-//! Files that a person or another file names are opened only if they are plain files: a pipe would wait for its other end, and a device may never
-//! end.
+//! Files that a person or another file names are opened only if they are plain files: a pipe would wait for its other
+//! end, and a device may never end.
 
 use crate::files::temporary;
 use anyhow::{Result, bail};
@@ -31,10 +31,11 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Refuses to write `output` where that is the file `input`, under whatever name or link, or where it is first written in the place of `input`.
-/// `command` is who asks.
+/// Refuses to write `output` where that is the file `input`, under whatever name or link, or where it is first written
+/// in the place of `input`. `command` is who asks.
 pub fn refuse_same(command: &str, input: &Path, output: &Path) -> Result<()> {
-    // The comparison opens both, which a pipe would not let it. An error means that one is not there: then they are not the same.
+    // The comparison opens both, which a pipe would not let it. An error means that one is not there: then they are not
+    // the same.
     let plain = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file());
     let same = |path: &Path| plain(input) && plain(path) && same_file::is_same_file(input, path).unwrap_or(false);
     if same(output) {
@@ -48,7 +49,8 @@ pub fn refuse_same(command: &str, input: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to write `output` where something lies that is no file, or a file that may not be replaced (`force`). `command` is who asks.
+/// Refuses to write `output` where something lies that is no file, or a file that may not be replaced (`force`).
+/// `command` is who asks.
 pub fn refuse_taken(command: &str, output: &Path, force: bool) -> Result<()> {
     match output.symlink_metadata() {
         Err(_) => Ok(()),

@@ -30,8 +30,8 @@ impl Answers<'_> {
         self.rows().filter(|(row, label)| best(row) == *label).count()
     }
 
-    /// The hardest images of the batch: those with wrong answers, then those with the least certain ones. Their pixels are `x`: f32,
-    /// `[batch, rows * cols]`, as the model sees them.
+    /// The hardest images of the batch: those with wrong answers, then those with the least certain ones. Their pixels
+    /// are `x`: f32, `[batch, rows * cols]`, as the model sees them.
     pub fn shown(&self, size: [usize; 2], x: &[u8]) -> Predictions {
         let answered = |(row, label): (&[f32], u32)| {
             let answer = best(row);
@@ -41,7 +41,8 @@ impl Answers<'_> {
         };
         let mut answers: Vec<_> = self.rows().map(answered).zip(x.chunks_exact(4 * size[0] * size[1])).collect();
         answers.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        // Little data comes round more than once in a batch; the same image has the same answer, so it lies beside itself.
+        // Little data comes round more than once in a batch; the same image has the same answer, so it lies beside
+        // itself.
         answers.dedup_by(|(_, a), (_, b)| a == b);
         answers.truncate(SHOWN.min(MAX_PIXELS / (size[0] * size[1]).max(1)));
         let shown = answers.into_iter().map(|((_, confidence, answer, label), image)| Prediction {

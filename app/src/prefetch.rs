@@ -1,7 +1,7 @@
 //! Batches made ahead of time, on a thread of their own, for the steps of a run in order.
 //!
-//! What a batch holds depends on the number of its step alone, so a prefetcher that starts at step n gives what one that started at 1 would
-//! have given: the position of a run in its data is one integer.
+//! What a batch holds depends on the number of its step alone, so a prefetcher that starts at step n gives what one
+//! that started at 1 would have given: the position of a run in its data is one integer.
 
 use anyhow::{Context, Result, bail};
 use mantissa_core::Result as CoreResult;
@@ -42,7 +42,8 @@ impl Prefetch {
         Ok(Prefetch { batches: Some(batches), spare, thread: Some(thread) })
     }
 
-    /// The batch of step `step`; steps are asked for in order. Errs if the data could not be read; no later batch comes then.
+    /// The batch of step `step`; steps are asked for in order. Errs if the data could not be read; no later batch comes
+    /// then.
     pub fn next(&mut self, step: u64) -> Result<BatchBytes> {
         let received = self.batches.as_ref().and_then(|b| b.recv().ok());
         match received {

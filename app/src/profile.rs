@@ -1,5 +1,5 @@
-//! Times every instruction of a step, by the clock of the device where it has one, groups them, and writes a Chrome trace (Perfetto and
-//! chrome://tracing open it).
+//! Times every instruction of a step, by the clock of the device where it has one, groups them, and writes a Chrome
+//! trace (Perfetto and chrome://tracing open it).
 
 use crate::show;
 use mantissa_core::data::Batch;
@@ -169,7 +169,8 @@ impl Profile {
         lines
     }
 
-    /// Events of the last timed step, in the order of time: one row for each part of the step. `process` tells recipes apart.
+    /// Events of the last timed step, in the order of time: one row for each part of the step. `process` tells recipes
+    /// apart.
     pub(crate) fn trace(&self, program: &Program, process: usize, title: &str, clock: Clock) -> Vec<Value> {
         let phases = phase::phases(program);
         let row = |p: Phase| match p {

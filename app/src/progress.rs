@@ -1,5 +1,5 @@
-//! Progress of commands that print their result at the end: a bar on a terminal, elsewhere a line now and then. Both on stderr, none for who asked for
-//! silence or JSON.
+//! Progress of commands that print their result at the end: a bar on a terminal, elsewhere a line now and then. Both on
+//! stderr, none for who asked for silence or JSON.
 
 use crate::{out, show};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

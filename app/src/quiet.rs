@@ -1,9 +1,10 @@
 //! Keeps words of graphics libraries off stderr.
 //!
-//! Where Vulkan is Mesa's, a layer of it (`VK_LAYER_MESA_device_select`) asks a Wayland compositor which GPU comes first, whenever adapters are
-//! listed. Outside a desktop session (ssh, containers, cron) there is no `XDG_RUNTIME_DIR` to find one in, and the Wayland library writes an error
-//! for every try. The layer is turned off by a variable that it reads from the environment of the process. Changing that is unsafe once there
-//! may be threads of libraries, so the program starts itself again in its own place: the same process, arguments and open files.
+//! Where Vulkan is Mesa's, a layer of it (`VK_LAYER_MESA_device_select`) asks a Wayland compositor which GPU comes
+//! first, whenever adapters are listed. Outside a desktop session (ssh, containers, cron) there is no `XDG_RUNTIME_DIR`
+//! to find one in, and the Wayland library writes an error for every try. The layer is turned off by a variable that it
+//! reads from the environment of the process. Changing that is unsafe once there may be threads of libraries, so the
+//! program starts itself again in its own place: the same process, arguments and open files.
 
 #[cfg(any(target_os = "linux", test))]
 use std::ffi::OsStr;
@@ -15,7 +16,8 @@ const LAYER_OFF: &str = "NODEVICE_SELECT";
 #[cfg(any(target_os = "linux", test))]
 const LAYER_USED: [&str; 2] = ["MESA_VK_DEVICE_SELECT", "DRI_PRIME"];
 
-/// Starts this program again with a quiet environment, if it has none. Returns where it is quiet, or cannot be made so. Call it first of all.
+/// Starts this program again with a quiet environment, if it has none. Returns where it is quiet, or cannot be made so.
+/// Call it first of all.
 #[cfg(target_os = "linux")]
 pub fn restart_if_noisy() {
     use std::os::unix::process::CommandExt;

@@ -69,7 +69,8 @@ impl Sampler {
     }
 }
 
-/// Goes on from `prompt` (at least one token) for `count` tokens below `values`, calling `each` with every new one until it returns `false`.
+/// Goes on from `prompt` (at least one token) for `count` tokens below `values`, calling `each` with every new one
+/// until it returns `false`.
 pub fn generate(
     session: &mut Session,
     prompt: &[u32],
@@ -137,7 +138,8 @@ pub fn command(args: &SampleArgs) -> Result<Outcome> {
             resolve::resolve(&TrainArgs { init_from: Some(run.display().to_string()), ..TrainArgs::default() })?.config.train
         }
     };
-    // One sequence is too few rows for fp8 layers, and nothing is scaled: text comes from the dtype that the rest of the recipe runs in.
+    // One sequence is too few rows for fp8 layers, and nothing is scaled: text comes from the dtype that the rest of
+    // the recipe runs in.
     train.recipe = train.recipe.for_inference();
     (train.batch, train.grad_accum, train.clip) = (1, 1, None);
     let backend = args.device.open()?.backend;

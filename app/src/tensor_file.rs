@@ -1,8 +1,8 @@
 //! safetensors files a piece at a time, so that a file larger than memory can be read and written.
 //!
-//! A header is checked against the length of its file before anything it claims is allocated. The library's own reader and writer want a file
-//! whole in memory, or say an error of the disk twice; its types and its check of headers are used. Format:
-//! <https://github.com/huggingface/safetensors>.
+//! A header is checked against the length of its file before anything it claims is allocated. The library's own reader
+//! and writer want a file whole in memory, or say an error of the disk twice; its types and its check of headers are
+//! used. Format: <https://github.com/huggingface/safetensors>.
 
 use crate::plain_file;
 use crate::show::printable;
@@ -63,7 +63,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads and checks the header of a file of `file_bytes` bytes; `source` is left at the first byte of the first tensor.
+    /// Reads and checks the header of a file of `file_bytes` bytes; `source` is left at the first byte of the first
+    /// tensor.
     pub fn read(source: &mut impl Read, file_bytes: u64) -> Result<Header> {
         if file_bytes < LENGTH_BYTES {
             bail!("not a safetensors file: expected at least {LENGTH_BYTES} bytes, found {file_bytes}");
@@ -188,7 +189,8 @@ impl TensorFile {
         self.index.get(name).map(|i| &self.header.entries[*i])
     }
 
-    /// Fills `out` with the bytes of entry `index` of the header from byte `from` of the tensor. They must lie within the tensor.
+    /// Fills `out` with the bytes of entry `index` of the header from byte `from` of the tensor. They must lie within
+    /// the tensor.
     pub fn read_at(&self, index: usize, from: usize, out: &mut [u8]) -> Result<()> {
         let mut file = &self.file;
         let read = file.seek(SeekFrom::Start(self.starts[index] + from as u64)).and_then(|_| file.read_exact(out));

@@ -1,4 +1,5 @@
-//! What tokens mean: bytes, the characters of a `meta.json`, the pieces of a Hugging Face `tokenizer.json`, or nothing that is known.
+//! What tokens mean: bytes, the characters of a `meta.json`, the pieces of a Hugging Face `tokenizer.json`, or nothing
+//! that is known.
 //!
 //! A run folder keeps the file that its vocabulary came from, so that `sample` needs the run folder only.
 
@@ -153,7 +154,8 @@ impl Vocabulary {
     }
 }
 
-/// The text of tokens that come one by one: the bytes that decoding all of them at once gives behind those of the prompt.
+/// The text of tokens that come one by one: the bytes that decoding all of them at once gives behind those of the
+/// prompt.
 #[derive(Debug)]
 pub struct TextStream<'a> {
     source: Growing<'a>,
@@ -171,8 +173,9 @@ enum Growing<'a> {
 }
 
 impl<'a> TextStream<'a> {
-    /// A text that goes on from `prompt`, whose own text is not given out. Where pieces behind a prompt change its text (bytes of it turn out to be none of
-    /// UTF-8), the bytes given out may begin inside a character; see [`TextStream::in_whole_characters`].
+    /// A text that goes on from `prompt`, whose own text is not given out. Where pieces behind a prompt change its text
+    /// (bytes of it turn out to be none of UTF-8), the bytes given out may begin inside a character; see
+    /// [`TextStream::in_whole_characters`].
     pub fn new(vocabulary: &'a Vocabulary, prompt: &[u32]) -> Result<TextStream<'a>> {
         let skip = vocabulary.decode(prompt)?.len();
         let Vocabulary::Pieces(pieces) = vocabulary else {

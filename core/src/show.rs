@@ -94,8 +94,8 @@ pub fn loss_scale(x: f32) -> String {
     if (1.0..1e15).contains(&x) || !x.is_finite() { format!("{x}") } else { scientific(x) }
 }
 
-/// A name that came from a file, fit for a line of a terminal: control characters (C0, DEL, C1), line breaks, tabs, and characters that turn the
-/// direction of writing stand as Rust writes them, ESC as `\u{1b}`. Everything else stays.
+/// A name that came from a file, fit for a line of a terminal: control characters (C0, DEL, C1), line breaks, tabs, and
+/// characters that turn the direction of writing stand as Rust writes them, ESC as `\u{1b}`. Everything else stays.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, unprintable)
 }
@@ -116,8 +116,8 @@ fn escaped(text: &str, escape: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// What a terminal obeys instead of showing: control characters, Unicode's line separators, and its marks, embeddings, overrides and isolates
-/// of direction.
+/// What a terminal obeys instead of showing: control characters, Unicode's line separators, and its marks, embeddings,
+/// overrides and isolates of direction.
 fn unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{61C}' | '\u{200E}' | '\u{200F}')

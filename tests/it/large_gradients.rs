@@ -1,4 +1,5 @@
-//! Finite gradients whose norm exceeds f32: they are clipped as any others, with and without a loss scale, on every device.
+//! Finite gradients whose norm exceeds f32: they are clipped as any others, with and without a loss scale, on every
+//! device.
 
 use super::scaler::update;
 use mantissa_core::backend::Backend;

@@ -129,7 +129,7 @@ impl Module {
     }
 }
 
-/// `core/src/cpu/map/mod.rs` without its prefix as `cpu::map`; `None` for a program.
+/// `core/src/trace/mod.rs` without its prefix as `trace`; `None` for a program.
 fn module_of(path: &str) -> Option<String> {
     if path.starts_with("bin/") || path == "main.rs" {
         return None;
@@ -192,8 +192,8 @@ fn inline_paths(code: &str) -> Vec<Vec<String>> {
     out
 }
 
-/// Groups of files that import each other in a circle. A module and those inside it are one thing: edges between them do not
-/// count.
+/// Groups of files that import each other in a circle. A module and those inside it are one thing: edges between them
+/// do not count.
 pub(crate) fn circles(edges: &BTreeSet<(String, String)>) -> Vec<Vec<String>> {
     let inside = |a: &str, b: &str| a.starts_with(&format!("{b}::"));
     let mut next: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();

@@ -53,14 +53,14 @@ pub(crate) fn root() -> PathBuf {
 
 /// All text files but build outputs, in a fixed order.
 pub(crate) fn files() -> Vec<File> {
-    const TEXT: [&str; 8] = ["rs", "toml", "md", "mjs", "svg", "wgsl", "cu", "snap"];
+    const TEXT: [&str; 9] = ["rs", "toml", "md", "mjs", "svg", "wgsl", "in", "cu", "snap"];
     fn walk(dir: &Path, root: &Path, out: &mut Vec<File>) {
         let mut entries: Vec<PathBuf> = fs::read_dir(dir).expect("readable").map(|e| e.expect("readable").path()).collect();
         entries.sort();
         for path in entries {
             let name = path.file_name().expect("an entry has a name").to_string_lossy().into_owned();
-            let skip =
-                (name.starts_with('.') && name != ".ci") || ["target", "runs", "shared", "node_modules"].contains(&&*name);
+            let outside = ["target", "runs", "node_modules"].contains(&&*name) || (name == "shared" && dir == root);
+            let skip = outside || (name.starts_with('.') && name != ".ci");
             if skip {
                 continue;
             }

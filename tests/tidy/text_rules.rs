@@ -8,7 +8,8 @@ fn opens_without_doc(f: &File) -> Vec<String> {
     bad.then(|| format!("{}: does not open with `//!`", f.path)).into_iter().collect()
 }
 
-/// Examples in documentation are run by a test: their text lies in a file of `core/docs`. Cargo's own run of them would come after the tally.
+/// Examples in documentation are run by a test: their text lies in a file of `core/docs`. Cargo's own run of them would
+/// come after the tally.
 fn untested_examples(f: &File) -> Vec<String> {
     let fence = |line: &str| {
         let line = line.trim_start();

@@ -87,7 +87,7 @@ impl Form {
     }
 
     /// Names of the settings in which a run of `self` differs from one of `other` so that its step is recorded anew.
-    pub fn recorded_anew(&self, other: &Form) -> Vec<&'static str> {
+    pub fn changes_program(&self, other: &Form) -> Vec<&'static str> {
         let pairs = [
             ("model", self.model != other.model),
             ("recipe", self.recipe != other.recipe),
@@ -279,10 +279,10 @@ mod tests {
         let mut b = Form { model: "mlp".into(), ..a.clone() };
         b.take_preset();
         assert!(!b.is_text() && b.seq_len == 0);
-        assert_eq!(b.recorded_anew(&b), Vec::<&str>::new());
-        assert!(b.recorded_anew(&a).contains(&"model"));
+        assert_eq!(b.changes_program(&b), Vec::<&str>::new());
+        assert!(b.changes_program(&a).contains(&"model"));
         let c = Form { lr: 1.0, steps: 1, ..a.clone() };
-        assert!(c.recorded_anew(&a).is_empty(), "lr and steps are inputs of the recorded step");
+        assert!(c.changes_program(&a).is_empty(), "lr and steps are inputs of the recorded step");
     }
 
     #[test]

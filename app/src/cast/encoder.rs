@@ -1,7 +1,7 @@
 //! One way of writing f32 values in a format: dtype, rounding, overflow, and for random rounding a seed.
 //!
-//! Random words are a pure function of (seed, tensor name, element index), so neither the order of tensors nor the size of the pieces a file
-//! is read in changes a result.
+//! Random words are a pure function of (seed, tensor name, element index), so neither the order of tensors nor the size
+//! of the pieces a file is read in changes a result.
 
 use crate::cli::cast::{CastMode, ScaleRule};
 use mantissa_core::float::{self, e8m0, slices};
@@ -76,7 +76,8 @@ impl Encoder {
         }
     }
 
-    /// Writes elements `first..` of a tensor as they lie in memory: native byte order, tf32 as f32. `out` is aligned for the dtype.
+    /// Writes elements `first..` of a tensor as they lie in memory: native byte order, tf32 as f32. `out` is aligned
+    /// for the dtype.
     pub fn encode(&self, key: [u32; 2], first: u64, x: &[f32], out: &mut [u8]) {
         // Tf32 lies in memory as f32, and the slice codec copies it: rounding is done here, one value at a time.
         match (self.dtype, self.rounding) {
@@ -137,8 +138,8 @@ fn scale_code(rule: ScaleRule, overflow: Overflow, x: f32) -> u8 {
     }
 }
 
-/// The f32 toward zero from `x`, its last bit set if that is not `x` itself: rounded again to a narrower format it gives what one
-/// rounding of `x` would.
+/// The f32 toward zero from `x`, its last bit set if that is not `x` itself: rounded again to a narrower format it
+/// gives what one rounding of `x` would.
 pub fn round_to_odd(x: f64) -> f32 {
     let nearest = x as f32;
     if x.is_nan() || f64::from(nearest) == x {

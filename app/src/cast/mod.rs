@@ -1,5 +1,5 @@
-//! `mantissa cast`: what number formats do to numbers. [`table`] shows single numbers, [`tensors`] converts files, [`encoder`] holds the
-//! rounding that both share; the codecs themselves are those of `mantissa_core::float`.
+//! `mantissa cast`: what number formats do to numbers. [`table`] shows single numbers, [`tensors`] converts files,
+//! [`encoder`] holds the rounding that both share; the codecs themselves are those of `mantissa_core::float`.
 
 pub mod encoder;
 pub mod table;

@@ -1,8 +1,10 @@
-//! Casts of safetensors files: every tensor is read, converted and written piece by piece, under its own name and shape.
+//! Casts of safetensors files: every tensor is read, converted and written piece by piece, under its own name and
+//! shape.
 //!
-//! Integers and booleans are no measurements to be rounded: they are copied. Values are written without a scale: the value of a code is the value
-//! itself, rounded once, and for e8m0 `2^(code - 127)`. 8-bit formats have the types F8_E4M3, F8_E5M2 and F8_E8M0 that PyTorch reads; files
-//! with their codes in U8, which earlier versions wrote, are read too.
+//! Integers and booleans are no measurements to be rounded: they are copied. Values are written without a scale: the
+//! value of a code is the value itself, rounded once, and for e8m0 `2^(code - 127)`. 8-bit formats have the types
+//! F8_E4M3, F8_E5M2 and F8_E8M0 that PyTorch reads; files with their codes in U8, which earlier versions wrote, are
+//! read too.
 
 use super::encoder::{Encoder, round_to_odd};
 use crate::files::write_through;
@@ -67,7 +69,8 @@ pub fn decode(input: &Path, output: &Path, dtype: DType) -> Result<Done> {
     })
 }
 
-/// Converts the tensors that `plan` says how to read, and copies the others. `put` writes f32 values (of tensor, from element, values) as `to`.
+/// Converts the tensors that `plan` says how to read, and copies the others. `put` writes f32 values (of tensor, from
+/// element, values) as `to`.
 fn convert(
     file: &TensorFile,
     plan: &[Option<Floats>],
@@ -133,7 +136,8 @@ fn convert(
     Ok(done)
 }
 
-/// Values as f32, from bytes in the order of this machine. What is cast on from there is as if it had been rounded once.
+/// Values as f32, from bytes in the order of this machine. What is cast on from there is as if it had been rounded
+/// once.
 fn decode_piece(floats: Floats, raw: &[u8], x: &mut [f32]) {
     match floats {
         Floats::Codes(dtype) => slices::decode_par(dtype, raw, x),

@@ -1,7 +1,8 @@
-//! Weights as files hold them: a GPT under the names and layouts of Hugging Face, so that `transformers` loads it and we load what it saved;
-//! an mlp under its own names.
+//! Weights as files hold them: a GPT under the names and layouts of Hugging Face, so that `transformers` loads it and
+//! we load what it saved; an mlp under its own names.
 //!
-//! They are found first ([`Weights::find`]), from headers alone: names, shapes, dtypes. Then they are read one by one, so that no model is in memory twice.
+//! They are found first ([`Weights::find`]), from headers alone: names, shapes, dtypes. Then they are read one by one,
+//! so that no model is in memory twice.
 
 use super::MODEL;
 use super::parts::Parts;
@@ -126,8 +127,8 @@ impl Found {
 }
 
 impl<'a> Weights<'a> {
-    /// Finds the tensors `wanted` by `model`. Each must be there once, with its shape and a float type, and nothing else but buffers that hold no
-    /// weights.
+    /// Finds the tensors `wanted` by `model`. Each must be there once, with its shape and a float type, and nothing
+    /// else but buffers that hold no weights.
     pub fn find(parts: &'a Parts, model: &ModelConfig, wanted: Vec<HfTensor>, positions: Positions) -> Result<Weights<'a>> {
         let path = parts.path().display();
         let names = match model {
@@ -170,7 +171,8 @@ impl<'a> Weights<'a> {
         Ok(Weights { parts, found, head, notes })
     }
 
-    /// Refuses values that would be lost: biases of a model without biases, a head of its own, f64 beyond f32. Reads no other tensors.
+    /// Refuses values that would be lost: biases of a model without biases, a head of its own, f64 beyond f32. Reads no
+    /// other tensors.
     pub fn check(&self) -> Result<()> {
         let path = self.parts.path().display();
         for f in &self.found {
@@ -202,7 +204,8 @@ impl<'a> Weights<'a> {
         Ok(if f.tensor.transposed { hf::transpose(&bytes, f.tensor.shape[0], f.tensor.shape[1]) } else { bytes })
     }
 
-    /// Puts the weights into a session that has these parameters, one by one. After an error, of the disk, some are there and some not.
+    /// Puts the weights into a session that has these parameters, one by one. After an error, of the disk, some are
+    /// there and some not.
     fn put(&self, session: &Session) -> Result<()> {
         for own in self.found.iter().filter_map(|f| f.tensor.own.as_deref()) {
             session.memory().write(own, &self.value(own)?)?;

@@ -1,5 +1,6 @@
-//! The files that a run was started with, wherever they are now. A run may be moved, with its data or without, and be gone on with from anywhere: data
-//! are those of the run if their digest is, whatever their path. A tokenizer is the copy that the run folder keeps.
+//! The files that a run was started with, wherever they are now. A run may be moved, with its data or without, and be
+//! gone on with from anywhere: data are those of the run if their digest is, whatever their path. A tokenizer is the
+//! copy that the run folder keeps.
 
 use super::resume::Resume;
 use crate::config::{BUILTIN, RunConfig, RunOptions};
@@ -96,8 +97,8 @@ fn own_tokenizer(run: &Path, asked: &str, options: &RunOptions, given: bool) -> 
     }
 }
 
-/// Where a file of a run may be, the likeliest place first. A relative path was about the folder in which the run was started; that may have moved
-/// together with the run, or the file may lie beside whoever goes on.
+/// Where a file of a run may be, the likeliest place first. A relative path was about the folder in which the run was
+/// started; that may have moved together with the run, or the file may lie beside whoever goes on.
 fn places(name: &str, run: &Path, started_in: Option<&str>) -> Vec<PathBuf> {
     let path = Path::new(name);
     let relative = match (path.is_absolute(), started_in) {

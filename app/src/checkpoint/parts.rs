@@ -1,5 +1,5 @@
-//! The weights of a model on disk: one safetensors file, or the several that `transformers` makes of a large model, with an index beside them
-//! that says which tensor lies where.
+//! The weights of a model on disk: one safetensors file, or the several that `transformers` makes of a large model,
+//! with an index beside them that says which tensor lies where.
 
 use super::MODEL;
 use crate::plain_file;

@@ -1,5 +1,6 @@
-//! Reads a checkpoint. Checksums are followed from `DONE` down, so that a file that is missing, cut short, exchanged or damaged is named before any
-//! tensor is looked at; a session is written to only when all of it has been found as it should be.
+//! Reads a checkpoint. Checksums are followed from `DONE` down, so that a file that is missing, cut short, exchanged or
+//! damaged is named before any tensor is looked at; a session is written to only when all of it has been found as it
+//! should be.
 
 use super::model::{Positions, Weights};
 use super::parts::Parts;

@@ -1,5 +1,5 @@
-//! `state.json`: what a checkpoint knows beside tensors. Random numbers are drawn by counters, so that seeds and positions are all there is to
-//! keep of them.
+//! `state.json`: what a checkpoint knows beside tensors. Random numbers are drawn by counters, so that seeds and
+//! positions are all there is to keep of them.
 
 use crate::config::check_sizes;
 use crate::digest::Digest;

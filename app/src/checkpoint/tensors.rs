@@ -1,4 +1,5 @@
-//! The tensors of a session as a file, written one by one so that they never have to be in memory all at once, and the checksums of files.
+//! The tensors of a session as a file, written one by one so that they never have to be in memory all at once, and the
+//! checksums of files.
 
 use crate::show::printable;
 use crate::tensor_file::{self, Entry, Header};
@@ -38,7 +39,8 @@ pub fn write_new(path: &Path, tensors: &[Source<'_>], note: Option<(&str, &str)>
     put().with_context(|| format!("cannot write the file: {}", path.display()))
 }
 
-/// Writes an empty file. The order is that of the safetensors library, which keeps every tensor aligned: by dtype, widest first, then by name.
+/// Writes an empty file. The order is that of the safetensors library, which keeps every tensor aligned: by dtype,
+/// widest first, then by name.
 pub fn write(file: &mut File, tensors: &[Source<'_>], note: Option<(&str, &str)>) -> Result<()> {
     let mut sources: Vec<&Source<'_>> = tensors.iter().collect();
     sources.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));

@@ -1,13 +1,14 @@
 //! Writes a checkpoint so that a crash at any moment leaves the earlier ones as they are.
 //!
-//! Order: a folder with a temporary name; each file written and synced; `DONE` last, inside it; the folder synced; renamed to its final name; the
-//! parent synced; only then are old checkpoints removed. `DONE` comes before the rename because the rename is the one atomic step: a
-//! folder with its final name then always has everything, and what a crash left behind has a name that nobody looks for. The other order would
-//! leave, after a crash between the two, a complete checkpoint that nobody may use and that stands in the way of the next attempt. `DONE` is
-//! still worth having: it vouches (by checksum, through `state.json`) for copies made by tools that know nothing of this order.
+//! Order: a folder with a temporary name; each file written and synced; `DONE` last, inside it; the folder synced;
+//! renamed to its final name; the parent synced; only then are old checkpoints removed. `DONE` comes before the rename
+//! because the rename is the one atomic step: a folder with its final name then always has everything, and what a crash
+//! left behind has a name that nobody looks for. The other order would leave, after a crash between the two, a complete
+//! checkpoint that nobody may use and that stands in the way of the next attempt. `DONE` is still worth having: it
+//! vouches (by checksum, through `state.json`) for copies made by tools that know nothing of this order.
 //!
-//! What stands in the way is no reason to lose a step: a file in the place of the checkpoint is moved aside, taken names are passed over, and old
-//! checkpoints that cannot be removed stay. All of that is told.
+//! What stands in the way is no reason to lose a step: a file in the place of the checkpoint is moved aside, taken
+//! names are passed over, and old checkpoints that cannot be removed stay. All of that is told.
 
 use super::state::{State, Surroundings};
 use super::tensors::{self, Source};
@@ -35,8 +36,8 @@ pub struct Saved {
     pub warnings: Vec<String>,
 }
 
-/// Writes the checkpoint of `session` and of what warnings go by into `run` and removes all but the newest `keep` (0 keeps all). The folder of the
-/// run must be there.
+/// Writes the checkpoint of `session` and of what warnings go by into `run` and removes all but the newest `keep` (0
+/// keeps all). The folder of the run must be there.
 pub fn save(run: &Path, session: &Session, health: &HealthState, around: &Surroundings, keep: usize) -> Result<Saved> {
     let path = folder(run, session.steps());
     let mut warnings = Vec::new();
@@ -72,7 +73,8 @@ fn write(run: &Path, target: &Path, warnings: &mut Vec<String>, fill: impl FnOnc
     synced(&parent)
 }
 
-/// Frees the place of a checkpoint. One of the same step, which a resumed run has left behind, is replaced; anything else is kept under another name.
+/// Frees the place of a checkpoint. One of the same step, which a resumed run has left behind, is replaced; anything
+/// else is kept under another name.
 fn make_room(target: &Path, warnings: &mut Vec<String>) -> Result<()> {
     match std::fs::symlink_metadata(target) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -134,7 +136,8 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write().with_context(|| format!("cannot write the file: {}", path.display()))
 }
 
-/// Removes what a crash left behind. The caller is the only writer of the run. A file is nothing that was left here, and stays.
+/// Removes what a crash left behind. The caller is the only writer of the run. A file is nothing that was left here,
+/// and stays.
 fn clean(parent: &Path, warnings: &mut Vec<String>) {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,

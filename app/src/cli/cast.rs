@@ -31,12 +31,12 @@ pub struct CastArgs {
     /// Put `--` before -inf
     #[arg(value_name = "NUMBER|IN OUT", required = true, num_args = 1.., allow_negative_numbers = true)]
     pub what: Vec<String>,
-    /// Encode tensors of any float type, without a scale: e4m3, e5m2 and e8m0 become F8_E4M3, F8_E5M2 and F8_E8M0, tf32 lies in F32. Integers and
-    /// booleans are copied
+    /// Encode tensors of any float type, without a scale: e4m3, e5m2 and e8m0 become F8_E4M3, F8_E5M2 and F8_E8M0, tf32
+    /// lies in F32. Integers and booleans are copied
     #[arg(long, value_name = "DTYPE", value_parser = dtype, conflicts_with = "from")]
     pub to: Option<DType>,
-    /// Decode tensors of this format to F32, without a scale; others are copied. Files whose tensors are all U8 hold codes, as earlier versions
-    /// wrote them
+    /// Decode tensors of this format to F32, without a scale; others are copied. Files whose tensors are all U8 hold
+    /// codes, as earlier versions wrote them
     #[arg(long, value_name = "DTYPE", value_parser = dtype)]
     pub from: Option<DType>,
     /// Rounding and overflow [default: saturate for e4m3, e5m2 and e8m0, ieee for f16, bf16 and tf32]

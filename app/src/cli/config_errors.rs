@@ -1,4 +1,5 @@
-//! What is wrong with a config file or `--set`, in the words of someone who writes configs: TOML and serde speak of Rust types.
+//! What is wrong with a config file or `--set`, in the words of someone who writes configs: TOML and serde name
+//! Rust types.
 
 use super::{keys, overlay};
 use anyhow::{Error, anyhow};
@@ -33,7 +34,8 @@ const TYPES: [(&str, &str); 18] = [
     ("f32", "a number"),
 ];
 
-/// Why a table is no config: `path` is the entry, `message` what serde says of it, `removed` says which entries `--set KEY=` took away.
+/// Why a table is no config: `path` is the entry, `message` what serde says of it, `removed` says which entries
+/// `--set KEY=` took away.
 pub fn shape(path: &str, message: &str, removed: &[String], what: &str) -> Error {
     let entry = if path == "." { String::new() } else { path.to_string() };
     let below = |field: &str| if entry.is_empty() { field.to_string() } else { format!("{entry}.{field}") };
@@ -67,8 +69,8 @@ pub fn shape(path: &str, message: &str, removed: &[String], what: &str) -> Error
     anyhow!("config: {entry}{said}: {what}")
 }
 
-/// Refuses what was written for another recipe or optimizer than the one chosen, naming those that have it. `over` is what was written, `base` the
-/// defaults of the choice.
+/// Refuses what was written for another recipe or optimizer than the one chosen, naming those that have it. `over` is
+/// what was written, `base` the defaults of the choice.
 pub fn foreign(over: &Table, base: &Table, recipe: RecipeName, optim: &str) -> CoreResult<()> {
     let table = |part: &str, value: Result<Table, toml::ser::Error>| {
         let inner = Table::from_iter([(part.to_string(), Value::Table(value.unwrap_or_default()))]);

@@ -14,8 +14,8 @@ pub struct DeviceArgs {
     /// GPU adapter, by its number in `mantissa devices` or a part of its name [default: the best]
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
-    /// When the matmul kernels of a GPU are measured, and the fastest for each shape kept: never, once on a GPU, or once
-    /// on a software adapter too [default: $MANTISSA_TUNE, else auto]
+    /// When the matmul kernels of a GPU are measured, and the fastest for each shape kept: never, once on a GPU, or
+    /// once on a software adapter too [default: $MANTISSA_TUNE, else auto]
     #[arg(long, value_name = "WHEN")]
     pub tune: Option<TuneChoice>,
 }

@@ -1,4 +1,5 @@
-//! `mantissa doctor`: says what is wrong with a run and what helps, from observed steps, and for a run folder first from its log and checkpoint.
+//! `mantissa doctor`: says what is wrong with a run and what helps, from observed steps, and for a run folder first
+//! from its log and checkpoint.
 
 use super::TrainArgs;
 use super::several::{Bench, Run, refuse_unused, take_steps};
@@ -29,7 +30,8 @@ const DEFAULT_STEPS: u64 = 30;
 /// Flags of `doctor`: a run folder, or the run is described as for `train`.
 #[derive(Clone, Debug, Args)]
 pub struct DoctorArgs {
-    /// Folder of a run, however it ended: its log and newest checkpoint are read, then it goes on from there, observed. Nothing in it is changed
+    /// Folder of a run, however it ended: its log and newest checkpoint are read, then it goes on from there, observed.
+    /// Nothing in it is changed
     #[arg(value_name = "RUN", conflicts_with = "config")]
     pub folder: Option<PathBuf>,
     /// Only read the folder, run no steps

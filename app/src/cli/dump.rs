@@ -1,8 +1,9 @@
 //! `mantissa dump`: the numbers of a few training steps of a Hugging Face GPT-2, for comparison with another framework.
 //!
-//! Nothing is drawn: weights and tokens come from files, dropout is off. Step 0's logits, loss and gradients (after unscale, before clipping), then
-//! after all steps the weights, and loss and gradient norm of every step, under Hugging Face names and layouts. AdamW as in `train`: epsilon
-//! 1e-8, decay on tensors of rank 2 and more, constant learning rate.
+//! Nothing is drawn: weights and tokens come from files, dropout is off. Step 0's logits, loss and gradients (after
+//! unscale, before clipping), then after all steps the weights, and loss and gradient norm of every step, under Hugging
+//! Face names and layouts. AdamW as in `train`: epsilon 1e-8, decay on tensors of rank 2 and more, constant learning
+//! rate.
 
 use super::DeviceArgs;
 use super::number::{not_negative, whole};
@@ -39,7 +40,8 @@ const SEED: u64 = 0;
 /// Flags of `dump`.
 #[derive(Clone, Debug, Args)]
 pub struct DumpArgs {
-    /// Folder with the config.json and model.safetensors of a GPT2LMHeadModel, such as a checkpoint or what save_pretrained wrote
+    /// Folder with the config.json and model.safetensors of a GPT2LMHeadModel, such as a checkpoint or what
+    /// save_pretrained wrote
     #[arg(long, value_name = "HF_DIR")]
     pub model: PathBuf,
     /// safetensors file with `tokens` [N, B, T+1], of any integer type; step s learns [:, 1:] from [:, :-1]

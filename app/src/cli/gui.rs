@@ -1,4 +1,5 @@
-//! `mantissa gui`: starts the window, a program of its own beside this one, so that this one needs nothing of a desktop.
+//! `mantissa gui`: starts the window, a program of its own beside this one, so that this one needs nothing of a
+//! desktop.
 
 use crate::{Outcome, process};
 use anyhow::{Context, Result, bail};

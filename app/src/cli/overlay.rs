@@ -21,7 +21,8 @@ pub fn read(file: Option<&Path>, sets: &[String]) -> Result<Table> {
     Ok(table)
 }
 
-/// Applies one `a.b=c`. Numbers are spelled as in flags; what else does not parse as a TOML value is a string; nothing after `=` removes the entry.
+/// Applies one `a.b=c`. Numbers are spelled as in flags; what else does not parse as a TOML value is a string; nothing
+/// after `=` removes the entry.
 fn set(table: &mut Table, entry: &str) -> Result<()> {
     let Some((key, value)) = entry.split_once('=') else { bail!("--set: expected KEY=VALUE, got `{entry}`") };
     let keys: Vec<&str> = key.trim().split('.').collect();

@@ -1,5 +1,5 @@
-//! From the command line of the process to flags, and what is said where that fails: clap's message, in this program's words where it would repeat itself or
-//! know too little.
+//! From the command line of the process to flags, and what is said where that fails: clap's message, in this program's
+//! words where it would repeat itself or know too little.
 
 use crate::{EXIT_REFUSED, out};
 use clap::Parser;
@@ -18,12 +18,14 @@ const DEVICES: [(&[&str], &str); 2] = [
     (&["gpu", "vulkan", "metal", "mps", "dx12", "opengl", "gl"], "that is `wgpu` here"),
 ];
 
-/// The flags that this process was started with. Otherwise the message, or the help that was asked for, has been printed, and this is the exit code.
+/// The flags that this process was started with. Otherwise the message, or the help that was asked for, has been
+/// printed, and this is the exit code.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     C::try_parse_from(joined(std::env::args_os())).map_err(|error| {
         let error = in_our_words(error, &C::command());
         if error.use_stderr() {
-            // Arguments stand in it, and a shell writes file names into them. Nowhere is left to report that stderr is closed.
+            // Arguments stand in it, and a shell writes file names into them. Nowhere is left to report that stderr is
+            // closed.
             let _ = write!(out::stderr(), "{}", error.render());
         } else if let Err(e) = error.print().and_then(|()| std::io::stdout().flush())
             && e.kind() != std::io::ErrorKind::BrokenPipe
@@ -36,8 +38,8 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     })
 }
 
-/// Arguments in which a negative number that follows a flag is written as its value, `--lr=-1`: clap takes it for a flag of its own, and the message would
-/// not say what the flag expects.
+/// Arguments in which a negative number that follows a flag is written as its value, `--lr=-1`: clap takes it for a
+/// flag of its own, and the message would not say what the flag expects.
 fn joined(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let number = |a: &OsString| a.to_str().is_some_and(|a| a.starts_with('-') && a.parse::<f64>().is_ok());
     let flag = |a: &OsString| a.to_str().is_some_and(|a| a.len() > 2 && a.starts_with("--") && !a.contains('='));

@@ -1,7 +1,8 @@
-//! From raw flags to a validated [`RunConfig`]: defaults of the model, recipe and optimizer, then the config file, `--set`, flags.
+//! From raw flags to a validated [`RunConfig`]: defaults of the model, recipe and optimizer, then the config file,
+//! `--set`, flags.
 //!
-//! A config that holds every key of `train` (such as the `config.toml` of a run) is taken as it stands, so that an absent entry means
-//! "none"; a partial one is laid over the defaults.
+//! A config that holds every key of `train` (such as the `config.toml` of a run) is taken as it stands, so that an
+//! absent entry means "none"; a partial one is laid over the defaults.
 
 use super::train_args::{AmaxArg, FormatArg, MxArg, OptimArg, ScheduleArg, TrainArgs};
 use super::{DeviceArgs, config_errors, overlay};
@@ -121,8 +122,8 @@ pub fn resolve(args: &TrainArgs) -> Result<Resolved> {
     Ok(Resolved { config, recipe_why, vocab_given })
 }
 
-/// The choice named by a flag, else by the overlay, else the default. A flag that differs from the overlay drops what the overlay says in
-/// `dependent`, which was written for another choice.
+/// The choice named by a flag, else by the overlay, else the default. A flag that differs from the overlay drops what
+/// the overlay says in `dependent`, which was written for another choice.
 fn pick(flag: Option<&str>, over: &mut Table, path: &str, dependent: &[&str], default: &str) -> String {
     let written = overlay::get_str(over, path).map(str::to_string);
     if let (Some(flag), Some(written)) = (flag, &written)

@@ -1,4 +1,5 @@
-//! What the commands that look into steps share: the flags of `train` as the description of a run, for one recipe or for several at once.
+//! What the commands that look into steps share: the flags of `train` as the description of a run, for one recipe or
+//! for several at once.
 
 use super::TrainArgs;
 use super::resolve::{self, Resolved};
@@ -14,7 +15,8 @@ use mantissa_core::precision::settings::Fp8Scaling;
 use mantissa_core::train::{Session, TrainConfig};
 use std::sync::Arc;
 
-/// Steps to take, and the flags that describe the run. `--steps` counts the steps of the command; the schedule stays that of the run.
+/// Steps to take, and the flags that describe the run. `--steps` counts the steps of the command; the schedule stays
+/// that of the run.
 pub fn take_steps(args: &TrainArgs, default: u64) -> (u64, TrainArgs) {
     let steps = args.steps.unwrap_or(default);
     (steps, TrainArgs { steps: None, ..args.clone() })
@@ -44,7 +46,8 @@ pub fn refuse_unused(command: &str, args: &TrainArgs) -> Result<()> {
     }
 }
 
-/// The config of a run in recipe `name`, one of `all`. A flag that only some recipes take reaches those; one that none takes is refused.
+/// The config of a run in recipe `name`, one of `all`. A flag that only some recipes take reaches those; one that none
+/// takes is refused.
 pub fn resolve_for(args: &TrainArgs, name: RecipeName, all: &[RecipeName]) -> Result<Resolved> {
     let mut own = args.clone();
     own.step.recipe = Some(name);
@@ -73,8 +76,8 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Loads what the first of `runs` names; the others may differ in recipe and device only. Models too small for the data are enlarged, as by
-    /// `train`.
+    /// Loads what the first of `runs` names; the others may differ in recipe and device only. Models too small for the
+    /// data are enlarged, as by `train`.
     pub fn new(runs: &mut [Resolved]) -> Result<Bench> {
         let first = runs.first().context("expected a run")?;
         let loaded = data::load(&first.config, Reading { vocab: first.given_vocab(), silent: false })?;

@@ -1,4 +1,5 @@
-//! The raw flags of `train`. Absent flags are `None`: config files and the defaults of the chosen model and recipe fill them in `resolve`.
+//! The raw flags of `train`. Absent flags are `None`: config files and the defaults of the chosen model and recipe fill
+//! them in `resolve`.
 
 use super::DeviceArgs;
 use super::number::{count, finite, not_negative, percentile, positive, whole};
@@ -65,8 +66,8 @@ pub struct StepArgs {
     /// Precision: f32, tf32, bf16, f16, fp8-delayed, fp8-current or mxfp8 [default: bf16]
     #[arg(long, value_name = "NAME")]
     pub recipe: Option<RecipeName>,
-    /// Precision of the scopes that match a glob, such as gpt.head=f32: f32, tf32, bf16, f16 or fp8; the last match wins.
-    /// May be repeated
+    /// Precision of the scopes that match a glob, such as gpt.head=f32: f32, tf32, bf16, f16 or fp8; the last match
+    /// wins. May be repeated
     #[arg(long = "override", value_name = "SCOPE=DTYPE")]
     pub overrides: Vec<Override>,
     /// Sequences or images per micro-step [default: the preset's, 16 for gpt-tiny]
@@ -100,7 +101,8 @@ pub struct TrainArgs {
     /// What is trained.
     #[command(flatten)]
     pub step: StepArgs,
-    /// UTF-8 text file, plain or in gzip or zstd, or a folder of them; a token file (.bin of nanoGPT or llm.c, .npy), or a folder with train.bin and val.bin; for mlp an IDX image file with its label file beside it, gzipped or not;
+    /// UTF-8 text file, plain or in gzip or zstd, or a folder of them; a token file (.bin of nanoGPT or llm.c, .npy),
+    /// or a folder with train.bin and val.bin; for mlp an IDX image file with its label file beside it, gzipped or not;
     /// `builtin` for this repository's own sources (mlp: drawn digits) [default: builtin]
     #[arg(long, value_name = "PATH")]
     pub data: Option<String>,
@@ -113,8 +115,9 @@ pub struct TrainArgs {
     /// Token values of the model (gpt) [default: the preset's, 256 for gpt-tiny; more if the data needs more]
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=1 << 24))]
     pub vocab: Option<usize>,
-    /// Start from the weights of a Hugging Face GPT-2 folder, a run or a checkpoint. The model is theirs unless --model is given; a shorter
-    /// --seq-len is cut from their positions; text is read with their tokenizer.json, if they have one
+    /// Start from the weights of a Hugging Face GPT-2 folder, a run or a checkpoint. The model is theirs unless --model
+    /// is given; a shorter --seq-len is cut from their positions; text is read with their tokenizer.json, if they have
+    /// one
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub init_from: Option<String>,
     /// Where it computes.
@@ -144,24 +147,27 @@ pub struct TrainArgs {
     /// Run folder, new or empty [default: runs/MODEL-RECIPE-N]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Steps between printed lines of progress, beside one every ten seconds; 0 prints the first and the last step [default: 10]
+    /// Steps between printed lines of progress, beside one every ten seconds; 0 prints the first and the last step
+    /// [default: 10]
     #[arg(long, value_name = "N", value_parser = count::<u64>)]
     pub log_every: Option<u64>,
     /// Logs in the run folder, by commas: jsonl (always), csv, tensorboard [default: jsonl]
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     pub log: Option<Vec<LogKind>>,
-    /// Steps between statistics of tensors in the logs: amax, norms, SQNR, underflow, histogram; 0 writes none [default: 0]
+    /// Steps between statistics of tensors in the logs: amax, norms, SQNR, underflow, histogram; 0 writes none
+    /// [default: 0]
     #[arg(long, value_name = "K", value_parser = count::<u64>)]
     pub stats_every: Option<u64>,
-    /// Tensors that --stats-every measures, by glob: "gpt.h0.mlp.up" (all of a layer), "**.weight.grad". May be repeated [default: input, weight, output
-    /// gradient and weight gradient of every linear layer]
+    /// Tensors that --stats-every measures, by glob: "gpt.h0.mlp.up" (all of a layer), "**.weight.grad". May be
+    /// repeated [default: input, weight, output gradient and weight gradient of every linear layer]
     #[arg(long, value_name = "GLOB")]
     pub stats: Vec<String>,
-    /// Go on with a run, bit for bit: its folder, or one of its checkpoints; without PATH the newest run. Its config holds; other numbers
-    /// are refused. Where there are newer checkpoints, or with --out, it goes on in a new folder
+    /// Go on with a run, bit for bit: its folder, or one of its checkpoints; without PATH the newest run. Its config
+    /// holds; other numbers are refused. Where there are newer checkpoints, or with --out, it goes on in a new folder
     #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "config")]
     pub resume: Option<Option<PathBuf>>,
-    /// With --resume CHECKPOINT: go on in the folder of the run, and drop its newer checkpoints and what its logs say of later steps
+    /// With --resume CHECKPOINT: go on in the folder of the run, and drop its newer checkpoints and what its logs say
+    /// of later steps
     #[arg(long, requires = "resume", conflicts_with = "out")]
     pub discard_newer: bool,
     /// Steps between checkpoints, from which a run can be resumed; 0 only at the end [default: 200]
@@ -216,9 +222,9 @@ pub struct TrainArgs {
     /// Stop when the norm of the gradients is not finite, saved (exit code 4)
     #[arg(long, help_heading = "Optimizer")]
     pub error_if_nonfinite: bool,
-    /// A step whose loss, gradients or fp8 operands are not finite: skip it; stop there, saved and explained (exit code 4); or ignore it and
-    /// apply it, as PyTorch does without a scaler (infinite fp8 operands then count as the largest value of their format). A loss scaler
-    /// always skips while a lower scale may help [default: skip]
+    /// A step whose loss, gradients or fp8 operands are not finite: skip it; stop there, saved and explained (exit code
+    /// 4); or ignore it and apply it, as PyTorch does without a scaler (infinite fp8 operands then count as the largest
+    /// value of their format). A loss scaler always skips while a lower scale may help [default: skip]
     #[arg(long, value_name = "POLICY", help_heading = "Optimizer")]
     pub on_nonfinite: Option<OnNonFinite>,
 

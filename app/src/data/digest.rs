@@ -1,8 +1,9 @@
 //! What tells one data set from another: its size and a checksum, which a checkpoint keeps.
 //!
-//! The checksum covers all of a data set up to `WHOLE_BYTES`, and evenly spaced blocks of a larger one: a run over a large file starts without reading it. A change
-//! between the blocks that leaves the size as it is goes unseen. Dates do not count, so that a copy is the same data. Checkpoints of earlier versions hold the
-//! checksum of all; they are compared with that.
+//! The checksum covers all of a data set up to `WHOLE_BYTES`, and evenly spaced blocks of a larger one: a run over a
+//! large file starts without reading it. A change between the blocks that leaves the size as it is goes unseen. Dates
+//! do not count, so that a copy is the same data. Checkpoints of earlier versions hold the checksum of all; they are
+//! compared with that.
 
 use crate::digest::Digest;
 use mantissa_core::Result;

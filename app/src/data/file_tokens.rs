@@ -1,4 +1,5 @@
-//! Tokens that stay in their file: a batch reads its windows, so that a run over any file takes the memory of its model.
+//! Tokens that stay in their file: a batch reads its windows, so that a run over any file takes the memory of its
+//! model.
 
 use crate::plain_file;
 use anyhow::{Context, Result};
@@ -28,8 +29,8 @@ pub struct FileTokens {
 }
 
 impl FileTokens {
-    /// Opens a file and finds out how its tokens lie there: as `asked`, or as its header says, or 16 bits each. Refuses tokens of 16 bits that can only be
-    /// halves of wider ones; the user's word is taken.
+    /// Opens a file and finds out how its tokens lie there: as `asked`, or as its header says, or 16 bits each. Refuses
+    /// tokens of 16 bits that can only be halves of wider ones; the user's word is taken.
     pub fn open(path: &Path, asked: Option<TokenDtype>) -> Result<FileTokens> {
         let context = || format!("cannot use the token file: {}", path.display());
         let (file, size) = plain_file::open(path).with_context(context)?;

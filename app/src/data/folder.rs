@@ -1,6 +1,7 @@
 //! The files below a folder, in an order of their own, and what was left out, counted by reason.
 //!
-//! Links to folders are followed, each folder once: what is there comes before what is linked, and a link to a folder that holds the link is left out.
+//! Links to folders are followed, each folder once: what is there comes before what is linked, and a link to a folder
+//! that holds the link is left out.
 
 use crate::plain_file;
 use anyhow::{Context, Result};

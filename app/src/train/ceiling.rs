@@ -1,6 +1,7 @@
-//! The peak rate that the steps of a run are compared with. Whatever else the machine is doing can only make a measured peak too small, so the
-//! largest rate seen counts: that of the first look, of products in a timed step, of some steps in a row, and of further looks where steps come
-//! suspiciously close to it. A share is never cut off: above 1 it says that the peak is still too small.
+//! The peak rate that the steps of a run are compared with. Whatever else the machine is doing can only make a measured
+//! peak too small, so the largest rate seen counts: that of the first look, of products in a timed step, of some steps
+//! in a row, and of further looks where steps come suspiciously close to it. A share is never cut off: above 1 it says
+//! that the peak is still too small.
 
 use std::collections::VecDeque;
 

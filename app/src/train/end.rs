@@ -1,4 +1,5 @@
-//! What a run leaves behind: checkpoints on its way, and the ways it ends. What could be lost is saved before anything else is done.
+//! What a run leaves behind: checkpoints on its way, and the ways it ends. What could be lost is saved before anything
+//! else is done.
 
 use super::look::Eval;
 use super::{Run, due};
@@ -29,8 +30,9 @@ pub(super) struct Unsaved {
 }
 
 impl Run<'_> {
-    /// Writes a checkpoint, unless the last one is of this step; whether this step is saved now. One that cannot be written is warned of and
-    /// tried again with the next one that is due. Errs if the device or the run folder is gone.
+    /// Writes a checkpoint, unless the last one is of this step; whether this step is saved now. One that cannot be
+    /// written is warned of and tried again with the next one that is due. Errs if the device or the run folder is
+    /// gone.
     pub fn save(&mut self) -> Result<bool> {
         self.settle()?;
         let step = self.session.steps();
@@ -114,7 +116,8 @@ impl Run<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Errs if the run folder no longer stands where it was; then the run is saved elsewhere, and nothing is written in its old place.
+    /// Errs if the run folder no longer stands where it was; then the run is saved elsewhere, and nothing is written in
+    /// its old place.
     pub(super) fn refuse_moved(&mut self) -> Result<()> {
         if self.logs.folder.is_here() {
             return Ok(());

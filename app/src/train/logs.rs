@@ -1,5 +1,5 @@
-//! Where the numbers of a run are kept. What cannot be kept costs itself and one warning, never the run: lines wait for room, see
-//! [`crate::append`].
+//! Where the numbers of a run are kept. What cannot be kept costs itself and one warning, never the run: lines wait for
+//! room, see [`crate::append`].
 
 use crate::append::Backlog;
 use crate::run_folder::RunFolder;

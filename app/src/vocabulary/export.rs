@@ -1,5 +1,6 @@
-//! What `transformers` needs beside the weights of a model that writes text: `AutoTokenizer.from_pretrained` reads `tokenizer.json` and
-//! `tokenizer_config.json`, `generate` reads `generation_config.json`. Models of bytes get a tokenizer whose tokens are the bytes.
+//! What `transformers` needs beside the weights of a model that writes text: `AutoTokenizer.from_pretrained` reads
+//! `tokenizer.json` and `tokenizer_config.json`, `generate` reads `generation_config.json`. Models of bytes get a
+//! tokenizer whose tokens are the bytes.
 
 use super::{META, TOKENIZER};
 use crate::plain_file;
@@ -16,7 +17,8 @@ pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Which tokens begin and end a text.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
 
-/// Pairs of tokens that begin and end a text, as families of models call them; the first pair counts whose end is there.
+/// Pairs of tokens that begin and end a text, as families of models call them; the first pair counts whose end is
+/// there.
 const ENDS: [(&str, &str); 5] = [
     ("<|endoftext|>", "<|endoftext|>"),
     ("<s>", "</s>"),
@@ -88,8 +90,8 @@ fn pretty(value: &Value) -> Result<Vec<u8>> {
 
 /// A byte-level tokenizer without merges, in which every token is the byte of its number.
 fn bytes_tokenizer() -> Value {
-    // The characters that byte-level tokenizers write bytes in: those that are seen stand for themselves, others are moved beyond them
-    // (`bytes_to_unicode` of GPT-2).
+    // The characters that byte-level tokenizers write bytes in: those that are seen stand for themselves, others are
+    // moved beyond them (`bytes_to_unicode` of GPT-2).
     let seen = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let mut moved = 256;
     let vocab = (0..=u8::MAX).map(|b| {

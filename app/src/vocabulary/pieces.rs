@@ -1,4 +1,5 @@
-//! Hugging Face tokenizers (`tokenizer.json`), read by the `tokenizers` crate. Twin file: `pieces_absent.rs`, for builds without it.
+//! Hugging Face tokenizers (`tokenizer.json`), read by the `tokenizers` crate. Twin file: `pieces_absent.rs`, for
+//! builds without it.
 
 mod stream;
 mod windows;
@@ -19,7 +20,8 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// From the contents of a `tokenizer.json`. Its truncation and padding, which are for batches of questions, are switched off.
+    /// From the contents of a `tokenizer.json`. Its truncation and padding, which are for batches of questions, are
+    /// switched off.
     pub fn from_json(json: Vec<u8>) -> Result<Pieces> {
         let json = without_mark(json);
         // The crate panics on some texts that are not JSON.
@@ -51,7 +53,8 @@ impl Pieces {
         self.encode_long(text, |_| {})
     }
 
-    /// The tokens of a text that may be long; beside them, memory does not grow with it. `each` is told the bytes done now and then.
+    /// The tokens of a text that may be long; beside them, memory does not grow with it. `each` is told the bytes done
+    /// now and then.
     pub fn encode_long(&self, text: &(impl LongText + ?Sized), each: impl FnMut(usize)) -> Result<Vec<u32>> {
         self.encode_in(text, Windows { window: WINDOW_BYTES, overlap: OVERLAP_BYTES }, each)
     }
@@ -66,8 +69,8 @@ impl Pieces {
         windows::encode(text, if self.is_local() { sizes } else { whole }, encode, each)
     }
 
-    /// Whether the tokens of a place follow from its neighbourhood. A unigram model adds up scores from the start of a word on, and rounding decides between
-    /// cuts of equal score: without words, from the start of the text on.
+    /// Whether the tokens of a place follow from its neighbourhood. A unigram model adds up scores from the start of a
+    /// word on, and rounding decides between cuts of equal score: without words, from the start of the text on.
     fn is_local(&self) -> bool {
         match self.tokenizer.get_model() {
             ModelWrapper::Unigram(_) => self.tokenizer.get_pre_tokenizer().is_some_and(makes_words),
@@ -129,8 +132,8 @@ fn makes_words(pre_tokenizer: &PreTokenizerWrapper) -> bool {
     }
 }
 
-/// Runs a function of the crate, which has `expect`s on the contents of files (`normalizers/mod.rs`, `decoders/mod.rs` in 0.23): what would
-/// end the process becomes an error. Its message is on stderr already.
+/// Runs a function of the crate, which has `expect`s on the contents of files (`normalizers`, `decoders`
+/// in 0.23): what would end the process becomes an error. Its message is on stderr already.
 fn guarded<T>(call: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|_| anyhow!("the tokenizers library gave up on this file; it is malformed"))
 }

@@ -1,5 +1,5 @@
-//! What a run has done stays: damaged logs cost what is damaged, older checkpoints are gone on with beside the newer ones, and what stands in the way
-//! of a checkpoint is no reason to end a run.
+//! What a run has done stays: damaged logs cost what is damaged, older checkpoints are gone on with beside the newer
+//! ones, and what stands in the way of a checkpoint is no reason to end a run.
 
 use super::resume::{checkpoint, copy, events, same_tensors};
 use super::{TINY, good, listing, mantissa, output, stderr, stdout, train};

@@ -97,7 +97,8 @@ fn a_folder_of_transformers_brings_its_tokenizer() {
     let checkpoint = source(dir.path(), "2");
     shard(&checkpoint, &dir.path().join("hf"));
     let sample = ["sample", "--run", "hf", "--prompt", "a b", "--tokens", "3"];
-    // As many tokens as bytes are bytes, to `sample` as to `train`. What another tokenizer left behind says that they are not.
+    // As many tokens as bytes are bytes, to `sample` as to `train`. What another tokenizer left behind says that they
+    // are not.
     let text = good(output(dir.path(), &sample)).stdout;
     assert!(text.starts_with(b"a b") && text.len() == 7, "{text:?}");
     fs::write(dir.path().join("hf/vocab.json"), "{}").unwrap();

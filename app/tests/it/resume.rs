@@ -1,4 +1,5 @@
-//! `--resume`: bit for bit, from the newest or a named checkpoint, with clear refusals of whatever would make it something else.
+//! `--resume`: bit for bit, from the newest or a named checkpoint, with clear refusals of whatever would make it
+//! something else.
 
 use super::{CHECKPOINT_FILES, good, json_lines, listing, mantissa, output, stderr, stdout, step_lines, train};
 use serde_json::Value;

@@ -110,8 +110,8 @@ pub fn scale_times(scale: f32, factor: Factor) -> f32 {
     let shift = if exponent == 0 { fraction.leading_zeros() - 8 } else { 0 };
     let s = if exponent == 0 { fraction << shift } else { fraction | 0x80_0000 };
     let e = exponent.max(1) as i32 - shift as i32;
-    // The magnitude of factor is f * 2^(f_exponent - 1075), f of 53 bits. Product of s and the bytes of f, lowest first,
-    // in 80 bits w2 w1 w0.
+    // The magnitude of factor is f * 2^(f_exponent - 1075), f of 53 bits. Product of s and the bytes of f, lowest
+    // first, in 80 bits w2 w1 w0.
     let f_hi = (factor.hi & 0xF_FFFF) | 0x10_0000;
     let mut words = [0u32; 3];
     let mut carry = 0;

@@ -1,8 +1,9 @@
 //! Token files: how their tokens are laid out, judged from their first bytes, their size and samples.
 //!
-//! - nanoGPT's: 16-bit tokens, little-endian, nothing else. Source: <https://github.com/karpathy/nanoGPT>, `data/*/prepare.py`.
-//! - llm.c's: a header of 256 words of 32 bits (mark, version, number of tokens), then tokens of 16 bits (GPT-2) or 32 bits (Llama 3).
-//!   Source: <https://github.com/karpathy/llm.c>, `dev/data/data_common.py`.
+//! - nanoGPT's: 16-bit tokens, little-endian, nothing else. Source: <https://github.com/karpathy/nanoGPT>,
+//!   `data/*/prepare.py`.
+//! - llm.c's: a header of 256 words of 32 bits (mark, version, number of tokens), then tokens of 16 bits (GPT-2) or 32
+//!   bits (Llama 3). Source: <https://github.com/karpathy/llm.c>, `dev/data/data_common.py`.
 //! - NumPy arrays, see [`super::npy`].
 //! - Plain tokens of any width, if the user names it.
 
@@ -14,8 +15,9 @@ use crate::error::{Error, Result};
 /// Bytes from the start of a file that [`layout`] wants to see, or all of a shorter one.
 pub const HEAD_BYTES: usize = 4096;
 
-/// Where the tokens of a file lie that begins with `head` (its first [`HEAD_BYTES`], or all) and has `size` bytes. `asked` is what the user says of
-/// its tokens; a header that says otherwise is an error. Without a header and without a word of the user, tokens have 16 bits.
+/// Where the tokens of a file lie that begins with `head` (its first [`HEAD_BYTES`], or all) and has `size` bytes.
+/// `asked` is what the user says of its tokens; a header that says otherwise is an error. Without a header and without
+/// a word of the user, tokens have 16 bits.
 pub fn layout(what: &str, head: &[u8], size: u64, asked: Option<TokenDtype>) -> Result<Layout> {
     if size == 0 {
         return Err(Error::data(what, "tokens", "an empty file"));
@@ -92,8 +94,8 @@ const MIN_SAMPLE_WORDS: usize = 32;
 /// Upper halves of 32-bit tokens stay below this: no vocabulary in use has 262,144 entries.
 const UPPER_HALVES: u16 = 4;
 
-/// Refuses 16-bit tokens that can only be halves of wider ones. `sample` is bytes from one or more places of the file, each place a multiple of 8 bytes from its
-/// start and of 8 bytes.
+/// Refuses 16-bit tokens that can only be halves of wider ones. `sample` is bytes from one or more places of the file,
+/// each place a multiple of 8 bytes from its start and of 8 bytes.
 pub fn check_width(what: &str, sample: &[u8]) -> Result<()> {
     let words: Vec<u16> = sample.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect();
     if words.len() < MIN_SAMPLE_WORDS {

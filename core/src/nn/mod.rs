@@ -51,7 +51,8 @@ impl Linear {
         self.init(Init::Uniform { bound: 1.0 / (self.in_features as f32).sqrt() })
     }
 
-    /// [.., in] to [.., out], as [`Var::linear`]: in the low dtype or fp8 under autocast, else in the dtype of `x`; sums f32.
+    /// [.., in] to [.., out], as [`Var::linear`]: in the low dtype or fp8 under autocast, else in the dtype of `x`;
+    /// sums f32.
     #[track_caller]
     pub fn forward<'g>(&self, x: Var<'g>) -> Var<'g> {
         let g = x.graph();

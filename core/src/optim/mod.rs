@@ -1,7 +1,7 @@
 //! Optimizers, recorded as one fused multi-tensor instruction. The step counter and the moments live on the device.
 //!
-//! Weights, gradients and moments are f32, and so is the update. The learning rate is an f32 input named `<optimizer>.lr`.
-//! A step whose `found_inf` is not 0 changes nothing, the step counter included.
+//! Weights, gradients and moments are f32, and so is the update. The learning rate is an f32 input named
+//! `<optimizer>.lr`. A step whose `found_inf` is not 0 changes nothing, the step counter included.
 //!
 //! ```
 #![doc = include_str!("../../docs/optimizer.rs")]
@@ -171,8 +171,8 @@ impl<'g> Optim<'g> {
         &self.params
     }
 
-    /// Differentiates `loss` (scaled, where there is a scaler) and keeps the gradients, summed over micro-steps if there are
-    /// several. Once a step: for several losses, differentiate their sum.
+    /// Differentiates `loss` (scaled, where there is a scaler) and keeps the gradients, summed over micro-steps if
+    /// there are several. Once a step: for several losses, differentiate their sum.
     #[track_caller]
     pub fn backward(&mut self, loss: Var<'g>) {
         let grads = self.g.grad(loss, &self.params);

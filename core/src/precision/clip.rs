@@ -1,9 +1,11 @@
-//! Gradient clipping: by global norm, by value, or by a percentile of recent norms. Recorded between `unscale` and `step`.
+//! Gradient clipping: by global norm, by value, or by a percentile of recent norms. Recorded between `unscale` and
+//! `step`.
 //!
-//! The factor `min(1, max_norm / (norm + 1e-6))` is applied by the optimizer as it reads the gradients, in f32: the same bits as a pass of
-//! its own. Finite gradients whose norm exceeds f32 are clipped as any others; the norm that is reported and remembered is then the largest f32. With an
-//! infinite gradient and no loss scaler the update would be NaN or 0; `TrainConfig::error_if_nonfinite` stops there.
-//! Kernels: `cpu/grad_norm.rs`, `cpu/clip.rs`. Source: `torch.nn.utils.clip_grad_norm_`.
+//! The factor `min(1, max_norm / (norm + 1e-6))` is applied by the optimizer as it reads the gradients, in f32: the
+//! same bits as a pass of its own. Finite gradients whose norm exceeds f32 are clipped as any others; the norm that is
+//! reported and remembered is then the largest f32. With an infinite gradient and no loss scaler the update would be
+//! NaN or 0; `TrainConfig::error_if_nonfinite` stops there. Kernels: `cpu/grad_norm.rs`, `cpu/clip.rs`. Source:
+//! `torch.nn.utils.clip_grad_norm_`.
 
 use super::scaler::GradScaler;
 use crate::dtype::DType;

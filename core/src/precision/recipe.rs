@@ -207,7 +207,7 @@ impl Recipe {
         parts.join("-")
     }
 
-    /// Refuses parts that the name does not stand for: a run is found, compared and spoken of by it.
+    /// Refuses parts that the name does not stand for: a run is found, compared and named by it.
     /// The recipe of the same low dtype and overrides without fp8 layers and loss scale, for steps that train nothing.
     pub fn for_inference(&self) -> Recipe {
         let plain = [RecipeName::F32, RecipeName::Tf32, RecipeName::Bf16, RecipeName::F16];

@@ -1,10 +1,10 @@
 //! `GradScaler`: loss scaling with the behaviour of `torch.amp.GradScaler`, recorded into the step.
 //!
-//! The scale and its trackers live on the device; a step with a non-finite gradient leaves weights, moments and step counters
-//! untouched. The order of calls is checked while recording: misuse is [`Error::Misuse`], not a wrong run. Deliberate differences from
-//! PyTorch: finiteness is judged before and after unscaling, any non-zero or NaN `found_inf` counts, the scale has a floor (2^-14 by default, 2^-126
-//! without one).
-//! Kernels: `cpu/unscale.rs`, `cpu/loss_scale.rs`.
+//! The scale and its trackers live on the device; a step with a non-finite gradient leaves weights, moments and step
+//! counters untouched. The order of calls is checked while recording: misuse is [`Error::Misuse`], not a wrong run.
+//! Deliberate differences from PyTorch: finiteness is judged before and after unscaling, any non-zero or NaN
+//! `found_inf` counts, the scale has a floor (2^-14 by default, 2^-126 without one). Kernels: `cpu/unscale.rs`,
+//! `cpu/loss_scale.rs`.
 
 use super::nonfinite;
 use crate::dtype::DType;
@@ -27,8 +27,8 @@ pub const GROWTH_TRACKER: &str = "growth_tracker";
 /// Name of the state with the overflows left before the scale backs off.
 pub const HYSTERESIS: &str = "loss_scale_hysteresis";
 
-/// Where backoff ends without another floor: the smallest normal f32, whose inverse every device holds. Gradients are multiplied by the
-/// inverse, so a loss scale of 0 would skip every step from then on.
+/// Where backoff ends without another floor: the smallest normal f32, whose inverse every device holds. Gradients are
+/// multiplied by the inverse, so a loss scale of 0 would skip every step from then on.
 pub const LEAST_SCALE: f32 = f32::MIN_POSITIVE;
 
 /// Why instructions of loss scaling are there.
@@ -138,7 +138,8 @@ pub struct ScalerState {
     /// Good steps since the last change.
     #[serde(rename = "_growth_tracker")]
     pub growth_tracker: i32,
-    /// Overflows left before the scale backs off. `None` where the first one does it, and in state dicts of PyTorch: all of them are left.
+    /// Overflows left before the scale backs off. `None` where the first one does it, and in state dicts of PyTorch:
+    /// all of them are left.
     #[serde(rename = "_hysteresis_tracker", default, skip_serializing_if = "Option::is_none")]
     pub hysteresis_tracker: Option<i32>,
 }

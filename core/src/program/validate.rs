@@ -1,11 +1,12 @@
-//! Rules that every backend relies on. A Program that breaks one is refused, naming instruction, scope, expected and found.
+//! Rules that every backend relies on. A Program that breaks one is refused, naming instruction, scope, expected and
+//! found.
 
 use super::{Instr, Kind, Program};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
-/// Elements of the largest value that is believed. Shape rules, prices and memory plans then stay far from the limits of 64 bits; every
-/// memory is smaller.
+/// Elements of the largest value that is believed. Shape rules, prices and memory plans then stay far from the limits
+/// of 64 bits; every memory is smaller.
 pub const MAX_ELEMENTS: u64 = 1 << 40;
 /// Most micro-steps of a step.
 const MAX_GRAD_ACCUM: usize = 1 << 16;

@@ -64,8 +64,9 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Whether the run is to end after the step of `report`: the policy is [`OnNonFinite::Stop`], and something was not finite that no lower loss
-    /// scale can mend; or the norm of the gradients was not finite and `error_if_nonfinite` is set.
+    /// Whether the run is to end after the step of `report`: the policy is [`OnNonFinite::Stop`], and something was not
+    /// finite that no lower loss scale can mend; or the norm of the gradients was not finite and `error_if_nonfinite`
+    /// is set.
     pub fn ends_at(&self, report: &StepReport) -> bool {
         let searching = match (self.recipe.scaler, report.loss_scale) {
             (Some(scaler), Some(scale)) => report.loss.is_finite() && f64::from(scale) > scaler.min_scale,

@@ -93,7 +93,8 @@ fn scores_at_the_ends_of_f32() {
                     vec![(ty.clone(), bytes_of(&ty, &qkv))],
                 );
                 forward.check(&*cpu, &*gpu, &[Bound::Ulps(64.0)]);
-                // dq and dk are differences that cancel, times q and keys of 1e20 and 3e38: those of values are compared.
+                // dq and dk are differences that cancel, times q and keys of 1e20 and 3e38: those of values are
+                // compared.
                 let of_values = |backend: &dyn mantissa_core::backend::Backend| -> Vec<f32> {
                     let made = forward.run(backend).expect("a forward");
                     let out = backward(&forward, made, DType::F32).run(backend).expect("a backward");

@@ -1,5 +1,5 @@
-//! Elementwise expressions: casts bit for bit over all codes, every function on numbers and non-numbers, broadcasting, random numbers, updates in
-//! place, and random expressions whose arithmetic is exact.
+//! Elementwise expressions: casts bit for bit over all codes, every function on numbers and non-numbers, broadcasting,
+//! random numbers, updates in place, and random expressions whose arithmetic is exact.
 
 use mantissa_backend_wgpu::{AttentionKernel, F16Decoding, MatmulKernel, Vec8Access};
 use mantissa_core::DType;
@@ -141,7 +141,8 @@ fn casts_of_awkward_lengths_leave_no_code_behind() {
     }
 }
 
-/// Numbers of every magnitude, both signs, and what is no number. Subnormals stay out: an adapter may take them for zero in arithmetic.
+/// Numbers of every magnitude, both signs, and what is no number. Subnormals stay out: an adapter may take them for
+/// zero in arithmetic.
 fn sample() -> Vec<f32> {
     let special = [0.0, 1.0, 0.5, 3.0, 88.7, 88.8, 89.5, 103.9, 105.0, f32::MIN_POSITIVE, f32::MAX, f32::INFINITY, f32::NAN];
     let wide = normal(1500, 1.0, 1).into_iter().enumerate().map(|(i, x)| x * 1.2f32.powi(i as i32 % 800 - 450));
@@ -149,8 +150,9 @@ fn sample() -> Vec<f32> {
     special.into_iter().chain(wide.filter(|x| x.is_normal())).chain(usual).flat_map(|x| [x, -x]).collect()
 }
 
-/// Bounds of each element: `16 u` of the result, times its exponent where it comes from an exponential, whose relative error is the absolute
-/// one of its argument; and where `absolute`, that of a value near 1. Results below the smallest normal number may be 0.
+/// Bounds of each element: `16 u` of the result, times its exponent where it comes from an exponential, whose relative
+/// error is the absolute one of its argument; and where `absolute`, that of a value near 1. Results below the smallest
+/// normal number may be 0.
 fn bounds(case: &Case, absolute: bool) -> Vec<Bound> {
     let want = case.run(&*devices::cpu()).expect("the specification runs");
     let u = DType::F32.unit_roundoff();
@@ -318,7 +320,8 @@ fn an_output_may_lie_beside_an_input() {
     }
 }
 
-/// A random expression over three inputs whose arithmetic is exact on multiples of 1/4, so that a contraction of `a * b + c` changes nothing.
+/// A random expression over three inputs whose arithmetic is exact on multiples of 1/4, so that a contraction of
+/// `a * b + c` changes nothing.
 fn random_expr(rng: &mut Rng) -> MapExpr {
     const UNARY: [UnaryFn; 6] =
         [UnaryFn::Neg, UnaryFn::Abs, UnaryFn::Relu, UnaryFn::Floor, UnaryFn::ReluGrad, UnaryFn::IsFinite];

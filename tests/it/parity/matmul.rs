@@ -1,4 +1,4 @@
-//! Matrix products: layouts, dtypes, scales, edges.
+//! Matmuls: layouts, dtypes, scales, edges.
 
 use mantissa_core::DType;
 use mantissa_core::backend::Backend;
@@ -136,7 +136,7 @@ fn every_layout_at_awkward_sizes() {
         [64, 128, 32],
         [257, 65, 64],
         [1, 300, 33],
-        // Whole eights of columns, for panels.
+        // Whole blocks of eight columns, for panels.
         [3, 8, 65],
         [65, 264, 7],
         [257, 72, 64],

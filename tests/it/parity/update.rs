@@ -56,7 +56,8 @@ const NORMS: [NormType; 3] = [NormType::L2, NormType::L1, NormType::Inf];
 fn grad_norm() {
     let cpu = devices::cpu();
     for gpu in devices::wgpu_both_preludes() {
-        // Sums of positive terms of at most 64 + 32 additions in a row and those over the pieces; half of it after the root.
+        // Sums of positive terms of at most 64 + 32 additions in a row and those over the pieces; half of it after the
+        // root.
         let bound = [Bound::Ulps(16.0)];
         for norm in NORMS {
             for (n, std) in
@@ -174,7 +175,8 @@ fn rules() -> Vec<Rule> {
     ]
 }
 
-/// Three members with two weight decays. `started`: weights and moments of a run; otherwise zeros, so that the new weight is the update.
+/// Three members with two weight decays. `started`: weights and moments of a run; otherwise zeros, so that the new
+/// weight is the update.
 fn step(rule: Rule, counter: u32, started: bool, found_inf: Option<f32>, clip_coef: Option<[f32; 2]>) -> Case {
     let sizes = [5, 1003, 65];
     let list = |std: f32, seed: u32, f: fn(f32) -> f32| {

@@ -1,4 +1,5 @@
-//! The application: the dashboard, fed by the trainer and by the logs of opened runs, and the doing of what its user asks.
+//! The application: the dashboard, fed by the trainer and by the logs of opened runs, and the doing of what its user
+//! asks.
 
 use super::dialog::{self, Chosen};
 use super::follow::{self, Follower};

@@ -13,7 +13,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Bytes read at a time: a long log appears piece by piece, and the window stays alive.
-const BITE_BYTES: usize = 1 << 21;
+const READ_BYTES: usize = 1 << 21;
 /// Bytes before the place up to which a log was read that are compared: some steps with their times, which no other
 /// branch of a run repeats.
 const TAIL_BYTES: usize = 1 << 12;
@@ -68,7 +68,7 @@ impl Follower {
         if len > self.at {
             file.seek(SeekFrom::Start(self.at)).with_context(context)?;
             self.buffer.clear();
-            let read = (&file).take(BITE_BYTES as u64).read_to_end(&mut self.buffer).with_context(context)?;
+            let read = (&file).take(READ_BYTES as u64).read_to_end(&mut self.buffer).with_context(context)?;
             self.at += read as u64;
             self.tail.extend_from_slice(&self.buffer);
             self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));

@@ -1,5 +1,5 @@
-//! Amax of every fp8 tensor over time as a heat map (a row a tensor, colour = log2), and the chosen one as a line between the edges of what its
-//! format can hold under its scale.
+//! Amax of every fp8 tensor over time as a heat map (a row a tensor, colour = log2), and the chosen one as a line
+//! between the edges of what its format can hold under its scale.
 
 use super::{csv, empty, field, left, line_ui};
 use crate::chart::{Curve, Scale, describe, grid, number, over_steps};

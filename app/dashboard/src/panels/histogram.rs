@@ -1,4 +1,5 @@
-//! How the magnitudes of a tensor are spread over powers of two, against what every format can hold: what becomes zero, subnormal, or too large.
+//! How the magnitudes of a tensor are spread over powers of two, against what every format can hold: what becomes zero,
+//! subnormal, or too large.
 
 use super::{csv, empty, line_ui};
 use crate::chart::{Scale, base, describe, number};

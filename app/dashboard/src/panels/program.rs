@@ -1,4 +1,5 @@
-//! The recorded step as a tree of scopes: every instruction in the colour of the dtype it computes in, with the reason for that dtype.
+//! The recorded step as a tree of scopes: every instruction in the colour of the dtype it computes in, with the reason
+//! for that dtype.
 
 use super::{csv, empty};
 use crate::palette;

@@ -18,7 +18,8 @@ pub struct RaceState {
     pub difference: bool,
 }
 
-/// The runs that are compared, the one that others are measured against first: those of the race, or else all there are.
+/// The runs that are compared, the one that others are measured against first: those of the race, or else all there
+/// are.
 fn runners(store: &Store) -> Vec<usize> {
     let mut runs = if store.race.is_empty() { (0..store.runs.len()).collect() } else { store.race.clone() };
     runs.retain(|i| store.runs.get(*i).is_some_and(|r| !r.steps.is_empty()));

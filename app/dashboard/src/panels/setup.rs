@@ -114,7 +114,7 @@ fn anew_ui(ui: &mut Ui, state: &RunBarState) {
     if *current == state.form {
         return;
     }
-    let anew = state.form.recorded_anew(current);
+    let anew = state.form.changes_program(current);
     let text = match anew[..] {
         [] => "Edits count from the next start.".to_string(),
         _ => format!("Edits count from the next start, which records the step anew: {}.", anew.join(", ")),

@@ -1,4 +1,5 @@
-//! The exponent histogram of a tensor as text: a line an octave, a bar for its share, and what each format makes of that octave.
+//! The exponent histogram of a tensor as text: a line an octave, a bar for its share, and what each format makes of
+//! that octave.
 
 use super::{FORMATS, answers};
 use crate::show::{percent, scientific, thousands};
@@ -48,7 +49,8 @@ pub(super) fn draw(out: &mut String, t: &TensorReport) {
     }
 }
 
-/// What `dtype` makes of magnitudes in `[2^k, 2^(k+1))` times `scale`: by the middle of the octave, but the one that holds the largest value is normal.
+/// What `dtype` makes of magnitudes in `[2^k, 2^(k+1))` times `scale`: by the middle of the octave, but the one that
+/// holds the largest value is normal.
 fn band(dtype: DType, scale: f32, k: i32) -> char {
     let Some(f) = dtype.format() else { return ' ' };
     let low = f64::from(scale) * f64::from(k).exp2();

@@ -1,9 +1,11 @@
-//! The text of pieces that come one by one: what decoding all of them at once gives, piece by piece, in time that grows with their number.
+//! The text of pieces that come one by one: what decoding all of them at once gives, piece by piece, in time that grows
+//! with their number.
 //!
-//! A decoder is a chain of stages, each from a list of strings to another. Most look at one string at a time, and at whether it is the first; those are
-//! asked string by string. The others hold back what a later piece may still change: a run of bytes that may turn out not to be text
-//! (`ByteFallback`), a character of which bytes are missing (`ByteLevel`), the last string (`BPE`). A chain with a stage that cannot be taken apart gives
-//! its text at the end. The stream of the crate (`DecodeStream`) gives text out that later pieces change, and fails then.
+//! A decoder is a chain of stages, each from a list of strings to another. Most look at one string at a time, and at
+//! whether it is the first; those are asked string by string. The others hold back what a later piece may still change:
+//! a run of bytes that may turn out not to be text (`ByteFallback`), a character of which bytes are missing
+//! (`ByteLevel`), the last string (`BPE`). A chain with a stage that cannot be taken apart gives its text at the end.
+//! The stream of the crate (`DecodeStream`) gives text out that later pieces change, and fails then.
 
 use anyhow::{Result, anyhow};
 use std::collections::HashMap;
@@ -225,8 +227,8 @@ fn certain(bytes: &[u8]) -> (String, usize) {
     (text, rest)
 }
 
-/// The bytes that characters stand for at byte level: those that print stand for themselves, the others follow from U+0100 on.
-/// Source: `bytes_to_unicode` in <https://github.com/openai/gpt-2>, `src/encoder.py`.
+/// The bytes that characters stand for at byte level: those that print stand for themselves, the others follow from
+/// U+0100 on. Source: `bytes_to_unicode` in <https://github.com/openai/gpt-2>, `src/encoder.py`.
 pub(super) fn bytes_of_chars() -> HashMap<char, u8> {
     let prints = |b: &u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let own = (0..=u8::MAX).filter(prints).map(|b| (char::from(b), b));

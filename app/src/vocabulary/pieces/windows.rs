@@ -1,12 +1,14 @@
 //! The tokens of a long text, encoded window by window: the same as those of the whole, in bounded memory.
 //!
-//! A normalizer or a pre-tokenizer may act on the start of a text (put a space in front), so that windows may not simply be joined. Each window therefore
-//! begins inside the one before it, and the overlap is encoded a third time, by itself. Where a run of tokens of the overlap is also the end of the
-//! tokens so far and the start of the next window's, the joint is in the middle of that run. Why it is right there: what is put in front of a text, and where
-//! a text ends, changes tokens near the ends only; both neighbours of the joint agree that no token crosses it and on the tokens beside it. For
-//! byte pairs that is a proof: a pair is merged across the joint only if both sides offer it, and what each side offers follows from its own token beside
-//! the joint. A word of other models is cut alike once the cuts around it agree. Without such a run (one word longer than the overlap) the overlap
-//! grows, in the end to all of the text.
+//! A normalizer or a pre-tokenizer may act on the start of a text (put a space in front), so that windows may not
+//! simply be joined. Each window therefore begins inside the one before it, and the overlap is encoded a third time, by
+//! itself. Where a run of tokens of the overlap is also the end of the tokens so far and the start of the next
+//! window's, the joint is in the middle of that run. Why it is right there: what is put in front of a text, and where a
+//! text ends, changes tokens near the ends only; both neighbours of the joint agree that no token crosses it and on the
+//! tokens beside it. For byte pairs that is a proof: a pair is merged across the joint only if both sides offer it, and
+//! what each side offers follows from its own token beside the joint. A word of other models is cut alike once the cuts
+//! around it agree. Without such a run (one word longer than the overlap) the overlap grows, in the end to all of the
+//! text.
 
 use crate::data::long_text::LongText;
 use anyhow::Result;
@@ -61,7 +63,8 @@ pub(super) fn encode(
     Ok(tokens)
 }
 
-/// How many tokens of `before` are kept and from which of `after` on they go on, if `shared`, the tokens of the stretch that both hold, says so.
+/// How many tokens of `before` are kept and from which of `after` on they go on, if `shared`, the tokens of the stretch
+/// that both hold, says so.
 fn joint(before: &[u32], shared: &[u32], after: &[u32]) -> Option<(usize, usize)> {
     let agree_end = before.iter().rev().zip(shared.iter().rev()).take_while(|(a, b)| a == b).count();
     let agree_start = after.iter().zip(shared).take_while(|(a, b)| a == b).count();

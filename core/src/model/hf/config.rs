@@ -1,8 +1,9 @@
 //! `config.json` of a GPT-2 of `transformers`.
 //!
-//! It is read key by key: files of others hold ids as lists, sizes as 768.0, `null` for what was not set, and keys that nobody here knows. What does
-//! not concern the arithmetic is not looked at; what does is taken as it is meant or refused by its key. Dropout is of training, not of
-//! weights, and is left at 0. Source: `transformers/models/gpt2/configuration_gpt2.py`, its `attribute_map` included.
+//! It is read key by key: files of others hold ids as lists, sizes as 768.0, `null` for what was not set, and keys that
+//! nobody here knows. What does not concern the arithmetic is not looked at; what does is taken as it is meant or
+//! refused by its key. Dropout is of training, not of weights, and is left at 0. Source:
+//! `transformers/models/gpt2/configuration_gpt2.py`, its `attribute_map` included.
 
 use crate::error::{Error, Result};
 use crate::model::gpt::GptConfig;
@@ -31,8 +32,8 @@ const WIDTH: [&str; 2] = ["n_embd", "hidden_size"];
 const LAYERS: [&str; 2] = ["n_layer", "num_hidden_layers"];
 const HEADS: [&str; 2] = ["n_head", "num_attention_heads"];
 
-/// Switches of the arithmetic, and where they must stand. `reorder_and_upcast_attn` is none of them: it multiplies queries and keys in f32, as every
-/// recipe here does.
+/// Switches of the arithmetic, and where they must stand. `reorder_and_upcast_attn` is none of them: it multiplies
+/// queries and keys in f32, as every recipe here does.
 const SWITCHES: [(&str, bool); 4] = [
     ("scale_attn_weights", true),
     ("scale_attn_by_inverse_layer_idx", false),
@@ -188,7 +189,8 @@ impl Entries {
         self.0.get(key).filter(|v| !v.is_null())
     }
 
-    /// Refuses other models. Those that do not say what they are must have the keys of a GPT-2, or its defaults would stand for anything.
+    /// Refuses other models. Those that do not say what they are must have the keys of a GPT-2, or its defaults would
+    /// stand for anything.
     fn family(&self) -> Result<()> {
         match self.set("model_type") {
             Some(Value::String(name)) if name == MODEL_TYPE => Ok(()),
