@@ -6,15 +6,24 @@
 
 use super::encoder::{self, Encoder, round_to_odd};
 use crate::cli::cast::{CastMode, ScaleRule};
+use crate::cli::table::{CellAlignment, Left, Right, table};
 use anyhow::Result;
 use mantissa_core::float::{self, tf32};
 use mantissa_core::{DType, Overflow};
-use std::fmt::Write;
 
 /// Formats shown, widest first.
 const DTYPES: [DType; 7] = [DType::F32, DType::Tf32, DType::F16, DType::Bf16, DType::E4m3, DType::E5m2, DType::E8m0];
 
-const HEAD: [&str; 7] = ["number", "format", "bits", "value", "rel_error", "spacing", "notes"];
+/// Numbers to the right, words to the left.
+const COLUMNS: [(&str, CellAlignment); 7] = [
+    ("number", Right),
+    ("format", Left),
+    ("bits", Left),
+    ("value", Right),
+    ("rel_error", Right),
+    ("spacing", Right),
+    ("notes", Left),
+];
 /// Significant digits that tell any two f32 values apart.
 const DIGITS: i32 = 9;
 
@@ -27,28 +36,14 @@ pub fn render(
     rule: Option<ScaleRule>,
 ) -> Result<String> {
     encoder::check(mode, seed, rule)?;
-    let mut rows = vec![HEAD.map(String::from)];
+    let mut rows = Vec::new();
     for (i, (text, &x)) in texts.iter().zip(numbers).enumerate() {
         for dtype in DTYPES {
             let rule = rule.filter(|_| dtype == DType::E8m0);
             rows.push(row(text, i as u64, x, &Encoder::new(dtype, mode, seed, rule)?));
         }
     }
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-    let mut out = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-            // Numbers to the right, words to the left.
-            match column {
-                1 | 2 | 6 => write!(line, "{cell:<width$}  ")?,
-                _ => write!(line, "{cell:>width$}  ")?,
-            }
-        }
-        writeln!(out, "{}", line.trim_end())?;
-    }
-    Ok(out)
+    Ok(table(0, COLUMNS, rows))
 }
 
 fn row(text: &str, index: u64, x: f64, encoder: &Encoder) -> [String; 7] {

@@ -2,6 +2,7 @@
 
 use super::TrainArgs;
 use super::several::{Bench, Run, refuse_unused, resolve_for, take_steps};
+use super::table::{Left, Right, table};
 use super::text::print_json;
 use crate::profile::{Clock, Line, Profile, timed_step};
 use crate::progress::Progress;
@@ -263,26 +264,22 @@ fn print(out: &mut impl Write, r: &Report<'_>, args: &BenchArgs) -> Result<()> {
         show::spaced(r.copy_bytes_per_s)
     )?;
     let per_s = format!("{}/s", r.unit);
-    writeln!(
-        out,
-        "\n{:<12} {:>9} {:>9} {:>8} {:>11} {:>11}  time by kernel family",
-        "recipe", "ms/step", per_s, "speed-up", "planned", "resident"
-    )?;
-    for c in &r.recipes {
+    let rows = r.recipes.iter().map(|c| {
         let shares: Vec<String> =
             c.families.iter().take(FAMILIES).map(|l| format!("{} {:.0}%", l.name, 100.0 * l.share)).collect();
-        writeln!(
-            out,
-            "{:<12} {:>9.2} {:>9} {:>7.2}x {:>11} {:>11}  {}",
-            c.recipe,
-            c.median_ms,
+        [
+            c.recipe.to_string(),
+            format!("{:.2}", c.median_ms),
             show::prefixed(c.items_per_s),
-            c.speed_up,
+            format!("{:.2}x", c.speed_up),
             show::mebibytes(c.planned_bytes),
             c.resident_bytes.map_or("-".into(), |b| show::mebibytes(b as usize)),
-            shares.join(", ")
-        )?;
-    }
+            shares.join(", "),
+        ]
+    });
+    let [ms, rate, speed_up, planned, resident] = ["ms/step", &per_s, "speed-up", "planned", "resident"].map(|h| (h, Right));
+    let columns = [("recipe", Left), ms, rate, speed_up, planned, resident, ("time by kernel family", Left)];
+    write!(out, "\n{}", table(0, columns, rows))?;
     let base = if r.recipes.iter().any(|c| c.recipe == RecipeName::F32.name()) { "f32" } else { r.recipes[0].recipe };
     let peak =
         r.process_peak_bytes.map(|b| format!("; peak of the process, all recipes together: {}", show::mebibytes(b as usize)));
@@ -314,24 +311,20 @@ fn profile_table(out: &mut impl Write, c: &RecipeJson) -> Result<()> {
         c.ops.len().min(OPS),
         c.ops.len()
     )?;
-    writeln!(
-        out,
-        "{:>8} {:>6} {:>6} {:>9} {:>6} {:>8} {:>6}  operation",
-        "ms", "share", "calls", "GFLOP/s", "peak", "GB/s", "copy"
-    )?;
-    for l in c.ops.iter().take(OPS) {
-        writeln!(
-            out,
-            "{:>8.3} {:>5.1}% {:>6} {:>9.1} {:>5.0}% {:>8.1} {:>5.0}%  {}",
-            l.ms,
-            100.0 * l.share,
-            l.calls,
-            l.flops_per_s / 1e9,
-            100.0 * l.share_of_peak,
-            l.bytes_per_s / 1e9,
-            100.0 * l.share_of_copy,
-            l.name
-        )?;
-    }
+    let rows = c.ops.iter().take(OPS).map(|l| {
+        [
+            format!("{:.3}", l.ms),
+            format!("{:.1}%", 100.0 * l.share),
+            l.calls.to_string(),
+            format!("{:.1}", l.flops_per_s / 1e9),
+            format!("{:.0}%", 100.0 * l.share_of_peak),
+            format!("{:.1}", l.bytes_per_s / 1e9),
+            format!("{:.0}%", 100.0 * l.share_of_copy),
+            l.name.to_string(),
+        ]
+    });
+    let [ms, share, calls, flops, peak, bytes, copy] =
+        ["ms", "share", "calls", "GFLOP/s", "peak", "GB/s", "copy"].map(|h| (h, Right));
+    write!(out, "{}", table(0, [ms, share, calls, flops, peak, bytes, copy, ("operation", Left)], rows))?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::TrainArgs;
 use super::number::{count, not_negative};
 use super::several::{Bench, finite, refuse_unused, resolve_for, take_steps};
+use super::table::{Left, Right, table};
 use super::text::print_json;
 use crate::config::{DeviceChoice, RunConfig};
 use crate::progress::Progress;
@@ -221,41 +222,34 @@ fn print(
     if c.unmatched > 0 {
         writeln!(out, "note      {} computations of b have no counterpart in a", c.unmatched)?;
     }
-    writeln!(
-        out,
-        "\n{:<11} {:>7} {:>10} {:>10} {:>10} {:>10}",
-        "kind", "tensors", "worst dB", "median dB", "underflow", "saturated"
-    )?;
-    for (kind, s) in summary(c) {
+    let kinds = summary(c).into_iter().map(|(kind, s)| {
         let rows = of_kind(c, kind);
         let db = |r: Option<&&Row>| r.map_or_else(String::new, |r| decibels(r.difference.sqnr_db()));
         let (worst, median) = (db(rows.first()), db(rows.get(rows.len() / 2)));
-        let (u, v) = (percent(s.underflow), percent(s.saturated));
-        writeln!(out, "{:<11} {:>7} {worst:>10} {median:>10} {u:>10} {v:>10}", kind.name(), s.rows)?;
-    }
+        [kind.name().into(), s.rows.to_string(), worst, median, percent(s.underflow), percent(s.saturated)]
+    });
+    let [rows, worst, median, underflow, saturated] =
+        ["tensors", "worst dB", "median dB", "underflow", "saturated"].map(|h| (h, Right));
+    write!(out, "\n{}", table(0, [("kind", Left), rows, worst, median, underflow, saturated], kinds))?;
     let shown = if args.rows == 0 { c.rows.len() } else { args.rows.min(c.rows.len()) };
     writeln!(out, "\nworst first, {shown} of {} (SQNR of b against a; a conversion against its own input)", c.rows.len())?;
-    writeln!(
-        out,
-        "{:>8} {:>10} {:>9} {:>9}  {:<10} {:<12} scope: operation",
-        "SQNR dB", "max error", "underflow", "saturated", "kind", "dtypes"
-    )?;
-    for r in &c.rows[..shown] {
+    let rows = c.rows[..shown].iter().map(|r| {
         let d = &r.difference;
-        let dtypes = format!("{} {}", r.dtypes[0], r.dtypes[1]);
         let scope = if r.scope.is_empty() { "(root)" } else { &r.scope };
         let bad = if d.new_nonfinite() > 0 { format!("  {} NON-FINITE", d.new_nonfinite()) } else { String::new() };
-        writeln!(
-            out,
-            "{:>8} {:>10.2e} {:>9} {:>9}  {:<10} {dtypes:<12} {scope}: {}{bad}",
+        [
             decibels(d.sqnr_db()),
-            d.max_error,
+            format!("{:.2e}", d.max_error),
             percent(d.underflow_share()),
             percent(d.saturated_share()),
-            r.kind.name(),
-            r.what,
-        )?;
-    }
+            r.kind.name().into(),
+            format!("{} {}", r.dtypes[0], r.dtypes[1]),
+            format!("{scope}: {}{bad}", r.what),
+        ]
+    });
+    let [db, error, underflow, saturated] = ["SQNR dB", "max error", "underflow", "saturated"].map(|h| (h, Right));
+    let [kind, dtypes, scope] = ["kind", "dtypes", "scope: operation"].map(|h| (h, Left));
+    write!(out, "{}", table(0, [db, error, underflow, saturated, kind, dtypes, scope], rows))?;
     Ok(())
 }
 

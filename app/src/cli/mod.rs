@@ -19,6 +19,7 @@ pub mod recommend;
 pub mod resolve;
 pub mod several;
 pub mod stats;
+pub mod table;
 pub mod text;
 pub mod train_args;
 

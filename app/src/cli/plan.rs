@@ -1,5 +1,6 @@
 //! `mantissa plan`: modelled time and planned memory of a training step on a GPU that need not be present.
 
+use super::table::{Left, Right, table};
 use super::text::{bytes, paragraph, print, print_json};
 use super::{StepArgs, resolve};
 use crate::{Outcome, show};
@@ -61,52 +62,40 @@ fn text(p: &Plan, model: &str, items: &str) -> String {
         share(t.launch_ms)
     );
 
-    let _ = writeln!(out, "\ntime by family (modelled)   share     ms/step  launches  assumed share of peak, of bandwidth");
-    for f in &p.families {
-        let _ = writeln!(
-            out,
-            "  {:<24} {:>6.1}% {:>11.3} {:>9}  {:.2}, {:.2}",
-            f.family,
-            100.0 * f.share,
-            f.ms,
-            f.launches,
-            f.compute_efficiency,
-            f.bandwidth_efficiency
-        );
-    }
+    out.push_str("\ntime by family (modelled), with the assumed share of peak and of bandwidth\n");
+    let families = p.families.iter().map(|f| {
+        [
+            f.family.to_string(),
+            format!("{:.1}%", 100.0 * f.share),
+            format!("{:.3}", f.ms),
+            f.launches.to_string(),
+            format!("{:.2}", f.compute_efficiency),
+            format!("{:.2}", f.bandwidth_efficiency),
+        ]
+    });
+    let [share, ms_a_step, launches, peak, bandwidth] =
+        ["share", "ms/step", "launches", "of peak", "of bandwidth"].map(|h| (h, Right));
+    out.push_str(&table(2, [("family", Left), share, ms_a_step, launches, peak, bandwidth], families));
     let _ = writeln!(out, "\nslowest instructions (modelled)");
-    for s in &p.slowest {
+    let slowest = p.slowest.iter().map(|s| {
         let scope = if s.scope.is_empty() { "(step)" } else { &s.scope };
-        let _ = writeln!(
-            out,
-            "  {:>10} {:<24} {:<26} {:<30} {} {}",
-            ms(s.ms),
-            s.op,
-            scope,
-            s.output.replace(' ', ""),
-            s.rate.name(),
-            s.bound.name()
-        );
-    }
+        let output = s.output.replace(' ', "");
+        [ms(s.ms), s.op.to_string(), scope.to_string(), output, format!("{} {}", s.rate.name(), s.bound.name())]
+    });
+    out.push_str(&table(2, [("", Right), ("", Left), ("", Left), ("", Left), ("", Left)], slowest));
 
     let m = &p.memory;
     let _ = writeln!(out, "\nmemory (planned, exact)");
-    for purpose in &m.purposes {
-        let _ = writeln!(out, "  {:<24} {:>10}", purpose.purpose, bytes(purpose.bytes as u64));
-    }
     let verdict = if m.fits {
         format!("fits, {} to spare", bytes(m.available_bytes - m.needed_bytes))
     } else {
         format!("DOES NOT FIT, {} too much", bytes(m.needed_bytes - m.available_bytes))
     };
-    let _ = writeln!(
-        out,
-        "  {:<24} {:>10} of {} available ({} kept for the driver): {verdict}",
-        "needed",
-        bytes(m.needed_bytes),
-        bytes(m.available_bytes),
-        bytes(m.reserve_bytes)
-    );
+    let needed =
+        format!("of {} available ({} kept for the driver): {verdict}", bytes(m.available_bytes), bytes(m.reserve_bytes));
+    let purposes = m.purposes.iter().map(|p| [p.purpose.to_string(), bytes(p.bytes as u64), String::new()]);
+    let rows = purposes.chain([["needed".into(), bytes(m.needed_bytes), needed]]);
+    out.push_str(&table(2, [("", Left), ("", Right), ("", Left)], rows));
     if !p.fixes.is_empty() {
         let _ = writeln!(out, "\nwhat would help (each recorded and planned again; times modelled)");
         for v in &p.fixes {
@@ -126,9 +115,8 @@ fn text(p: &Plan, model: &str, items: &str) -> String {
     list(&mut out, "warnings", &p.warnings);
     list(&mut out, "shapes", &p.shapes);
     let _ = writeln!(out, "\nnumbers used");
-    for f in &p.figures {
-        let _ = writeln!(out, "  {:<24} {:>8.1}  {}", f.what, f.figure.value, f.figure.source);
-    }
+    let figures = p.figures.iter().map(|f| [f.what.to_string(), format!("{:.1}", f.figure.value), f.figure.source.to_string()]);
+    out.push_str(&table(2, [("", Left), ("", Right), ("", Left)], figures));
     out
 }
 

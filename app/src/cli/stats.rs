@@ -6,6 +6,7 @@ mod picture;
 use super::number::{count, whole};
 use super::resolve::{self, Resolved};
 use super::several::Bench;
+use super::table::{Left, Right, table};
 use super::text::{print, print_json};
 use super::{StepArgs, TrainArgs};
 use crate::progress::Progress;
@@ -19,7 +20,6 @@ use mantissa_core::DType;
 use mantissa_core::precision::overrides::Pattern;
 use mantissa_core::telemetry::{Spoilt, TensorReport};
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Steps of a model when none are given: enough for fp8 histories and loss scales to settle.
@@ -107,7 +107,7 @@ pub fn command(args: &StatsArgs) -> Result<Outcome> {
         return print_json(&Report { source: &measured.source, step: measured.step, tensors });
     }
     let mut out = format!("stats     {}, step {}: tensors, worst first\n\n", measured.source, measured.step);
-    table(&mut out, &measured.tensors);
+    tensors(&mut out, &measured.tensors);
     if args.histogram {
         measured.tensors.iter().for_each(|t| picture::draw(&mut out, t));
     }
@@ -201,35 +201,38 @@ fn decibels(t: &TensorReport) -> String {
     }
 }
 
-fn table(out: &mut String, tensors: &[TensorReport]) {
-    let width = tensors.iter().map(|t| t.name.chars().count()).max().unwrap_or(0).max(6);
-    let would = FORMATS.map(|d| format!("{:>8}", format!("in {d}"))).join(" ");
-    let _ = writeln!(
-        out,
-        "{:<width$} {:<5} {:>9} {:>9} {:>7} {:>9} {:>9} {:>9}  {would}",
-        "tensor", "dtype", "amax", "l2", "SQNR dB", "underflow", "subnormal", "saturated"
-    );
-    for t in tensors {
+fn tensors(out: &mut String, tensors: &[TensorReport]) {
+    let rows = tensors.iter().map(|t| {
         let share = |x: Option<f64>| x.map_or("-".into(), percent);
         let number = |x: Option<f64>| x.map_or("-".into(), scientific);
         let stats = t.stats.as_ref();
-        let lost: Vec<String> =
-            answers(t).iter().map(|a| format!("{:>8}", percent(a.spoilt.underflow + a.spoilt.saturated))).collect();
-        let amax = t.amax.map_or("not finite".into(), |x| scientific(f64::from(x)));
-        let bad = t.nonfinite.filter(|n| *n > 0.0).map(|n| format!("  {n} NON-FINITE")).unwrap_or_default();
-        let _ = writeln!(
-            out,
-            "{:<width$} {:<5} {amax:>9} {:>9} {:>7} {:>9} {:>9} {:>9}  {}{bad}",
-            t.name,
-            t.dtype,
+        let answers = answers(t);
+        let would = |dtype: DType| {
+            let answer = answers.iter().find(|a| a.dtype == dtype);
+            answer.map_or_else(String::new, |a| percent(a.spoilt.underflow + a.spoilt.saturated))
+        };
+        [
+            t.name.clone(),
+            t.dtype.to_string(),
+            t.amax.map_or("not finite".into(), |x| scientific(f64::from(x))),
             number(stats.map(|s| s.l2)),
             decibels(t),
             share(t.underflow.map(f64::from)),
             share(stats.and_then(|s| s.subnormal)),
             share(t.saturated.map(f64::from)),
-            lost.join(" "),
-        );
-    }
+            would(FORMATS[0]),
+            would(FORMATS[1]),
+            would(FORMATS[2]),
+            would(FORMATS[3]),
+            t.nonfinite.filter(|n| *n > 0.0).map(|n| format!("{n} NON-FINITE")).unwrap_or_default(),
+        ]
+    });
+    let [amax, l2, sqnr, underflow, subnormal, saturated] =
+        ["amax", "l2", "SQNR dB", "underflow", "subnormal", "saturated"].map(|h| (h, Right));
+    let would = FORMATS.map(|d| format!("in {d}"));
+    let [a, b, c, d] = would.each_ref().map(|h| (h.as_str(), Right));
+    let columns = [("tensor", Left), ("dtype", Left), amax, l2, sqnr, underflow, subnormal, saturated, a, b, c, d, ("", Left)];
+    out.push_str(&table(0, columns, rows));
     out.push_str(
         "\nin FORMAT: share of elements that would become zero or saturate; fp8 under the scale of the tensor or of its amax\n",
     );

@@ -3,6 +3,7 @@
 use crate::{Outcome, out, show};
 use anyhow::{Context, Result};
 use std::io::{ErrorKind, Write};
+use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
 /// Columns that every report fits.
 pub const WIDTH: usize = 120;
@@ -35,28 +36,15 @@ pub fn bytes(n: u64) -> String {
     format!("{}B", show::spaced(n as f64))
 }
 
-/// `text` in lines of at most `width` columns, broken at spaces.
+/// `text` in lines of at most `width` columns, broken at spaces; a word that is longer is broken anywhere.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let mut rest: Vec<char> = word.chars().collect();
-        while !rest.is_empty() {
-            let line = lines.last_mut().expect("there is a first line");
-            let used = line.chars().count();
-            let gap = usize::from(used > 0);
-            if used + gap + rest.len() <= width {
-                line.extend([" "].into_iter().take(gap));
-                line.extend(rest.drain(..));
-            } else if used > 0 {
-                lines.push(String::new());
-            } else {
-                line.extend(rest.drain(..width.min(rest.len())));
-                lines.push(String::new());
-            }
-        }
-    }
-    lines.retain(|l| !l.is_empty());
-    lines
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let options = Options::new(width)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .wrap_algorithm(WrapAlgorithm::FirstFit);
+    let lines = textwrap::wrap(&words, options);
+    lines.into_iter().filter(|line| !line.is_empty()).map(String::from).collect()
 }
 
 /// Appends `text` to `out`, wrapped, each line indented; a first line starts with `lead` instead.
