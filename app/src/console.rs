@@ -1,15 +1,19 @@
-//! Where lines go: results on stdout, warnings on stderr; with `--json` stdout carries JSON only and everything for people goes to
-//! stderr. On a terminal the progress of a run stays on one line that rewrites itself, below those worth keeping; elsewhere only these are printed.
+//! Where lines go: results on stdout, warnings on stderr; with `--json` stdout carries JSON only and everything for
+//! people goes to stderr. On a terminal the progress of a run stays on one line that rewrites itself, below those worth
+//! keeping; elsewhere only these are printed.
 //!
-//! A stdout that cannot be written costs the lines that were to go there and one warning. [`Console::finish`] says how many they are.
+//! A stdout that cannot be written costs the lines that were to go there and one warning. [`Console::finish`] says how
+//! many they are.
 
-use crate::watcher::Watcher;
+use crate::transcript::{Text, Transcript};
+use crate::watcher::{Begin, Watcher};
 use crate::{out, show};
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mantissa_core::telemetry::event::Event;
 use std::cell::RefCell;
 use std::io::{Error, ErrorKind, IsTerminal, Write};
+use std::time::Instant;
 
 /// The lines of a command.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub struct Console {
     json: bool,
     quiet: bool,
     live: RefCell<Option<ProgressBar>>,
+    /// The lines of the run that has begun, and when that was.
+    run: RefCell<Option<(Transcript, Instant)>>,
     missing: RefCell<Missing>,
 }
 
@@ -41,7 +47,7 @@ impl Console {
             }
             bar
         });
-        Console { json, quiet, live: RefCell::new(live), missing: RefCell::default() }
+        Console { json, quiet, live: RefCell::new(live), run: RefCell::default(), missing: RefCell::default() }
     }
 
     /// Errs if stdout did not take every line, unless its reader has closed it: that one has seen enough.
@@ -90,6 +96,22 @@ impl Console {
         self.around(|| write_line(std::io::stderr(), text)).is_ok()
     }
 
+    /// A step is rewritten in place, and kept as a line where that is worth it.
+    fn say(&self, text: &Text) {
+        match text {
+            Text::Progress { text, keep } => {
+                if *keep {
+                    self.line(text);
+                }
+                if let Some(bar) = &*self.live.borrow() {
+                    bar.set_message(show::printable_text(text).into_owned());
+                }
+            }
+            Text::Line(text) => self.line(text),
+            Text::Warning(text) => self.warn(text),
+        }
+    }
+
     /// Writes above the line that rewrites itself.
     fn around(&self, write: impl FnOnce() -> std::io::Result<()>) -> std::io::Result<()> {
         match &*self.live.borrow() {
@@ -100,6 +122,10 @@ impl Console {
 }
 
 impl Watcher for Console {
+    fn begin(&self, run: &Begin<'_>) {
+        *self.run.borrow_mut() = Some((Transcript::new(run), Instant::now()));
+    }
+
     /// A line for people, absent with `--quiet`.
     fn line(&self, text: &str) {
         if !self.quiet {
@@ -134,16 +160,6 @@ impl Watcher for Console {
         self.complain(&format!("warning: {}", show::printable(text)));
     }
 
-    /// The progress of this step: rewritten in place, and, when `print` says so, a line of its own.
-    fn progress(&self, text: &str, print: bool) {
-        if print {
-            self.line(text);
-        }
-        if let Some(bar) = &*self.live.borrow() {
-            bar.set_message(show::printable_text(text).into_owned());
-        }
-    }
-
     /// Ends the line that rewrites itself: what is worth keeping of it stands above.
     fn end_progress(&self) {
         if let Some(bar) = self.live.take() {
@@ -151,10 +167,13 @@ impl Watcher for Console {
         }
     }
 
-    /// On stdout, with `--json`.
-    fn event(&self, _event: &Event, line: &str) {
+    /// On stdout, with `--json`; and in words.
+    fn event(&self, event: &Event, line: &str) {
         if self.json {
             self.print(&out::json(line));
+        }
+        if let Some((transcript, begun)) = &mut *self.run.borrow_mut() {
+            transcript.event(event, begun.elapsed(), |text| self.say(&text));
         }
     }
 }

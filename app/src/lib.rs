@@ -35,6 +35,7 @@ pub mod sinks;
 pub mod stop;
 pub mod tensor_file;
 pub mod train;
+pub mod transcript;
 pub mod vocabulary;
 pub mod watcher;
 

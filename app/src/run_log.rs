@@ -31,7 +31,10 @@ pub fn read(run: &Path, mut each: impl FnMut(Logged)) -> Result<Counts> {
     };
     let (mut reader, mut skipped) = (LogReader::default(), None);
     let mut take = |event| match event {
-        Event::Step(step) => each(Logged::Step(judged(step.report(), &mut skipped))),
+        Event::Step(step) => {
+            let skipped = step.was_skipped(skipped.replace(step.skipped_total()));
+            each(Logged::Step(StepReport { skipped, ..step.report() }));
+        }
         Event::Tensor(event) => each(Logged::Tensor(event)),
         Event::Log(_)
         | Event::Eval(_)
@@ -45,17 +48,6 @@ pub fn read(run: &Path, mut each: impl FnMut(Logged)) -> Result<Counts> {
     read_chunks(file, |bytes| Ok(reader.feed(bytes, &mut take)?)).with_context(context)?;
     reader.finish(take);
     Ok(reader.counts())
-}
-
-/// A step was skipped if it raised the number of skipped steps; without the line before it, if it was not finite and
-/// there are any.
-fn judged(report: StepReport, before: &mut Option<u64>) -> StepReport {
-    let total = report.skipped_total;
-    let skipped = match before.replace(total) {
-        Some(before) => total > before,
-        None => total > 0 && report.found_inf,
-    };
-    StepReport { skipped, ..report }
 }
 
 #[cfg(test)]

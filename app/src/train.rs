@@ -160,11 +160,6 @@ pub struct Run<'a> {
     times: StepTimes,
     /// Steps that have landed and are told with the next that does.
     untold: Vec<Landed>,
-    /// The first step of this process.
-    first_step: u64,
-    /// When the last line of progress was kept.
-    last_line: Instant,
-    skipped_in_a_row: u64,
     health: Health,
     /// The memory last told.
     memory: Vec<(&'static str, usize)>,
@@ -252,7 +247,6 @@ impl<'a> Run<'a> {
         watcher.line("");
         watcher.begin(&Begin { config: &config, folder: folder.path(), steps: session.steps() });
         let prefetch = Prefetch::new(loader.clone(), session.steps() + 1, config.train.schedule.steps)?;
-        let first_step = session.steps() + 1;
         let ceiling = Ceiling::new(session.program().step_cost().flops, peak.flops_per_s);
         let stop = stop.for_run();
         let saved = resumed.as_ref().map(|(step, _)| *step).filter(|step| *step > 0);
@@ -284,9 +278,6 @@ impl<'a> Run<'a> {
             start: Instant::now(),
             times: StepTimes::new(),
             untold: Vec::new(),
-            first_step,
-            last_line: Instant::now(),
-            skipped_in_a_row: 0,
             health,
             memory: Vec::new(),
             tuned: Vec::new(),

@@ -1,10 +1,10 @@
-//! Whoever watches a run: a terminal, a window. A run tells it what happens and never waits for it.
+//! Whoever watches a run: a terminal, a window. A run reports to it what happens and never waits for it.
 
 use crate::config::RunConfig;
 use mantissa_core::telemetry::event::Event;
 use std::path::Path;
 
-/// What a run is, told once before its first step.
+/// What a run is, reported once before its first step.
 #[derive(Clone, Copy, Debug)]
 pub struct Begin<'a> {
     /// Every setting, resolved.
@@ -15,16 +15,14 @@ pub struct Begin<'a> {
     pub steps: u64,
 }
 
-/// Told what happens in a run.
+/// Hears what happens in a run.
 pub trait Watcher {
     /// The run is about to take its first step.
     fn begin(&self, _run: &Begin<'_>) {}
 
-    /// An event, also as the line of JSON that the run folder keeps.
+    /// An event, also as the line of JSON that the run folder keeps. What people read of it follows from it
+    /// ([`crate::transcript`]).
     fn event(&self, event: &Event, line: &str);
-
-    /// The step just taken, in words. `print` says that it is worth keeping, so that a long run leaves a short list.
-    fn progress(&self, text: &str, print: bool);
 
     /// No more progress will come.
     fn end_progress(&self) {}

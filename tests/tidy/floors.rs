@@ -97,7 +97,7 @@ const APP: House = House {
             &["out", "files", "append", "plain_file", "progress", "encoding", "digest", "tensor_file", "stop", "quiet"],
             &[],
         ),
-        floor("settings", &["config", "watcher", "console", "device", "banner"], &["files"]),
+        floor("settings", &["config", "watcher", "transcript", "console", "device", "banner"], &["files"]),
         floor("run folder", &["event_log", "run_folder", "run_log", "sinks"], &["files", "settings"]),
         floor("data", &["vocabulary", "data", "prefetch"], &["files", "settings"]),
         floor("checkpoint", &["checkpoint", "init_from"], &["files", "settings", "run folder", "data"]),

@@ -4,6 +4,7 @@ use super::Run;
 use crate::event_log::Looks;
 use crate::predictions::Answers;
 use crate::sample::{Sampler, generate};
+use crate::transcript;
 use anyhow::{Context, Result};
 use mantissa_core::data::Dataset;
 use mantissa_core::model::ModelConfig;
@@ -25,10 +26,7 @@ pub(super) struct Eval {
 
 impl Eval {
     pub(super) fn show(&self) -> String {
-        match self.accuracy {
-            Some(a) => format!("val_loss {:.4} | val_accuracy {:.2}%", self.loss, 100.0 * a),
-            None => format!("val_loss {:.4}", self.loss),
-        }
+        transcript::evaluation(self.loss, self.accuracy)
     }
 }
 
@@ -66,11 +64,11 @@ impl Run<'_> {
         self.tell_tuned()?;
         self.event(Event::Eval(EvalEvent::new(step, eval.loss, eval.accuracy)))?;
         self.logs.eval(step, eval.loss, eval.accuracy, self.watcher);
-        self.watcher.line(&format!("eval  step {step} | {}", eval.show()));
         Ok(Some(eval))
     }
 
-    /// Images of the present evaluation batch whose highest score is that of their label; a few of them are told, if asked.
+    /// Images of the present evaluation batch whose highest score is that of their label; a few of them are told, if
+    /// asked.
     fn right_answers(&mut self, tell: bool) -> Result<usize> {
         let ModelConfig::Mlp(mlp) = &self.config.train.model else { return Ok(0) };
         let scores = self.session.logits(self.config.train.batch, &self.batch.x)?;
@@ -120,7 +118,6 @@ impl Run<'_> {
         let text = String::from_utf8_lossy(&text);
         self.logs.sample(step, &text, self.watcher);
         self.event(Event::Sample(SampleEvent::new(step, &text)))?;
-        self.watcher.line(&format!("sample at step {step}:\n{}\n", text.trim_end()));
         Ok(())
     }
 }

@@ -1,40 +1,25 @@
-//! What a run tells of its steps: events, logs, progress, and what people should know beside the numbers.
+//! What a run reports of its steps: events, logs, and what people should know beside the numbers.
 
 use super::{Run, skipped};
-use crate::show;
 use anyhow::{Context, Result};
 use mantissa_core::telemetry::TensorReport;
 use mantissa_core::telemetry::event::{
     Event, LogEvent, MemoryEvent, MemoryRow, StepEvent, TensorEvent, Timing, TunedEvent, TunedRow, WarningEvent,
 };
 use mantissa_core::train::Landed;
-use std::time::{Duration, Instant};
-
-/// Longest time between two lines of progress that are kept.
-const LINE_AFTER: Duration = Duration::from_secs(10);
 
 impl Run<'_> {
-    /// Events, logs and progress of a step that has landed and took `ms`.
+    /// Events and logs of a step that has landed and took `ms`.
     pub(super) fn tell(&mut self, landed: Landed, ms: f64) -> Result<()> {
         let Landed { report, tensors, .. } = &landed;
         let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
         let timing = Timing { ms, items_per_s, mfu: self.ceiling.share(ms) };
-        let event = StepEvent::new(report, timing, self.images);
-        let progress = self.progress(&event);
-        self.event(Event::Step(event))?;
+        self.event(Event::Step(StepEvent::new(report, timing, self.images)))?;
         self.logs.step(report, timing, self.watcher);
         self.tensors(report.step, tensors.as_deref().unwrap_or_default())?;
         self.notices(&landed)?;
         self.tell_memory()?;
         self.tell_tuned()?;
-        let (steps, every, now) = (self.config.train.schedule.steps, self.config.run.log_every, Instant::now());
-        let ends = report.step == self.first_step || report.step == steps;
-        let due = every > 0 && report.step.is_multiple_of(every);
-        let print = ends || due || now.duration_since(self.last_line) >= LINE_AFTER;
-        if print {
-            self.last_line = now;
-        }
-        self.watcher.progress(&progress, print);
         self.ended |= self.config.train.ends_at(report);
         Ok(())
     }
@@ -93,34 +78,13 @@ impl Run<'_> {
         self.event(Event::Tuned(TunedEvent { step: self.session.steps(), tuned: rows }))
     }
 
-    fn progress(&self, event: &StepEvent) -> String {
-        let steps = self.config.train.schedule.steps;
-        let width = steps.to_string().len();
-        let taken = self.times.count().max(1) as f64;
-        let left = (steps - event.step) as f64 * self.start.elapsed().as_secs_f64() / taken;
-        let parts = std::iter::once(format!("step {:>width$}/{steps}", event.step)).chain(event.progress());
-        parts.chain([format!("eta {}", show::clock(left))]).collect::<Vec<_>>().join(" | ")
-    }
-
     /// What people should know about a step beside its numbers.
     fn notices(&mut self, landed: &Landed) -> Result<()> {
         let r = &landed.report;
-        if r.skipped {
-            self.skipped_in_a_row += 1;
-            if let Some(line) = skipped::line(landed, self.config.train.recipe.scaler) {
-                self.watcher.line(&line);
-            }
-        } else if self.skipped_in_a_row > 0 {
-            let at = r.loss_scale.map_or_else(String::new, |s| format!(" at loss_scale {}", show::loss_scale(s)));
-            let skipped = match self.skipped_in_a_row {
-                1 => "one skipped step".to_string(),
-                n => format!("{n} skipped steps"),
-            };
-            self.watcher.line(&format!("step {}: recovered{at} after {skipped}", r.step));
-            self.skipped_in_a_row = 0;
+        if let Some(line) = r.skipped.then(|| skipped::line(landed, self.config.train.recipe.scaler)).flatten() {
+            self.watcher.line(&line);
         }
         for warning in self.health.observe(r, &landed.fp8) {
-            self.watcher.warn(&warning.to_string());
             self.event(Event::Warning(WarningEvent { step: r.step, warning }))?;
         }
         Ok(())

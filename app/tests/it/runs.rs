@@ -1,7 +1,11 @@
 //! Runs that succeed, and what they print and leave.
 
 use super::{TINY, fixed_text, good, json_lines, lacks, listing, mantissa, output, stderr, stdout, step_lines, train};
+use mantissa_app::transcript::{Text, Transcript};
+use mantissa_app::watcher::Begin;
+use mantissa_core::telemetry::event::Event;
 use serde_json::Value;
+use std::time::Duration;
 
 #[test]
 fn a_json_stream_has_every_field_and_nothing_else() {
@@ -279,4 +283,45 @@ fn progress_is_kept_every_so_many_steps_and_the_end_says_what_can_follow() {
         let o = good(train(dir.path(), &[&["--steps", "1"], &flags[..]].concat()));
         assert!(!stdout(&o).contains("next:") && !stderr(&o).contains("next:"), "{}{}", stdout(&o), stderr(&o));
     }
+}
+
+#[test]
+fn a_log_gives_the_lines_that_the_terminal_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = [
+        "--recipe",
+        "f16",
+        "--init-scale",
+        "1073741824",
+        "--steps",
+        "12",
+        "--log-every",
+        "3",
+        "--eval-every",
+        "6",
+        "--out",
+        "r",
+    ];
+    let out = stdout(&good(train(dir.path(), &[&flags[..], &["--sample-every", "6", "--sample-tokens", "4"]].concat())));
+    let run = dir.path().join("r");
+    let config = mantissa_app::config::read(&run.join("config.toml")).unwrap();
+    let mut transcript = Transcript::new(&Begin { config: &config, folder: &run, steps: 0 });
+    let mut lines = Vec::new();
+    for line in std::fs::read_to_string(run.join("events.jsonl")).unwrap().lines() {
+        let event = Event::from_line(line).unwrap().expect("a kind of this version");
+        transcript.event(&event, Duration::ZERO, |text| match text {
+            Text::Progress { text, keep } => lines.extend(keep.then_some(text)),
+            Text::Line(text) | Text::Warning(text) => lines.push(text),
+        });
+    }
+    // What is left goes by the clock.
+    let without_eta = |line: &str| line.split(" | eta").next().unwrap_or_default().to_string();
+    let expected: Vec<String> = lines.iter().map(|line| without_eta(line)).collect();
+    assert!(expected.len() >= 5 + 2 + 2, "{expected:?}");
+    let mut rest = out.lines().map(without_eta).collect::<Vec<_>>().join("\n");
+    for line in &expected {
+        let at = rest.find(line.trim_end()).unwrap_or_else(|| panic!("expected {line:?}, in this order, in: {out}"));
+        rest = rest.split_off(at + line.trim_end().len());
+    }
+    assert!(expected.iter().any(|line| line.contains("recovered at loss_scale")), "{expected:?}");
 }

@@ -58,6 +58,20 @@ impl StepEvent {
         std::array::from_fn(|i| self.value(STEP[i].scalar))
     }
 
+    /// Steps skipped up to this one.
+    pub fn skipped_total(&self) -> u64 {
+        self.get(StepScalar::Skipped).unwrap_or(0.0) as u64
+    }
+
+    /// Whether the step was skipped: it raised the number of skipped steps, which was `before`. Where that is not known, a step that was not
+    /// finite counts as skipped if any was.
+    pub fn was_skipped(&self, before: Option<u64>) -> bool {
+        match before {
+            Some(before) => self.skipped_total() > before,
+            None => self.skipped_total() > 0 && self.get(StepScalar::FoundInf).is_some_and(|x| x != 0.0),
+        }
+    }
+
     /// The report that it was made of. Numbers that JSON cannot write come back as NaN. Whether the step was skipped
     /// shows in the number of skipped steps only.
     pub fn report(&self) -> StepReport {
@@ -70,7 +84,7 @@ impl StepEvent {
             loss_scale: self.get(StepScalar::LossScale).map(|x| x as f32),
             found_inf: self.get(StepScalar::FoundInf).is_some_and(|x| x != 0.0),
             skipped: false,
-            skipped_total: self.get(StepScalar::Skipped).unwrap_or(0.0) as u64,
+            skipped_total: self.skipped_total(),
             growth_tracker: self.get(StepScalar::GrowthTracker).map(|n| n as i32),
             fp8: self.has(schema::FP8).then(|| Fp8Report {
                 underflow: fp8(StepScalar::Underflow),

@@ -172,14 +172,15 @@ impl Watcher for Link {
         self.tell(Told::Begin { runner: self.runner, config, folder, past });
     }
 
+    // The events say it all; a warning is also shown at once.
     fn event(&self, event: &Event, _line: &str) {
+        if let Event::Warning(e) = event {
+            self.warn(&e.warning.to_string());
+        }
         if self.events.try_send((self.runner, event.clone())).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
-
-    // The events say it all.
-    fn progress(&self, _text: &str, _print: bool) {}
 
     fn line(&self, _text: &str) {}
 

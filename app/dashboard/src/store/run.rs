@@ -205,7 +205,7 @@ impl Run {
         }
         let last_scale = before.map_or(scale, |(_, v)| v[StepScalar::LossScale as usize]);
         self.mark(e, last_scale, scale);
-        self.skipped = skipped_total(e);
+        self.skipped = e.skipped_total();
         true
     }
 
@@ -221,7 +221,7 @@ impl Run {
         } else if growth > 1.0 {
             put(MarkKind::Growth);
         }
-        if skipped_total(e) > self.skipped {
+        if e.was_skipped(Some(self.skipped)) {
             let floor = f64::from(scale) <= scaler.min_scale;
             put(if floor { MarkKind::Floor } else { MarkKind::Overflow });
         }
@@ -300,11 +300,6 @@ fn keep<T>(list: &mut VecDeque<T>, most: usize, item: T) -> bool {
     }
     list.push_back(item);
     true
-}
-
-/// Steps skipped up to this one.
-fn skipped_total(e: &StepEvent) -> u64 {
-    e.get(StepScalar::Skipped).unwrap_or(0.0) as u64
 }
 
 fn number(x: Option<f32>) -> f32 {
