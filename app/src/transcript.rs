@@ -142,6 +142,7 @@ mod tests {
     fn lines_follow_from_events() {
         let mut config = resolve(&Default::default()).unwrap().config;
         config.train.schedule.steps = 100;
+        config.run.log_every = 0;
         let mut transcript = Transcript::new(&Begin { config: &config, folder: Path::new("r"), steps: 5 });
         let mut said = Vec::new();
         let skips = [0, 0, 1, 2, 2];
@@ -151,6 +152,8 @@ mod tests {
         }
         transcript.event(&step(11, 2), Duration::from_secs(12), |text| said.push(text));
         transcript.event(&Event::Eval(EvalEvent::new(11, 1.5, Some(0.5))), Duration::from_secs(12), |text| said.push(text));
+        let sample = Event::Sample(SampleEvent::new(11, "to be\nor not\n\n"));
+        transcript.event(&sample, Duration::from_secs(12), |text| said.push(text));
         let kept: Vec<String> = said
             .into_iter()
             .filter_map(|text| match text {
@@ -169,6 +172,7 @@ mod tests {
             "step 10: recovered at loss_scale 1024 after 2 skipped steps".into(),
             line(11, 2, "2:58"),
             "eval  step 11 | val_loss 1.5000 | val_accuracy 50.00%".into(),
+            "sample at step 11:\nto be\nor not\n".into(),
         ];
         assert_eq!(kept, expected);
     }
