@@ -63,8 +63,8 @@ impl StepEvent {
         self.get(StepScalar::Skipped).unwrap_or(0.0) as u64
     }
 
-    /// Whether the step was skipped: it raised the number of skipped steps, which was `before`. Where that is not known, a step that was not
-    /// finite counts as skipped if any was.
+    /// Whether the step was skipped: it raised the number of skipped steps, which was `before`. Where that is not
+    /// known, a step that was not finite counts as skipped if any was.
     pub fn was_skipped(&self, before: Option<u64>) -> bool {
         match before {
             Some(before) => self.skipped_total() > before,
