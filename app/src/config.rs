@@ -239,7 +239,8 @@ pub fn toml_problem(text: &str, problem: &toml::de::Error) -> String {
     format!("line {number}, column {column}: {}: `{}`", what.escape_debug(), shown.escape_debug())
 }
 
-/// Refuses sizes whose tensors are larger than a Program may have, whose products leave 64-bit arithmetic, or that only a damaged file can mean.
+/// Refuses sizes whose tensors are larger than a Program may have, whose products leave 64-bit arithmetic, or that only
+/// a damaged file can mean.
 pub fn check_sizes(train: &TrainConfig) -> CoreResult<()> {
     // Elements of the largest activation row and of the largest weight.
     let (widest, weight) = match &train.model {

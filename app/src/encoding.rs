@@ -95,7 +95,8 @@ pub struct Look {
 }
 
 impl Look {
-    /// Begins with the first bytes of a file, which [`Look::piece`] wants to see again, without the mark. `None` if it must be unpacked or decoded first.
+    /// Begins with the first bytes of a file, which [`Look::piece`] wants to see again, without the mark. `None` if it
+    /// must be unpacked or decoded first.
     pub fn at_head(head: &[u8]) -> Result<Option<Look>, String> {
         if [GZIP, ZSTD, UTF16_LE_MARK, UTF16_BE_MARK].iter().any(|mark| head.starts_with(mark)) {
             return Ok(None);

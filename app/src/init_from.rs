@@ -38,7 +38,8 @@ const OTHER_TOKENIZERS: [&str; 6] =
 /// Longest name of a run that is taken from its source, characters.
 const MAX_NAME_CHARS: usize = 40;
 
-/// Finds out what `path` holds. `flag` names it: where the newest checkpoint of a run is damaged, the message says how to take an older one.
+/// Finds out what `path` holds. `flag` names it: where the newest checkpoint of a run is damaged, the message says how
+/// to take an older one.
 pub fn open(path: &Path, flag: &str) -> Result<Source> {
     if path.is_file() {
         let found = parts::foreign(path).unwrap_or("a file; name the folder it lies in");

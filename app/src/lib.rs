@@ -1,9 +1,13 @@
-//! The host of Mantissa: command line, files, signals, run folders. Everything that decides numbers is in `mantissa-core`.
+//! The host of Mantissa: command line, files, signals, run folders. Everything that decides numbers is in
+//! `mantissa-core`.
 //!
-//! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`] until [`stop`] asks it to end, a [`watcher::Watcher`] such as the [`console`] is told what happens,
-//! [`run_folder`] and [`checkpoint`] keep it. Exit codes: 0 done; 1 `doctor --exit-code` found something; 2 refused, or a file could not be written (one message on stderr); 3 there is too little memory, whatever limits it
-//! (the machine, the device, a container, `ulimit`), or a device was lost; 4 stopped by `--on-nonfinite stop` or `--error-if-nonfinite`, after saving; 130, 143, 129 stopped by SIGINT (Ctrl-C), SIGTERM,
-//! SIGHUP: after saving, or at once by a second one, which says what is not saved.
+//! Flags become a [`config::RunConfig`] ([`cli`]), [`train`] steps a session over the data of [`data`] until [`stop`]
+//! asks it to end, a [`watcher::Watcher`] such as the [`console`] is told what happens, [`run_folder`] and
+//! [`checkpoint`] keep it. Exit codes: 0 done; 1 `doctor --exit-code` found something; 2 refused, or a file could not
+//! be written (one message on stderr); 3 there is too little memory, whatever limits it (the machine, the device, a
+//! container, `ulimit`), or a device was lost; 4 stopped by `--on-nonfinite stop` or `--error-if-nonfinite`, after
+//! saving; 130, 143, 129 stopped by SIGINT (Ctrl-C), SIGTERM, SIGHUP: after saving, or at once by a second one, which
+//! says what is not saved.
 
 pub mod append;
 pub mod banner;

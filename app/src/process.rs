@@ -3,7 +3,8 @@
 use std::io;
 use std::process::Command;
 
-/// Replaces this process by `command`, so that signals reach it and its exit code is this one's; returns only if it cannot be started.
+/// Replaces this process by `command`, so that signals reach it and its exit code is this one's; returns only if it
+/// cannot be started.
 #[cfg(unix)]
 pub fn become_it(mut command: Command) -> io::Result<u8> {
     use std::os::unix::process::CommandExt;

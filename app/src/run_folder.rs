@@ -166,8 +166,8 @@ pub fn own_folder(dir: &Path) -> Result<()> {
     }
 }
 
-/// Refuses a path that holds something already, so that no run overwrites another. What a run leaves behind that ended before its config was there
-/// does not count.
+/// Refuses a path that holds something already, so that no run overwrites another. What a run leaves behind that ended
+/// before its config was there does not count.
 pub fn refuse_used(path: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(());

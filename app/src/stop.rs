@@ -48,8 +48,8 @@ impl Signal {
 }
 
 impl Signal {
-    /// Ends the process with the exit code of this signal, without the handlers of `exit`: those of a graphics driver may wait for the work that is
-    /// being cut off.
+    /// Ends the process with the exit code of this signal, without the handlers of `exit`: those of a graphics driver
+    /// may wait for the work that is being cut off.
     pub fn end_process(self) -> ! {
         listen::end_process(self.exit_code().into())
     }

@@ -295,6 +295,9 @@ impl<'a> Run<'a> {
     /// One more step, and the evaluation, sample and checkpoint that are due after it. What it tells may be heard some calls later.
     pub fn advance(&mut self, observe: Observe) -> Result<()> {
         let steps = self.config.train.schedule.steps;
+        if self.is_over() {
+            return Ok(());
+        }
         if self.owed.any() {
             let owed = std::mem::take(&mut self.owed);
             self.look(owed)?;

@@ -50,7 +50,8 @@ fn record_one(g: &Graph, scaler: ScalerConfig, optim: OptimConfig, n: usize, ini
     update(g, &mut scaler, optim, clip)
 }
 
-/// The part of a step behind the gradients: unscaled, their norm as an output, clipped, stepped, the loss scale updated.
+/// The part of a step behind the gradients: unscaled, their norm as an output, clipped, stepped, the loss scale
+/// updated.
 pub(super) fn update<'g>(g: &'g Graph, scaler: &mut GradScaler<'g>, mut optim: Optim<'g>, clip: Option<Clip>) -> Result<()> {
     g.begin_update();
     scaler.unscale(&mut optim)?;

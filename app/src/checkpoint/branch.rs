@@ -1,7 +1,9 @@
-//! A run that goes on from one of its checkpoints in a folder of its own, so that what came after that checkpoint stays where it is.
+//! A run that goes on from one of its checkpoints in a folder of its own, so that what came after that checkpoint stays
+//! where it is.
 //!
-//! The new folder gets the checkpoint, and what the logs and samples say up to its step. It is filled under a name that nobody looks for, and gets its
-//! own name when it is whole: a process that ends in the middle leaves no half of a run. What it does leave is removed by the next attempt.
+//! The new folder gets the checkpoint, and what the logs and samples say up to its step. It is filled under a name that
+//! nobody looks for, and gets its own name when it is whole: a process that ends in the middle leaves no half of a run.
+//! What it does leave is removed by the next attempt.
 
 use super::{CHECKPOINTS, UNFINISHED, folder, free};
 use crate::config::RunConfig;
@@ -81,8 +83,8 @@ impl Place {
     }
 }
 
-/// Removes what processes left that ended while they filled a folder for `name`, or for the same run and another step. Whoever fills one has the
-/// log in it open.
+/// Removes what processes left that ended while they filled a folder for `name`, or for the same run and another step.
+/// Whoever fills one has the log in it open.
 fn remove_leftovers(parent: &Path, name: &str) {
     let of_run = name.trim_end_matches(|c: char| c.is_ascii_digit());
     let entries = std::fs::read_dir(parent).into_iter().flatten().filter_map(std::io::Result::ok);

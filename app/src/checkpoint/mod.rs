@@ -94,7 +94,8 @@ pub fn newest(run: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// What to do where the checkpoint `dir` of `run` cannot be used: `how`, in front of its path, takes the newest one that is whole.
+/// What to do where the checkpoint `dir` of `run` cannot be used: `how`, in front of its path, takes the newest one
+/// that is whole.
 pub fn instead_of(run: &Path, dir: &Path, how: &str) -> String {
     let step = step_of(dir);
     let others = complete(run).unwrap_or_default().into_iter().rev().filter(|(s, _)| Some(*s) != step);

@@ -171,7 +171,8 @@ impl Resume {
         self.checkpoint.as_ref().map(|(_, state)| state.health.clone()).unwrap_or_default()
     }
 
-    /// What the log has of the evaluation and the sample after the last step: a process that ended early may have left them out.
+    /// What the log has of the evaluation and the sample after the last step: a process that ended early may have left
+    /// them out.
     pub fn looks(&self) -> Result<Looks> {
         self.folder.log().looks(self.step())
     }

@@ -7,8 +7,8 @@ use crate::run_folder::CONFIG;
 use anyhow::{Context, Result, anyhow};
 use std::path::{Path, PathBuf};
 
-/// The checkpoint that the folder `path`, a run or a checkpoint, means, and what it knows. Where it is damaged, the error says how another one of the
-/// run is named with `flag`.
+/// The checkpoint that the folder `path`, a run or a checkpoint, means, and what it knows. Where it is damaged, the
+/// error says how another one of the run is named with `flag`.
 pub fn checkpoint_of(path: &Path, flag: &str) -> Result<(PathBuf, State)> {
     let is_run = path.join(CONFIG).is_file() || path.join(CHECKPOINTS).is_dir();
     let dir = match is_run {

@@ -1,6 +1,6 @@
-//! A text that is read in parts, whether it is in memory or stays in its file. A long file is looked through once, from its start to its end, and read by
-//! windows from then on, so that a run over any text takes the memory of its model. A short one is taken into memory, where nobody can change it
-//! under a run.
+//! A text that is read in parts, whether it is in memory or stays in its file. A long file is looked through once, from
+//! its start to its end, and read by windows from then on, so that a run over any text takes the memory of its model. A
+//! short one is taken into memory, where nobody can change it under a run.
 //!
 //! What has to be changed before it is text (gzip, zstd, UTF-16) is read whole, and so is a folder of texts.
 

@@ -1,4 +1,5 @@
-//! Texts: the built-in corpus, a file, or all files below a folder. A long file stays where it is: see [`super::long_text`].
+//! Texts: the built-in corpus, a file, or all files below a folder. A long file stays where it is: see
+//! [`super::long_text`].
 
 use super::Loaded;
 use super::folder::{self, LeftOut};

@@ -95,7 +95,8 @@ impl TokenFiles {
         Ok(Loaded { dataset: Dataset::Tokens(tokens), vocabulary, about, notes })
     }
 
-    /// Refuses tokens that no vocabulary has: they are read in another width than they were written in. The user's word is taken.
+    /// Refuses tokens that no vocabulary has: they are read in another width than they were written in. The user's word
+    /// is taken.
     fn check_believable(&self, largest: Largest, train: &FileTokens, vocab: Option<usize>) -> Result<()> {
         let Largest { position, token } = largest;
         if token < MOST_TOKENS || vocab.is_some_and(|vocab| vocab > token as usize) {

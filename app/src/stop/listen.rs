@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-/// Passes every signal on to `hear`. What `nohup` has switched off stays so. A file that grows beyond the limit of the process is an error of
-/// its write, never the end of the process.
+/// Passes every signal on to `hear`. What `nohup` has switched off stays so. A file that grows beyond the limit of the
+/// process is an error of its write, never the end of the process.
 pub(super) fn listen(hear: impl FnMut(Signal) + Send + 'static) -> Result<()> {
     let hang_up = (!ignores(SIGHUP)).then_some(SIGHUP);
     let numbers = [SIGINT, SIGTERM, SIGXFSZ].into_iter().chain(hang_up);

@@ -169,7 +169,8 @@ fn a_run_killed_at_random_moments_always_resumes() {
         let lines = json_lines(&std::fs::read_to_string(run.join("r/events.jsonl")).expect("events"));
         lines.iter().map(|e| (e["step"].as_u64().expect("a step"), e.get("loss").map(|l| l.to_string()))).collect()
     };
-    // Every step is there once, with the same loss, and every evaluation, however often the process was killed before it was done.
+    // Every step is there once, with the same loss, and every evaluation, however often the process was killed before
+    // it was done.
     let steps_of = |run: &Path| seen(run).into_iter().filter(|(_, loss)| loss.is_some()).collect::<Vec<_>>();
     assert_eq!(steps_of(dir.path()), steps_of(whole.path()));
     let evals_of = |run: &Path| -> Vec<(u64, String)> {

@@ -1,4 +1,5 @@
-//! Going on from an older checkpoint in a folder of its own: whatever ends the process while that folder is filled, no half of a run is left.
+//! Going on from an older checkpoint in a folder of its own: whatever ends the process while that folder is filled, no
+//! half of a run is left.
 
 use super::resume::{checkpoint, events, same_tensors};
 use super::{good, listing, mantissa, output, stderr, train};

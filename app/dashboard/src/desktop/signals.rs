@@ -1,4 +1,5 @@
-//! Signals to the window: what it trains is saved, then it closes, with the exit code of the signal. A second one ends the process at once.
+//! Signals to the window: what it trains is saved, then it closes, with the exit code of the signal. A second one ends
+//! the process at once.
 
 use eframe::egui;
 use mantissa_app::stop::{Signal, Stop, on_signals};

@@ -3,9 +3,10 @@
 use crate::support::{app, hearing, until};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
+use mantissa_app::cli::TrainArgs;
 use mantissa_app::stop::Signal;
 use mantissa_core::precision::recipe::RecipeName;
-use mantissa_dashboard::desktop::{App, Signals};
+use mantissa_dashboard::desktop::{App, Signals, Told, Trainer};
 use mantissa_dashboard::form::{Form, Notice, Phase};
 use mantissa_dashboard::store::{MarkKind, Run};
 use std::path::{Path, PathBuf};
@@ -223,6 +224,30 @@ fn a_signal_saves_what_is_trained_and_closes_the_window() {
     let mut idle = hearing(&[], signals);
     idle.step();
     assert!(closes(&idle));
+}
+
+#[test]
+fn the_last_evaluation_is_made_up_for_and_no_step_follows_it() {
+    let mut h = with(small(RecipeName::F32, 6));
+    h.get_by_label("Start").click();
+    until(&mut h, "the end", |h| taken(h) == 6 && phase(h) == Phase::Idle);
+    let folder = PathBuf::from(&run(&h).unwrap().folder);
+    let log = folder.join("events.jsonl");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let eval = text.lines().find(|line| line.starts_with("{\"kind\":\"eval\",\"step\":6,")).expect("an evaluation");
+    std::fs::write(&log, text.replace(&format!("{eval}\n"), "")).unwrap();
+    let trainer = Trainer::start(vec![TrainArgs { resume: Some(Some(folder)), ..TrainArgs::default() }]).unwrap();
+    let ended = loop {
+        match trainer.told() {
+            Some(Told::Ended(result)) => break result,
+            Some(_) => {}
+            None => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(ended, Ok(()));
+    let made_up = std::fs::read_to_string(&log).unwrap();
+    assert!(made_up.lines().any(|line| line == eval), "{made_up}");
+    assert_eq!(made_up.matches("\"kind\":\"step\"").count(), 6, "{made_up}");
 }
 
 #[test]
