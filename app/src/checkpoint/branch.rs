@@ -125,7 +125,8 @@ pub(super) fn branch(
     checkpoint: Option<(u64, &Path)>,
     config: &RunConfig,
 ) -> Result<(RunFolder, Vec<String>)> {
-    let place = Place::new(run.path(), checkpoint.map_or(0, |(step, _)| step), out)?;
+    let step = checkpoint.map_or(0, |(step, _)| step);
+    let place = Place::new(run.path(), step, out)?;
     let unfinished = place.begin()?;
     let made = fill(run, &unfinished, checkpoint, config).and_then(|warnings| Ok((place.end(&unfinished)?, warnings)));
     if made.is_err() {
@@ -133,7 +134,10 @@ pub(super) fn branch(
         let _ = std::fs::remove_dir_all(&unfinished);
     }
     let (path, warnings) = made?;
-    Ok((RunFolder::open(&path)?, warnings))
+    let mut new = RunFolder::open(&path)?;
+    // Nothing is left to cut: the log only learns how its first line says it is written.
+    new.rewind(step)?;
+    Ok((new, warnings))
 }
 
 /// Puts the new run into the folder `path`.

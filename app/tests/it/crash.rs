@@ -9,19 +9,21 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const DEFAULT_KILLS: u64 = 100;
 /// Latest moment of an early kill, from the start of the process.
 const EARLY_MS: u64 = 200;
-/// Latest moment of another one, from its first step.
+/// Most steps before another one. The next step is printed only after the checkpoint of the last, however slow the disk.
+const LATE_STEPS: u64 = 3;
+/// Latest moment of that one, from the last of these steps.
 const LATE_MS: u64 = 60;
 /// A process that has taken no step by then has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a run shows of itself.
 enum Sign {
-    /// It printed its first step.
+    /// It printed a step.
     Stepped,
     /// It ended, and wrote this on stderr.
     Ended(String),
@@ -35,10 +37,8 @@ fn watch(child: &mut Child) -> (mpsc::Receiver<Sign>, [JoinHandle<()>; 2]) {
     // The receiver may be gone by the time something happens: then nobody asks.
     let lines = std::thread::spawn(move || {
         let lines = BufReader::new(out).lines().map_while(Result::ok);
-        for (i, _) in lines.filter(|line| line.starts_with("{\"kind\":\"step\"")).enumerate() {
-            if i == 0 {
-                let _ = stepped.send(Sign::Stepped);
-            }
+        for _ in lines.filter(|line| line.starts_with("{\"kind\":\"step\"")) {
+            let _ = stepped.send(Sign::Stepped);
         }
     });
     let end = std::thread::spawn(move || {
@@ -49,8 +49,16 @@ fn watch(child: &mut Child) -> (mpsc::Receiver<Sign>, [JoinHandle<()>; 2]) {
     (receive, [lines, end])
 }
 
-fn within(rng: &mut Rng, ms: u64) -> Duration {
-    Duration::from_micros(rng.below(ms * 1000))
+/// Waits for a random time of at most `ms`; what the run wrote, if it ended before.
+fn ended_within(signs: &mpsc::Receiver<Sign>, rng: &mut Rng, ms: u64) -> Option<String> {
+    let until = Instant::now() + Duration::from_micros(rng.below(ms * 1000));
+    loop {
+        match signs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Sign::Stepped) => {}
+            Ok(Sign::Ended(text)) => return Some(text),
+            Err(_time_is_up) => return None,
+        }
+    }
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -129,15 +137,16 @@ fn a_run_killed_at_random_moments_always_resumes() {
         // One kill in four meets the start of the process, the others its steps and checkpoints, however slow the machine is.
         let early = rng.below(4) == 0;
         let failed = |text: String| panic!("kill {kill} of seed {seed}: the run ended by itself: {text}");
-        match (early, signs.recv_timeout(if early { within(&mut rng, EARLY_MS) } else { PATIENCE })) {
-            (_, Ok(Sign::Ended(text))) => failed(text),
-            (true, _) => {}
-            (false, Ok(Sign::Stepped)) => {
-                if let Ok(Sign::Ended(text)) = signs.recv_timeout(within(&mut rng, LATE_MS)) {
-                    failed(text);
-                }
+        let steps = if early { 0 } else { 1 + rng.below(LATE_STEPS) };
+        for _ in 0..steps {
+            match signs.recv_timeout(PATIENCE) {
+                Ok(Sign::Stepped) => {}
+                Ok(Sign::Ended(text)) => failed(text),
+                Err(e) => panic!("kill {kill} of seed {seed}: no step in {PATIENCE:?}: {e}"),
             }
-            (false, Err(e)) => panic!("kill {kill} of seed {seed}: no step in {PATIENCE:?}: {e}"),
+        }
+        if let Some(text) = ended_within(&signs, &mut rng, if early { EARLY_MS } else { LATE_MS }) {
+            failed(text);
         }
         child.kill().expect("SIGKILL");
         child.wait().expect("an exit status");
