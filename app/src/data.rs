@@ -22,7 +22,7 @@ use std::path::Path;
 
 /// A model is made large enough for its data in steps of this many token values: sizes that hardware multiplies well.
 const VOCAB_MULTIPLE: usize = 64;
-/// Tokens that a model lacks, told by name.
+/// Tokens that a model lacks, by name.
 const TOLD: usize = 5;
 
 /// A data set and what to say about it.

@@ -1,4 +1,4 @@
-//! Size and checksum: what tells one file, or one data set, from another.
+//! Size and checksum: what distinguishes one file, or one data set, from another.
 
 use crate::plain_file;
 use anyhow::{Context, Result, bail};

@@ -37,7 +37,7 @@ impl Clock {
     }
 }
 
-/// One timed step: what it told, and when every instruction ran by [`Clock::of`] the session.
+/// One timed step: its report, and when every instruction ran by [`Clock::of`] the session.
 pub(crate) fn timed_step(session: &mut Session, batch: Batch<'_>) -> Result<(Landed, Vec<Span>)> {
     match Clock::of(session) {
         Clock::Device => session.step_timed(batch),

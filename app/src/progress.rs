@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// .. and then no more often than this.
 const EVERY: Duration = Duration::from_secs(10);
-/// A terminal sees that a long part is under way.
+/// Shows on a terminal that a long part is in progress.
 const TICK: Duration = Duration::from_millis(200);
 
 /// A command at work.

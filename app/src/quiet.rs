@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 /// Variable that turns the layer off.
 #[cfg(any(target_os = "linux", test))]
 const LAYER_OFF: &str = "NODEVICE_SELECT";
-/// Variables by which people tell the layer which GPU to take.
+/// Variables by which people choose the GPU that the layer takes.
 #[cfg(any(target_os = "linux", test))]
 const LAYER_USED: [&str; 2] = ["MESA_VK_DEVICE_SELECT", "DRI_PRIME"];
 

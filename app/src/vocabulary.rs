@@ -111,7 +111,7 @@ impl Vocabulary {
         }
     }
 
-    /// The tokens of a text that may be long; `each` is told the bytes done now and then.
+    /// The tokens of a text that may be long; `each` receives the bytes done now and then.
     pub fn encode_long(&self, text: &(impl LongText + ?Sized), each: impl FnMut(usize)) -> Result<Vec<u32>> {
         match self {
             Vocabulary::Pieces(pieces) => pieces.encode_long(text, each),

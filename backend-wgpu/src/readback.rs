@@ -73,7 +73,7 @@ impl Staging {
     }
 }
 
-/// A copy under way.
+/// A copy in flight.
 pub(crate) struct Download {
     staging: Arc<Staging>,
     buffer: wgpu::Buffer,

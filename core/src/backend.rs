@@ -27,7 +27,7 @@ pub enum Support {
 pub enum DeviceMemory {
     /// That of the host.
     Host,
-    /// Its own: its bytes, where the device tells.
+    /// Its own: its bytes, where the device reports them.
     Own(Option<u64>),
 }
 

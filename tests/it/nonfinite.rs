@@ -112,7 +112,7 @@ fn stopping_waits_for_what_a_lower_scale_may_mend() {
     assert_eq!(search(2f64.powi(40)), (true, true), "at its floor the scale goes no lower");
 }
 
-/// What a run tells of its steps with an infinite input in micro-step `at` of steps 2 and 4, and its weights after
+/// What a run reports of its steps with an infinite input in micro-step `at` of steps 2 and 4, and its weights after
 /// each.
 fn with_infinite_operands(backend: &Arc<dyn Backend>, config: &TrainConfig, at: usize) -> (Vec<StepReport>, Vec<Vec<u8>>) {
     let mut session = Session::new(backend.clone(), config.clone()).expect("a valid run");

@@ -24,7 +24,7 @@ struct Story {
     backward_twice: bool,
 }
 
-/// An fp8 layer in a whole training step with a loss scale, told by `story`. Gives the Program and the lines of: the
+/// An fp8 layer in a whole training step with a loss scale, described by `story`. Gives the Program and the lines of: the
 /// layer, the micro-steps, the scaler, the optimizer, the second backward.
 fn record(story: Story) -> (Result<Program>, [u32; 5]) {
     let mut lines = [0; 5];

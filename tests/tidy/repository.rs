@@ -1,4 +1,4 @@
-//! The text files of the repository, and how findings about them are told.
+//! The text files of the repository, and how findings about them are reported.
 
 use std::fs;
 use std::path::{Path, PathBuf};

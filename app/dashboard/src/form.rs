@@ -86,7 +86,7 @@ impl Form {
         matches!(ModelConfig::preset(&self.model), Ok((ModelConfig::Gpt(_), _)))
     }
 
-    /// Names of the settings in which a run of `self` differs from one of `other` so that its step is recorded anew.
+    /// Names of the settings in which a run of `self` differs from one of `other` so that its step must be recorded again.
     pub fn changes_program(&self, other: &Form) -> Vec<&'static str> {
         let pairs = [
             ("model", self.model != other.model),
@@ -219,7 +219,7 @@ impl Phase {
         }
     }
 
-    /// Whether a run is under way.
+    /// Whether a run is in progress.
     pub const fn is_live(self) -> bool {
         match self {
             Phase::Idle => false,
@@ -228,7 +228,7 @@ impl Phase {
     }
 }
 
-/// Something to tell the user.
+/// A message for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// It went well.
@@ -242,11 +242,11 @@ pub enum Notice {
 pub struct Status {
     /// What it is doing.
     pub phase: Phase,
-    /// The settings of the run under way.
+    /// The settings of the run in progress.
     pub form: Option<Form>,
-    /// The run under way, of a race the first.
+    /// The run in progress, of a race the first.
     pub run: Option<usize>,
-    /// The last thing to tell.
+    /// The last message.
     pub notice: Option<Notice>,
     /// Devices that can be chosen.
     pub devices: Vec<String>,

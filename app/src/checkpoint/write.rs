@@ -8,7 +8,7 @@
 //! vouches (by checksum, through `state.json`) for copies made by tools that know nothing of this order.
 //!
 //! What stands in the way is no reason to lose a step: a file in the place of the checkpoint is moved aside, taken
-//! names are passed over, and old checkpoints that cannot be removed stay. All of that is told.
+//! names are passed over, and old checkpoints that cannot be removed stay. All of that is reported.
 
 use super::state::{State, Surroundings};
 use super::tensors::{self, Source};

@@ -82,7 +82,7 @@ struct Found<'a> {
     finding: &'a Finding,
 }
 
-/// What a run folder told.
+/// What was read from a run folder.
 struct Past {
     history: History,
     counts: Counts,
@@ -131,7 +131,7 @@ pub fn command(args: &DoctorArgs) -> Result<Outcome> {
             (run.session.steps() - first, last)
         }
         Err(e) if args.folder.is_none() => return Err(e),
-        // What a folder tells is worth reading even if the data has gone.
+        // What a folder holds is worth reading even if the data has gone.
         Err(e) => {
             not_run = Some(in_words(&e));
             (0, None)

@@ -1,4 +1,4 @@
-//! What tells one data set from another: its size and a checksum, which a checkpoint keeps.
+//! What distinguishes one data set from another: its size and a checksum, which a checkpoint keeps.
 //!
 //! The checksum covers all of a data set up to `WHOLE_BYTES`, and evenly spaced blocks of a larger one: a run over a
 //! large file starts without reading it. A change between the blocks that leaves the size as it is goes unseen. Dates

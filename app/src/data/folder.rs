@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Names told of each reason.
+/// Names reported for each reason.
 const NAMES: usize = 3;
 
 /// Files that were left out: their names by reason.

@@ -1,7 +1,7 @@
 //! Tables for spreadsheets and data frames: `steps.csv`, `evals.csv` and, once tensors are reported, `tensors.csv`. One
 //! row at a time reaches the file, so that a table can be read while the run goes on. An absent number is an empty
 //! field. A run that goes on leaves out the rows about later steps; a row that cannot be read costs that row, is
-//! counted and told.
+//! counted and reported.
 
 use super::{Scalar, tensor_scalars};
 use crate::append::{Appender, Backlog};
@@ -156,7 +156,7 @@ fn line(fields: &[String]) -> Result<Vec<u8>> {
 }
 
 /// Copies the rows up to step `after` of the table at `path`. A last row that was cut off is left out; of others that
-/// are no rows a warning tells, and the table as it was is kept.
+/// are no rows there is a warning, and the table as it was is kept.
 fn copy_rows(path: &Path, columns: &[String], after: u64, out: &mut impl Write) -> Result<Option<String>> {
     let (mut lines, mut damaged, mut first, mut failure) = (0u64, 0u64, 0, None);
     let mut record = csv::ByteRecord::new();

@@ -56,7 +56,7 @@ pub struct Sinks {
 
 impl Sinks {
     /// Opens the logs named in `logs`. A run that goes on after step `after` drops what was written about later steps;
-    /// the warnings tell of what could not be read.
+    /// the warnings say what could not be read.
     pub fn open(folder: &Path, logs: &[LogKind], images: bool, after: Option<u64>) -> Result<(Sinks, Vec<String>)> {
         let mut warnings = Vec::new();
         let (mut tables, mut tensorboard) = (None, None);

@@ -35,8 +35,8 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// A new file in `folder`. A run that goes on after step `after` tells TensorBoard to forget what older files say
-    /// about later steps; damaged records of those are left out, and `warnings` tell of them.
+    /// A new file in `folder`. A run that goes on after step `after` makes TensorBoard forget what older files say
+    /// about later steps; damaged records of those are left out, and `warnings` name them.
     pub fn create(folder: &Path, after: Option<u64>, warnings: &mut Vec<String>) -> Result<TensorBoard> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let old = files(folder)?;

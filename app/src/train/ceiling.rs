@@ -47,7 +47,7 @@ impl Ceiling {
         }
     }
 
-    /// Whether the peak should be measured again; whoever is told so does it.
+    /// Whether the peak should be measured again; the caller does it.
     pub(super) fn is_doubted(&mut self) -> bool {
         let doubted = self.looks < LOOKS && self.recent_rate().is_some_and(|rate| rate > DOUBTFUL * self.flops_per_s);
         self.looks += u32::from(doubted);

@@ -15,7 +15,7 @@ pub(super) struct Logs {
     sinks: Sinks,
     /// What has been warned of.
     told: Vec<String>,
-    /// Something waits to be written, and that was told.
+    /// Something waits to be written, and that was reported.
     behind: bool,
     /// Lines that are lost for good.
     lost: u64,
@@ -59,7 +59,7 @@ impl Logs {
         }
     }
 
-    /// The last chance to write what waits; what is lost then is told.
+    /// The last chance to write what waits; what is lost then is reported.
     pub(super) fn close(&mut self, watcher: &dyn Watcher) {
         self.sync(watcher);
         let Backlog { waiting, dropped } = self.backlog();

@@ -5,7 +5,7 @@ use mantissa_core::precision::scaler::{LEAST_SCALE, ScalerConfig};
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::train::Landed;
 
-/// What is told of the skipped step `landed`; `None` without a loss scale, where a warning says it once.
+/// What is said of the skipped step `landed`; `None` without a loss scale, where a warning says it once.
 pub(super) fn line(landed: &Landed, scaler: Option<ScalerConfig>) -> Option<String> {
     let r = &landed.report;
     let (scaler, before, after) = (scaler?, r.loss_scale?, landed.next_loss_scale?);

@@ -53,7 +53,7 @@ impl Pieces {
         self.encode_long(text, |_| {})
     }
 
-    /// The tokens of a text that may be long; beside them, memory does not grow with it. `each` is told the bytes done
+    /// The tokens of a text that may be long; beside them, memory does not grow with it. `each` receives the bytes done
     /// now and then.
     pub fn encode_long(&self, text: &(impl LongText + ?Sized), each: impl FnMut(usize)) -> Result<Vec<u32>> {
         self.encode_in(text, Windows { window: WINDOW_BYTES, overlap: OVERLAP_BYTES }, each)

@@ -1,4 +1,4 @@
-//! `doctor RUN`: what a run folder tells, healthy, crashed or damaged. Nothing in it may change.
+//! `doctor RUN`: what a run folder shows, healthy, crashed or damaged. Nothing in it may change.
 
 use super::{fixed_text, good, json_lines, listing, output, stderr, stdout, train};
 use serde_json::Value;

@@ -170,7 +170,7 @@ fn a_damaged_checkpoint_names_the_whole_one() {
     let o = output(dir.path(), &["train", "--resume", "r", "--steps", "8"]);
     assert!(o.status.code() == Some(2) && stderr(&o).contains("no other checkpoint of the run is whole"), "{}", stderr(&o));
     std::fs::write(&weights, &whole).unwrap();
-    // Without DONE it is passed over, which is told.
+    // Without DONE it is passed over, which is reported.
     std::fs::create_dir(checkpoint(&dir.path().join("r"), 7)).unwrap();
     let o = good(output(dir.path(), &["train", "--resume", "r", "--steps", "8"]));
     assert!(stderr(&o).contains("passed over, since it has no DONE: r/checkpoints/step-00000007"), "{}", stderr(&o));

@@ -62,7 +62,7 @@ fn every_kind_of_source_gives_the_same_run() {
     assert_eq!(from("sharded"), first);
     let fresh = losses(dir.path(), &["--seq-len", "32", "--set", "train.model.layers=1"]);
     assert!(first[0] < fresh[0] - 0.3, "{first:?} starts where the first run ended, {fresh:?} does not");
-    // The run that was made tells where it is from, and goes on without the source.
+    // The run that was made names its source, and goes on without the source.
     fs::remove_dir_all(dir.path().join("sharded")).unwrap();
     let runs = super::listing(&dir.path().join("runs"));
     assert_eq!(runs, ["first-f32-1", "first-f32-2", "gpt-tiny-f32-1", "sharded-f32-1"]);

@@ -139,3 +139,15 @@ fn recommend_gives_a_recipe_with_reasons() {
     }
     refused(&["recommend", "--gpu", "h100", "--model-type", "cnn"], &["--model-type", "transformer, vision, gan"]);
 }
+
+/// The first block of text in the README is a part of what `explain` prints.
+#[test]
+fn the_readme_shows_lines_of_explain() {
+    let readme = include_str!("../../../README.md");
+    let block = readme.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the README has a block");
+    let printed = text(&["explain", "--recipe", "f16"]);
+    assert_eq!(block.lines().count(), 12);
+    for line in block.lines() {
+        assert!(printed.lines().any(|l| l == line), "not printed: {line}");
+    }
+}

@@ -20,7 +20,7 @@ const NUMBERS: [&str; 8] = [
 /// The events of a run without what depends on the clock.
 pub(super) fn events(run: &Path) -> Vec<Value> {
     let mut lines = json_lines(&std::fs::read_to_string(run.join("events.jsonl")).expect("events"));
-    // Each process tells what memory it has taken itself.
+    // Each process reports the memory that it has taken itself.
     lines.retain(|line| line.get("memory").is_none());
     for line in &mut lines {
         let object = line.as_object_mut().expect("an object");

@@ -1,4 +1,4 @@
-//! Signals, from outside: heard wherever a run is, with the last finished step saved, and an exit code for each.
+//! Signals, from outside: received wherever a run is, with the last finished step saved, and an exit code for each.
 
 use super::{good, json_lines, listing, mantissa, output, stderr, stdout};
 use serde_json::Value;

@@ -107,7 +107,7 @@ pub(super) fn product(p: &Product<'_>, y: ViewMut<'_>, parallelism: Parallelism,
     if plan.parts > 1 { product_split(p, y, &plan, work) } else { product_rows(p, y, &plan, parallelism, work) }
 }
 
-/// f32 elements of scratch that [`product`] needs; `sums_in_y` as [`sums_in`] tells.
+/// f32 elements of scratch that [`product`] needs; `sums_in_y` as [`sums_in`] gives it.
 pub(super) fn product_work_len((m, n, k): (usize, usize, usize), sums_in_y: bool, parallelism: Parallelism) -> usize {
     let plan = Plan::new((m, n, k), sums_in_y, parallelism);
     let packed = pack::packed_len(plan.kb.min(k), plan.nb.min(n), plan.kc);

@@ -34,7 +34,7 @@ pub fn layout(what: &str, head: &[u8], size: u64, asked: Option<TokenDtype>) -> 
     }
 }
 
-/// The layout that a header tells.
+/// The layout that a header gives.
 fn header(what: &str, head: &[u8], size: u64) -> Result<Option<Layout>> {
     if head.starts_with(NUMPY) {
         return npy::layout(what, head, size).map(Some);

@@ -36,7 +36,7 @@ pub(crate) fn tiny(name: RecipeName) -> TrainConfig {
     }
 }
 
-/// A session over this config, to be looked at.
+/// A session over this config, to be observed.
 pub(crate) fn session(config: TrainConfig) -> Session {
     Session::observable(Arc::new(CpuBackend::new()), config).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Events: what a run tells the world, one JSON object a line. What `--json` prints, `events.jsonl` keeps and a
+//! Events: what a run reports, one JSON object a line. What `--json` prints, `events.jsonl` keeps and a
 //! dashboard reads, live or later.
 //!
 //! Described in `docs/events.md`: `kind` says what a line is. Readers skip keys and kinds they do not know. JSON has no

@@ -1,4 +1,4 @@
-//! What a run reports about one tensor: plain data, one JSON line each (`docs/events.md`), and what it tells about
+//! What a run reports about one tensor: plain data, one JSON line each (`docs/events.md`), and what it says about
 //! formats that were not used.
 
 use super::{AmaxRing, Fp8Stats};

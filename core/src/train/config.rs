@@ -76,7 +76,7 @@ impl TrainConfig {
         stops || (self.error_if_nonfinite && !report.grad_norm.is_finite())
     }
 
-    /// Whether what a step tells may keep the next one from being taken, so that a host must wait for it.
+    /// Whether the report of a step may keep the next one from being taken, so that a host must wait for it.
     pub fn may_end_early(&self) -> bool {
         self.error_if_nonfinite || self.on_nonfinite == OnNonFinite::Stop
     }

@@ -1,4 +1,4 @@
-//! Steps under way: a host may submit steps before it has heard of those before them. What a step tells is copied out
+//! Steps in flight: a host may submit steps before it has the reports of those before them. A report is copied out
 //! right behind it on the device and lands some steps later, in order, so that no step waits for the host.
 
 use super::measured::Tensor;
@@ -8,11 +8,11 @@ use crate::op::tensor_stats::WORDS;
 use crate::program::Fp8Slot;
 use crate::telemetry::{AmaxRing, Fp8Report, Fp8Stats, Slot, StepReport, TensorReport};
 
-/// Steps that a host should have under way at most, beside the one whose report it takes: enough to keep a device busy
+/// Steps that a host should have in flight at most, beside the one whose report it takes: enough to keep a device busy
 /// while the host prepares the next batch.
 pub const LEAD: usize = 2;
 
-/// What a step has told.
+/// The result of a step.
 #[derive(Clone, Debug)]
 pub struct Landed {
     /// Its scalars.
@@ -84,7 +84,7 @@ impl std::fmt::Debug for Flight {
 }
 
 impl Flight {
-    /// Whether all that it tells is here.
+    /// Whether all of its result is here.
     pub(super) fn arrive(&mut self, wait: bool) -> Result<bool> {
         let more = [&mut self.loss_scale, &mut self.hysteresis, &mut self.fp8, &mut self.tensors, &mut self.history];
         for bytes in more.into_iter().flatten().chain([&mut self.telemetry]) {
@@ -153,7 +153,7 @@ fn fp8_report(slots: &[Fp8Slot], stats: &[Fp8Stats]) -> Option<Fp8Report> {
     })
 }
 
-/// The measured tensors, those in fp8 with what their quantization told, then the fp8 tensors that were not measured.
+/// The measured tensors, those in fp8 with what their quantization counted, then the fp8 tensors that were not measured.
 fn tensor_reports(
     slots: &[Fp8Slot],
     fp8: &[Fp8Stats],

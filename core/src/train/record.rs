@@ -122,8 +122,8 @@ fn record_step(g: &Graph, config: &TrainConfig, inputs: [Ty; 2], capture: bool) 
     Ok(())
 }
 
-/// Whether the step tells `found_inf`: without a loss scale and fp8 tensors it follows from the loss and the norm,
-/// which are told.
+/// Whether the step reports `found_inf`: without a loss scale and fp8 tensors it follows from the loss and the norm,
+/// which are reported.
 pub(super) fn tells_found_inf(config: &TrainConfig, fp8: &[Fp8Slot]) -> bool {
     config.recipe.scaler.is_some() || (config.on_nonfinite.guards() && !fp8.is_empty())
 }

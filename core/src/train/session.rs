@@ -203,7 +203,7 @@ impl Session {
     }
 
     /// The persistent values that decide how the run goes on: weights, optimizer and precision states. Gradient sums
-    /// are zero between steps and telemetry is written anew by each.
+    /// are zero between steps and telemetry is overwritten by each.
     pub fn saved(&self) -> impl Iterator<Item = &Entry> {
         self.memory.layout().entries.iter().filter(|e| match e.purpose {
             Purpose::Weights | Purpose::Optimizer | Purpose::Precision => true,
@@ -266,7 +266,7 @@ impl Session {
         Ok(f32s(&self.train.output(name)?))
     }
 
-    /// Starts a step on `batch`. What it tells comes from [`Session::landed`]; until then the host may submit more.
+    /// Starts a step on `batch`. Its result comes from [`Session::landed`]; until then the host may submit more.
     /// Fails if `batch` has the wrong size or an index out of range; nothing has run then. Fails if the device does.
     pub fn submit(&mut self, batch: Batch<'_>) -> Result<()> {
         self.start(batch, Variant::Plain)
@@ -278,8 +278,8 @@ impl Session {
         self.start(batch, Variant::Measured)
     }
 
-    /// What the oldest step under way has told, once it is here; `wait` says to sleep until then. `None` if none is
-    /// under way or, without `wait`, not here yet. Fails if the device does.
+    /// The result of the oldest step in flight, once it is here; `wait` says to sleep until then. `None` if none is
+    /// in flight or, without `wait`, not here yet. Fails if the device does.
     pub fn landed(&mut self, wait: bool) -> Result<Option<Landed>> {
         let Some(oldest) = self.under_way.front_mut() else { return Ok(None) };
         if !oldest.arrive(wait)? {
@@ -295,7 +295,7 @@ impl Session {
         Ok(landed)
     }
 
-    /// Runs one step on `batch` and waits for its report. Only with no other step under way, as all that follow. Fails
+    /// Runs one step on `batch` and waits for its report. Only with no other step in flight, as all that follow. Fails
     /// at a norm that is not finite, if the config asks for it; hosts that take reports from [`Session::landed`] ask
     /// [`TrainConfig::ends_at`], and can still save.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport> {
@@ -324,7 +324,7 @@ impl Session {
         Ok((landed, spans))
     }
 
-    /// As [`Session::submit_measured`], and waits for what it tells. Fails as that does.
+    /// As [`Session::submit_measured`], and waits for its result. Fails as that does.
     pub fn step_measured(&mut self, batch: Batch<'_>) -> Result<Landed> {
         self.run_step(batch, Variant::Measured)
     }

@@ -5,7 +5,7 @@ use eframe::egui::{self, ColorImage, Rect, ScreenshotCallback, ViewportCommand};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
-/// Takes a picture of `part` of the window (all of it without) with the next frame, and tells when the file is there.
+/// Takes a picture of `part` of the window (all of it without) with the next frame, and reports when the file is there.
 pub(super) fn take(ctx: &egui::Context, part: Option<Rect>, path: PathBuf, done: Sender<Result<PathBuf>>) {
     let (scale, again) = (ctx.pixels_per_point(), ctx.clone());
     let save = move |image: std::sync::Arc<ColorImage>| {

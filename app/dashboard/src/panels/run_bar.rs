@@ -1,4 +1,4 @@
-//! The strip at the top: what is running, the buttons that steer it, and the one at the bottom: what there is to tell.
+//! The strip at the top: what is running, the buttons that steer it, and the one at the bottom: messages.
 
 use crate::form::{Action, Form, Notice, Phase, Status};
 use crate::palette;
@@ -149,7 +149,7 @@ fn progress(run: &Run, live: bool) -> String {
     parts.join("  |  ")
 }
 
-/// Draws what there is to tell: a strip at the bottom, so that nothing that can be pressed moves when it comes.
+/// Draws the messages: a strip at the bottom, so that nothing that can be pressed moves when it comes.
 pub fn notice_ui(ui: &mut Ui, state: &mut RunBarState) {
     let Some(notice) = &state.status.notice else { return };
     let mut dismissed = false;

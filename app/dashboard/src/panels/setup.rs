@@ -108,7 +108,7 @@ fn precision_ui(ui: &mut Ui, form: &mut Form) {
     }
 }
 
-/// Says which edits mean another recorded step than that of the run under way.
+/// Says which edits mean another recorded step than that of the run in progress.
 fn anew_ui(ui: &mut Ui, state: &RunBarState) {
     let Some(current) = state.status.form.as_ref().filter(|_| state.status.phase.is_live()) else { return };
     if *current == state.form {
@@ -147,7 +147,7 @@ fn race_ui(ui: &mut Ui, state: &mut RunBarState) {
     });
 }
 
-/// Experiments on the run under way.
+/// Experiments on the run in progress.
 fn learn_ui(ui: &mut Ui, store: &Store, state: &mut RunBarState) {
     CollapsingHeader::new("Try it").default_open(true).show(ui, |ui| {
         let live = state.status.run.and_then(|i| store.runs.get(i)).filter(|_| state.status.phase.is_live());

@@ -167,7 +167,7 @@ fn memory_ui(ui: &mut Ui, run: &Run) {
     }
 }
 
-/// Every purpose that memory is planned or used for, with planned bytes, and used ones if the run has told any.
+/// Every purpose that memory is planned or used for, with planned bytes, and used ones if the run has reported any.
 fn purposes<'a>(run: &'a Run, step: &'a Explanation) -> Vec<(&'a str, usize, Option<usize>)> {
     let used = |purpose: &str| run.memory.iter().find(|r| r.purpose == purpose).map_or(0, |r| r.bytes as usize);
     let told = |bytes: usize| (!run.memory.is_empty()).then_some(bytes);

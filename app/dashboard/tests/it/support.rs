@@ -45,7 +45,7 @@ pub(crate) fn app(folders: &[&Path]) -> Harness<'static, App> {
     hearing(folders, Signals::default())
 }
 
-/// [`app`], which hears `signals`.
+/// [`app`], which receives `signals`.
 pub(crate) fn hearing(folders: &[&Path], signals: Signals) -> Harness<'static, App> {
     enter_temporary_folder();
     let words = std::iter::once("mantissa-gui".into()).chain(folders.iter().map(|f| f.as_os_str().to_owned()));

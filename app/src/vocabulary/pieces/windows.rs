@@ -29,7 +29,7 @@ pub(super) struct Windows {
     pub overlap: usize,
 }
 
-/// The tokens of `text`; `encode` gives those of a part. `each` is told the bytes done after every window.
+/// The tokens of `text`; `encode` gives those of a part. `each` receives the bytes done after every window.
 pub(super) fn encode(
     text: &(impl LongText + ?Sized),
     sizes: Windows,
