@@ -9,7 +9,7 @@ use mantissa_core::program::cost::Cost;
 use mantissa_core::program::observe::{Moment, Observer, Span};
 use mantissa_core::telemetry::event::ProfileRow;
 use mantissa_core::train::phase::{self, Phase};
-use mantissa_core::train::{Landed, Session};
+use mantissa_core::train::{Session, StepResult};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Instant;
@@ -38,14 +38,14 @@ impl Clock {
 }
 
 /// One timed step: its report, and when every instruction ran by [`Clock::of`] the session.
-pub(crate) fn timed_step(session: &mut Session, batch: Batch<'_>) -> Result<(Landed, Vec<Span>)> {
+pub(crate) fn timed_step(session: &mut Session, batch: Batch<'_>) -> Result<(StepResult, Vec<Span>)> {
     match Clock::of(session) {
         Clock::Device => session.step_timed(batch),
         Clock::Host => {
             let now = Instant::now();
             let mut timer = Timer { origin: now, begin: now, spans: Vec::new() };
-            let landed = session.step_observed(batch, &mut timer)?;
-            Ok((landed, timer.spans))
+            let result = session.step_observed(batch, &mut timer)?;
+            Ok((result, timer.spans))
         }
     }
 }

@@ -34,7 +34,7 @@ use mantissa_core::diagnose::health::Health;
 use mantissa_core::precision::fp8_layers::compute_dtype;
 use mantissa_core::precision::scaler::LEAST_SCALE;
 use mantissa_core::telemetry::event::{Event, ProfileEvent};
-use mantissa_core::train::{LEAD, Landed, Session};
+use mantissa_core::train::{MAX_IN_FLIGHT, Session, StepResult};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -130,7 +130,7 @@ pub enum Observe {
     Times,
 }
 
-/// A run under way.
+/// A run in progress.
 pub struct Run<'a> {
     config: RunConfig,
     watcher: &'a dyn Watcher,
@@ -158,8 +158,8 @@ pub struct Run<'a> {
     ceiling: Ceiling,
     start: Instant,
     times: StepTimes,
-    /// Steps that have landed and are told with the next that does.
-    untold: Vec<Landed>,
+    /// Steps that have arrived and are reported with the next that does.
+    unreported: Vec<StepResult>,
     health: Health,
     /// The memory last told.
     memory: Vec<(&'static str, usize)>,
@@ -277,7 +277,7 @@ impl<'a> Run<'a> {
             ceiling,
             start: Instant::now(),
             times: StepTimes::new(),
-            untold: Vec::new(),
+            unreported: Vec::new(),
             health,
             memory: Vec::new(),
             tuned: Vec::new(),
@@ -317,7 +317,7 @@ impl<'a> Run<'a> {
         // What could not be saved is tried again as soon as the run stands still anyway.
         let save = save || (self.unsaved.is_some() && looks.any());
         let waits = looks.any() || save || step == steps || self.config.train.may_end_early();
-        self.land(if waits { 0 } else { LEAD })?;
+        self.take_results(if waits { 0 } else { MAX_IN_FLIGHT })?;
         self.refuse_moved()?;
         if self.ended {
             return Ok(());
@@ -329,9 +329,9 @@ impl<'a> Run<'a> {
         self.look(looks)
     }
 
-    /// Waits for the steps under way, and tells what they tell.
+    /// Waits for the steps in flight, and reports them.
     pub fn settle(&mut self) -> Result<()> {
-        self.land(0)
+        self.take_results(0)
     }
 
     /// Whether its recipe has a loss scale.
@@ -376,36 +376,36 @@ impl<'a> Run<'a> {
         self.settle()?;
         self.times.begin(Instant::now());
         let batch = self.next_batch(self.session.steps() + 1)?;
-        let (landed, spans) = timed_step(&mut self.session, batch.batch())?;
+        let (result, spans) = timed_step(&mut self.session, batch.batch())?;
         self.prefetch.give_back(batch);
-        let (step, program) = (landed.report.step, self.session.program());
+        let (step, program) = (result.report.step, self.session.program());
         let times = Profile::new(program, vec![spans]);
         self.ceiling.raise(times.flops_per_s(program));
         let profile = times.rows(program);
         let clock = Clock::of(&self.session).name().into();
-        let ms = self.times.land(1, Instant::now());
-        self.tell(landed, ms)?;
+        let ms = self.times.arrive(1, Instant::now());
+        self.tell(result, ms)?;
         self.event(Event::Profile(ProfileEvent { step, profile, clock }))
     }
 
-    /// Tells what steps have told, waiting until at most `lead` steps are under way.
-    fn land(&mut self, lead: usize) -> Result<()> {
+    /// Reports the steps that have arrived, waiting until at most `lead` steps are in flight.
+    fn take_results(&mut self, lead: usize) -> Result<()> {
         let mut waited = false;
         loop {
-            let next = match self.session.landed(false)? {
-                None if self.session.under_way() > lead => {
+            let next = match self.session.next_result(false)? {
+                None if self.session.in_flight() > lead => {
                     waited = true;
-                    self.session.landed(true)?
+                    self.session.next_result(true)?
                 }
                 there => there,
             };
-            let Some(landed) = next else { break };
-            self.untold.push(landed);
+            let Some(result) = next else { break };
+            self.unreported.push(result);
         }
-        if step_times::ends_a_group(self.untold.len(), self.session.under_way(), waited) {
-            let together = std::mem::take(&mut self.untold);
-            let ms = self.times.land(together.len(), Instant::now());
-            together.into_iter().try_for_each(|landed| self.tell(landed, ms))?;
+        if step_times::ends_a_group(self.unreported.len(), self.session.in_flight(), waited) {
+            let together = std::mem::take(&mut self.unreported);
+            let ms = self.times.arrive(together.len(), Instant::now());
+            together.into_iter().try_for_each(|result| self.tell(result, ms))?;
         }
         Ok(())
     }

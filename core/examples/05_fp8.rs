@@ -83,7 +83,7 @@ fn main() -> Result<()> {
             println!("{step:>5} {a:>10.4} {b:>10.4} | {:.2e} {:.2e} {:.4} {:.4}", s.amax, s.scale, s.underflow, s.saturated);
         }
     }
-    // The history is a state on the device, one column a tensor: row 0 is for the step under way, the last row is the
+    // The history is a state on the device, one column a tensor: row 0 is for the step in flight, the last row is the
     // newest.
     let history = fp8.read_f32(fp8::HISTORY)?;
     let column: Vec<f32> = history.iter().skip(watch).step_by(slots.len()).copied().collect();

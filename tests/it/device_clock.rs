@@ -40,9 +40,9 @@ fn timestamps_cover_every_instruction_and_change_nothing() {
     }
     for _ in 0..2 {
         let start = Instant::now();
-        let (landed, spans) = timed.step_timed(batch).unwrap();
+        let (result, spans) = timed.step_timed(batch).unwrap();
         let wall_secs = start.elapsed().as_secs_f64();
-        assert_eq!(landed.report, plain.step(batch).unwrap());
+        assert_eq!(result.report, plain.step(batch).unwrap());
         let program = timed.program();
         let runs = |s: &Span| (s.micro, s.instr);
         let mut seen: Vec<(usize, usize)> = spans.iter().map(runs).collect();

@@ -14,7 +14,7 @@ use mantissa_core::program::{Kind, Rate, Value, ValueId};
 use mantissa_core::rng::Rng;
 use mantissa_core::telemetry::StepReport;
 use mantissa_core::train::record::train_step;
-use mantissa_core::train::{LEAD, Landed, Session, TrainConfig, measured};
+use mantissa_core::train::{MAX_IN_FLIGHT, Session, StepResult, TrainConfig, measured};
 use mantissa_tests::data::{normal, text, windows};
 use mantissa_tests::{devices, tiny};
 use std::collections::BTreeMap;
@@ -103,7 +103,7 @@ fn steps_under_way_give_the_same_bits() {
             let open = || Session::measuring(backend.clone(), config.clone(), &[]).expect("a session");
             let (mut one_by_one, mut late) = (open(), open());
             let mut batches = Batches::new(&config);
-            let (mut expected, mut landed) = (Vec::new(), Vec::new());
+            let (mut expected, mut result) = (Vec::new(), Vec::new());
             for step in 1..=8 {
                 let (x, targets) = batches.next();
                 let batch = Batch { x: &x, targets: &targets };
@@ -114,7 +114,7 @@ fn steps_under_way_give_the_same_bits() {
                     let report = one_by_one.step(batch).expect("runs");
                     let (fp8, next_loss_scale) =
                         (one_by_one.fp8_stats().expect("bytes"), one_by_one.scaler_state().expect("bytes"));
-                    expected.push(Landed {
+                    expected.push(StepResult {
                         report,
                         next_loss_scale: next_loss_scale.map(|s| s.scale),
                         hysteresis_left: None,
@@ -123,15 +123,15 @@ fn steps_under_way_give_the_same_bits() {
                     });
                     late.submit(batch).expect("starts");
                 }
-                landed.extend(std::iter::from_fn(|| late.landed(late.under_way() > LEAD).expect("lands")));
-                assert!(late.under_way() <= LEAD);
+                result.extend(std::iter::from_fn(|| late.next_result(late.in_flight() > MAX_IN_FLIGHT).expect("lands")));
+                assert!(late.in_flight() <= MAX_IN_FLIGHT);
             }
-            if late.under_way() > 0 {
-                let refused = late.step(Batch { x: &[], targets: &[] }).expect_err("steps are under way").to_string();
-                assert!(refused.contains("under way"), "{refused}");
+            if late.in_flight() > 0 {
+                let refused = late.step(Batch { x: &[], targets: &[] }).expect_err("steps are in flight").to_string();
+                assert!(refused.contains("in flight"), "{refused}");
             }
-            landed.extend(std::iter::from_fn(|| late.landed(true).expect("lands")));
-            assert_eq!(format!("{landed:?}"), format!("{expected:?}"), "{name} on {}", backend.capabilities().device);
+            result.extend(std::iter::from_fn(|| late.next_result(true).expect("lands")));
+            assert_eq!(format!("{result:?}"), format!("{expected:?}"), "{name} on {}", backend.capabilities().device);
             assert_eq!((late.steps(), late.skipped()), (one_by_one.steps(), one_by_one.skipped()));
             assert!(saved(&late) == saved(&one_by_one), "{name}");
         }

@@ -3,14 +3,14 @@
 use crate::show;
 use mantissa_core::precision::scaler::{LEAST_SCALE, ScalerConfig};
 use mantissa_core::telemetry::StepReport;
-use mantissa_core::train::Landed;
+use mantissa_core::train::StepResult;
 
-/// What is said of the skipped step `landed`; `None` without a loss scale, where a warning says it once.
-pub(super) fn line(landed: &Landed, scaler: Option<ScalerConfig>) -> Option<String> {
-    let r = &landed.report;
-    let (scaler, before, after) = (scaler?, r.loss_scale?, landed.next_loss_scale?);
+/// What is said of the skipped step `result`; `None` without a loss scale, where a warning says it once.
+pub(super) fn line(result: &StepResult, scaler: Option<ScalerConfig>) -> Option<String> {
+    let r = &result.report;
+    let (scaler, before, after) = (scaler?, r.loss_scale?, result.next_loss_scale?);
     let what = cause(r);
-    let scale = match landed.hysteresis_left {
+    let scale = match result.hysteresis_left {
         Some(left) if before == after && left > 0 => forgiven(before, left, scaler.hysteresis),
         _ if before != after => format!("loss_scale {} -> {}", show::loss_scale(before), show::loss_scale(after)),
         _ if before <= (scaler.min_scale as f32).max(LEAST_SCALE) => {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use mantissa_core::telemetry::Fp8Report;
 
-    fn landed(before: f32, after: f32, hysteresis_left: Option<i32>) -> Landed {
+    fn result(before: f32, after: f32, hysteresis_left: Option<i32>) -> StepResult {
         let report = StepReport {
             step: 7,
             loss: 2.5,
@@ -64,50 +64,50 @@ mod tests {
             growth_tracker: Some(0),
             fp8: None,
         };
-        Landed { report, next_loss_scale: Some(after), hysteresis_left, fp8: Vec::new(), tensors: None }
+        StepResult { report, next_loss_scale: Some(after), hysteresis_left, fp8: Vec::new(), tensors: None }
     }
 
-    fn told(landed: &Landed, scaler: ScalerConfig) -> String {
-        line(landed, Some(scaler)).expect("a loss scale")
+    fn said(result: &StepResult, scaler: ScalerConfig) -> String {
+        line(result, Some(scaler)).expect("a loss scale")
     }
 
     #[test]
     fn a_backoff_names_both_scales() {
-        let text = told(&landed(1073741824.0, 536870912.0, None), ScalerConfig::default());
+        let text = said(&result(1073741824.0, 536870912.0, None), ScalerConfig::default());
         assert_eq!(text, "step 7: gradients overflowed, step skipped, loss_scale 1073741824 -> 536870912");
     }
 
     #[test]
     fn hysteresis_says_which_overflow_it_forgave() {
         let scaler = ScalerConfig { hysteresis: 3, ..ScalerConfig::default() };
-        let first = told(&landed(1024.0, 1024.0, Some(2)), scaler);
+        let first = said(&result(1024.0, 1024.0, Some(2)), scaler);
         assert!(
             first.ends_with("loss_scale 1024 kept: overflow 1 of 2 in a row that --hysteresis 3 forgives, 1 more would be"),
             "{first}"
         );
-        let second = told(&landed(1024.0, 1024.0, Some(1)), scaler);
+        let second = said(&result(1024.0, 1024.0, Some(1)), scaler);
         assert!(second.ends_with("overflow 2 of 2 in a row that --hysteresis 3 forgives, the next one lowers it"), "{second}");
-        assert!(told(&landed(1024.0, 512.0, Some(0)), scaler).ends_with("loss_scale 1024 -> 512"));
+        assert!(said(&result(1024.0, 512.0, Some(0)), scaler).ends_with("loss_scale 1024 -> 512"));
     }
 
     #[test]
     fn the_floor_is_called_one() {
         let floor = ScalerConfig::default().min_scale as f32;
-        let text = told(&landed(floor, floor, None), ScalerConfig::default());
+        let text = said(&result(floor, floor, None), ScalerConfig::default());
         assert!(text.ends_with("loss_scale stays at its floor, 6.10e-05"), "{text}");
         let none = ScalerConfig { min_scale: 0.0, ..ScalerConfig::default() };
-        let text = told(&landed(LEAST_SCALE, LEAST_SCALE, Some(-3)), none);
+        let text = said(&result(LEAST_SCALE, LEAST_SCALE, Some(-3)), none);
         assert!(text.ends_with("loss_scale stays at its floor, 1.18e-38"), "{text}");
     }
 
     #[test]
     fn only_gradients_overflow() {
-        let mut nan = landed(1024.0, 512.0, None);
+        let mut nan = result(1024.0, 512.0, None);
         nan.report.loss = f32::NAN;
-        assert!(told(&nan, ScalerConfig::default()).starts_with("step 7: the loss is NaN, step skipped"));
-        let mut fp8 = landed(1024.0, 512.0, None);
+        assert!(said(&nan, ScalerConfig::default()).starts_with("step 7: the loss is NaN, step skipped"));
+        let mut fp8 = result(1024.0, 512.0, None);
         fp8.report.grad_norm = 1.0;
         fp8.report.fp8 = Some(Fp8Report { underflow: (0.0, "a".into()), saturated: (0.0, "a".into()), nonfinite: 1.0 });
-        assert!(told(&fp8, ScalerConfig::default()).starts_with("step 7: an fp8 operand was not finite, step skipped"));
+        assert!(said(&fp8, ScalerConfig::default()).starts_with("step 7: an fp8 operand was not finite, step skipped"));
     }
 }

@@ -1,36 +1,36 @@
 //! How long steps take, from when the host hears that they are done. Steps overlap and the host hears late, often of several at once: those share
 //! the time since it last heard, or since the first of them began, if the device had nothing to do before.
 
-use mantissa_core::train::LEAD;
+use mantissa_core::train::MAX_IN_FLIGHT;
 use std::collections::VecDeque;
 use std::time::Instant;
 
 /// The least time a step is said to take, milliseconds: less than a clock can tell apart, so that no rate is infinite.
 const LEAST_MS: f64 = 1e-6;
 
-/// Whether the `landed` steps that have not been told yet are told now, as a group that shares its time.
+/// Whether the `arrived` steps that have not been reported yet are reported now, as a group that shares its time.
 ///
 /// A step that was there when the host looked may have been there for as long as the next one takes, which then lands at
-/// once: only a step that was waited for, or the last under way, says when a group ended. A host that never waits, since
+/// once: only a step that was waited for, or the last in flight, says when a group ended. A host that never waits, since
 /// the device is faster, ends one every few steps.
-pub(super) fn ends_a_group(landed: usize, under_way: usize, waited: bool) -> bool {
-    landed > 0 && (waited || under_way == 0 || landed > LEAD)
+pub(super) fn ends_a_group(arrived: usize, in_flight: usize, waited: bool) -> bool {
+    arrived > 0 && (waited || in_flight == 0 || arrived > MAX_IN_FLIGHT)
 }
 
 /// Times of the steps of a run.
 #[derive(Debug)]
 pub(super) struct StepTimes {
-    /// When the steps under way began, oldest first.
+    /// When the steps in flight began, oldest first.
     begun: VecDeque<Instant>,
-    /// When the last steps landed.
-    landed: Option<Instant>,
+    /// When the last steps arrived.
+    arrived: Option<Instant>,
     /// Milliseconds of every step.
     all: Vec<f64>,
 }
 
 impl StepTimes {
     pub(super) fn new() -> StepTimes {
-        StepTimes { begun: VecDeque::new(), landed: None, all: Vec::new() }
+        StepTimes { begun: VecDeque::new(), arrived: None, all: Vec::new() }
     }
 
     /// A step begins.
@@ -38,18 +38,18 @@ impl StepTimes {
         self.begun.push_back(now);
     }
 
-    /// The `count` oldest steps under way have landed together: milliseconds of each.
-    pub(super) fn land(&mut self, count: usize, now: Instant) -> f64 {
+    /// The `count` oldest steps in flight have arrived together: milliseconds of each.
+    pub(super) fn arrive(&mut self, count: usize, now: Instant) -> f64 {
         let first = self.begun.front().copied();
         self.begun.drain(..count.min(self.begun.len()));
-        let since = first.max(self.landed).unwrap_or(now);
-        self.landed = Some(now);
+        let since = first.max(self.arrived).unwrap_or(now);
+        self.arrived = Some(now);
         let ms = (now.saturating_duration_since(since).as_secs_f64() * 1e3 / count.max(1) as f64).max(LEAST_MS);
         self.all.extend(std::iter::repeat_n(ms, count));
         ms
     }
 
-    /// Steps that have landed.
+    /// Steps that have arrived.
     pub(super) fn count(&self) -> usize {
         self.all.len()
     }
@@ -80,8 +80,8 @@ mod tests {
             self.times.begin(self.start + Duration::from_millis(ms));
         }
 
-        fn land(&mut self, count: usize, ms: u64) -> f64 {
-            self.times.land(count, self.start + Duration::from_millis(ms))
+        fn arrive(&mut self, count: usize, ms: u64) -> f64 {
+            self.times.arrive(count, self.start + Duration::from_millis(ms))
         }
     }
 
@@ -89,11 +89,11 @@ mod tests {
     fn steps_that_land_together_share_the_time_since_the_last_landing() {
         let mut run = Told::new();
         [0, 1, 2].into_iter().for_each(|ms| run.begin(ms));
-        assert_eq!(run.land(1, 50), 50.0);
+        assert_eq!(run.arrive(1, 50), 50.0);
         run.begin(51);
         // Two were done when the host looked again.
-        assert_eq!(run.land(2, 150), 50.0);
-        assert_eq!(run.land(1, 200), 50.0);
+        assert_eq!(run.arrive(2, 150), 50.0);
+        assert_eq!(run.arrive(1, 200), 50.0);
         assert_eq!((run.times.count(), run.times.median()), (4, 50.0));
     }
 
@@ -104,19 +104,19 @@ mod tests {
         // Steps of 30 ms; a host that looks again when the second is almost done.
         assert!(!ends_a_group(1, 2, false), "the first, at 59 ms");
         assert!(ends_a_group(2, 1, true), "the second, waited for");
-        assert_eq!(run.land(2, 60), 30.0);
-        assert!(ends_a_group(1, 0, false) && ends_a_group(LEAD + 1, 1, false) && !ends_a_group(0, 0, true));
+        assert_eq!(run.arrive(2, 60), 30.0);
+        assert!(ends_a_group(1, 0, false) && ends_a_group(MAX_IN_FLIGHT + 1, 1, false) && !ends_a_group(0, 0, true));
     }
 
     #[test]
     fn what_happens_between_steps_is_not_their_time() {
         let mut run = Told::new();
         run.begin(0);
-        assert_eq!(run.land(1, 40), 40.0);
+        assert_eq!(run.arrive(1, 40), 40.0);
         // An evaluation of two seconds.
         run.begin(2_040);
         run.begin(2_041);
-        assert_eq!(run.land(2, 2_120), 40.0);
+        assert_eq!(run.arrive(2, 2_120), 40.0);
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
                 .iter()
                 .map(|&count| {
                     done += count;
-                    count as f64 * run.land(count, 30 * done as u64)
+                    count as f64 * run.arrive(count, 30 * done as u64)
                 })
                 .sum();
             assert!((sum - 180.0).abs() < 1e-9, "{groups:?}: {sum}");
@@ -141,10 +141,10 @@ mod tests {
     fn no_step_takes_no_time_at_all() {
         let mut run = Told::new();
         run.begin(5);
-        assert_eq!(run.land(1, 5), LEAST_MS);
+        assert_eq!(run.arrive(1, 5), LEAST_MS);
         // A clock that went back, or a step that never began.
         run.begin(9);
-        assert_eq!(run.land(1, 4), LEAST_MS);
-        assert_eq!(run.land(1, 4), LEAST_MS);
+        assert_eq!(run.arrive(1, 4), LEAST_MS);
+        assert_eq!(run.arrive(1, 4), LEAST_MS);
     }
 }

@@ -6,18 +6,18 @@ use mantissa_core::telemetry::TensorReport;
 use mantissa_core::telemetry::event::{
     Event, LogEvent, MemoryEvent, MemoryRow, StepEvent, TensorEvent, Timing, TunedEvent, TunedRow, WarningEvent,
 };
-use mantissa_core::train::Landed;
+use mantissa_core::train::StepResult;
 
 impl Run<'_> {
-    /// Events and logs of a step that has landed and took `ms`.
-    pub(super) fn tell(&mut self, landed: Landed, ms: f64) -> Result<()> {
-        let Landed { report, tensors, .. } = &landed;
+    /// Events and logs of a step that has arrived and took `ms`.
+    pub(super) fn tell(&mut self, result: StepResult, ms: f64) -> Result<()> {
+        let StepResult { report, tensors, .. } = &result;
         let items_per_s = self.config.train.items_per_step() as f64 / (ms / 1e3);
         let timing = Timing { ms, items_per_s, mfu: self.ceiling.share(ms) };
         self.event(Event::Step(StepEvent::new(report, timing, self.images)))?;
         self.logs.step(report, timing, self.watcher);
         self.tensors(report.step, tensors.as_deref().unwrap_or_default())?;
-        self.notices(&landed)?;
+        self.notices(&result)?;
         self.tell_memory()?;
         self.tell_tuned()?;
         self.ended |= self.config.train.ends_at(report);
@@ -79,12 +79,12 @@ impl Run<'_> {
     }
 
     /// What people should know about a step beside its numbers.
-    fn notices(&mut self, landed: &Landed) -> Result<()> {
-        let r = &landed.report;
-        if let Some(line) = r.skipped.then(|| skipped::line(landed, self.config.train.recipe.scaler)).flatten() {
+    fn notices(&mut self, result: &StepResult) -> Result<()> {
+        let r = &result.report;
+        if let Some(line) = r.skipped.then(|| skipped::line(result, self.config.train.recipe.scaler)).flatten() {
             self.watcher.line(&line);
         }
-        for warning in self.health.observe(r, &landed.fp8) {
+        for warning in self.health.observe(r, &result.fp8) {
             self.event(Event::Warning(WarningEvent { step: r.step, warning }))?;
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::precision::overrides::ROOT;
 use crate::telemetry::StepReport;
 use crate::telemetry::warning::Warning;
 use crate::train::phase::Phase;
-use crate::train::{Landed, Session};
+use crate::train::{Session, StepResult};
 
 /// Share of a narrow gradient below the normal range that costs precision. The gradient of a key bias is 0 but for
 /// rounding, a third of a packed projection, so less than half is no sign.
@@ -71,10 +71,10 @@ impl Doctor {
     fn examine(
         &mut self,
         session: &mut Session,
-        run: impl FnOnce(&mut Session, &mut Examiner) -> Result<Landed>,
+        run: impl FnOnce(&mut Session, &mut Examiner) -> Result<StepResult>,
     ) -> Result<(StepReport, bool)> {
         let mut examiner = Examiner::new(session.program());
-        let Landed { report, fp8, .. } = run(session, &mut examiner)?;
+        let StepResult { report, fp8, .. } = run(session, &mut examiner)?;
         self.last_step = report.step;
         self.warnings.extend(self.health.observe(&report, &fp8));
         let Examiner { first, conversions, gradients, .. } = examiner;

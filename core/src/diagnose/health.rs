@@ -74,7 +74,7 @@ impl Health {
         self.seen.fp8_in_a_row.resize(self.slots.len(), [0; 3]);
     }
 
-    /// Takes the report of a step, with the statistics of [`crate::train::Landed`] (empty without fp8), and says what
+    /// Takes the report of a step, with the statistics of [`crate::train::StepResult`] (empty without fp8), and says what
     /// is new.
     pub fn observe(&mut self, report: &StepReport, fp8: &[Fp8Stats]) -> Vec<Warning> {
         let mut found = Vec::new();

@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn steps_in_flight_are_in_order() {
-        assert!(AHEAD > crate::train::LEAD as u64);
+        assert!(AHEAD > crate::train::MAX_IN_FLIGHT as u64);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The session knows no files and no clock; hosts feed it batches and read its reports.
 
 use super::config::TrainConfig;
-use super::flight::{Bytes, Flight, Landed};
+use super::in_flight::{Bytes, InFlight, StepResult};
 use super::measured::{self, TENSOR_STATS, Tensor};
 use super::record::{self, LOGITS, LOSS, OPTIM};
 use crate::backend::{Backend, Executable, Memory, wait};
@@ -70,8 +70,8 @@ pub struct Session {
     measured: Option<Measured>,
     eval: Option<Compiled>,
     logits: Option<(usize, Compiled)>,
-    /// Submitted, not landed; oldest first.
-    under_way: VecDeque<Flight>,
+    /// Submitted, not arrived; oldest first.
+    in_flight: VecDeque<InFlight>,
     step: u64,
     skipped: u64,
 }
@@ -115,9 +115,9 @@ impl Session {
         let layout = Layout::new(measured.as_ref().map_or(&program, |m| &*m.program));
         let memory = backend.alloc(Arc::new(layout))?;
         let train = Compiled::new(&*backend, &memory, program)?;
-        let under_way = VecDeque::new();
+        let in_flight = VecDeque::new();
         let session =
-            Session { config, backend, memory, train, measured, eval: None, logits: None, under_way, step: 0, skipped: 0 };
+            Session { config, backend, memory, train, measured, eval: None, logits: None, in_flight, step: 0, skipped: 0 };
         init_memory(&*session.memory, session.config.seed)?;
         Ok(session)
     }
@@ -192,12 +192,12 @@ impl Session {
         self.step
     }
 
-    /// Steps submitted that have not landed.
-    pub fn under_way(&self) -> usize {
-        self.under_way.len()
+    /// Steps submitted whose results have not arrived.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
-    /// Steps landed that were skipped because something was not finite.
+    /// Steps that have arrived and were skipped because something was not finite.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -247,7 +247,7 @@ impl Session {
         skipped: u64,
         mut value: impl FnMut(&Entry) -> Result<B, E>,
     ) -> Result<(), E> {
-        self.refuse_under_way("restore")?;
+        self.refuse_in_flight("restore")?;
         if skipped > step {
             return Err(Error::data("skipped steps", format!("at most {step}, the steps taken"), skipped.to_string()).into());
         }
@@ -266,7 +266,7 @@ impl Session {
         Ok(f32s(&self.train.output(name)?))
     }
 
-    /// Starts a step on `batch`. Its result comes from [`Session::landed`]; until then the host may submit more.
+    /// Starts a step on `batch`. Its result comes from [`Session::next_result`]; until then the host may submit more.
     /// Fails if `batch` has the wrong size or an index out of range; nothing has run then. Fails if the device does.
     pub fn submit(&mut self, batch: Batch<'_>) -> Result<()> {
         self.start(batch, Variant::Plain)
@@ -280,23 +280,23 @@ impl Session {
 
     /// The result of the oldest step in flight, once it is here; `wait` says to sleep until then. `None` if none is
     /// in flight or, without `wait`, not here yet. Fails if the device does.
-    pub fn landed(&mut self, wait: bool) -> Result<Option<Landed>> {
-        let Some(oldest) = self.under_way.front_mut() else { return Ok(None) };
+    pub fn next_result(&mut self, wait: bool) -> Result<Option<StepResult>> {
+        let Some(oldest) = self.in_flight.front_mut() else { return Ok(None) };
         if !oldest.arrive(wait)? {
             return Ok(None);
         }
         let measured = self.measured.as_ref().map_or(&[][..], |m| &m.tensors);
         let slots = &self.train.program.fp8_slots;
         let judged = [self.config.on_nonfinite.guards(), record::tells_found_inf(&self.config, slots)];
-        let landed = self.under_way.pop_front().map(|flight| flight.land(slots, measured, self.skipped, judged));
-        if let Some(Landed { report, .. }) = &landed {
+        let result = self.in_flight.pop_front().map(|flight| flight.into_result(slots, measured, self.skipped, judged));
+        if let Some(StepResult { report, .. }) = &result {
             self.skipped = report.skipped_total;
         }
-        Ok(landed)
+        Ok(result)
     }
 
     /// Runs one step on `batch` and waits for its report. Only with no other step in flight, as all that follow. Fails
-    /// at a norm that is not finite, if the config asks for it; hosts that take reports from [`Session::landed`] ask
+    /// at a norm that is not finite, if the config asks for it; hosts that take reports from [`Session::next_result`] ask
     /// [`TrainConfig::ends_at`], and can still save.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport> {
         let report = self.run_step(batch, Variant::Plain)?.report;
@@ -308,7 +308,7 @@ impl Session {
 
     /// As [`Session::step`], with `observer` called around every instruction. Fails as [`Session::submit`] does, and if
     /// the backend cannot observe.
-    pub fn step_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<Landed> {
+    pub fn step_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<StepResult> {
         self.run_step(batch, Variant::Observed(observer))
     }
 
@@ -318,22 +318,22 @@ impl Session {
     }
 
     /// As [`Session::step`], with the time of every instruction by the clock of the device. Fails where it has none.
-    pub fn step_timed(&mut self, batch: Batch<'_>) -> Result<(Landed, Vec<Span>)> {
+    pub fn step_timed(&mut self, batch: Batch<'_>) -> Result<(StepResult, Vec<Span>)> {
         let mut spans = Vec::new();
-        let landed = self.run_step(batch, Variant::Timed(&mut spans))?;
-        Ok((landed, spans))
+        let result = self.run_step(batch, Variant::Timed(&mut spans))?;
+        Ok((result, spans))
     }
 
     /// As [`Session::submit_measured`], and waits for its result. Fails as that does.
-    pub fn step_measured(&mut self, batch: Batch<'_>) -> Result<Landed> {
+    pub fn step_measured(&mut self, batch: Batch<'_>) -> Result<StepResult> {
         self.run_step(batch, Variant::Measured)
     }
 
     /// Runs the last step, which must have been skipped, once more under an observer: weights and inputs are those it
     /// had. Scales and histories move again. Fails if no step was skipped, with a step in flight, and as
     /// [`Session::step_observed`] does.
-    pub fn repeat_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<Landed> {
-        self.refuse_under_way("repeat_observed")?;
+    pub fn repeat_observed(&mut self, batch: Batch<'_>, observer: &mut dyn Observer) -> Result<StepResult> {
+        self.refuse_in_flight("repeat_observed")?;
         if self.step == 0 || self.skipped == 0 {
             return Err(Error::misuse("repeat_observed", "no step was skipped", "repeat a skipped step"));
         }
@@ -357,10 +357,10 @@ impl Session {
         Ok(measured.compiled.as_mut().expect("compiled above"))
     }
 
-    fn run_step(&mut self, batch: Batch<'_>, variant: Variant<'_>) -> Result<Landed> {
-        self.refuse_under_way("step")?;
+    fn run_step(&mut self, batch: Batch<'_>, variant: Variant<'_>) -> Result<StepResult> {
+        self.refuse_in_flight("step")?;
         self.start(batch, variant)?;
-        Ok(self.landed(true)?.expect("one step is under way"))
+        Ok(self.next_result(true)?.expect("one step is in flight"))
     }
 
     fn start(&mut self, batch: Batch<'_>, variant: Variant<'_>) -> Result<()> {
@@ -386,7 +386,7 @@ impl Session {
         let copy = |name: &str| Ok(Bytes::Coming(self.memory.read(name)?));
         let has = |name: &str| self.memory.layout().find(name).is_some();
         let scaler = self.config.recipe.scaler;
-        let flight = Flight {
+        let flight = InFlight {
             step,
             lr,
             telemetry: copy(TELEMETRY)?,
@@ -396,16 +396,16 @@ impl Session {
             tensors: measured.then(|| copy(TENSOR_STATS)).transpose()?,
             history: (measured && has(fp8::HISTORY)).then(|| copy(fp8::HISTORY)).transpose()?,
         };
-        self.under_way.push_back(flight);
+        self.in_flight.push_back(flight);
         Ok(())
     }
 
-    fn refuse_under_way(&self, call: &'static str) -> Result<()> {
-        match self.under_way.len() {
+    fn refuse_in_flight(&self, call: &'static str) -> Result<()> {
+        match self.in_flight.len() {
             0 => Ok(()),
             n => {
-                let problem = format!("{n} steps are under way");
-                Err(Error::misuse(call, problem, "take what they tell from Session::landed first"))
+                let problem = format!("{n} steps are in flight");
+                Err(Error::misuse(call, problem, "take their results from Session::next_result first"))
             }
         }
     }
@@ -470,7 +470,7 @@ impl Session {
     /// are full. Fails if an entry is out of range, the recipe has no scaler, or with a step in flight. Nothing has
     /// changed then.
     pub fn load_scaler_state(&mut self, state: &ScalerState) -> Result<()> {
-        self.refuse_under_way("load_scaler_state")?;
+        self.refuse_in_flight("load_scaler_state")?;
         state.validate()?;
         let config = self.config.recipe.scaler;
         let config = config.ok_or_else(|| Error::config("scaler state", "a recipe with a loss scaler", "none"))?;

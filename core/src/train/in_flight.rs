@@ -10,11 +10,11 @@ use crate::telemetry::{AmaxRing, Fp8Report, Fp8Stats, Slot, StepReport, TensorRe
 
 /// Steps that a host should have in flight at most, beside the one whose report it takes: enough to keep a device busy
 /// while the host prepares the next batch.
-pub const LEAD: usize = 2;
+pub const MAX_IN_FLIGHT: usize = 2;
 
 /// The result of a step.
 #[derive(Clone, Debug)]
-pub struct Landed {
+pub struct StepResult {
     /// Its scalars.
     pub report: StepReport,
     /// Loss scale after it; `None` without a scaler.
@@ -61,7 +61,7 @@ impl Bytes {
 }
 
 /// A step that was submitted.
-pub(super) struct Flight {
+pub(super) struct InFlight {
     pub(super) step: u64,
     pub(super) lr: f64,
     pub(super) telemetry: Bytes,
@@ -77,13 +77,13 @@ pub(super) struct Flight {
     pub(super) history: Option<Bytes>,
 }
 
-impl std::fmt::Debug for Flight {
+impl std::fmt::Debug for InFlight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flight").field("step", &self.step).finish_non_exhaustive()
+        f.debug_struct("InFlight").field("step", &self.step).finish_non_exhaustive()
     }
 }
 
-impl Flight {
+impl InFlight {
     /// Whether all of its result is here.
     pub(super) fn arrive(&mut self, wait: bool) -> Result<bool> {
         let more = [&mut self.loss_scale, &mut self.hysteresis, &mut self.fp8, &mut self.tensors, &mut self.history];
@@ -102,13 +102,13 @@ impl Flight {
 
     /// What has arrived, read. `skipped_before` steps were skipped before it; `guarded` says that a step that is not
     /// finite is skipped even without a loss scale, `tells_found_inf` that the step has recorded whether it is.
-    pub(super) fn land(
+    pub(super) fn into_result(
         self,
         slots: &[Fp8Slot],
         measured: &[Tensor],
         skipped_before: u64,
         [guarded, tells_found_inf]: [bool; 2],
-    ) -> Landed {
+    ) -> StepResult {
         let t = self.slots();
         let scaled = self.loss_scale.is_some();
         let (loss, grad_norm) = (t[Slot::Loss as usize], t[Slot::GradNorm as usize]);
@@ -137,7 +137,7 @@ impl Flight {
         };
         let next_loss_scale = self.loss_scale.map(|bytes| bytes.f32s()[0]);
         let hysteresis_left = self.hysteresis.and_then(|bytes| bytes.words().map(i32::from_ne_bytes).next());
-        Landed { report, next_loss_scale, hysteresis_left, fp8, tensors }
+        StepResult { report, next_loss_scale, hysteresis_left, fp8, tensors }
     }
 }
 
