@@ -1,4 +1,5 @@
-//! The resolved description of a run: what core trains ([`TrainConfig`]) and what the host does around it ([`RunOptions`]).
+//! The resolved description of a run: what core trains ([`TrainConfig`]) and what the host does around it
+//! ([`RunOptions`]).
 //!
 //! It is printed by `--print-config`, stored as `config.toml` in the run folder and accepted back by `--config`.
 

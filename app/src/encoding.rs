@@ -1,5 +1,5 @@
-//! From the bytes of a file to text. UTF-8 and, by their mark in front, UTF-16 are read, also in gzip and zstd; the mark goes. Whatever else a file
-//! is, is said by name.
+//! From the bytes of a file to text. UTF-8 and, by their mark in front, UTF-16 are read, also in gzip and zstd; the
+//! mark goes. Whatever else a file is, is said by name.
 
 use flate2::read::MultiGzDecoder;
 use mantissa_core::data::Largest;

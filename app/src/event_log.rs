@@ -1,10 +1,10 @@
 //! The event log of a run that is written: one writer, whole lines, and the way back to a checkpoint.
 //!
 //! Going back cuts what belongs to steps after the checkpoint and nothing else. A line that cannot be read costs that
-//! line: it is left out, counted and reported, and the log as it was is kept under another name. The log is replaced, not
-//! written over, so that a crash leaves the old one or the new one. The lock lies on the file, not on its name: the new
-//! file is locked before it gets the name, and whoever opens a log looks whether the file locked is still the one of
-//! that name.
+//! line: it is left out, counted and reported, and the log as it was is kept under another name. The log is replaced,
+//! not written over, so that a crash leaves the old one or the new one. The lock lies on the file, not on its name: the
+//! new file is locked before it gets the name, and whoever opens a log looks whether the file locked is still the one
+//! of that name.
 
 use crate::append::{Appender, Backlog};
 use crate::files::{keep_aside, refuse_link, remove_leftover, same_file, sync_parent};

@@ -1,8 +1,9 @@
-//! Weights from elsewhere: what `--init-from` starts a run with, and `sample` writes with. In a run the optimizer, the precision states and the data
-//! start afresh, unlike with `--resume`.
+//! Weights from elsewhere: what `--init-from` starts a run with, and `sample` writes with. In a run the optimizer, the
+//! precision states and the data start afresh, unlike with `--resume`.
 //!
-//! A source is a folder of Hugging Face `transformers` (in one file or in parts), a run (its newest checkpoint), or a checkpoint. A context shorter
-//! than that of the weights takes the first rows of the position table, as nanoGPT does; any other size that differs is refused by its tensor.
+//! A source is a folder of Hugging Face `transformers` (in one file or in parts), a run (its newest checkpoint), or a
+//! checkpoint. A context shorter than that of the weights takes the first rows of the position table, as nanoGPT does;
+//! any other size that differs is refused by its tensor.
 
 use crate::checkpoint::model::Positions;
 use crate::checkpoint::parts::{self, Parts};
@@ -68,7 +69,8 @@ impl Source {
         Some(self.home().join(TOKENIZER)).filter(|file| file.is_file())
     }
 
-    /// Refuses weights that came with a tokenizer in a form that is not read: their tokens are no bytes, and a text would be noise to them.
+    /// Refuses weights that came with a tokenizer in a form that is not read: their tokens are no bytes, and a text
+    /// would be noise to them.
     pub fn refuse_other_tokenizers(&self) -> Result<()> {
         let home = self.home();
         let found = OTHER_TOKENIZERS.iter().find(|name| home.join(name).is_file());
@@ -120,8 +122,8 @@ fn run_of(checkpoint: &Path) -> Option<PathBuf> {
     parent.and_then(Path::parent).map(Path::to_path_buf)
 }
 
-/// What a run is called that starts from `path`: the name of that folder, or of the run that it is a checkpoint of, in characters that every file
-/// system takes.
+/// What a run is called that starts from `path`: the name of that folder, or of the run that it is a checkpoint of, in
+/// characters that every file system takes.
 fn name(path: &Path) -> Option<String> {
     let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let folder = run_of(&full).unwrap_or(full);
@@ -138,7 +140,8 @@ pub fn model_name(config: &RunConfig) -> String {
     source.and_then(|path| name(Path::new(path))).unwrap_or_else(|| config.run.model.clone())
 }
 
-/// Puts the weights that a run starts from, if its config names some, into its new session; what there is to say about them.
+/// Puts the weights that a run starts from, if its config names some, into its new session; what there is to say about
+/// them.
 pub fn fill(session: &Session, config: &RunConfig) -> Result<Vec<String>> {
     let Some(path) = &config.run.init_from else { return Ok(Vec::new()) };
     let fill = || -> Result<Vec<String>> {

@@ -143,7 +143,8 @@ fn what_helps(error: &anyhow::Error) -> &'static str {
     }
 }
 
-/// An error and its causes on one line, outermost first, settings as files name them. A cause that the words before it end with is not said twice.
+/// An error and its causes on one line, outermost first, settings as files name them. A cause that the words before it
+/// end with is not said twice.
 pub fn in_words(error: &anyhow::Error) -> String {
     let mut out = String::new();
     for cause in error.chain().map(cli::keys::said).filter(|cause| !cause.is_empty()) {

@@ -1,6 +1,7 @@
-//! The folder of a run: `config.toml`, `events.jsonl`, `samples/`, `checkpoints/`. Whole files are written under a temporary name in the
-//! same folder, synced and renamed: whatever happens, a file is the old one or the new one. The event log ([`crate::event_log`]) grows line by line
-//! and is locked while the run is written. Links in the folder are never written through: it may come from somebody else.
+//! The folder of a run: `config.toml`, `events.jsonl`, `samples/`, `checkpoints/`. Whole files are written under a
+//! temporary name in the same folder, synced and renamed: whatever happens, a file is the old one or the new one. The
+//! event log ([`crate::event_log`]) grows line by line and is locked while the run is written. Links in the folder are
+//! never written through: it may come from somebody else.
 
 use crate::append::Backlog;
 use crate::config::RunConfig;
@@ -39,7 +40,8 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder (`out`, or a new one under `runs/` that is named after `model` and recipe) and writes the config.
+    /// Makes the folder (`out`, or a new one under `runs/` that is named after `model` and recipe) and writes the
+    /// config.
     pub fn create(out: Option<&Path>, model: &str, config: &RunConfig) -> Result<RunFolder> {
         let path = match out {
             Some(path) => asked_for(path)?,
@@ -88,7 +90,8 @@ impl RunFolder {
         self.events.rewind(step)
     }
 
-    /// A run in a new folder with the events of this one up to `step`, and warnings as of [`RunFolder::rewind`]. It becomes a run with its config.
+    /// A run in a new folder with the events of this one up to `step`, and warnings as of [`RunFolder::rewind`]. It
+    /// becomes a run with its config.
     pub fn branch(&self, path: PathBuf, step: u64) -> Result<(RunFolder, Vec<String>)> {
         let (events, warnings) = self.events.branch(&path.join(EVENTS), step)?;
         Ok((RunFolder::of(path, events)?, warnings))
@@ -148,7 +151,8 @@ pub fn sample_step(path: &Path) -> Option<u64> {
     (path.file_name()?.to_str()? == sample_name(step)).then_some(step)
 }
 
-/// Makes a folder inside a run, if it is not there. The run itself must be there; a link is refused, since writing into it would leave the run.
+/// Makes a folder inside a run, if it is not there. The run itself must be there; a link is refused, since writing into
+/// it would leave the run.
 pub fn own_folder(dir: &Path) -> Result<()> {
     match std::fs::create_dir(dir) {
         Ok(()) => Ok(()),

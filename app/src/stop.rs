@@ -1,9 +1,9 @@
-//! Being asked to stop. A [`Stop`] is passed to whatever takes long, which looks at it at least once a second: a step, a batch of an evaluation,
-//! a token of a sample. Whoever drives the work then saves and ends.
+//! Being asked to stop. A [`Stop`] is passed to whatever takes long, which looks at it at least once a second: a step,
+//! a batch of an evaluation, a token of a sample. Whoever drives the work then saves and ends.
 //!
-//! Work that cannot look (reading data, compiling, measuring kernels) is ended from outside, by the thread that hears signals, and only while
-//! nothing would be lost by it: before the first step of the process, or when the last step taken is saved. A second request ends the process
-//! at once, and says which steps are lost.
+//! Work that cannot look (reading data, compiling, measuring kernels) is ended from outside, by the thread that hears
+//! signals, and only while nothing would be lost by it: before the first step of the process, or when the last step
+//! taken is saved. A second request ends the process at once, and says which steps are lost.
 
 #[cfg_attr(not(unix), path = "stop/listen_other.rs")]
 mod listen;

@@ -1,5 +1,5 @@
-//! `mantissa train`: everything is checked, then the run folder is made, then steps, evaluations and samples until the end or a
-//! signal.
+//! `mantissa train`: everything is checked, then the run folder is made, then steps, evaluations and samples until the
+//! end or a signal.
 
 mod ceiling;
 mod end;
@@ -170,9 +170,9 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Loads data, makes or restores the session and opens the run folder: everything before the first step. `None` if the run to go on with
-    /// has taken all its steps. A request to `stop` is looked at later, by [`Run::advance`] and [`Run::finish`]: what takes long in them ends
-    /// early, and whoever steps the run calls [`Run::interrupt`].
+    /// Loads data, makes or restores the session and opens the run folder: everything before the first step. `None` if
+    /// the run to go on with has taken all its steps. A request to `stop` is looked at later, by [`Run::advance`] and
+    /// [`Run::finish`]: what takes long in them ends early, and whoever steps the run calls [`Run::interrupt`].
     pub fn prepare(asked: Asked, watcher: &'a dyn Watcher, stop: &Stop) -> Result<Option<Run<'a>>> {
         let Asked { mut config, resume, recipe_why, vocab_given, out, silent } = asked;
         if let Some(out) = &out {
@@ -292,7 +292,8 @@ impl<'a> Run<'a> {
         self.ended || self.session.steps() >= self.config.train.schedule.steps
     }
 
-    /// One more step, and the evaluation, sample and checkpoint that are due after it. What it tells may be heard some calls later.
+    /// One more step, and the evaluation, sample and checkpoint that are due after it. What it tells may be heard some
+    /// calls later.
     pub fn advance(&mut self, observe: Observe) -> Result<()> {
         let steps = self.config.train.schedule.steps;
         if self.is_over() {

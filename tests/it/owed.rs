@@ -24,8 +24,8 @@ struct Story {
     backward_twice: bool,
 }
 
-/// An fp8 layer in a whole training step with a loss scale, described by `story`. Gives the Program and the lines of: the
-/// layer, the micro-steps, the scaler, the optimizer, the second backward.
+/// An fp8 layer in a whole training step with a loss scale, described by `story`. Gives the Program and the lines of:
+/// the layer, the micro-steps, the scaler, the optimizer, the second backward.
 fn record(story: Story) -> (Result<Program>, [u32; 5]) {
     let mut lines = [0; 5];
     let mut told = || -> Result<Program> {

@@ -541,7 +541,8 @@ fn a_state_dict_carries_the_hysteresis() {
     run(&mut other, &bad);
     assert_eq!(other.scaler_state().expect("reads").expect("a scaler").scale, 512.0, "as without the detour");
 
-    // A dict without it, as PyTorch and older runs write, has all of them left; more than the config forgives is no more.
+    // A dict without it, as PyTorch and older runs write, has all of them left; more than the config forgives is no
+    // more.
     for tracker in [None, Some(9)] {
         other.load_scaler_state(&ScalerState { hysteresis_tracker: tracker, ..state }).expect("loads");
         assert_eq!(left(&other), 3);

@@ -86,7 +86,8 @@ impl Form {
         matches!(ModelConfig::preset(&self.model), Ok((ModelConfig::Gpt(_), _)))
     }
 
-    /// Names of the settings in which a run of `self` differs from one of `other` so that its step must be recorded again.
+    /// Names of the settings in which a run of `self` differs from one of `other` so that its step must be recorded
+    /// again.
     pub fn changes_program(&self, other: &Form) -> Vec<&'static str> {
         let pairs = [
             ("model", self.model != other.model),

@@ -1,8 +1,8 @@
 //! Numbers in every format, as one table: code, value, relative error, spacing and what happened on the way.
 //!
-//! A number is read as f64 and rounded once. The codecs start from f32, so it goes there by rounding to odd, which keeps what a second
-//! rounding needs (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008);
-//! f32 has more than two bits more than every other format.
+//! A number is read as f64 and rounded once. The codecs start from f32, so it goes there by rounding to odd, which
+//! keeps what a second rounding needs (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved
+//! algorithms using rounding to odd", 2008); f32 has more than two bits more than every other format.
 
 use super::encoder::{self, Encoder, round_to_odd};
 use crate::cli::cast::{CastMode, ScaleRule};

@@ -3,14 +3,16 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `model.safetensors`, `config.json` | weights and sizes; a GPT as `transformers` keeps it ([`model`]) |
-//! | `tokenizer.json`, `tokenizer_config.json`, `generation_config.json`, `meta.json` | what tokens mean, for `transformers` and for a folder that is moved ([`export`](crate::vocabulary::export)) |
+//! | `tokenizer.json`, `tokenizer_config.json` | what tokens mean ([`export`](crate::vocabulary::export)) |
+//! | `generation_config.json`, `meta.json` | the same, for `transformers` and for a folder that is moved |
 //! | `optim.safetensors` | every optimizer and precision state, by name |
 //! | `state.json` | step, seeds, data position, scaler, config, sizes and checksums of the files above ([`state`]) |
 //! | `DONE` | size and checksum of `state.json` |
 //!
-//! A folder is written under a temporary name and renamed when it is complete, `DONE` included ([`mod@write`]): a folder that has its final name
-//! is whole. Reading ([`read`]) follows the checksums from `DONE` down and touches a session only after all has been checked. [`resume`] finds
-//! the run and the checkpoint that `--resume` means, [`moved`] the files that it was started with, [`branch`] gives an older checkpoint a folder of its own.
+//! A folder is written under a temporary name and renamed when it is complete, `DONE` included ([`mod@write`]): a
+//! folder that has its final name is whole. Reading ([`read`]) follows the checksums from `DONE` down and touches a
+//! session only after all has been checked. [`resume`] finds the run and the checkpoint that `--resume` means,
+//! [`moved`] the files that it was started with, [`branch`] gives an older checkpoint a folder of its own.
 
 pub mod branch;
 pub mod model;
@@ -82,8 +84,8 @@ pub fn complete(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(all)
 }
 
-/// The newest complete checkpoint of a run; `None` if it has no checkpoint folder at all. Folders without `DONE` are passed over, but a run that has
-/// only such folders is refused.
+/// The newest complete checkpoint of a run; `None` if it has no checkpoint folder at all. Folders without `DONE` are
+/// passed over, but a run that has only such folders is refused.
 pub fn newest(run: &Path) -> Result<Option<PathBuf>> {
     match complete(run)?.pop() {
         Some((_, path)) => Ok(Some(path)),
@@ -124,7 +126,8 @@ fn set_aside(path: &Path, prefix: &str, suffix: &str) -> Result<PathBuf> {
     Ok(aside)
 }
 
-/// `path`, or if it is taken the first free name that it gives with a number. Nobody else takes it: a run has one writer.
+/// `path`, or if it is taken the first free name that it gives with a number. Nobody else takes it: a run has one
+/// writer.
 fn free(path: &Path) -> Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let names = std::iter::once(path.to_path_buf()).chain((2..=MAX_NAMES).map(|n| path.with_file_name(format!("{name}-{n}"))));

@@ -1,10 +1,12 @@
 //! What `--resume` means: which run, which checkpoint, which config, and which folder it goes on in.
 //!
-//! The config is that of the run. Flags may be given again; one that would change numbers is refused, except `--steps`, which may move the end, and
-//! `--on-nonfinite`; both are reported. Nothing in the run folder is changed before everything has been checked.
+//! The config is that of the run. Flags may be given again; one that would change numbers is refused, except `--steps`,
+//! which may move the end, and `--on-nonfinite`; both are reported. Nothing in the run folder is changed before
+//! everything has been checked.
 //!
-//! A run goes on in its folder from its newest checkpoint; what its log says of the steps after that is taken again. From an older checkpoint it goes on in
-//! a new folder (`branch`), since the newer ones and their steps would be lost, or, with `--discard-newer`, says what it drops and drops it.
+//! A run goes on in its folder from its newest checkpoint; what its log says of the steps after that is taken again.
+//! From an older checkpoint it goes on in a new folder (`branch`), since the newer ones and their steps would be lost,
+//! or, with `--discard-newer`, says what it drops and drops it.
 
 use super::branch::branch;
 use super::state::{State, Surroundings};
@@ -61,11 +63,13 @@ enum Way {
     Branch { out: Option<PathBuf> },
 }
 
-/// Finds the run and checkpoint that `path` (a run, a checkpoint, or nothing: the newest run) means, and checks flags and files.
+/// Finds the run and checkpoint that `path` (a run, a checkpoint, or nothing: the newest run) means, and checks flags
+/// and files.
 pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
     let (run, named) = locate(path)?;
     let stored = config_of(&run)?;
-    // Locked before anything is read: the files of a run that another process still writes may be removed at any moment.
+    // Locked before anything is read: the files of a run that another process still writes may be removed at any
+    // moment.
     let folder = RunFolder::open(&run)?;
     folder.log().check()?;
     let mut args = args.clone();
@@ -91,7 +95,8 @@ pub fn open(path: Option<&Path>, args: &TrainArgs) -> Result<Resume> {
     for (entry, before, now) in changed.iter().filter(|(entry, ..)| MAY_CHANGE.contains(&entry.as_str())) {
         notes.push(format!("{entry} was {before}, is {now}"));
     }
-    // A path that is given (by --set, too) is meant as it is typed, also where the run was given the same words in another folder.
+    // A path that is given (by --set, too) is meant as it is typed, also where the run was given the same words in
+    // another folder.
     let same_builtin = config.run.data == BUILTIN && stored.run.data == BUILTIN;
     let given = args.data.is_some() || config.run.data != stored.run.data;
     let data_before = (given && !same_builtin).then(|| stored.run.data.clone());
@@ -185,8 +190,8 @@ impl Resume {
         Ok(differences.map(|d| format!("{d}: the run goes on, but not bit for bit as it would have")).collect())
     }
 
-    /// The folder to go on in, as it was at the checkpoint; tells what is dropped, left out or made. The last moment at which the resumption can
-    /// still be refused is past.
+    /// The folder to go on in, as it was at the checkpoint; tells what is dropped, left out or made. The last moment at
+    /// which the resumption can still be refused is past.
     pub fn go_on(mut self, watcher: &dyn Watcher) -> Result<RunFolder> {
         let step = self.step();
         self.warnings.iter().for_each(|warning| watcher.warn(warning));
@@ -259,8 +264,8 @@ fn locate(path: Option<&Path>) -> Result<(PathBuf, Option<PathBuf>)> {
     }
 }
 
-/// The run under `runs/` that was written to last among those that `wanted` takes; `saved` asks for one with a checkpoint. A time in the future comes from
-/// a clock that was wrong: such a run counts only where no other does.
+/// The run under `runs/` that was written to last among those that `wanted` takes; `saved` asks for one with a
+/// checkpoint. A time in the future comes from a clock that was wrong: such a run counts only where no other does.
 pub fn newest_run(saved: bool, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     let time = |p: &Path| std::fs::metadata(p).and_then(|m| m.modified()).ok();
     let written = |run: &PathBuf| -> Option<SystemTime> {

@@ -1,4 +1,5 @@
-//! `mantissa compare`: two recipes, or one on two devices, on the same batches, and where the second loses precision against the first.
+//! `mantissa compare`: two recipes, or one on two devices, on the same batches, and where the second loses precision
+//! against the first.
 
 use super::TrainArgs;
 use super::number::{count, not_negative};
@@ -39,7 +40,8 @@ pub struct CompareArgs {
     /// Rows to print, worst first; 0 prints all
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = count::<usize>)]
     pub rows: usize,
-    /// Let the runs drift apart to the end; by default the compared step, the last, starts from the weights of `a` in both
+    /// Let the runs drift apart to the end; by default the compared step, the last, starts from the weights of `a` in
+    /// both
     #[arg(long)]
     pub drift: bool,
     /// Most memory for the values of `a` that are kept, MiB

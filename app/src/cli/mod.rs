@@ -1,5 +1,5 @@
-//! Flags. They parse into raw arguments ([`TrainArgs`], [`SampleArgs`]); [`resolve`] turns those of `train` into a validated
-//! [`crate::config::RunConfig`], and only that reaches the trainer.
+//! Flags. They parse into raw arguments ([`TrainArgs`], [`SampleArgs`]); [`resolve`] turns those of `train` into a
+//! validated [`crate::config::RunConfig`], and only that reaches the trainer.
 
 pub mod bench;
 pub mod cast;
@@ -37,7 +37,8 @@ const MAX_THREADS: usize = 4096;
 #[derive(Debug, Parser)]
 #[command(name = "mantissa", version, about, propagate_version = true)]
 pub struct Cli {
-    /// Threads that compute on this machine's processor; results are the same bits for any number [default: all that it has]
+    /// Threads that compute on this machine's processor; results are the same bits for any number [default: all that it
+    /// has]
     #[arg(long, value_name = "N", global = true, value_parser = whole::<usize>(1..=MAX_THREADS))]
     pub threads: Option<usize>,
     /// What to do.
@@ -69,7 +70,8 @@ pub enum Command {
     Compare(Box<compare::CompareArgs>),
     /// Look for what is wrong with a run (the first NaN, scale spirals, dead fp8 tensors) and say what helps.
     Doctor(Box<doctor::DoctorArgs>),
-    /// Show the tensors of a run or a model: exponent histogram, SQNR, and what every format would make of them, worst first.
+    /// Show the tensors of a run or a model: exponent histogram, SQNR, and what every format would make of them, worst
+    /// first.
     Stats(Box<stats::StatsArgs>),
     /// Open the window: train and watch, look at saved runs, follow running ones.
     Gui(gui::GuiArgs),
@@ -94,7 +96,8 @@ pub struct DevicesArgs {
 /// Flags of `sample`.
 #[derive(Debug, Args)]
 pub struct SampleArgs {
-    /// Run folder, one of its checkpoints, or a Hugging Face GPT-2 folder [default: the run of a gpt under runs/ that saved weights last]
+    /// Run folder, one of its checkpoints, or a Hugging Face GPT-2 folder [default: the run of a gpt under runs/ that
+    /// saved weights last]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Hugging Face tokenizer.json [default: what the run was trained with, or the one in the folder]

@@ -1,5 +1,5 @@
-//! `mantissa stats`: the tensors that a run has measured, or that a few steps of a model measure now, worst first: what their format makes of them and what other
-//! formats would.
+//! `mantissa stats`: the tensors that a run has measured, or that a few steps of a model measure now, worst first: what
+//! their format makes of them and what other formats would.
 
 mod picture;
 
@@ -34,8 +34,8 @@ pub struct StatsArgs {
     /// Run folder that `train --stats-every` wrote; without one, a few steps of --model are run
     #[arg(value_name = "RUN_DIR", conflicts_with_all = ["StepArgs", "steps", "data"])]
     pub run: Option<PathBuf>,
-    /// Tensors to show, by glob: "gpt.h0.mlp.up" (all of a layer), "**.weight.grad". May be repeated [default: of a run all, of a model input, weight, output
-    /// gradient and weight gradient of every linear layer]
+    /// Tensors to show, by glob: "gpt.h0.mlp.up" (all of a layer), "**.weight.grad". May be repeated [default: of a run
+    /// all, of a model input, weight, output gradient and weight gradient of every linear layer]
     #[arg(long, value_name = "GLOB")]
     pub tensor: Vec<String>,
     /// Step of the run [default: the last one measured]
@@ -181,7 +181,8 @@ fn of_model(args: &StatsArgs) -> Result<Measured> {
     Ok(Measured { source, step: steps, tensors })
 }
 
-/// What every format would spoil: the fp8 formats under the scale that the tensor has or that its amax asks for, the others as it is.
+/// What every format would spoil: the fp8 formats under the scale that the tensor has or that its amax asks for, the
+/// others as it is.
 fn answers(t: &TensorReport) -> Vec<Answer> {
     let answer = |dtype: DType| {
         let scale = match (dtype.is_fp8(), t.scale) {

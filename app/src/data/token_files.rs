@@ -1,5 +1,6 @@
-//! Token files: one `.bin` or `.npy`, or a folder with `train` and `val` of either kind; beside them `meta.json`, the JSON form of nanoGPT's
-//! `meta.pkl`, says how many token values there are and what they mean. The files stay where they are: see [`super::file_tokens`].
+//! Token files: one `.bin` or `.npy`, or a folder with `train` and `val` of either kind; beside them `meta.json`, the
+//! JSON form of nanoGPT's `meta.pkl`, says how many token values there are and what they mean. The files stay where
+//! they are: see [`super::file_tokens`].
 
 use super::file_tokens::FileTokens;
 use super::{Loaded, Reading};
@@ -21,7 +22,8 @@ const VAL: &str = "val";
 /// What nanoGPT writes; a pickle, which is not read.
 const META_PICKLE: &str = "meta.pkl";
 
-/// Files up to this size are looked through before a run; of larger ones with a known vocabulary every token is checked when it is read.
+/// Files up to this size are looked through before a run; of larger ones with a known vocabulary every token is checked
+/// when it is read.
 const LOOK_THROUGH_BYTES: u64 = 1 << 28;
 /// Token values above which no vocabulary in use goes: the largest have about a million.
 const MOST_TOKENS: u32 = 1 << 20;
@@ -53,7 +55,8 @@ pub fn find(path: &Path) -> Option<TokenFiles> {
 }
 
 impl TokenFiles {
-    /// Opens the files, whose tokens lie there as `asked`, or as they say themselves. Tokens mean what `tokenizer` says, or else `meta.json`.
+    /// Opens the files, whose tokens lie there as `asked`, or as they say themselves. Tokens mean what `tokenizer`
+    /// says, or else `meta.json`.
     pub fn load(&self, name: &str, tokenizer: Option<Vocabulary>, asked: Option<TokenDtype>, how: Reading) -> Result<Loaded> {
         let meta = self.train.with_file_name(META);
         let known = match tokenizer {

@@ -79,7 +79,8 @@ impl fmt::Display for Shortage {
 
 impl std::error::Error for Shortage {}
 
-/// What a run may take on a device with this memory, where that is known: a GPU that does not report it may have any amount.
+/// What a run may take on a device with this memory, where that is known: a GPU that does not report it may have any
+/// amount.
 pub(super) fn available_on(memory: DeviceMemory) -> Option<Available> {
     match memory {
         DeviceMemory::Host => available(),

@@ -1,5 +1,6 @@
-//! How long steps take, from when the host hears that they are done. Steps overlap and the host hears late, often of several at once: those share
-//! the time since it last heard, or since the first of them began, if the device had nothing to do before.
+//! How long steps take, from when the host hears that they are done. Steps overlap and the host hears late, often of
+//! several at once: those share the time since it last heard, or since the first of them began, if the device had
+//! nothing to do before.
 
 use mantissa_core::train::MAX_IN_FLIGHT;
 use std::collections::VecDeque;
@@ -10,9 +11,9 @@ const LEAST_MS: f64 = 1e-6;
 
 /// Whether the `arrived` steps that have not been reported yet are reported now, as a group that shares its time.
 ///
-/// A step that was there when the host looked may have been there for as long as the next one takes, which then lands at
-/// once: only a step that was waited for, or the last in flight, says when a group ended. A host that never waits, since
-/// the device is faster, ends one every few steps.
+/// A step that was there when the host looked may have been there for as long as the next one takes, which then lands
+/// at once: only a step that was waited for, or the last in flight, says when a group ended. A host that never waits,
+/// since the device is faster, ends one every few steps.
 pub(super) fn ends_a_group(arrived: usize, in_flight: usize, waited: bool) -> bool {
     arrived > 0 && (waited || in_flight == 0 || arrived > MAX_IN_FLIGHT)
 }

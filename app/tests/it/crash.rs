@@ -1,4 +1,5 @@
-//! Runs killed at random moments: whatever was being written, `--resume` goes on, and ends where an undisturbed run ends.
+//! Runs killed at random moments: whatever was being written, `--resume` goes on, and ends where an undisturbed run
+//! ends.
 //!
 //! `MANTISSA_CRASH_SEED` repeats a failing sequence of moments, `MANTISSA_CRASH_KILLS` asks for more of them.
 
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 const DEFAULT_KILLS: u64 = 100;
 /// Latest moment of an early kill, from the start of the process.
 const EARLY_MS: u64 = 200;
-/// Most steps before another one. The next step is printed only after the checkpoint of the last, however slow the disk.
+/// Most steps before another one. The next step is printed only after the checkpoint of the last, however slow the
+/// disk.
 const LATE_STEPS: u64 = 3;
 /// Latest moment of that one, from the last of these steps.
 const LATE_MS: u64 = 60;
@@ -110,7 +112,8 @@ fn start(dir: &Path, resume: bool, steps: &str) -> Child {
     mantissa(dir, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
 }
 
-/// Every folder that has the name of a checkpoint has every file; `DONE` is not yet asked of them here, but of `--resume`.
+/// Every folder that has the name of a checkpoint has every file; `DONE` is not yet asked of them here, but of
+/// `--resume`.
 #[track_caller]
 fn checkpoints_are_whole(run: &Path) -> Vec<String> {
     let names: Vec<String> = listing(&run.join("checkpoints")).into_iter().filter(|n| n.starts_with("step-")).collect();
@@ -134,7 +137,8 @@ fn a_run_killed_at_random_moments_always_resumes() {
         let resume = run.join("config.toml").is_file();
         let mut child = start(dir.path(), resume, "1000000");
         let (signs, watchers) = watch(&mut child);
-        // One kill in four meets the start of the process, the others its steps and checkpoints, however slow the machine is.
+        // One kill in four meets the start of the process, the others its steps and checkpoints, however slow the
+        // machine is.
         let early = rng.below(4) == 0;
         let failed = |text: String| panic!("kill {kill} of seed {seed}: the run ended by itself: {text}");
         let steps = if early { 0 } else { 1 + rng.below(LATE_STEPS) };

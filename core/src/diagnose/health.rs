@@ -74,8 +74,8 @@ impl Health {
         self.seen.fp8_in_a_row.resize(self.slots.len(), [0; 3]);
     }
 
-    /// Takes the report of a step, with the statistics of [`crate::train::StepResult`] (empty without fp8), and says what
-    /// is new.
+    /// Takes the report of a step, with the statistics of [`crate::train::StepResult`] (empty without fp8), and says
+    /// what is new.
     pub fn observe(&mut self, report: &StepReport, fp8: &[Fp8Stats]) -> Vec<Warning> {
         let mut found = Vec::new();
         self.scale(report, &mut found);

@@ -1,8 +1,8 @@
 //! The ring of amaxes of one tensor under delayed fp8 scaling, as it lies on the device after a step.
 //!
 //! Of the `len` rows of a history the first is the staging slot, empty between steps; the others hold the amaxes that,
-//! with the one of the step to come, decide the scale after it. Long rings are reported by their newest amaxes, and by the
-//! largest and its age: when that leaves, the scale rises.
+//! with the one of the step to come, decide the scale after it. Long rings are reported by their newest amaxes, and by
+//! the largest and its age: when that leaves, the scale rises.
 
 use serde::{Deserialize, Serialize};
 

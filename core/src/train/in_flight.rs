@@ -153,7 +153,8 @@ fn fp8_report(slots: &[Fp8Slot], stats: &[Fp8Stats]) -> Option<Fp8Report> {
     })
 }
 
-/// The measured tensors, those in fp8 with what their quantization counted, then the fp8 tensors that were not measured.
+/// The measured tensors, those in fp8 with what their quantization counted, then the fp8 tensors that were not
+/// measured.
 fn tensor_reports(
     slots: &[Fp8Slot],
     fp8: &[Fp8Stats],

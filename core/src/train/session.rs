@@ -296,8 +296,8 @@ impl Session {
     }
 
     /// Runs one step on `batch` and waits for its report. Only with no other step in flight, as all that follow. Fails
-    /// at a norm that is not finite, if the config asks for it; hosts that take reports from [`Session::next_result`] ask
-    /// [`TrainConfig::ends_at`], and can still save.
+    /// at a norm that is not finite, if the config asks for it; hosts that take reports from [`Session::next_result`]
+    /// ask [`TrainConfig::ends_at`], and can still save.
     pub fn step(&mut self, batch: Batch<'_>) -> Result<StepReport> {
         let report = self.run_step(batch, Variant::Plain)?.report;
         if self.config.error_if_nonfinite && !report.grad_norm.is_finite() {

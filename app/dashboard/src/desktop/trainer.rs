@@ -1,5 +1,6 @@
-//! Training beside the window: one named thread steps one run, or several in turn, and tells what happens through bounded channels. It never waits
-//! for the window: an event that finds no room is dropped and counted (it still stands in the run folder).
+//! Training beside the window: one named thread steps one run, or several in turn, and tells what happens through
+//! bounded channels. It never waits for the window: an event that finds no room is dropped and counted (it still stands
+//! in the run folder).
 
 use anyhow::{Context, Result};
 use mantissa_app::cli::TrainArgs;
