@@ -59,17 +59,8 @@ const CORE: House = House {
         floor("diagnose", &["diagnose"], &["ground", "op", "program", "backend", "precision", "data", "telemetry", "train"]),
     ],
     of_core: None,
-    exceptions: &[("core/src/trace/graph.rs", "precision"), ("core/src/trace/var.rs", "precision")],
-    circles: &[&[
-        "precision::autocast",
-        "precision::fp8",
-        "trace::backward",
-        "trace::graph",
-        "trace::owed",
-        "trace::rules",
-        "trace::rules::product",
-        "trace::var",
-    ]],
+    exceptions: &[],
+    circles: &[],
 };
 
 const WGPU: House = House {

@@ -97,7 +97,7 @@ impl GptConfig {
         let x = LayerNorm { bias: self.bias, ..LayerNorm::new("ln_f") }.forward(x);
         // The head shares its weight with the token embedding. It stays out of fp8: its errors reach the loss unaveraged.
         let _head = g.scope("head");
-        g.autocast(g.region().without_fp8(), || x.linear(table, None))
+        g.without_fp8(|| x.linear(table, None))
     }
 
     fn attention<'g>(&self, x: Var<'g>) -> Var<'g> {

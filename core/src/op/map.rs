@@ -7,11 +7,13 @@
 
 mod display;
 mod rewrite;
+
 #[cfg(test)]
 mod tests;
 
 pub use rewrite::Source;
 
+use super::CastClass;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -354,6 +356,47 @@ impl MapExpr {
         match self.outputs.iter().find(|id| usize::from(**id) >= self.nodes.len()) {
             Some(id) => Err(Error::operand("map", format!("outputs among {} nodes", self.nodes.len()), format!("node {id}"))),
             None => Ok(()),
+        }
+    }
+}
+
+impl UnaryFn {
+    /// What autocast does with it.
+    pub const fn class(self) -> CastClass {
+        use UnaryFn as U;
+        match self {
+            U::Exp | U::Log | U::Recip | U::Rsqrt | U::Softplus => CastClass::F32,
+            U::Neg
+            | U::Abs
+            | U::Square
+            | U::Sqrt
+            | U::Tanh
+            | U::Erf
+            | U::Sigmoid
+            | U::Sin
+            | U::Cos
+            | U::Floor
+            | U::Sign
+            | U::Relu
+            | U::ReluGrad
+            | U::GeluTanh
+            | U::GeluTanhGrad
+            | U::GeluErf
+            | U::GeluErfGrad
+            | U::Silu
+            | U::SiluGrad
+            | U::IsFinite => CastClass::Keep,
+        }
+    }
+}
+
+impl BinaryFn {
+    /// What autocast does with it.
+    pub const fn class(self) -> CastClass {
+        use BinaryFn as B;
+        match self {
+            B::Pow => CastClass::F32,
+            B::Add | B::Sub | B::Mul | B::Div | B::Max | B::Min | B::Lt | B::Le | B::Eq => CastClass::Keep,
         }
     }
 }

@@ -5,22 +5,44 @@
 //! operands as they are. Casts are ordinary instructions and carry their reason. `F32` operations read narrow inputs
 //! directly, since widening is exact, and store f32.
 
+use super::fp8;
+use super::settings::Region;
 use crate::dtype::DType;
-use crate::op::map::{BinaryFn, UnaryFn};
 use crate::op::{CastClass, Op};
-use crate::program::ValueId;
-use crate::trace::{Graph, Var};
+use crate::trace::{Graph, Policy, Prepared, Var};
+use std::rc::Rc;
 use std::sync::Arc;
 
-/// An operation made ready for recording: its dtype attributes set, its inputs cast, and the reason if autocast
-/// decided.
-pub(crate) type Prepared = (Op, Vec<ValueId>, Option<Arc<str>>);
+impl Policy for Region {
+    fn prepare(&self, g: &Graph, op: Op, inputs: &[Var<'_>]) -> Prepared {
+        apply(self, g, op, inputs)
+    }
 
-/// Applies the current region to an operation that is not `Keep`.
-#[track_caller]
-pub(crate) fn apply(g: &Graph, mut op: Op, inputs: &[Var<'_>]) -> Prepared {
+    fn elementwise(&self, g: &Graph, class: CastClass, name: &str, promoted: DType) -> (DType, Option<Arc<str>>) {
+        let narrow = promoted.is_float() && promoted != DType::F32;
+        match (class, self.low) {
+            (CastClass::F32, Some(_)) if narrow => (DType::F32, Some(reason(g, &format!("{name} is in the f32 class")))),
+            _ => (promoted, None),
+        }
+    }
+
+    fn linear<'g>(&self, x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
+        fp8::linear(self, x, weight, bias)
+    }
+
+    fn asks_for_fp8(&self) -> bool {
+        self.fp8.is_some()
+    }
+
+    fn without_fp8(&self) -> Rc<dyn Policy> {
+        Rc::new(Region { fp8: None, ..self.clone() })
+    }
+}
+
+/// Applies `region` to an operation that is not `Keep`.
+fn apply(region: &Region, g: &Graph, mut op: Op, inputs: &[Var<'_>]) -> Prepared {
     let ids = |vars: &[Var<'_>]| vars.iter().map(|v| v.id).collect::<Vec<_>>();
-    let Some(low) = g.region().low else { return (op, ids(inputs), None) };
+    let Some(low) = region.low else { return (op, ids(inputs), None) };
     let row = op.row();
     match row.class {
         CastClass::Keep => (op, ids(inputs), None),
@@ -69,54 +91,7 @@ pub(crate) fn apply(g: &Graph, mut op: Op, inputs: &[Var<'_>]) -> Prepared {
     }
 }
 
-/// Storage dtype of an elementwise function of class `class` whose operands promote to `promoted`.
-pub(crate) fn elementwise(g: &Graph, class: CastClass, name: &str, promoted: DType) -> (DType, Option<Arc<str>>) {
-    let narrow = promoted.is_float() && promoted != DType::F32;
-    match (class, g.region().low) {
-        (CastClass::F32, Some(_)) if narrow => (DType::F32, Some(reason(g, &format!("{name} is in the f32 class")))),
-        _ => (promoted, None),
-    }
-}
-
-/// Class of an elementwise function of one value.
-pub fn unary_class(f: UnaryFn) -> CastClass {
-    use UnaryFn as U;
-    match f {
-        U::Exp | U::Log | U::Recip | U::Rsqrt | U::Softplus => CastClass::F32,
-        U::Neg
-        | U::Abs
-        | U::Square
-        | U::Sqrt
-        | U::Tanh
-        | U::Erf
-        | U::Sigmoid
-        | U::Sin
-        | U::Cos
-        | U::Floor
-        | U::Sign
-        | U::Relu
-        | U::ReluGrad
-        | U::GeluTanh
-        | U::GeluTanhGrad
-        | U::GeluErf
-        | U::GeluErfGrad
-        | U::Silu
-        | U::SiluGrad
-        | U::IsFinite => CastClass::Keep,
-    }
-}
-
-/// Class of an elementwise function of two values.
-pub fn binary_class(f: BinaryFn) -> CastClass {
-    use BinaryFn as B;
-    match f {
-        B::Pow => CastClass::F32,
-        B::Add | B::Sub | B::Mul | B::Div | B::Max | B::Min | B::Lt | B::Le | B::Eq => CastClass::Keep,
-    }
-}
-
 /// The float inputs cast to `dtype`, with the reason.
-#[track_caller]
 fn all_to<'g>(g: &Graph, inputs: &[Var<'g>], dtype: DType, why: &Arc<str>) -> Vec<Var<'g>> {
     let _why = g.because(Some(why.clone()));
     let mut cast = Vec::with_capacity(inputs.len());

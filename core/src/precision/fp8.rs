@@ -11,7 +11,7 @@
 //! so activations really shrink. The bias gradient is the sum of the unquantized dy. Source: Transformer Engine
 //! `module/linear.py`.
 
-use super::settings::{Fp8Config, Fp8Scaling};
+use super::settings::{Fp8Config, Fp8Scaling, Region};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::op::matmul::MatMul;
@@ -44,34 +44,24 @@ struct Quantized {
 }
 
 /// `x W^T + b`, in fp8 where the region and the shapes allow it.
-#[track_caller]
-pub fn linear<'g>(x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
+pub(super) fn linear<'g>(region: &Region, x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
     let g = x.g;
-    let region = g.region();
     let Some(config) = region.fp8 else {
         g.leave_out_of_fp8(None);
-        return plain(x, weight, bias);
+        return g.plain_linear(x, weight, bias);
     };
     if weight.shape().len() != 2 || x.shape().is_empty() {
-        return plain(x, weight, bias);
+        return g.plain_linear(x, weight, bias);
     }
     let low = region.low.unwrap_or(DType::F32);
     match refusal(&config, x.shape().rows(), &weight.shape()) {
         Some(why) => {
             g.leave_out_of_fp8(Some(&why));
             let _why = g.because(Some(Arc::from(format!("fp8: {why}; stays in {low}"))));
-            plain(x, weight, bias)
+            g.plain_linear(x, weight, bias)
         }
         None => quantized(config, low, x, weight, bias),
     }
-}
-
-#[track_caller]
-fn plain<'g>(x: Var<'g>, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
-    let mut op = MatMul::new(false, true, x.dtype());
-    op.bias = bias.is_some();
-    let inputs: Vec<Var<'g>> = [Some(x), Some(weight), bias].into_iter().flatten().collect();
-    x.g.apply(op.op(), &inputs)[0]
 }
 
 /// Why this layer cannot multiply in fp8; `None` if it can. The limits are those of the hardware matmuls.

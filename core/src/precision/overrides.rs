@@ -7,7 +7,9 @@
 
 use super::settings::{Override, OverrideDtype, Region};
 use crate::error::{Error, Result};
+use crate::trace::{Policy, ScopePolicies};
 use globset::{GlobBuilder, GlobMatcher};
+use std::rc::Rc;
 use std::sync::Arc;
 
 impl std::str::FromStr for Override {
@@ -83,7 +85,7 @@ impl Pattern {
 }
 
 /// The overrides of a recipe, ready for recording.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Overrides {
     rules: Vec<Rule>,
     /// What an override to fp8 gives back.
@@ -114,27 +116,29 @@ impl Overrides {
         let rules = overrides.iter().map(rule).collect::<Result<_>>()?;
         Ok(Overrides { rules, recipe })
     }
+}
 
-    /// The rule that decides for `scope`: the last that covers it.
-    pub(crate) fn rule(&self, scope: &str) -> Option<usize> {
+impl ScopePolicies for Overrides {
+    /// The last rule that covers the scope.
+    fn rule(&self, scope: &str) -> Option<usize> {
         self.rules.iter().rposition(|r| r.pattern.covers(scope))
     }
 
-    /// The region of the model code as rule `rule` changes it.
-    pub(crate) fn region(&self, rule: usize) -> Region {
-        match self.rules[rule].dtype.low() {
+    /// The region of the model code as the rule changes it.
+    fn policy(&self, rule: usize) -> Rc<dyn Policy> {
+        Rc::new(match self.rules[rule].dtype.low() {
             Some(low) => Region { low: Some(low), fp8: None },
             None => self.recipe.clone(),
-        }
+        })
     }
 
-    /// What instructions decided by rule `rule` say: `override gpt.head: f32`.
-    pub(crate) fn reason(&self, rule: usize) -> Arc<str> {
+    /// `override gpt.head: f32`.
+    fn reason(&self, rule: usize) -> Arc<str> {
         self.rules[rule].reason.clone()
     }
 
-    /// Refuses a pattern that covers no scope of the recording.
-    pub(crate) fn check(&self, scopes: &[String]) -> Result<()> {
+    /// Fails if a pattern covers no scope of the recording.
+    fn check(&self, scopes: &[String]) -> Result<()> {
         self.rules.iter().try_for_each(|r| r.pattern.check("override", "scope", scopes.iter().map(String::as_str)))
     }
 }

@@ -7,7 +7,7 @@ use crate::op::quantize::{AmaxAlgo, MxRule, NonFiniteAmax};
 use serde::{Deserialize, Serialize};
 
 /// What autocast does between two points of the model code.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Region {
     /// Dtype of the `Low` class; `None` turns autocast off.
     pub low: Option<DType>,
@@ -24,13 +24,6 @@ impl Region {
     /// Autocast to `low`.
     pub fn low(low: DType) -> Region {
         Region { low: Some(low), fp8: None }
-    }
-
-    /// This region with fp8 linear layers off: `g.autocast(g.region().without_fp8(), || head.forward(x))` keeps the
-    /// head of an own model out of fp8, as the models here do with theirs, whose errors would reach the loss
-    /// unaveraged.
-    pub fn without_fp8(self) -> Region {
-        Region { fp8: None, ..self }
     }
 }
 

@@ -4,53 +4,16 @@
 //! dtype; since every autocast use of a weight is its own cast instruction (merged only later, by cse), a weight's
 //! gradients are summed in f32.
 
-use super::graph::Graph;
+use super::graph::{Backward, Graph, Var};
 use super::rules;
-use super::var::Var;
 use crate::error::Error;
-use crate::op::Op;
-use crate::program::{ScopeId, ValueId};
+use crate::program::ValueId;
 use crate::shape::Ty;
 use std::collections::HashMap;
-use std::fmt;
-use std::panic::Location;
 use std::sync::Arc;
 
 /// What stands before the reason of an instruction in that of its gradient.
 const OF: &str = "gradient, ";
-
-/// A gradient rule of a composite: from the output gradient to the gradients of the recorded inputs.
-pub struct CustomRule(pub Box<CustomFn>);
-
-/// From the graph, the output gradient and which inputs need gradients to the gradients of the inputs.
-type CustomFn = dyn for<'g> Fn(&'g Graph, Var<'g>, &[bool]) -> Vec<Option<Var<'g>>>;
-
-impl fmt::Debug for CustomRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CustomRule")
-    }
-}
-
-/// How a tape entry is differentiated.
-#[derive(Debug)]
-pub enum Backward {
-    /// By the rule of the operation.
-    Op(Op),
-    /// By a rule recorded with it.
-    Custom(CustomRule),
-}
-
-#[derive(Debug)]
-pub(super) struct TapeEntry {
-    pub(super) inputs: Vec<ValueId>,
-    pub(super) outputs: Vec<ValueId>,
-    pub(super) scope: ScopeId,
-    /// Line of model code that recorded it; its gradients belong to the same line.
-    pub(super) source: &'static Location<'static>,
-    /// Why precision was decided as it was; composites give their own reason.
-    pub(super) why: Option<Arc<str>>,
-    pub(super) rule: Backward,
-}
 
 impl Graph {
     /// Gradients of the scalar `loss` with respect to `wrt`. `None` where `loss` does not depend on the value.

@@ -2,25 +2,36 @@
 //! of [`Graph::finish`]; what is recorded after it is never run.
 
 mod guards;
+mod owed;
+mod policy;
+mod tape;
 
 pub(crate) use guards::TapeGuard;
 pub use guards::{ScopeGuard, WhyGuard};
+pub(crate) use owed::Owed;
+pub use policy::{Policy, Prepared, ScopePolicies};
+pub use tape::{Backward, CustomRule};
 
-use super::backward::{CustomRule, TapeEntry};
-use super::owed::{Ledger, Owed};
-use super::var::Var;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{CastClass, Op};
-use crate::precision::autocast;
-use crate::precision::overrides::Overrides;
-use crate::precision::settings::Region;
-use crate::program::{Fp8LeftOut, Fp8Slot, Init, Instr, Kind, Program, Rate, Role, ScopeId, Value, ValueId, passes};
+use crate::program::{Init, Instr, Kind, Program, Rate, Role, ScopeId, Value, ValueId, passes};
 use crate::shape::{Shape, Ty};
+use owed::Ledger;
+use policy::AsRecorded;
 use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 use std::panic::Location;
+use std::rc::Rc;
 use std::sync::Arc;
+use tape::TapeEntry;
+
+/// A value of a [`Graph`].
+#[derive(Clone, Copy, Debug)]
+pub struct Var<'g> {
+    pub(crate) g: &'g Graph,
+    pub(crate) id: ValueId,
+}
 
 /// Records a Program. Not shared between threads.
 #[derive(Debug)]
@@ -37,8 +48,9 @@ struct Inner {
     tracked: Vec<bool>,
     tape_on: bool,
     scope: ScopeId,
-    regions: Vec<Region>,
-    overrides: Overrides,
+    /// The policies of the regions around, outermost first.
+    regions: Vec<Rc<dyn Policy>>,
+    overrides: Option<Box<dyn ScopePolicies>>,
     /// For each scope the override that decides there.
     rules: Vec<Option<usize>>,
     why: Option<Arc<str>>,
@@ -70,8 +82,8 @@ impl Graph {
             tracked: Vec::new(),
             tape_on: true,
             scope: ScopeId(0),
-            regions: vec![Region::off()],
-            overrides: Overrides::default(),
+            regions: vec![Rc::new(AsRecorded)],
+            overrides: None,
             rules: vec![None],
             why: None,
             source: None,
@@ -109,14 +121,6 @@ impl Graph {
     /// Micro-steps per step.
     pub fn grad_accum(&self) -> usize {
         self.inner.borrow().program.grad_accum
-    }
-
-    /// Lets `overrides` decide inside the autocast regions that follow. Each must cover a scope by the end of the
-    /// recording.
-    pub fn set_overrides(&self, overrides: Overrides) {
-        let mut inner = self.inner.borrow_mut();
-        inner.rules = inner.program.scopes.iter().map(|s| overrides.rule(s)).collect();
-        inner.overrides = overrides;
     }
 
     /// Ends the part that runs once per micro-step; what follows runs once per step.
@@ -161,7 +165,9 @@ impl Graph {
         }
         inner.ledger.check()?;
         let mut program = inner.program;
-        inner.overrides.check(&program.scopes)?;
+        if let Some(overrides) = &inner.overrides {
+            overrides.check(&program.scopes)?;
+        }
         program.micro_end = program.micro_end.min(program.instrs.len());
         program.validate()?;
         Ok(program)
@@ -249,7 +255,10 @@ impl Graph {
         let row = op.row();
         let (op, inputs, why) = match row.class {
             CastClass::Keep => (op, inputs.iter().map(|v| v.id).collect::<Vec<_>>(), None),
-            CastClass::Low | CastClass::F32 | CastClass::Promote => autocast::apply(self, op, inputs),
+            CastClass::Low | CastClass::F32 | CastClass::Promote => {
+                let policy = self.policy();
+                self.calling_from(Location::caller(), || policy.prepare(self, op, inputs))
+            }
         };
         let _why = self.because(why);
         self.push(op, &inputs)
@@ -322,7 +331,7 @@ impl Graph {
         if inner.tape_on && inputs.iter().any(|v| inner.tracked[v.id.index()]) {
             inner.tracked[y.id.index()] = true;
             let (scope, source) = (inner.scope, inner.source.unwrap_or(Location::caller()));
-            let (inputs, rule) = (inputs.iter().map(|v| v.id).collect(), super::Backward::Custom(rule));
+            let (inputs, rule) = (inputs.iter().map(|v| v.id).collect(), Backward::Custom(rule));
             inner.tape.push(TapeEntry { inputs, outputs: vec![y.id], scope, source, why: None, rule });
         }
     }
@@ -330,34 +339,6 @@ impl Graph {
     /// Lets gradients be asked of `v`, as `requires_grad_`. Parameters need no such call.
     pub fn requires_grad(&self, v: Var<'_>) {
         self.inner.borrow_mut().tracked[v.id.index()] = true;
-    }
-
-    /// Registers an fp8 tensor of the current scope and returns its slot. [`crate::precision::fp8::finish`] must
-    /// follow.
-    #[track_caller]
-    pub fn fp8_slot(&self, what: &str, dtype: DType) -> usize {
-        self.owe(Owed::Fp8Finish);
-        let name = self.path(what);
-        let slots = &mut self.inner.borrow_mut().program.fp8_slots;
-        slots.push(Fp8Slot { name, dtype });
-        slots.len() - 1
-    }
-
-    /// Notes that the linear layer of the current scope is not in fp8: for the reason `why`, or, without one, because
-    /// an override or the model says so. Nothing where no region around asks for fp8.
-    pub(crate) fn leave_out_of_fp8(&self, why: Option<&str>) {
-        let scope = self.path("");
-        let mut inner = self.inner.borrow_mut();
-        if inner.regions.iter().any(|r| r.fp8.is_some()) {
-            let over = inner.rule().map(|r| inner.overrides.reason(r));
-            let why = why.or(over.as_deref()).unwrap_or("the model keeps it out").to_string();
-            inner.program.fp8_left_out.push(Fp8LeftOut { scope, why });
-        }
-    }
-
-    /// The fp8 tensors registered so far.
-    pub fn fp8_slots(&self) -> Vec<Fp8Slot> {
-        self.inner.borrow().program.fp8_slots.clone()
     }
 
     /// A state named without the current scope.
@@ -383,35 +364,6 @@ impl Graph {
     pub fn no_grad<R>(&self, f: impl FnOnce() -> R) -> R {
         let _off = self.untracked();
         f()
-    }
-
-    /// Runs `f` inside an autocast region; the previous region is back afterwards.
-    pub fn autocast<R>(&self, region: Region, f: impl FnOnce() -> R) -> R {
-        self.inner.borrow_mut().regions.push(region);
-        let r = f();
-        self.inner.borrow_mut().regions.pop();
-        r
-    }
-
-    /// The autocast region in force here: the innermost one, unless an override decides for this scope.
-    pub fn region(&self) -> Region {
-        let inner = self.inner.borrow();
-        match inner.rule() {
-            Some(rule) => inner.overrides.region(rule),
-            None => inner.regions.last().cloned().unwrap_or_else(Region::off),
-        }
-    }
-
-    /// Why precision is decided as it is before autocast looks at an operation: the reason around it, and the override
-    /// of this scope.
-    pub(crate) fn outer_reason(&self) -> Option<Arc<str>> {
-        let inner = self.inner.borrow();
-        let over = inner.rule().map(|r| inner.overrides.reason(r));
-        match (&inner.why, over) {
-            (Some(why), Some(over)) => Some(Arc::from(format!("{over}; {why}"))),
-            (Some(why), None) => Some(why.clone()),
-            (None, over) => over,
-        }
     }
 
     /// Runs `f`; instructions recorded inside belong to the line `source` of model code.
@@ -457,7 +409,7 @@ impl Graph {
         format!("{scope}{}:{}", at.file(), at.line())
     }
 
-    pub(super) fn ledger(&self) -> RefMut<'_, Ledger> {
+    fn ledger(&self) -> RefMut<'_, Ledger> {
         RefMut::map(self.inner.borrow_mut(), |inner| &mut inner.ledger)
     }
 
@@ -551,7 +503,7 @@ impl Inner {
         let source = self.source.unwrap_or(Location::caller());
         if tracked {
             let (inputs, outputs) = (inputs.clone(), outputs.clone());
-            let rule = super::Backward::Op(op.clone());
+            let rule = Backward::Op(op.clone());
             self.tape.push(TapeEntry { inputs, outputs, scope: self.scope, source, why: self.why.clone(), rule });
         }
         // A view does nothing that a reason could be for.
@@ -562,8 +514,9 @@ impl Inner {
     }
 
     /// The override that decides here, if any. None outside autocast regions.
-    fn rule(&self) -> Option<usize> {
-        if self.regions.len() > 1 { self.rules[self.scope.0 as usize] } else { None }
+    fn override_here(&self) -> Option<(&dyn ScopePolicies, usize)> {
+        let rule = if self.regions.len() > 1 { self.rules[self.scope.0 as usize] } else { None };
+        self.overrides.as_deref().zip(rule)
     }
 
     fn scope_id(&mut self, name: &str) -> ScopeId {
@@ -572,7 +525,7 @@ impl Inner {
         }
         let id = ScopeId(self.program.scopes.len() as u32);
         self.program.scopes.push(name.to_string());
-        self.rules.push(self.overrides.rule(name));
+        self.rules.push(self.overrides.as_ref().and_then(|o| o.rule(name)));
         self.scope_ids.insert(name.to_string(), id);
         id
     }

@@ -6,11 +6,8 @@
 
 pub mod backward;
 pub mod graph;
-pub(crate) mod owed;
 pub(crate) mod rules;
 pub mod var;
 
-pub use backward::{Backward, CustomRule};
-pub use graph::{Graph, ScopeGuard, WhyGuard};
-pub(crate) use owed::Owed;
-pub use var::Var;
+pub(crate) use graph::Owed;
+pub use graph::{Backward, CustomRule, Graph, Policy, Prepared, ScopeGuard, ScopePolicies, Var, WhyGuard};

@@ -11,7 +11,7 @@
 #![doc = include_str!("../../docs/vars.rs")]
 //! ```
 
-use super::graph::Graph;
+use super::graph::{Graph, Var};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::op::attention::{Attention, AttentionDropout};
@@ -24,17 +24,9 @@ use crate::op::matmul::MatMul;
 use crate::op::norm::{Norm, NormKind};
 use crate::op::reduce::{Reduce, ReduceKind};
 use crate::op::{Op, Real};
-use crate::precision::{autocast, fp8};
 use crate::program::ValueId;
 use crate::shape::{Shape, Ty};
 use std::ops;
-
-/// A value of a [`Graph`].
-#[derive(Clone, Copy, Debug)]
-pub struct Var<'g> {
-    pub(crate) g: &'g Graph,
-    pub(crate) id: ValueId,
-}
 
 impl Graph {
     /// A tensor with every element `c`, of type `ty`.
@@ -127,7 +119,7 @@ impl<'g> Var<'g> {
     /// function is in autocast's class `F32` (exp, log, pow, ..).
     #[track_caller]
     pub fn unary(self, f: UnaryFn) -> Var<'g> {
-        let (out, why) = autocast::elementwise(self.g, autocast::unary_class(f), f.name(), self.dtype());
+        let (out, why) = self.g.elementwise_dtype(f.class(), f.name(), self.dtype());
         let _why = self.g.because(why);
         self.g.map(Ex::input(0).unary(f), &[self], out)
     }
@@ -137,7 +129,7 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn binary(self, f: BinaryFn, other: Var<'g>) -> Var<'g> {
         let promoted = self.dtype().promote(other.dtype());
-        let (out, why) = autocast::elementwise(self.g, autocast::binary_class(f), f.name(), promoted);
+        let (out, why) = self.g.elementwise_dtype(f.class(), f.name(), promoted);
         let _why = self.g.because(why);
         self.g.map(Ex::input(0).binary(f, Ex::input(1)), &[self, other], out)
     }
@@ -145,7 +137,7 @@ impl<'g> Var<'g> {
     /// A function of every element and a constant: shape and dtype as [`Var::unary`].
     #[track_caller]
     pub fn binary_const(self, f: BinaryFn, c: f32) -> Var<'g> {
-        let (out, why) = autocast::elementwise(self.g, autocast::binary_class(f), f.name(), self.dtype());
+        let (out, why) = self.g.elementwise_dtype(f.class(), f.name(), self.dtype());
         let _why = self.g.because(why);
         self.g.map(Ex::input(0).binary(f, Ex::constant(c)), &[self], out)
     }
@@ -275,7 +267,7 @@ impl<'g> Var<'g> {
     /// sizes fit, stored in the low dtype; else as [`Var::matmul`]. Sums are f32.
     #[track_caller]
     pub fn linear(self, weight: Var<'g>, bias: Option<Var<'g>>) -> Var<'g> {
-        fp8::linear(self, weight, bias)
+        self.g.linear(self, weight, bias)
     }
 
     /// Fused attention over a packed projection [B, T, (heads + 2 kv_heads) HS]; output [B, T, heads HS]. Class `Low`;

@@ -10,8 +10,7 @@ mod product;
 
 pub(crate) use product::bias_gradient;
 
-use super::graph::Graph;
-use super::var::Var;
+use super::graph::{Graph, Var};
 use crate::op::Op;
 
 /// What a rule may look at.

@@ -1,7 +1,7 @@
 //! What a recording still owes: calls that must follow others. Without them a step would run and train wrongly, so
 //! [`Graph::finish`] refuses the recording and names the line that the missing call belongs to.
 
-use super::graph::Graph;
+use super::Graph;
 use crate::error::{Error, Result};
 use std::panic::Location;
 
