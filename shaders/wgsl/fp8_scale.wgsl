@@ -1,5 +1,5 @@
 // The states of fp8 recipes: `record` brings in what quantizations collected, `update_fp8_scales` rolls the amax
-// histories of delayed scaling and derives the next scales. CPU twins: core/src/cpu/dispatch/update.rs,
+// histories of delayed scaling and derives the next scales. CPU twins: core/src/cpu/quantize.rs,
 // core/src/cpu/fp8_scale.rs.
 //
 // Formula: scale = (fp8_max * 2^-margin) / max(window). Histories are [rows, tensors]; row 0 is staged, row 1 the

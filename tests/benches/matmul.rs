@@ -6,7 +6,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use mantissa_core::DType;
 use mantissa_core::op::matmul::MatMul;
-use mantissa_core::op::scale::{OperandScale, scale_type};
+use mantissa_core::op::scale::{BlockAxis, OperandScale, scale_type};
 use mantissa_core::shape::Ty;
 use mantissa_tests::operands::alone;
 
@@ -59,7 +59,8 @@ fn matmul(bencher: Bencher<'_, '_>, case: &Case) {
     let dtype = if let Format::Plain(dtype) = case.format { dtype } else { DType::E4m3 };
     let a = Ty::new(dtype, if trans_a { [k, m] } else { [m, k] });
     let b = Ty::new(dtype, if trans_b { [n, k] } else { [k, n] });
-    let along = |last: bool| if last { OperandScale::Block32Last } else { OperandScale::Block32First };
+    let along =
+        |last: bool| if last { OperandScale::Blocks(BlockAxis::Last) } else { OperandScale::Blocks(BlockAxis::SecondLast) };
     let scales = match case.format {
         Format::Plain(_) => [OperandScale::None; 2],
         Format::Fp8 => [OperandScale::Tensor; 2],

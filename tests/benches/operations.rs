@@ -11,7 +11,7 @@ use mantissa_core::op::loss::{CrossEntropy, Softmax};
 use mantissa_core::op::map::UnaryFn;
 use mantissa_core::op::norm::{Norm, NormKind};
 use mantissa_core::op::quantize::{MxRule, Quantize, QuantizeMx, STATS, Scaling};
-use mantissa_core::op::scale::OperandScale;
+use mantissa_core::op::scale::BlockAxis;
 use mantissa_core::op::tensor_stats::{TensorStats, WORDS};
 use mantissa_core::op::update::{GradNorm, NormType, Optimizer, Rule, UnscaleCheck};
 use mantissa_core::op::{Op, Real};
@@ -136,7 +136,7 @@ fn quantize_current(bencher: Bencher<'_, '_>, dtype: DType) {
 
 #[divan::bench(args = ["rows", "columns"])]
 fn quantize_mx(bencher: Bencher<'_, '_>, along: &str) {
-    let blocks = if along == "rows" { OperandScale::Block32Last } else { OperandScale::Block32First };
+    let blocks = if along == "rows" { BlockAxis::Last } else { BlockAxis::SecondLast };
     let op = QuantizeMx { dtype: DType::E4m3, blocks, rule: MxRule::Ceil, slot: 0, record: false };
     time(bencher, alone(Op::QuantizeMx(op), &[activations(DType::Bf16)], 1, 2));
 }

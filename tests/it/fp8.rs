@@ -7,7 +7,7 @@ use mantissa_core::model::ModelConfig;
 use mantissa_core::op::Op;
 use mantissa_core::op::matmul::MatMul;
 use mantissa_core::op::quantize::{AmaxAlgo, NonFiniteAmax, STATS};
-use mantissa_core::op::scale::OperandScale;
+use mantissa_core::op::scale::{BlockAxis, OperandScale};
 use mantissa_core::precision::fp8::{self, HISTORY, NONFINITE, SCALE, STATISTICS};
 use mantissa_core::precision::settings::{Fp8Format, Fp8Scaling};
 use mantissa_core::precision::{Fp8Config, Recipe, RecipeName, Region};
@@ -287,7 +287,7 @@ fn saved_activations_are_the_fp8_copies() {
 #[test]
 fn both_mx_copies_come_from_high_precision() {
     let p = record::train_step(&config(RecipeName::Mxfp8)).expect("records");
-    let mut by_slot: Vec<Vec<(OperandScale, ValueId)>> = vec![Vec::new(); p.fp8_slots.len()];
+    let mut by_slot: Vec<Vec<(BlockAxis, ValueId)>> = vec![Vec::new(); p.fp8_slots.len()];
     for i in &p.instrs {
         if let Op::QuantizeMx(q) = &i.op {
             assert!(matches!(p.ty(i.inputs[0]).dtype, DType::Bf16 | DType::F32), "{}", p.instr_text(i));
@@ -297,8 +297,7 @@ fn both_mx_copies_come_from_high_precision() {
     for (slot, copies) in by_slot.iter().enumerate() {
         let name = &p.fp8_slots[slot].name;
         let [(first, a), (second, b)] = copies[..] else { panic!("{name}: {} copies", copies.len()) };
-        let both =
-            [first, second].contains(&OperandScale::Block32Last) && [first, second].contains(&OperandScale::Block32First);
+        let both = [first, second].contains(&BlockAxis::Last) && [first, second].contains(&BlockAxis::SecondLast);
         assert!(both && a == b, "{name}: {copies:?}");
     }
     // Each matmul contracts along the axis its scales run along.
@@ -309,7 +308,7 @@ fn both_mx_copies_come_from_high_precision() {
         }
         let along = |operand: usize, trans: bool| {
             let last = (operand == 0) != trans;
-            if last { OperandScale::Block32Last } else { OperandScale::Block32First }
+            OperandScale::Blocks(if last { BlockAxis::Last } else { BlockAxis::SecondLast })
         };
         assert_eq!(m.scales, [along(0, m.trans_a), along(1, m.trans_b)], "{}", p.instr_text(i));
     }

@@ -2,7 +2,7 @@
 
 use mantissa_core::DType;
 use mantissa_core::op::matmul::MatMul;
-use mantissa_core::op::scale::{OperandScale, scale_type};
+use mantissa_core::op::scale::{BlockAxis, OperandScale, scale_type};
 use mantissa_core::shape::Ty;
 
 /// Bytes of the vectors that kernels load.
@@ -12,7 +12,7 @@ pub(super) const VECTOR: usize = 16;
 pub(super) fn scale_stride(m: &MatMul, i: usize, t: &Ty, batch: usize) -> usize {
     match m.scales[i] {
         OperandScale::None | OperandScale::Tensor => 0,
-        OperandScale::Block32Last | OperandScale::Block32First => scale_type(m.scales[i], t).shape.numel() / batch.max(1),
+        OperandScale::Blocks(_) => scale_type(m.scales[i], t).shape.numel() / batch.max(1),
     }
 }
 
@@ -41,7 +41,7 @@ pub(super) fn scale_code(s: OperandScale) -> u32 {
     match s {
         OperandScale::None => 0,
         OperandScale::Tensor => 1,
-        OperandScale::Block32Last => 2,
-        OperandScale::Block32First => 3,
+        OperandScale::Blocks(BlockAxis::Last) => 2,
+        OperandScale::Blocks(BlockAxis::SecondLast) => 3,
     }
 }

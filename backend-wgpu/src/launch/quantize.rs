@@ -7,7 +7,7 @@ use mantissa_core::cpu::fp8_scale::range;
 use mantissa_core::cpu::quantize_mx::Scaler;
 use mantissa_core::error::Result;
 use mantissa_core::op::quantize::{AmaxAlgo, MxRule, NonFiniteAmax, Quantize, QuantizeMx, Scaling, UpdateFp8Scales};
-use mantissa_core::op::scale::{MX_BLOCK, OperandScale};
+use mantissa_core::op::scale::{BlockAxis, MX_BLOCK};
 use mantissa_core::program::Program;
 use mantissa_core::program::memory::{MemoryPlan, Place};
 use mantissa_core::program::operands::Operands;
@@ -78,7 +78,7 @@ pub(super) fn quantize_mx(q: &QuantizeMx, f: &mut Frame<'_>) -> Result<()> {
     let (len, columns, dtype) = (x.shape.numel(), x.shape.last(), x.dtype);
     let scales = &f.ty()[1].shape;
     let scaler = Scaler::new(q.dtype, q.rule);
-    let by_columns = q.blocks == OperandScale::Block32First;
+    let by_columns = q.blocks == BlockAxis::SecondLast;
     let launch = |entry| {
         kernel("quantize_mx", entry)
             .dtype("X", dtype)

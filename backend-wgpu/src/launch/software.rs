@@ -68,7 +68,7 @@ pub(super) fn pack(m: &MatMul, f: &mut Frame<'_>, i: usize) -> Result<(Arg, usiz
     // A scale of the whole operand is for the finished sums.
     let scale = match m.scales[i] {
         OperandScale::None | OperandScale::Tensor => OperandScale::None,
-        block @ (OperandScale::Block32Last | OperandScale::Block32First) => block,
+        block @ OperandScale::Blocks(_) => block,
     };
     let of_scale = if scale == OperandScale::None { Arg::Absent } else { m.scale_input(i).map_or(Arg::Absent, |i| f.x(i)) };
     let launch = kernel("matmul_pack", "pack")

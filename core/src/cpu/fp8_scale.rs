@@ -27,13 +27,11 @@ pub struct Fp8ScaleRule {
 /// One update of `n` tensors.
 ///
 /// `history: [len, n]`, `scale: [n]`, `fp8_max(i)` the largest value of tensor i's format, `nonfinite: [n]` counts of
-/// ignored amaxes. `reduced: [n]`, where given, replaces the staged values that it has a non-zero entry for (the
-/// maximum over replicas).
+/// ignored amaxes.
 pub fn update_fp8_scales(
     history: &mut [f32],
     scale: &mut [f32],
     fp8_max: impl Fn(usize) -> f32,
-    reduced: Option<&[f32]>,
     nonfinite: &mut [u32],
     rule: Fp8ScaleRule,
 ) {
@@ -45,7 +43,7 @@ pub fn update_fp8_scales(
     debug_assert!(!history.is_empty() && history.len().is_multiple_of(n));
     let len = history.len() / n;
     for t in 0..n {
-        let staged = reduced.map(|r| r[t]).filter(|&r| is_set(r)).unwrap_or(history[t]);
+        let staged = history[t];
         if !is_set(staged) {
             continue;
         }
@@ -84,13 +82,6 @@ pub fn range(fp8_max: f32, margin: i32) -> f32 {
     fp8_max * f32::from_bits(((127 - margin.clamp(-100, 100)) as u32) << 23)
 }
 
-/// Carries histories `old: [old_len, n]` over to `new: [new_len, n]`: the first rows, or all of them and zeros after.
-pub fn resize_history(old: &[f32], new: &mut [f32]) {
-    let kept = old.len().min(new.len());
-    new[..kept].copy_from_slice(&old[..kept]);
-    new[kept..].fill(0.0);
-}
-
 fn finite(x: f32) -> bool {
     x.to_bits() & ABS_MASK < INF_BITS
 }
@@ -106,10 +97,9 @@ mod tests {
     const IGNORE: Fp8ScaleRule = Fp8ScaleRule { nonfinite: NonFiniteAmax::Ignore, ..RECORD };
     const RECENT: Fp8ScaleRule = Fp8ScaleRule { algo: AmaxAlgo::MostRecent, ..RECORD };
 
-    fn one(rule: Fp8ScaleRule, dtype: DType, history: &[f32], scale: f32, reduced: Option<f32>) -> (Vec<f32>, f32, u32) {
+    fn one(rule: Fp8ScaleRule, dtype: DType, history: &[f32], scale: f32) -> (Vec<f32>, f32, u32) {
         let (mut h, mut s, mut c) = (history.to_vec(), [scale], [0]);
-        let reduced = reduced.map(|r| [r]);
-        update_fp8_scales(&mut h, &mut s, |_| dtype.max_f32(), reduced.as_ref().map(|r| &r[..]), &mut c, rule);
+        update_fp8_scales(&mut h, &mut s, |_| dtype.max_f32(), &mut c, rule);
         (h, s[0], c[0])
     }
 
@@ -121,25 +111,23 @@ mod tests {
     fn golden_single_updates() {
         // docs/precision.md 4.1.
         let e4m3 = DType::E4m3;
-        type Row = (Fp8ScaleRule, DType, &'static [f32], f32, Option<f32>, &'static [f32], u32);
-        let rows: [Row; 14] = [
-            (RECORD, e4m3, &[2.0, 0.0, 0.0, 0.0], 1.0, None, &[0.0, 0.0, 0.0, 2.0], 0x4360_0000),
-            (RECORD, e4m3, &[1.0, 0.0, 0.0, 2.0], 224.0, None, &[0.0, 0.0, 2.0, 1.0], 0x4360_0000),
-            (RECORD, e4m3, &[0.0, 4.0, 1.0, 2.0], 112.0, None, &[0.0, 4.0, 1.0, 2.0], 0x42E0_0000),
-            (RECORD, e4m3, &[INF, 4.0, 1.0, 2.0], 112.0, None, &[0.0, 1.0, 2.0, INF], 0x42E0_0000),
-            (RECORD, e4m3, &[NAN, 4.0, 1.0, 2.0], 7.0, None, &[0.0, 1.0, 2.0, NAN], 0x42E0_0000),
-            (RECORD, e4m3, &[1.0, 4.0, 1.0, INF], 112.0, None, &[0.0, 1.0, INF, 1.0], 0x42E0_0000),
-            (RECORD, e4m3, &[1e-40, 0.0, 0.0, 0.0], 1.0, None, &[0.0, 0.0, 0.0, 1e-40], 0x7F7F_FFFF),
-            (Fp8ScaleRule { margin: 1, ..RECORD }, e4m3, &[2.0, 0.0, 0.0, 0.0], 1.0, None, &[0.0, 0.0, 0.0, 2.0], 0x42E0_0000),
-            (RECENT, e4m3, &[2.0, 8.0, 0.0, 0.0], 1.0, None, &[0.0, 0.0, 0.0, 2.0], 0x4360_0000),
-            (RECENT, e4m3, &[NAN, 8.0, 0.0, 0.0], 56.0, None, &[0.0, 0.0, 0.0, NAN], 0x4260_0000),
-            (RECORD, e4m3, &[3.0], 1.0, None, &[0.0], 0x4315_5555),
-            (RECORD, e4m3, &[1.0, 8.0, 2.0], 1.0, Some(16.0), &[0.0, 2.0, 16.0], 0x41E0_0000),
-            (RECORD, e4m3, &[1.0, 0.0, 2.0], 1.0, Some(0.0), &[0.0, 2.0, 1.0], 0x4360_0000),
-            (RECORD, DType::E5m2, &[1.0, 0.0, 0.0, 0.0], 1.0, None, &[0.0, 0.0, 0.0, 1.0], 0x4760_0000),
+        type Row = (Fp8ScaleRule, DType, &'static [f32], f32, &'static [f32], u32);
+        let rows: [Row; 12] = [
+            (RECORD, e4m3, &[2.0, 0.0, 0.0, 0.0], 1.0, &[0.0, 0.0, 0.0, 2.0], 0x4360_0000),
+            (RECORD, e4m3, &[1.0, 0.0, 0.0, 2.0], 224.0, &[0.0, 0.0, 2.0, 1.0], 0x4360_0000),
+            (RECORD, e4m3, &[0.0, 4.0, 1.0, 2.0], 112.0, &[0.0, 4.0, 1.0, 2.0], 0x42E0_0000),
+            (RECORD, e4m3, &[INF, 4.0, 1.0, 2.0], 112.0, &[0.0, 1.0, 2.0, INF], 0x42E0_0000),
+            (RECORD, e4m3, &[NAN, 4.0, 1.0, 2.0], 7.0, &[0.0, 1.0, 2.0, NAN], 0x42E0_0000),
+            (RECORD, e4m3, &[1.0, 4.0, 1.0, INF], 112.0, &[0.0, 1.0, INF, 1.0], 0x42E0_0000),
+            (RECORD, e4m3, &[1e-40, 0.0, 0.0, 0.0], 1.0, &[0.0, 0.0, 0.0, 1e-40], 0x7F7F_FFFF),
+            (Fp8ScaleRule { margin: 1, ..RECORD }, e4m3, &[2.0, 0.0, 0.0, 0.0], 1.0, &[0.0, 0.0, 0.0, 2.0], 0x42E0_0000),
+            (RECENT, e4m3, &[2.0, 8.0, 0.0, 0.0], 1.0, &[0.0, 0.0, 0.0, 2.0], 0x4360_0000),
+            (RECENT, e4m3, &[NAN, 8.0, 0.0, 0.0], 56.0, &[0.0, 0.0, 0.0, NAN], 0x4260_0000),
+            (RECORD, e4m3, &[3.0], 1.0, &[0.0], 0x4315_5555),
+            (RECORD, DType::E5m2, &[1.0, 0.0, 0.0, 0.0], 1.0, &[0.0, 0.0, 0.0, 1.0], 0x4760_0000),
         ];
-        for (i, (rule, dtype, history, scale, reduced, expect, bits)) in rows.into_iter().enumerate() {
-            let (h, s, count) = one(rule, dtype, history, scale, reduced);
+        for (i, (rule, dtype, history, scale, expect, bits)) in rows.into_iter().enumerate() {
+            let (h, s, count) = one(rule, dtype, history, scale);
             assert!(same(&h, expect), "row {i}: {h:?}");
             assert_eq!((s.to_bits(), count), (bits, 0), "row {i}: {s}");
         }
@@ -152,7 +140,7 @@ mod tests {
             .map(|&a| {
                 let used = s;
                 h[0] = a;
-                (h, s, _) = one(rule, DType::E4m3, &h, s, None);
+                (h, s, _) = one(rule, DType::E4m3, &h, s);
                 used
             })
             .collect()
@@ -174,10 +162,10 @@ mod tests {
     #[test]
     fn ignored_amaxes_are_counted_and_leave_the_tensor_alone() {
         for bad in [INF, NAN, -INF] {
-            let (h, s, count) = one(IGNORE, DType::E4m3, &[bad, 4.0, 1.0, 2.0], 112.0, None);
+            let (h, s, count) = one(IGNORE, DType::E4m3, &[bad, 4.0, 1.0, 2.0], 112.0);
             assert_eq!((h.as_slice(), s, count), (&[0.0, 4.0, 1.0, 2.0][..], 112.0, 1));
         }
-        let (h, s, count) = one(IGNORE, DType::E4m3, &[1.0, INF, 2.0, NAN], 7.0, None);
+        let (h, s, count) = one(IGNORE, DType::E4m3, &[1.0, INF, 2.0, NAN], 7.0);
         assert!(same(&h, &[0.0, 2.0, NAN, 1.0]));
         assert_eq!((s, count), (224.0, 0));
     }
@@ -187,10 +175,10 @@ mod tests {
         // [len 3, n 3]: used, unused, infinite.
         let mut h = [2.0, 0.0, INF, 1.0, 5.0, 6.0, 3.0, 7.0, 8.0];
         let (mut s, mut c) = ([1.0, 2.0, 3.0], [0, 0, 4]);
-        update_fp8_scales(&mut h, &mut s, |i| [448.0, 448.0, 57344.0][i], None, &mut c, IGNORE);
+        update_fp8_scales(&mut h, &mut s, |i| [448.0, 448.0, 57344.0][i], &mut c, IGNORE);
         assert_eq!(h, [0.0, 0.0, 0.0, 3.0, 5.0, 6.0, 2.0, 7.0, 8.0]);
         assert_eq!((s, c), ([448.0 / 3.0, 2.0, 3.0], [0, 0, 5]));
-        update_fp8_scales(&mut [], &mut [], |_| 1.0, None, &mut [], IGNORE);
+        update_fp8_scales(&mut [], &mut [], |_| 1.0, &mut [], IGNORE);
     }
 
     #[test]
@@ -205,15 +193,5 @@ mod tests {
             }
         }
         assert_eq!(scale_from_amax(f32::MAX, 448.0, 50), f32::MIN_POSITIVE);
-    }
-
-    #[test]
-    fn histories_are_cut_or_padded_at_the_end() {
-        let old = [0.0, 0.0, 1.0, 2.0, 3.0, 4.0];
-        let (mut short, mut long) = ([9.0; 4], [9.0; 8]);
-        resize_history(&old, &mut short);
-        resize_history(&old, &mut long);
-        assert_eq!(short, [0.0, 0.0, 1.0, 2.0]);
-        assert_eq!(long, [0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0]);
     }
 }

@@ -7,9 +7,10 @@
 
 use super::epilogue::Epilogue;
 use super::gemm::{Parallelism, Product, product, product_work_len, sums_in};
-use super::pack::{Blocks, Source};
+use super::pack::Source;
 use crate::dtype::DType;
 use crate::float::view::{View, ViewMut};
+use crate::op::scale::BlockAxis;
 use crate::par;
 
 /// How stored values of an operand relate to true ones.
@@ -21,22 +22,13 @@ pub enum Scale<'a> {
     PerTensor(f32),
     /// One E8M0 scale for 32 elements along the axis that the matmul sums over. The last block of a row or column may
     /// be short. For a batched operand the scales of matrix after matrix follow each other.
-    Block32 {
+    Blocks {
         /// `[rows, ceil(columns / 32)]` for [`BlockAxis::Last`], `[ceil(rows / 32), columns]` for
         /// [`BlockAxis::SecondLast`].
         scales: View<'a>,
         /// Which way the blocks lie in the stored matrix.
         axis: BlockAxis,
     },
-}
-
-/// Direction of MX blocks in a stored matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BlockAxis {
-    /// 1 x 32: along a stored row.
-    Last,
-    /// 32 x 1: down a stored column.
-    SecondLast,
 }
 
 /// One operand of a matmul.
@@ -163,12 +155,10 @@ impl<'a> Operand<'a> {
         let view = self.view.part(i * stride..i * stride + rows * ld);
         let matrix = if stride == 0 { 0 } else { i };
         let scales = match self.scale {
-            Scale::None | Scale::PerTensor(_) => Blocks::None,
-            Scale::Block32 { scales, axis: BlockAxis::Last } => {
-                Blocks::Last(&scales.bytes[matrix * rows * ld.div_ceil(Blocks::LEN)..])
-            }
-            Scale::Block32 { scales, axis: BlockAxis::SecondLast } => {
-                Blocks::SecondLast(&scales.bytes[matrix * rows.div_ceil(Blocks::LEN) * ld..])
+            Scale::None | Scale::PerTensor(_) => None,
+            Scale::Blocks { scales, axis } => {
+                let [lines, width] = axis.scales_shape(rows, ld);
+                Some((axis, &scales.bytes[matrix * lines * width..]))
             }
         };
         let tf32 = compute == DType::Tf32 && view.as_f32().is_some();
@@ -179,7 +169,7 @@ impl<'a> Operand<'a> {
     fn factor(&self) -> f32 {
         match self.scale {
             Scale::PerTensor(scale_inv) => scale_inv,
-            Scale::None | Scale::Block32 { .. } => 1.0,
+            Scale::None | Scale::Blocks { .. } => 1.0,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::micro::{Left, NR, Right};
 use crate::dtype::DType;
 use crate::float;
 use crate::float::view::View;
+use crate::op::scale::{BlockAxis, MX_BLOCK};
 use crate::par::simd;
 
 /// Columns one packing task handles: four panels.
@@ -28,33 +29,19 @@ pub(super) struct Source<'a> {
     pub(super) trans: bool,
     /// Round the decoded values to 10 mantissa bits.
     pub(super) tf32: bool,
-    pub(super) scales: Blocks<'a>,
-}
-
-/// E8M0 scales of a stored matrix.
-#[derive(Clone, Copy)]
-pub(super) enum Blocks<'a> {
-    None,
-    /// `[rows, ceil(ld / 32)]`: a scale for 32 neighbours in a stored row.
-    Last(&'a [u8]),
-    /// `[ceil(rows / 32), ld]`: a scale for 32 neighbours in a stored column.
-    SecondLast(&'a [u8]),
-}
-
-impl Blocks<'_> {
-    /// Elements an E8M0 scale stands for.
-    pub(super) const LEN: usize = 32;
+    /// E8M0 scales of the stored matrix, laid out as [`BlockAxis::scales_shape`] says.
+    pub(super) scales: Option<(BlockAxis, &'a [u8])>,
 }
 
 impl<'a> Source<'a> {
     /// A source of plain f32 values.
     pub(super) fn of(x: &'a [f32], ld: usize, trans: bool) -> Source<'a> {
-        Source { view: View::of(x), ld, trans, tf32: false, scales: Blocks::None }
+        Source { view: View::of(x), ld, trans, tf32: false, scales: None }
     }
 
     /// Rows `i..` and columns `kk..` of the operand where they lie, if nothing has to be decoded.
     pub(super) fn in_place(&self, i: usize, kk: usize) -> Option<Left<'a>> {
-        if self.trans || self.tf32 || !matches!(self.scales, Blocks::None) {
+        if self.trans || self.tf32 || self.scales.is_some() {
             return None;
         }
         let x = self.view.as_f32()?;
@@ -76,19 +63,19 @@ impl<'a> Source<'a> {
         let start = row * self.ld + column;
         self.view.part(start..start + y.len()).decode_into(y);
         match self.scales {
-            Blocks::None => {}
-            Blocks::Last(scales) => {
-                let scales = &scales[row * self.ld.div_ceil(Blocks::LEN)..];
+            None => {}
+            Some((BlockAxis::Last, scales)) => {
+                let scales = &scales[row * self.ld.div_ceil(MX_BLOCK)..];
                 let (mut y, mut column) = (&mut *y, column);
                 while !y.is_empty() {
-                    let (head, tail) = y.split_at_mut(y.len().min(Blocks::LEN - column % Blocks::LEN));
-                    let scale = float::e8m0::decode(scales[column / Blocks::LEN]);
+                    let (head, tail) = y.split_at_mut(y.len().min(MX_BLOCK - column % MX_BLOCK));
+                    let scale = float::e8m0::decode(scales[column / MX_BLOCK]);
                     head.iter_mut().for_each(|y| *y *= scale);
                     (column, y) = (column + head.len(), tail);
                 }
             }
-            Blocks::SecondLast(scales) => {
-                let scales = &scales[row / Blocks::LEN * self.ld + column..];
+            Some((BlockAxis::SecondLast, scales)) => {
+                let scales = &scales[row / MX_BLOCK * self.ld + column..];
                 for (y, &scale) in y.iter_mut().zip(scales) {
                     *y *= float::e8m0::decode(scale);
                 }

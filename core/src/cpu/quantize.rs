@@ -18,6 +18,7 @@ use super::fp8_scale::scale_from_amax;
 use crate::dtype::{DType, Overflow};
 use crate::float::view::{View, ViewMut};
 use crate::float::{e4m3, e5m2};
+use crate::op::quantize::STATS;
 use crate::par::{self, simd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -75,6 +76,89 @@ pub fn quantize(
     if let Some(stats) = stats {
         *stats = seen.stats();
     }
+}
+
+/// The scale that a tensor was quantized with, and its amax.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScaleUsed {
+    /// The factor before rounding.
+    pub scale: f32,
+    /// The largest magnitude, NaN left out.
+    pub amax: f32,
+}
+
+/// One tensor's column of the amax histories [len, tensors]. Row 0 is the staging row.
+#[derive(Debug)]
+pub struct HistoryColumn<'a> {
+    history: &'a mut [f32],
+    tensors: usize,
+    slot: usize,
+}
+
+impl<'a> HistoryColumn<'a> {
+    /// Column `slot` of `history`, which has one column for each of `tensors`.
+    pub fn new(history: &'a mut [f32], tensors: usize, slot: usize) -> HistoryColumn<'a> {
+        debug_assert!(slot < tensors && history.len().is_multiple_of(tensors));
+        HistoryColumn { history, tensors, slot }
+    }
+
+    /// Whether the tensor has no amax yet.
+    fn is_fresh(&self) -> bool {
+        self.history[self.slot..].iter().step_by(self.tensors).all(|&amax| amax == 0.0)
+    }
+
+    /// Raises the staged amax of this micro-step. Compared as bits, so that infinity is kept.
+    fn stage(&mut self, amax: f32) {
+        let staged = &mut self.history[self.slot];
+        *staged = f32::from_bits(staged.to_bits().max(amax.to_bits()));
+    }
+}
+
+/// [`quantize`] by delayed scaling: with `stored`, the scale that past amaxes gave.
+///
+/// Training gives the tensor's `history`, which takes the present amax. With `warm_up` a tensor without any amax is scaled by
+/// its present one instead. Without a history nothing is recorded, and the amax returned is 0.
+pub fn quantize_delayed(
+    x: View<'_>,
+    stored: f32,
+    warm_up: bool,
+    history: Option<HistoryColumn<'_>>,
+    q: ViewMut<'_>,
+    scale_inv: &mut f32,
+    stats: Option<&mut QuantizeStats>,
+) -> ScaleUsed {
+    let Some(mut history) = history else {
+        quantize(x, stored, q, scale_inv, None, None);
+        return ScaleUsed { scale: stored, amax: 0.0 };
+    };
+    let fresh = warm_up && history.is_fresh();
+    let scale = if fresh { current_scale(amax(x), q.dtype, 0.0, false, 0) } else { stored };
+    let mut amax = 0.0;
+    quantize(x, scale, q, scale_inv, Some(&mut amax), stats);
+    history.stage(amax);
+    ScaleUsed { scale, amax }
+}
+
+/// [`quantize`] by current scaling, see [`current_scale`].
+pub fn quantize_current(
+    x: View<'_>,
+    epsilon: f32,
+    pow2: bool,
+    q: ViewMut<'_>,
+    scale_inv: &mut f32,
+    stats: Option<&mut QuantizeStats>,
+) -> ScaleUsed {
+    let amax = amax(x);
+    let scale = current_scale(amax, q.dtype, epsilon, pow2, 0);
+    quantize(x, scale, q, scale_inv, None, stats);
+    ScaleUsed { scale, amax }
+}
+
+/// Writes row `slot` of the statistics [tensors, STATS] of a tensor of `n` elements; counts become fractions of them.
+pub fn stats_row(rows: &mut [f32], slot: usize, used: ScaleUsed, s: QuantizeStats, n: usize) {
+    let fraction = |count: u32| count as f32 / n.max(1) as f32;
+    let row = [used.amax, used.scale, fraction(s.underflow), fraction(s.saturated), s.nonfinite as f32];
+    rows[slot * STATS..(slot + 1) * STATS].copy_from_slice(&row);
 }
 
 /// Largest `|x|` of a tensor of any float dtype, NaN left out; 0 for an empty tensor or one of NaN only.

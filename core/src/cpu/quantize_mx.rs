@@ -20,32 +20,15 @@ use crate::dtype::DType;
 use crate::float::e8m0;
 use crate::float::view::{View, ViewMut};
 use crate::op::quantize::MxRule;
-use crate::op::scale::MX_BLOCK;
+use crate::op::scale::{BlockAxis, MX_BLOCK};
 use crate::par::{self, simd};
-
-/// The direction in which a block extends over `x: [R, C]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MxAxis {
-    /// Blocks of 1 x 32; scales `[R, ceil(C / 32)]`.
-    Row,
-    /// Blocks of 32 x 1; scales `[ceil(R / 32), C]`.
-    Column,
-}
-
-/// Shape of the scales of a matrix `[rows, cols]`.
-pub fn scales_shape(axis: MxAxis, rows: usize, cols: usize) -> [usize; 2] {
-    match axis {
-        MxAxis::Row => [rows, cols.div_ceil(MX_BLOCK)],
-        MxAxis::Column => [rows.div_ceil(MX_BLOCK), cols],
-    }
-}
 
 /// Quantizes `x: [R, C]` (any float dtype, `C = cols`) into codes `q: [R, C]` (E4M3 or E5M2) and E8M0 bytes `scales`
 /// ([`scales_shape`]). `stats`, where given, is overwritten.
 pub fn quantize_mx(
     x: View<'_>,
     cols: usize,
-    axis: MxAxis,
+    axis: BlockAxis,
     rule: MxRule,
     q: ViewMut<'_>,
     scales: &mut [u8],
@@ -57,7 +40,7 @@ pub fn quantize_mx(
         return;
     }
     debug_assert!(x.len().is_multiple_of(cols));
-    debug_assert_eq!(scales.len(), scales_shape(axis, x.len() / cols, cols).iter().product::<usize>());
+    debug_assert_eq!(scales.len(), axis.scales_shape(x.len() / cols, cols).iter().product::<usize>());
     let seen = Seen::default();
     let scaler = Scaler::new(q.dtype, rule);
     match (q.dtype == DType::E4m3, stats.is_some()) {
@@ -129,7 +112,7 @@ impl Scaler {
 fn matrix<const COUNT: bool>(
     x: View<'_>,
     cols: usize,
-    axis: MxAxis,
+    axis: BlockAxis,
     scaler: Scaler,
     q: &mut [u8],
     scales: &mut [u8],
@@ -137,21 +120,21 @@ fn matrix<const COUNT: bool>(
     encode: impl Fn(f32) -> u8 + Copy + Sync + Send,
 ) {
     let rows = match axis {
-        MxAxis::Row => (CHUNK / cols).max(1),
-        MxAxis::Column => MX_BLOCK,
+        BlockAxis::Last => (CHUNK / cols).max(1),
+        BlockAxis::SecondLast => MX_BLOCK,
     };
-    let [scale_rows, scale_cols] = scales_shape(axis, rows, cols);
+    let [scale_rows, scale_cols] = axis.scales_shape(rows, cols);
     par::chunks2((q, rows * cols), (scales, scale_rows * scale_cols), |i, q, scales| {
         let start = i * rows * cols;
         let x = x.part(start..start + q.len());
         let mut stats = QuantizeStats::default();
         match axis {
-            MxAxis::Row => {
+            BlockAxis::Last => {
                 for (r, (q, scales)) in q.chunks_mut(cols).zip(scales.chunks_mut(scale_cols)).enumerate() {
                     row::<COUNT>(x.part(r * cols..(r + 1) * cols), q, scales, scaler, &mut stats, encode);
                 }
             }
-            MxAxis::Column => columns::<COUNT>(x, cols, q, scales, scaler, &mut stats, encode),
+            BlockAxis::SecondLast => columns::<COUNT>(x, cols, q, scales, scaler, &mut stats, encode),
         }
         if COUNT {
             seen.add(stats);
@@ -318,8 +301,8 @@ mod tests {
         // docs/precision.md 5.3.
         let mut x = [0.0f32; 32];
         x[..6].copy_from_slice(&[500.0, 1.0, 0.5, -3.0, 0.01, 0.001]);
-        for axis in [MxAxis::Row, MxAxis::Column] {
-            let cols = if axis == MxAxis::Row { 32 } else { 1 };
+        for axis in [BlockAxis::Last, BlockAxis::SecondLast] {
+            let cols = if axis == BlockAxis::Last { 32 } else { 1 };
             let (mut q, mut b, mut stats) = ([0u8; 32], [0u8], QuantizeStats::default());
             quantize_mx(View::of(&x), cols, axis, MxRule::Ceil, ViewMut::new(DType::E4m3, &mut q), &mut b, Some(&mut stats));
             assert_eq!((b[0], &q[..6], &q[6..]), (0x80, &[0x78, 0x30, 0x28, 0xBC, 0x03, 0x00][..], &[0; 26][..]));
@@ -365,14 +348,14 @@ mod tests {
     }
 
     /// Element by element in f64: the specification.
-    fn oracle(x: &[f32], cols: usize, axis: MxAxis, rule: MxRule, dtype: DType) -> (Vec<u8>, Vec<u8>) {
+    fn oracle(x: &[f32], cols: usize, axis: BlockAxis, rule: MxRule, dtype: DType) -> (Vec<u8>, Vec<u8>) {
         let rows = x.len() / cols;
-        let [_, scale_cols] = scales_shape(axis, rows, cols);
+        let [_, scale_cols] = axis.scales_shape(rows, cols);
         let block = |i: usize| {
             let (r, c) = (i / cols, i % cols);
-            if axis == MxAxis::Row { r * scale_cols + c / MX_BLOCK } else { r / MX_BLOCK * scale_cols + c }
+            if axis == BlockAxis::Last { r * scale_cols + c / MX_BLOCK } else { r / MX_BLOCK * scale_cols + c }
         };
-        let mut amax = vec![0.0f32; scales_shape(axis, rows, cols).iter().product()];
+        let mut amax = vec![0.0f32; axis.scales_shape(rows, cols).iter().product()];
         x.iter().enumerate().for_each(|(i, v)| amax[block(i)] = amax[block(i)].max(v.abs()));
         let bytes: Vec<u8> = amax.iter().map(|&a| scale_byte(a, dtype, rule)).collect();
         let q = x.iter().enumerate().map(|(i, &v)| {
@@ -412,10 +395,10 @@ mod tests {
                 view.decode_into(&mut wide);
                 for dtype in FP8 {
                     for (axis, rule) in [
-                        (MxAxis::Row, MxRule::Ceil),
-                        (MxAxis::Row, MxRule::Floor),
-                        (MxAxis::Column, MxRule::Ceil),
-                        (MxAxis::Column, MxRule::Floor),
+                        (BlockAxis::Last, MxRule::Ceil),
+                        (BlockAxis::Last, MxRule::Floor),
+                        (BlockAxis::SecondLast, MxRule::Ceil),
+                        (BlockAxis::SecondLast, MxRule::Floor),
                     ] {
                         let (expect_q, expect_b) = oracle(&wide, cols, axis, rule, dtype);
                         let (mut q, mut b) = (vec![0xAA; x.len()], vec![0xAA; expect_b.len()]);
@@ -439,10 +422,10 @@ mod tests {
         x[32..].fill(0.0);
         x[40] = f32::NAN;
         let (mut q, mut b) = ([0u8; 64], [9u8; 2]);
-        quantize_mx(View::of(&x), 64, MxAxis::Row, MxRule::Ceil, ViewMut::new(DType::E4m3, &mut q), &mut b, None);
+        quantize_mx(View::of(&x), 64, BlockAxis::Last, MxRule::Ceil, ViewMut::new(DType::E4m3, &mut q), &mut b, None);
         assert_eq!((b, q[0], q[3], q[32], q[40]), ([0xFE, 0x00], 0, 0xFE, 0, 0x7F));
-        quantize_mx(View::of(&x), 64, MxAxis::Row, MxRule::Floor, ViewMut::new(DType::E4m3, &mut q), &mut b, None);
+        quantize_mx(View::of(&x), 64, BlockAxis::Last, MxRule::Floor, ViewMut::new(DType::E4m3, &mut q), &mut b, None);
         assert_eq!((b, q[0] & 0x7F, q[32], q[40]), ([0xFF, 0x00], 0x7F, 0, 0x7F));
-        quantize_mx(View::of::<f32>(&[]), 0, MxAxis::Row, MxRule::Ceil, ViewMut::new(DType::E4m3, &mut []), &mut [], None);
+        quantize_mx(View::of::<f32>(&[]), 0, BlockAxis::Last, MxRule::Ceil, ViewMut::new(DType::E4m3, &mut []), &mut [], None);
     }
 }

@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::float::view::View;
 use crate::op::Op;
 use crate::op::quantize::{Quantize, QuantizeMx};
-use crate::op::scale::{MX_BLOCK, OperandScale};
+use crate::op::scale::{BlockAxis, MX_BLOCK};
 use crate::program::observe::Moment;
 use crate::program::{Instr, Program};
 
@@ -38,17 +38,15 @@ pub fn error(now: &Moment<'_>) -> Option<Difference> {
 }
 
 /// Values of MX codes [rows, width] with one scale per 32 of a row or of a column.
-fn dequantize_mx(codes: View<'_>, scales: View<'_>, [rows, width]: [usize; 2], blocks: OperandScale) -> Vec<f32> {
+fn dequantize_mx(codes: View<'_>, scales: View<'_>, [rows, width]: [usize; 2], blocks: BlockAxis) -> Vec<f32> {
     let (mut values, mut scale) = (vec![0.0; codes.len()], vec![0.0; scales.len()]);
     codes.decode_into(&mut values);
     scales.decode_into(&mut scale);
     for r in 0..rows {
         for (c, v) in values[r * width..(r + 1) * width].iter_mut().enumerate() {
             *v *= match blocks {
-                OperandScale::Block32First => scale[r / MX_BLOCK * width + c],
-                OperandScale::Block32Last | OperandScale::None | OperandScale::Tensor => {
-                    scale[r * width.div_ceil(MX_BLOCK) + c / MX_BLOCK]
-                }
+                BlockAxis::SecondLast => scale[r / MX_BLOCK * width + c],
+                BlockAxis::Last => scale[r * width.div_ceil(MX_BLOCK) + c / MX_BLOCK],
             };
         }
     }

@@ -6,7 +6,7 @@
 //! `QuantizeMx`: inputs `x`, (`stats`); outputs codes, E8M0 scales, (`stats`). `UpdateFp8Scales`: inputs and outputs
 //! `history`, `scale`, `nonfinite` u32 `[n]`.
 
-use super::scale::{OperandScale, scale_type};
+use super::scale::{BlockAxis, OperandScale, scale_type};
 use super::{Real, arity, expect, expect_float};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -109,8 +109,8 @@ pub enum MxRule {
 pub struct QuantizeMx {
     /// Element format, `E4m3` or `E5m2`.
     pub dtype: DType,
-    /// `Block32Last` or `Block32First`.
-    pub blocks: OperandScale,
+    /// The axis along which elements share a scale.
+    pub blocks: BlockAxis,
     /// Scale rule.
     pub rule: MxRule,
     /// Row of the statistics state.
@@ -126,7 +126,7 @@ impl QuantizeMx {
         expect_float("quantize_mx", x)?;
         expect(self.dtype.is_fp8(), "quantize_mx", "e4m3 or e5m2", &self.dtype)?;
         expect(x.shape.len() == 2, "quantize_mx", "a matrix", x)?;
-        let mut out = vec![Ty { dtype: self.dtype, shape: x.shape.clone() }, scale_type(self.blocks, x)];
+        let mut out = vec![Ty { dtype: self.dtype, shape: x.shape.clone() }, scale_type(OperandScale::Blocks(self.blocks), x)];
         out.extend_from_slice(&inputs[1..]);
         check_stats("quantize_mx", inputs.get(1), self.slot)?;
         Ok(out)

@@ -7,6 +7,25 @@ use crate::shape::Ty;
 /// Elements that share one E8M0 scale in the OCP Microscaling formats.
 pub const MX_BLOCK: usize = 32;
 
+/// Along which axis of a stored matrix the elements of a block lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BlockAxis {
+    /// 1 x 32: along a stored row.
+    Last,
+    /// 32 x 1: down a stored column.
+    SecondLast,
+}
+
+impl BlockAxis {
+    /// Shape of the scales of a matrix [rows, columns]; the last block of a row or column may be short.
+    pub const fn scales_shape(self, rows: usize, columns: usize) -> [usize; 2] {
+        match self {
+            BlockAxis::Last => [rows, columns.div_ceil(MX_BLOCK)],
+            BlockAxis::SecondLast => [rows.div_ceil(MX_BLOCK), columns],
+        }
+    }
+}
+
 /// Dequantization scale of one operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OperandScale {
@@ -14,29 +33,24 @@ pub enum OperandScale {
     None,
     /// One f32 `scale_inv` for the tensor.
     Tensor,
-    /// One E8M0 scale per 32 elements along the last stored axis.
-    Block32Last,
-    /// One E8M0 scale per 32 elements along the first stored axis (of the matrix).
-    Block32First,
+    /// One E8M0 scale for each block of [`MX_BLOCK`] elements along an axis.
+    Blocks(BlockAxis),
 }
 
 /// Type of the scale operand of a quantized tensor.
 pub fn scale_type(scale: OperandScale, t: &Ty) -> Ty {
     match scale {
         OperandScale::None | OperandScale::Tensor => Ty::scalar(DType::F32),
-        OperandScale::Block32Last => {
-            let mut s = t.shape.to_vec();
-            if let Some(last) = s.last_mut() {
-                *last = last.div_ceil(MX_BLOCK);
+        OperandScale::Blocks(axis) => {
+            let mut shape = t.shape.to_vec();
+            let at = match axis {
+                BlockAxis::Last => shape.len().checked_sub(1),
+                BlockAxis::SecondLast => shape.len().checked_sub(2),
+            };
+            if let Some(n) = at.map(|at| &mut shape[at]) {
+                *n = n.div_ceil(MX_BLOCK);
             }
-            Ty::new(DType::E8m0, s)
-        }
-        OperandScale::Block32First => {
-            let mut s = t.shape.to_vec();
-            if let Some(first) = s.len().checked_sub(2).map(|i| &mut s[i]) {
-                *first = first.div_ceil(MX_BLOCK);
-            }
-            Ty::new(DType::E8m0, s)
+            Ty::new(DType::E8m0, shape)
         }
     }
 }

@@ -122,7 +122,7 @@ pub fn compute_dtype(program: &Program, instr: &Instr) -> DType {
 
 /// The rate of an instruction.
 pub fn rate(program: &Program, instr: &Instr) -> Rate {
-    let blocks = |m: &MatMul| m.scales.iter().any(|s| matches!(s, OperandScale::Block32Last | OperandScale::Block32First));
+    let blocks = |m: &MatMul| m.scales.iter().any(|s| matches!(s, OperandScale::Blocks(_)));
     if matches!(&instr.op, Op::MatMul(m) if blocks(m)) { Rate::Mxfp8 } else { Rate::of(compute_dtype(program, instr)) }
 }
 

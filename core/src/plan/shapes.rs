@@ -44,7 +44,7 @@ pub(super) fn advice(program: &Program) -> Vec<String> {
     for instr in &program.instrs {
         let Op::MatMul(m) = &instr.op else { continue };
         let Ok(d) = m.dims(program.ty(instr.inputs[0]), program.ty(instr.inputs[1])) else { continue };
-        let mx = m.scales.iter().any(|s| matches!(s, OperandScale::Block32Last | OperandScale::Block32First));
+        let mx = m.scales.iter().any(|s| matches!(s, OperandScale::Blocks(_)));
         let dtype = price::compute_dtype(program, instr);
         let steps = steps(dtype, mx);
         let scope = program.scope(instr.scope);

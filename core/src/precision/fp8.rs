@@ -16,7 +16,7 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::op::matmul::MatMul;
 use crate::op::quantize::{NONFINITE_COLUMN, Quantize, QuantizeMx, STATS, Scaling, UpdateFp8Scales};
-use crate::op::scale::OperandScale;
+use crate::op::scale::{BlockAxis, OperandScale};
 use crate::op::{Op, Real};
 use crate::program::{Fp8Slot, Role, ValueId};
 use crate::shape::Ty;
@@ -103,14 +103,14 @@ fn quantized<'g>(config: Fp8Config, low: DType, x: Var<'g>, weight: Var<'g>, bia
     if let Some(b) = &mut cast_bias {
         *b = b.cast(bias_dtype);
     }
-    let qx = quantize(g, &config, rows.id, forward, slots[0], OperandScale::Block32Last, true);
-    let qw = quantize(g, &config, weight.id, forward, slots[1], OperandScale::Block32Last, true);
-    let y = product(g, &config, [qx, qw], [false, true], [OperandScale::Block32Last; 2], low, cast_bias, true);
+    let qx = quantize(g, &config, rows.id, forward, slots[0], BlockAxis::Last, true);
+    let qw = quantize(g, &config, weight.id, forward, slots[1], BlockAxis::Last, true);
+    let y = product(g, &config, [qx, qw], [false, true], [BlockAxis::Last; 2], low, cast_bias, true);
     let (x_kept, w_kept) = match config.scaling {
         Fp8Scaling::Delayed { .. } | Fp8Scaling::Current { .. } => (qx, qw),
         Fp8Scaling::Mx { .. } => (
-            quantize(g, &config, rows.id, forward, slots[0], OperandScale::Block32First, false),
-            quantize(g, &config, weight.id, forward, slots[1], OperandScale::Block32First, false),
+            quantize(g, &config, rows.id, forward, slots[0], BlockAxis::SecondLast, false),
+            quantize(g, &config, weight.id, forward, slots[1], BlockAxis::SecondLast, false),
         ),
     };
     let y = y.reshape(out_shape);
@@ -119,17 +119,17 @@ fn quantized<'g>(config: Fp8Config, low: DType, x: Var<'g>, weight: Var<'g>, bia
     let rule = CustomRule(Box::new(move |g, dy, needs| {
         let _why = g.because(Some(why.clone()));
         let rows = dy.rows();
-        let first = OperandScale::Block32First;
+        let down = BlockAxis::SecondLast;
         let mut grads = vec![None; needs.len()];
         let mx = matches!(config.scaling, Fp8Scaling::Mx { .. });
-        let dy_row = quantize(g, &config, rows.id, backward, slots[2], OperandScale::Block32Last, true);
+        let dy_row = quantize(g, &config, rows.id, backward, slots[2], BlockAxis::Last, true);
         if needs[0] {
-            let dx = product(g, &config, [dy_row, w_kept], [false; 2], [OperandScale::Block32Last, first], low, None, false);
+            let dx = product(g, &config, [dy_row, w_kept], [false; 2], [BlockAxis::Last, down], low, None, false);
             grads[0] = Some(dx.reshape(x_ty.shape.clone()).cast(x_ty.dtype));
         }
         if needs[1] {
-            let dy_col = if mx { quantize(g, &config, rows.id, backward, slots[2], first, false) } else { dy_row };
-            grads[1] = Some(product(g, &config, [dy_col, x_kept], [true, false], [first; 2], DType::F32, None, false));
+            let dy_col = if mx { quantize(g, &config, rows.id, backward, slots[2], down, false) } else { dy_row };
+            grads[1] = Some(product(g, &config, [dy_col, x_kept], [true, false], [down; 2], DType::F32, None, false));
         }
         if has_bias && needs[2] {
             grads[2] = Some(bias_gradient(rows, DType::F32));
@@ -148,7 +148,7 @@ fn quantize(
     x: ValueId,
     dtype: DType,
     slot: usize,
-    blocks: OperandScale,
+    blocks: BlockAxis,
     record: bool,
 ) -> Quantized {
     let record = record && g.is_training();
@@ -197,13 +197,13 @@ fn product<'g>(
     config: &Fp8Config,
     [a, b]: [Quantized; 2],
     [trans_a, trans_b]: [bool; 2],
-    blocks: [OperandScale; 2],
+    blocks: [BlockAxis; 2],
     out: DType,
     bias: Option<Var<'g>>,
     fast_accum: bool,
 ) -> Var<'g> {
     let scales = match config.scaling {
-        Fp8Scaling::Mx { .. } => blocks,
+        Fp8Scaling::Mx { .. } => blocks.map(OperandScale::Blocks),
         Fp8Scaling::Delayed { .. } | Fp8Scaling::Current { .. } => [OperandScale::Tensor; 2],
     };
     let op = MatMul { scales, bias: bias.is_some(), fast_accum, ..MatMul::new(trans_a, trans_b, out) };

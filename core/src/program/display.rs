@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::op::Op;
 use crate::op::matmul::{Epilogue, MatMul};
 use crate::op::quantize::Scaling;
-use crate::op::scale::OperandScale;
+use crate::op::scale::BlockAxis;
 use std::fmt::{self, Write};
 
 impl fmt::Display for Program {
@@ -122,7 +122,7 @@ pub fn op_text(op: &Op) -> String {
             format!("quantize({} {how} slot {})", q.dtype, q.slot)
         }
         Op::QuantizeMx(q) => {
-            let along = if q.blocks == OperandScale::Block32Last { "1x32" } else { "32x1" };
+            let along = if q.blocks == BlockAxis::Last { "1x32" } else { "32x1" };
             format!("quantize_mx({} {along})", q.dtype)
         }
         Op::ClipCoef(c) => match c.percentile {

@@ -4,7 +4,7 @@ use mantissa_core::DType;
 use mantissa_core::backend::Backend;
 use mantissa_core::float::slices;
 use mantissa_core::op::matmul::{Activation, Epilogue, MatMul};
-use mantissa_core::op::scale::{OperandScale, scale_type};
+use mantissa_core::op::scale::{BlockAxis, OperandScale, scale_type};
 use mantissa_core::shape::Ty;
 use mantissa_tests::data::normal;
 use mantissa_tests::devices;
@@ -86,7 +86,7 @@ impl Product {
                 OperandScale::Tensor => {
                     inputs.push((ty.clone(), bytes_of(&ty, &[TENSOR_SCALES[i] as f32])));
                 }
-                OperandScale::Block32Last | OperandScale::Block32First => {
+                OperandScale::Blocks(_) => {
                     // Powers of two from 1/4 to 4.
                     let codes: Vec<u8> = (0..ty.shape.numel()).map(|j| 125 + (j * 7 % 5) as u8).collect();
                     inputs.push((ty, codes));
@@ -122,7 +122,7 @@ fn largest(scale: OperandScale, tensor: f64) -> f64 {
     match scale {
         OperandScale::None => 1.0,
         OperandScale::Tensor => tensor,
-        OperandScale::Block32Last | OperandScale::Block32First => 4.0,
+        OperandScale::Blocks(_) => 4.0,
     }
 }
 
@@ -195,8 +195,10 @@ fn block_scales_along_the_contraction() {
                 let mut p = Product::new((trans_a, trans_b), DType::E4m3, DType::F32, sizes);
                 p.dtypes = [DType::E4m3, DType::E5m2];
                 p.batch = batch;
-                p.op.scales[0] = if trans_a { OperandScale::Block32First } else { OperandScale::Block32Last };
-                p.op.scales[1] = if trans_b { OperandScale::Block32Last } else { OperandScale::Block32First };
+                p.op.scales[0] =
+                    if trans_a { OperandScale::Blocks(BlockAxis::SecondLast) } else { OperandScale::Blocks(BlockAxis::Last) };
+                p.op.scales[1] =
+                    if trans_b { OperandScale::Blocks(BlockAxis::Last) } else { OperandScale::Blocks(BlockAxis::SecondLast) };
                 p.check();
             }
         }

@@ -5,7 +5,7 @@ use mantissa_core::backend::Backend;
 use mantissa_core::dtype::Overflow;
 use mantissa_core::float;
 use mantissa_core::op::quantize::{AmaxAlgo, MxRule, NonFiniteAmax, Quantize, QuantizeMx, STATS, Scaling, UpdateFp8Scales};
-use mantissa_core::op::scale::OperandScale;
+use mantissa_core::op::scale::BlockAxis;
 use mantissa_core::op::{Op, Real};
 use mantissa_core::program::{Init, Instr, Kind, Program, Role, ScopeId, Value, ValueId};
 use mantissa_core::rng::Rng;
@@ -281,7 +281,7 @@ fn quantize_mx() {
         let x: Vec<f32> = (0..rows * columns).map(value).collect();
         for from in FLOATS {
             for dtype in FP8 {
-                for blocks in [OperandScale::Block32Last, OperandScale::Block32First] {
+                for blocks in [BlockAxis::Last, BlockAxis::SecondLast] {
                     for rule in [MxRule::Ceil, MxRule::Floor] {
                         for record in [false, true] {
                             let op = Op::QuantizeMx(QuantizeMx { dtype, blocks, rule, slot: 1, record });
@@ -310,7 +310,7 @@ fn mx_scales_of_amaxes_of_every_exponent() {
     let x: Vec<f32> = amaxes.iter().flat_map(|&a| std::iter::once(a).chain([0; 31])).map(f32::from_bits).collect();
     for dtype in FP8 {
         for rule in [MxRule::Ceil, MxRule::Floor] {
-            let op = QuantizeMx { dtype, blocks: OperandScale::Block32Last, rule, slot: 0, record: false };
+            let op = QuantizeMx { dtype, blocks: BlockAxis::Last, rule, slot: 0, record: false };
             let x = of(DType::F32, &[amaxes.len(), 32], &x);
             Case::of_bytes(format!("{dtype} {rule:?}"), Op::QuantizeMx(op), vec![x]).check(&*cpu, &*gpu, EXACT);
         }

@@ -5,7 +5,7 @@ use crate::cpu::attention::{AttentionArgs, Dropout};
 use crate::cpu::conv2d::ConvShape;
 use crate::cpu::epilogue::Epilogue;
 use crate::cpu::map::{self, MapInput};
-use crate::cpu::matmul::{self, BlockAxis, MatMulArgs, Operand, Scale};
+use crate::cpu::matmul::{self, MatMulArgs, Operand, Scale};
 use crate::cpu::norm;
 use crate::cpu::window::Window;
 use crate::dtype::DType;
@@ -100,8 +100,7 @@ pub(super) fn matmul(m: &MatMul, operands: &Operands, mut f: Frame<'_>, work: &m
     let operand = |i: usize, trans: bool| {
         let scale = match (m.scales[i], m.scale_input(i)) {
             (OperandScale::Tensor, Some(s)) => Scale::PerTensor(x[s].f32s()[0]),
-            (OperandScale::Block32Last, Some(s)) => Scale::Block32 { scales: x[s], axis: BlockAxis::Last },
-            (OperandScale::Block32First, Some(s)) => Scale::Block32 { scales: x[s], axis: BlockAxis::SecondLast },
+            (OperandScale::Blocks(axis), Some(s)) => Scale::Blocks { scales: x[s], axis },
             (OperandScale::None, _) | (_, None) => Scale::None,
         };
         Operand { view: x[i], trans, scale }

@@ -6,14 +6,13 @@ use crate::cpu::fp8_scale::{self, Fp8ScaleRule};
 use crate::cpu::grad_norm;
 use crate::cpu::loss_scale::{self, Factor, LossScaleRule, LossScaleState};
 use crate::cpu::optimizer::{self, OptimizerRule, ParamRef, StepScalars};
-use crate::cpu::quantize::{self, QuantizeStats};
-use crate::cpu::quantize_mx::{self, MxAxis};
+use crate::cpu::quantize::{self, HistoryColumn, QuantizeStats, ScaleUsed};
+use crate::cpu::quantize_mx;
 use crate::cpu::tensor_stats;
 use crate::cpu::unscale::{self, UnscaleRef};
 use crate::float::view::{View, ViewMut};
 use crate::op::Real;
-use crate::op::quantize::{Quantize, QuantizeMx, STATS, Scaling, UpdateFp8Scales};
-use crate::op::scale::OperandScale;
+use crate::op::quantize::{Quantize, QuantizeMx, Scaling, UpdateFp8Scales};
 use crate::op::tensor_stats::{TensorStats, WORDS};
 use crate::op::update::{ClipCoef, NormType, Optimizer, Record, RecordMode, Rule, UpdateLossScale};
 use crate::program::memory::align;
@@ -32,7 +31,7 @@ pub(super) fn update_fp8_scales(u: &UpdateFp8Scales, f: Frame<'_>) {
     let [mut history, mut scale, mut nonfinite] = three(f);
     let fp8_max = |i: usize| u.formats[i].max_f32();
     let rule = Fp8ScaleRule { algo: u.algo, margin: u.margin, nonfinite: u.nonfinite };
-    fp8_scale::update_fp8_scales(history.f32s(), scale.f32s(), fp8_max, None, nonfinite.u32s(), rule);
+    fp8_scale::update_fp8_scales(history.f32s(), scale.f32s(), fp8_max, nonfinite.u32s(), rule);
 }
 
 fn three(mut f: Frame<'_>) -> [ViewMut<'_>; 3] {
@@ -41,55 +40,33 @@ fn three(mut f: Frame<'_>) -> [ViewMut<'_>; 3] {
 
 pub(super) fn quantize(q: &Quantize, mut f: Frame<'_>) {
     let (codes, mut scale_inv) = (f.next(), f.next());
-    let input = f.x[0];
+    let (x, scale_inv) = (f.x[0], &mut scale_inv.f32s()[0]);
     let mut stats = QuantizeStats::default();
     let wanted = q.record.then_some(&mut stats);
-    let (scale, amax) = match q.scaling {
+    let used = match q.scaling {
         Scaling::Delayed { warm_up } => {
             let stored = f.x[1].f32s()[q.slot];
-            if q.record {
-                let mut history = f.next();
-                let [len, n] = [f.tx[2].shape[0], f.tx[2].shape[1]];
-                let history = history.f32s();
-                let fresh = warm_up && (0..len).all(|row| history[row * n + q.slot] == 0.0);
-                let scale = if fresh { quantize::current_scale(quantize::amax(input), q.dtype, 0.0, false, 0) } else { stored };
-                let mut amax = 0.0;
-                quantize::quantize(input, scale, codes, &mut scale_inv.f32s()[0], Some(&mut amax), wanted);
-                // Row 0 is the staging row: the largest of this micro-step. Compared as bits, so that infinity is kept.
-                let staged = &mut history[q.slot];
-                *staged = f32::from_bits(staged.to_bits().max(amax.to_bits()));
-                (scale, amax)
-            } else {
-                quantize::quantize(input, stored, codes, &mut scale_inv.f32s()[0], None, None);
-                (stored, 0.0)
-            }
+            let mut states = q.record.then(|| (f.next(), f.tx[2].shape[1]));
+            let history = states.as_mut().map(|(history, tensors)| HistoryColumn::new(history.f32s(), *tensors, q.slot));
+            quantize::quantize_delayed(x, stored, warm_up, history, codes, scale_inv, wanted)
         }
         Scaling::Current { amax_epsilon, power_of_two } => {
-            let amax = quantize::amax(input);
-            let scale = quantize::current_scale(amax, q.dtype, amax_epsilon.f32(), power_of_two, 0);
-            quantize::quantize(input, scale, codes, &mut scale_inv.f32s()[0], None, wanted);
-            (scale, amax)
+            quantize::quantize_current(x, amax_epsilon.f32(), power_of_two, codes, scale_inv, wanted)
         }
     };
     if q.record {
-        write_stats(f.next().f32s(), q.slot, amax, scale, stats, input.len());
+        quantize::stats_row(f.next().f32s(), q.slot, used, stats, x.len());
     }
 }
 
-fn write_stats(rows: &mut [f32], slot: usize, amax: f32, scale: f32, s: QuantizeStats, n: usize) {
-    let share = |count: u32| count as f32 / n.max(1) as f32;
-    let row = [amax, scale, share(s.underflow), share(s.saturated), s.nonfinite as f32];
-    rows[slot * STATS..(slot + 1) * STATS].copy_from_slice(&row);
-}
-
 pub(super) fn quantize_mx(q: &QuantizeMx, mut f: Frame<'_>) {
-    let (codes, scales) = (f.next(), f.next());
-    let axis = if q.blocks == OperandScale::Block32First { MxAxis::Column } else { MxAxis::Row };
+    let (x, codes, scales) = (f.x[0], f.next(), f.next());
     let mut stats = QuantizeStats::default();
     let wanted = q.record.then_some(&mut stats);
-    quantize_mx::quantize_mx(f.x[0], f.tx[0].shape.last(), axis, q.rule, codes, scales.bytes, wanted);
+    quantize_mx::quantize_mx(x, f.tx[0].shape.last(), q.blocks, q.rule, codes, scales.bytes, wanted);
     if q.record {
-        write_stats(f.next().f32s(), q.slot, quantize::amax(f.x[0]), 1.0, stats, f.x[0].len());
+        let used = ScaleUsed { scale: 1.0, amax: quantize::amax(x) };
+        quantize::stats_row(f.next().f32s(), q.slot, used, stats, x.len());
     }
 }
 

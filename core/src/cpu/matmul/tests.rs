@@ -36,7 +36,7 @@ fn element_scale(scale: &Scale<'_>, matrix: usize, (rows, columns): (usize, usiz
     match scale {
         Scale::None => 1.0,
         Scale::PerTensor(s) => f64::from(*s),
-        Scale::Block32 { scales, axis } => {
+        Scale::Blocks { scales, axis } => {
             let i = match axis {
                 BlockAxis::Last => (matrix * rows + r) * columns.div_ceil(32) + c / 32,
                 BlockAxis::SecondLast => (matrix * rows.div_ceil(32) + r / 32) * columns + c,
@@ -220,7 +220,7 @@ fn block_scales_follow_the_sum_with_ragged_edges() {
         for trans_a in [false, true] {
             for trans_b in [false, true] {
                 let axis = |along_row: bool| if along_row { BlockAxis::Last } else { BlockAxis::SecondLast };
-                let scale = [Scale::Block32 { scales, axis: axis(!trans_a) }, Scale::Block32 { scales, axis: axis(trans_b) }];
+                let scale = [Scale::Blocks { scales, axis: axis(!trans_a) }, Scale::Blocks { scales, axis: axis(trans_b) }];
                 let dtypes = [DType::E4m3, DType::E5m2, DType::F32];
                 check(&Case { args: args(2, 9, 34, k), dtypes, trans: [trans_a, trans_b], scale, bias: None });
             }
