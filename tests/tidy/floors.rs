@@ -85,7 +85,19 @@ const APP: House = House {
     floors: &[
         floor(
             "files",
-            &["out", "files", "append", "plain_file", "progress", "encoding", "digest", "tensor_file", "stop", "quiet"],
+            &[
+                "out",
+                "files",
+                "append",
+                "plain_file",
+                "progress",
+                "encoding",
+                "digest",
+                "tensor_file",
+                "stop",
+                "quiet",
+                "process",
+            ],
             &[],
         ),
         floor("settings", &["config", "watcher", "transcript", "console", "device", "banner"], &["files"]),
@@ -105,10 +117,16 @@ const APP: House = House {
         ("app/src/cast/mod.rs", "cli"),
         ("app/src/cast/table.rs", "cli"),
         ("app/src/checkpoint/resume.rs", "cli"),
+        ("app/src/config.rs", "cli"),
+        ("app/src/device/list.rs", "cli"),
         ("app/src/sample.rs", "cli"),
         ("app/src/train.rs", "cli"),
+        ("app/src/vocabulary.rs", "data"),
+        ("app/src/vocabulary/pieces.rs", "data"),
+        ("app/src/vocabulary/pieces/windows.rs", "data"),
+        ("app/src/vocabulary/pieces_absent.rs", "data"),
     ],
-    circles: &[],
+    circles: &[&["cli::config_errors", "cli::overlay", "config"]],
 };
 
 const DASHBOARD: House = House {

@@ -116,8 +116,8 @@ impl<'a> HistoryColumn<'a> {
 
 /// [`quantize`] by delayed scaling: with `stored`, the scale that past amaxes gave.
 ///
-/// Training gives the tensor's `history`, which takes the present amax. With `warm_up` a tensor without any amax is scaled by
-/// its present one instead. Without a history nothing is recorded, and the amax returned is 0.
+/// Training gives the tensor's `history`, which takes the present amax. With `warm_up` a tensor without any amax is
+/// scaled by its present one instead. Without a history nothing is recorded, and the amax returned is 0.
 pub fn quantize_delayed(
     x: View<'_>,
     stored: f32,

@@ -1,7 +1,8 @@
 //! Who decides the precision of an operation.
 //!
-//! Recording asks the [`Policy`] of the region around, which answers with ordinary instructions: casts, quantizations. The
-//! traits stand here and `precision` implements them. So recording knows no recipe, and a policy of one's own is possible.
+//! Recording asks the [`Policy`] of the region around, which answers with ordinary instructions: casts, quantizations.
+//! The traits stand here and `precision` implements them. So recording knows no recipe, and a policy of one's own is
+//! possible.
 
 use super::{Graph, Owed, Var};
 use crate::dtype::DType;
@@ -79,13 +80,14 @@ impl Graph {
         inner.overrides = Some(Box::new(overrides));
     }
 
-    /// Runs `f` inside an autocast region, such as [`crate::precision::Region`]; the previous region is back afterwards.
+    /// Runs `f` inside an autocast region, such as [`crate::precision::Region`]; the previous region is back
+    /// afterwards.
     pub fn autocast<R>(&self, policy: impl Policy + 'static, f: impl FnOnce() -> R) -> R {
         self.in_region(Rc::new(policy), f)
     }
 
-    /// Runs `f` in the region around with fp8 linear layers off. Models keep their heads out of fp8 so: its errors would
-    /// reach the loss without being averaged.
+    /// Runs `f` in the region around with fp8 linear layers off. Models keep their heads out of fp8 so: its errors
+    /// would reach the loss without being averaged.
     pub fn without_fp8<R>(&self, f: impl FnOnce() -> R) -> R {
         self.in_region(self.policy().without_fp8(), f)
     }
