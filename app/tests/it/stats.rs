@@ -35,7 +35,7 @@ fn a_run_shows_its_tensors_worst_first() {
         assert_eq!((answers[3]["saturated"].as_f64(), answers[3]["subnormal"].as_f64()), (Some(0.0), Some(0.0)));
     }
     let text = stdout(&good(output(dir.path(), &["stats", "r", "--step", "2", "--tensor", "gpt.h0.mlp.up.dy", "--histogram"])));
-    let row = text.lines().find(|l| l.starts_with("gpt.h0.mlp.up.dy e5m2")).unwrap_or_else(|| panic!("{text}"));
+    let row = text.lines().find(|l| l.starts_with("gpt.h0.mlp.up.dy  e5m2")).unwrap_or_else(|| panic!("{text}"));
     assert!(
         row.split_whitespace().count() == 12 && text.contains("2^-") && text.contains("becomes zero, ^ saturates"),
         "{text}"
