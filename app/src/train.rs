@@ -12,7 +12,7 @@ mod tell;
 use crate::banner::{self, Facts};
 use crate::checkpoint::moved;
 use crate::checkpoint::resume::{self, Resume};
-use crate::checkpoint::state::Surroundings;
+use crate::checkpoint::state::RunFingerprint;
 use crate::cli::TrainArgs;
 use crate::cli::{resolve, text};
 use crate::config::RunConfig;
@@ -142,7 +142,7 @@ pub struct Run<'a> {
     prefetch: Prefetch,
     vocabulary: Vocabulary,
     logs: Logs,
-    around: Surroundings,
+    around: RunFingerprint,
     /// Step of the last checkpoint.
     saved: Option<u64>,
     /// The last attempt at a checkpoint, if it failed.
@@ -189,7 +189,7 @@ impl<'a> Run<'a> {
         }
         let device = device::open(config.run.device, config.run.adapter.as_deref(), config.run.tune)?;
         let backend = &device.backend;
-        let around = Surroundings { device: backend.capabilities().device.clone(), data: digest };
+        let around = RunFingerprint { device: backend.capabilities().device.clone(), data: digest };
         let loader = Loader::new(Arc::new(loaded.dataset), config.train.batch_plan())?;
         device::check_memory(&config.train, &**backend)?;
         let mut session = match config.run.stats_every {

@@ -2,7 +2,7 @@
 //! restores a run whose values are all there.
 
 use mantissa_app::checkpoint::parts::Parts;
-use mantissa_app::checkpoint::state::{State, Surroundings};
+use mantissa_app::checkpoint::state::{RunFingerprint, State};
 use mantissa_app::checkpoint::{DONE, MODEL, OPTIM, STATE, model, read, write};
 use mantissa_app::digest::Digest;
 use mantissa_core::cpu::CpuBackend;
@@ -37,7 +37,7 @@ impl Run {
         let session = Session::new(Arc::new(CpuBackend::new()), super::malformed::config(model, RecipeName::F16));
         let session = session.expect("a valid run");
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let around = Surroundings { device: "none".into(), data: Digest { bytes: 0, crc32: 0 } };
+        let around = RunFingerprint { device: "none".into(), data: Digest { bytes: 0, crc32: 0 } };
         let written = write::save(dir.path(), &session, &HealthState::default(), &around, 0).expect("the folder is writable");
         let whole = FILES.map(|name| fs::read(written.path.join(name)).expect("a whole checkpoint"));
         let damaged = dir.path().join("damaged");

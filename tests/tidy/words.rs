@@ -56,9 +56,6 @@ fn is_source(f: &File) -> bool {
 /// A line that heads the columns of a table.
 const TABLE: &str = "core/src/plan/device.rs";
 
-/// Files whose comments are still wide. The list may only shrink.
-const WIDE: &[&str] = &["core/src/model/gpt.rs", "tests/it/parity/matmul.rs"];
-
 /// Lines that are comments as a whole, with their numbers.
 fn comments(f: &File) -> impl Iterator<Item = (usize, &str)> {
     let lines = f.text.lines().enumerate().map(|(i, l)| (i + 1, l));
@@ -66,7 +63,7 @@ fn comments(f: &File) -> impl Iterator<Item = (usize, &str)> {
 }
 
 fn wide_comments(f: &File) -> Vec<String> {
-    if !is_source(f) || f.path == TABLE || WIDE.contains(&f.path.as_str()) {
+    if !is_source(f) || f.path == TABLE {
         return Vec::new();
     }
     let wide = comments(f).filter(|(_, l)| l.chars().count() > COLUMNS);

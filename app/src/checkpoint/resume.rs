@@ -9,7 +9,7 @@
 //! or, with `--discard-newer`, says what it drops and drops it.
 
 use super::branch::branch;
-use super::state::{State, Surroundings};
+use super::state::{RunFingerprint, State};
 use super::{CHECKPOINTS, DONE, complete, instead_of, list, newest, read, remove, step_of};
 use crate::checkpoint::run_source::config_of;
 use crate::cli::{TrainArgs, overlay, resolve};
@@ -183,7 +183,7 @@ impl Resume {
     }
 
     /// Puts a session made from the config where the checkpoint was, and says what differs from then.
-    pub fn restore(&self, session: &mut Session, around: &Surroundings) -> Result<Vec<String>> {
+    pub fn restore(&self, session: &mut Session, around: &RunFingerprint) -> Result<Vec<String>> {
         let Some((dir, state)) = &self.checkpoint else { return Ok(Vec::new()) };
         read::restore(dir, state, session)?;
         let differences = state.differences(around).into_iter();

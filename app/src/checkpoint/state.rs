@@ -70,7 +70,7 @@ pub struct RngState {
 
 /// What a run knows that its session does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct RunFingerprint {
     /// Name of the device.
     pub device: String,
     /// The data.
@@ -82,7 +82,7 @@ impl State {
     pub fn new(
         session: &Session,
         health: &HealthState,
-        around: &Surroundings,
+        around: &RunFingerprint,
         files: BTreeMap<String, Digest>,
     ) -> Result<State> {
         let (config, step) = (session.config(), session.steps());
@@ -135,7 +135,7 @@ impl State {
     }
 
     /// What makes going on elsewhere differ from going on here, for people.
-    pub fn differences(&self, around: &Surroundings) -> Vec<String> {
+    pub fn differences(&self, around: &RunFingerprint) -> Vec<String> {
         let differ = |what: &str, then: &str, now: &str| (then != now).then(|| format!("{what} was {then}, is {now}"));
         let data = (self.data.digest.to_string(), around.data.to_string());
         [
@@ -244,14 +244,14 @@ mod tests {
     #[test]
     fn differences_name_data_kernels_and_device() {
         let state = state(Recipe::new(RecipeName::Bf16));
-        let around = Surroundings { device: "e".into(), data: Digest { bytes: 10, crc32: 5 } };
+        let around = RunFingerprint { device: "e".into(), data: Digest { bytes: 10, crc32: 5 } };
         let text = state.differences(&around).join("; ");
         assert!(text.contains("the data was 9 bytes") && text.contains("the device was d, is e"), "{text}");
-        let other = |device: &str| Surroundings { device: device.into(), data: Digest { bytes: 9, crc32: 5 } };
+        let other = |device: &str| RunFingerprint { device: device.into(), data: Digest { bytes: 9, crc32: 5 } };
         let cpu = State { kernels: KERNEL_SET.into(), device: "CPU, 2 threads, AVX2".into(), ..state.clone() };
         assert!(cpu.differences(&other("CPU, 8 threads, AVX-512")).is_empty(), "the same bits for any number of threads");
         assert_eq!(cpu.differences(&other("llvmpipe")).len(), 1);
         let same = State { kernels: KERNEL_SET.into(), device: "e".into(), ..state };
-        assert!(same.differences(&Surroundings { data: Digest { bytes: 9, crc32: 5 }, ..around }).is_empty());
+        assert!(same.differences(&RunFingerprint { data: Digest { bytes: 9, crc32: 5 }, ..around }).is_empty());
     }
 }

@@ -10,7 +10,7 @@
 //! What stands in the way is no reason to lose a step: a file in the place of the checkpoint is moved aside, taken
 //! names are passed over, and old checkpoints that cannot be removed stay. All of that is reported.
 
-use super::state::{State, Surroundings};
+use super::state::{RunFingerprint, State};
 use super::tensors::{self, Source};
 use super::{DONE, MODEL, OPTIM, REMOVED, STATE, UNFINISHED, complete, folder, free, model, remove, set_aside};
 use crate::digest::Digest;
@@ -38,7 +38,7 @@ pub struct Saved {
 
 /// Writes the checkpoint of `session` and of what warnings go by into `run` and removes all but the newest `keep` (0
 /// keeps all). The folder of the run must be there.
-pub fn save(run: &Path, session: &Session, health: &HealthState, around: &Surroundings, keep: usize) -> Result<Saved> {
+pub fn save(run: &Path, session: &Session, health: &HealthState, around: &RunFingerprint, keep: usize) -> Result<Saved> {
     let path = folder(run, session.steps());
     let mut warnings = Vec::new();
     write(run, &path, &mut warnings, |dir| fill(run, dir, session, health, around))
@@ -93,7 +93,7 @@ fn make_room(target: &Path, warnings: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn fill(run: &Path, dir: &Path, session: &Session, health: &HealthState, around: &Surroundings) -> Result<()> {
+fn fill(run: &Path, dir: &Path, session: &Session, health: &HealthState, around: &RunFingerprint) -> Result<()> {
     tensors::write_new(&dir.join(MODEL), &model::sources(session), Some(model::FORMAT))?;
     write_file(&dir.join(model::CONFIG), model::config_json(&session.config().model)?.as_bytes())?;
     for (name, bytes) in export::files(run, &session.config().model)? {

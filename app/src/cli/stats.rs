@@ -18,7 +18,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use mantissa_core::DType;
 use mantissa_core::precision::overrides::Pattern;
-use mantissa_core::telemetry::{Spoilt, TensorReport};
+use mantissa_core::telemetry::{FormatLoss, TensorReport};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -86,7 +86,7 @@ struct Answer {
     dtype: DType,
     scale: f32,
     #[serde(flatten)]
-    spoilt: Spoilt,
+    format_loss: FormatLoss,
 }
 
 /// `mantissa stats`.
@@ -190,7 +190,7 @@ fn answers(t: &TensorReport) -> Vec<Answer> {
             (true, Some(scale)) if t.dtype == dtype => scale,
             (true, _) => t.amax_scale(dtype),
         };
-        Some(Answer { dtype, scale, spoilt: t.what_if(dtype, scale)? })
+        Some(Answer { dtype, scale, format_loss: t.what_if(dtype, scale)? })
     };
     FORMATS.into_iter().filter_map(answer).collect()
 }
@@ -210,7 +210,7 @@ fn tensors(out: &mut String, tensors: &[TensorReport]) {
         let answers = answers(t);
         let would = |dtype: DType| {
             let answer = answers.iter().find(|a| a.dtype == dtype);
-            answer.map_or_else(String::new, |a| percent(a.spoilt.underflow + a.spoilt.saturated))
+            answer.map_or_else(String::new, |a| percent(a.format_loss.underflow + a.format_loss.saturated))
         };
         [
             t.name.clone(),

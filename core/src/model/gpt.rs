@@ -95,7 +95,8 @@ impl GptConfig {
             x = x + self.mlp(LayerNorm { bias: self.bias, ..LayerNorm::new("ln_2") }.forward(x));
         }
         let x = LayerNorm { bias: self.bias, ..LayerNorm::new("ln_f") }.forward(x);
-        // The head shares its weight with the token embedding. It stays out of fp8: its errors reach the loss unaveraged.
+        // The head shares its weight with the token embedding. It stays out of fp8: its errors reach the loss
+        // unaveraged.
         let _head = g.scope("head");
         g.without_fp8(|| x.linear(table, None))
     }

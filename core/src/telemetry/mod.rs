@@ -13,7 +13,7 @@ pub mod tensor;
 pub mod warning;
 
 pub use ring::AmaxRing;
-pub use tensor::{Histogram, Spoilt, TensorReport, TensorStats};
+pub use tensor::{FormatLoss, Histogram, TensorReport, TensorStats};
 
 use crate::op::quantize::STATS;
 use serde::{Deserialize, Serialize};

@@ -52,7 +52,7 @@ impl Histogram {
 
 /// Shares of all elements that a format would spoil.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Spoilt {
+pub struct FormatLoss {
     /// Not zero, and would become zero.
     pub underflow: f64,
     /// Would become subnormal.
@@ -180,14 +180,14 @@ impl TensorReport {
     /// Exact where the edges of the format, divided by `scale`, are powers of two, up to values that lie on an edge or
     /// within half an ulp of the smallest normal value. An edge inside a bucket splits it as if its elements were
     /// spread evenly over the logarithm; nothing saturates if the amax does not.
-    pub fn what_if(&self, dtype: DType, scale: f32) -> Option<Spoilt> {
+    pub fn what_if(&self, dtype: DType, scale: f32) -> Option<FormatLoss> {
         let histogram = &self.stats.as_ref()?.histogram;
         let format = dtype.format()?;
         let scale = f64::from(scale);
         let [zero, normal, max] = [0.5 * format.min_subnormal, format.min_normal, format.max].map(|edge| edge / scale);
         // The scale that takes the amax to the largest value is itself rounded.
         let fits = self.amax.is_some_and(|amax| f64::from(amax) <= max * (1.0 + f64::from(f32::EPSILON)));
-        let mut n = Spoilt::default();
+        let mut n = FormatLoss::default();
         for (k, count) in histogram.magnitudes() {
             let below = |edge: f64| (edge.log2() - f64::from(k)).clamp(0.0, 1.0);
             let count = f64::from(count);
@@ -196,7 +196,7 @@ impl TensorReport {
             n.saturated += if fits { 0.0 } else { count * (1.0 - below(max)) };
         }
         let all = histogram.len().max(1) as f64;
-        Some(Spoilt { underflow: n.underflow / all, subnormal: n.subnormal / all, saturated: n.saturated / all })
+        Some(FormatLoss { underflow: n.underflow / all, subnormal: n.subnormal / all, saturated: n.saturated / all })
     }
 
     /// The scale that takes the amax to the largest value of `dtype`, as current scaling does; 1 without an amax.

@@ -51,7 +51,8 @@ impl Product {
         ]
     }
 
-    /// Compares every kind of product with the CPU's, each of which may be off by the forward bound `K u sum |a||b|` of a sum of products.
+    /// Compares every kind of product with the CPU's, each of which may be off by the forward bound `K u sum |a||b|` of
+    /// a sum of products.
     #[track_caller]
     fn check(&self) {
         for device in devices::wgpu_with_every_matmul() {
@@ -353,7 +354,8 @@ fn long_sums_of_small_results() {
     }
 }
 
-/// Every kernel adds one product after the other, k ascending. A GPU's compiler may contract some of these sums and not others.
+/// Every kernel adds one product after the other, k ascending. A GPU's compiler may contract some of these sums and not
+/// others.
 #[test]
 fn every_matmul_kernel_gives_the_same_bits() {
     let devices: Vec<_> = devices::wgpu_with_every_matmul().into_iter().filter(|d| d.facts().software).collect();

@@ -214,17 +214,17 @@ fn train(jobs: Vec<TrainArgs>, orders: &Receiver<Command>, link: &Link, stop: &S
 
 /// Steps the runs in turn until all are over or the window wants no more; those not over are left.
 fn take_turns(runs: &mut Vec<Run<'_>>, orders: &Receiver<Command>, link: &Link) -> Result<()> {
-    let mut pace = Pace { paused: false, credit: false };
+    let mut gate = StepGate { paused: false, credit: false };
     let mut round = 0;
     while !runs.is_empty() {
-        while let Some(command) = pace.next(orders) {
+        while let Some(command) = gate.next(orders) {
             match command {
                 Command::Pause | Command::Continue | Command::StepOnce => {
-                    pace.take(command);
-                    if pace.paused {
+                    gate.take(command);
+                    if gate.paused {
                         runs.iter_mut().try_for_each(Run::settle)?;
                     }
-                    link.tell(Told::Paused(pace.paused));
+                    link.tell(Told::Paused(gate.paused));
                 }
                 Command::Save => {
                     let saved = runs.iter_mut().map(Run::save).collect::<Result<Vec<bool>>>()?;
@@ -248,7 +248,7 @@ fn take_turns(runs: &mut Vec<Run<'_>>, orders: &Receiver<Command>, link: &Link) 
         let mut index = 0;
         while let Some(run) = runs.get_mut(index) {
             let over = run.advance(observe).and_then(|()| {
-                if pace.paused {
+                if gate.paused {
                     run.settle()?;
                 }
                 if run.is_over() { run.finish().map(|_| true) } else { Ok(false) }
@@ -268,13 +268,13 @@ fn take_turns(runs: &mut Vec<Run<'_>>, orders: &Receiver<Command>, link: &Link) 
 }
 
 /// Whether to step or to wait.
-struct Pace {
+struct StepGate {
     paused: bool,
     /// One step is allowed although it is paused.
     credit: bool,
 }
 
-impl Pace {
+impl StepGate {
     /// The next command, waiting for one while paused; `None` to take a step. A window that is gone means stop.
     fn next(&mut self, orders: &Receiver<Command>) -> Option<Command> {
         if self.paused && !std::mem::take(&mut self.credit) {

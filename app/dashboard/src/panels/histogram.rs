@@ -124,10 +124,10 @@ fn shares_ui(ui: &mut Ui, report: &TensorReport, scaled: bool) {
         ui.end_row();
         for dtype in FORMATS {
             let scale = scale_for(report, dtype, scaled);
-            let Some(spoilt) = report.what_if(dtype, scale) else { continue };
+            let Some(format_loss) = report.what_if(dtype, scale) else { continue };
             ui.label(RichText::new(dtype.name()).color(palette::ink(ui, palette::dtype(dtype))).strong());
             ui.label(if scale == 1.0 { "-".to_string() } else { number(scale.into()) });
-            for (share, bad) in [(spoilt.underflow, 0.1), (spoilt.subnormal, 0.5), (spoilt.saturated, 0.001)] {
+            for (share, bad) in [(format_loss.underflow, 0.1), (format_loss.subnormal, 0.5), (format_loss.saturated, 0.001)] {
                 let text = RichText::new(percent(share));
                 ui.label(if share > bad { text.color(palette::ink(ui, palette::BAD)) } else { text });
             }

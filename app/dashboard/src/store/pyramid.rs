@@ -37,14 +37,14 @@ impl Span {
 
 /// A column and its levels.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pyramid {
+pub(crate) struct MinMaxPyramid {
     levels: Vec<Vec<Span>>,
     /// Entries written so far: what a test bounds instead of time.
     #[cfg(test)]
     pub(crate) writes: u64,
 }
 
-impl Pyramid {
+impl MinMaxPyramid {
     /// Appends a row.
     pub(crate) fn push(&mut self, value: f32) {
         let span = Span::of(value);
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn extremes_of_any_stretch_are_those_of_its_values() {
-        let mut p = Pyramid::default();
+        let mut p = MinMaxPyramid::default();
         for n in 0..700 {
             p.push(value(n));
         }
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_row_touches_one_entry_a_level() {
-        let mut p = Pyramid::default();
+        let mut p = MinMaxPyramid::default();
         let rows = 1 << 16;
         for i in 0..rows {
             p.push(i as f32);
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn coarser_rows_keep_the_extremes() {
-        let mut p = Pyramid::default();
+        let mut p = MinMaxPyramid::default();
         (0..64).for_each(|i| p.push(i as f32));
         p.coarsen();
         assert_eq!((p.len(), p.over(1..2)), (16, Some(Span { min: 4.0, max: 7.0 })));

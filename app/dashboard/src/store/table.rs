@@ -1,7 +1,7 @@
 //! Rows of numbers that grow without end in bounded memory: when a table is full, four rows become one that keeps their
 //! extremes.
 
-use super::pyramid::{Pyramid, RADIX, Span};
+use super::pyramid::{MinMaxPyramid, RADIX, Span};
 use std::ops::{Range, RangeInclusive};
 
 /// A table of `N` columns over steps in rising order.
@@ -16,7 +16,7 @@ pub struct Table<const N: usize> {
     steps: Vec<u64>,
     /// Seconds of training at the first step of each row.
     secs: Vec<f64>,
-    columns: [Pyramid; N],
+    columns: [MinMaxPyramid; N],
     last: Option<(u64, [f32; N])>,
 }
 
@@ -29,7 +29,7 @@ impl<const N: usize> Table<N> {
             filled: 0,
             steps: Vec::new(),
             secs: Vec::new(),
-            columns: std::array::from_fn(|_| Pyramid::default()),
+            columns: std::array::from_fn(|_| MinMaxPyramid::default()),
             last: None,
         }
     }
@@ -57,7 +57,7 @@ impl<const N: usize> Table<N> {
 
     fn coarsen(&mut self) {
         self.stride *= RADIX as u64;
-        self.columns.iter_mut().for_each(Pyramid::coarsen);
+        self.columns.iter_mut().for_each(MinMaxPyramid::coarsen);
         let mut index = 0;
         self.steps.retain(|_| {
             index += 1;
@@ -138,7 +138,7 @@ impl<const N: usize> Table<N> {
 
     /// Bytes held.
     pub fn size_bytes(&self) -> usize {
-        let columns: usize = self.columns.iter().map(Pyramid::size_bytes).sum();
+        let columns: usize = self.columns.iter().map(MinMaxPyramid::size_bytes).sum();
         columns + self.steps.capacity() * size_of::<u64>() + self.secs.capacity() * size_of::<f64>()
     }
 }

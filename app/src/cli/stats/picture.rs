@@ -42,7 +42,7 @@ pub(super) fn draw(out: &mut String, t: &TensorReport) {
         "in", "scale", "underflow", "subnormal", "saturated"
     );
     for a in answers {
-        let s = a.spoilt;
+        let s = a.format_loss;
         let scale = if a.scale == 1.0 { "1".into() } else { scientific(f64::from(a.scale)) };
         let [u, n, v] = [s.underflow, s.subnormal, s.saturated].map(percent);
         let _ = writeln!(out, "{:>9} {scale:>10} {u:>10} {n:>10} {v:>10}", a.dtype);
