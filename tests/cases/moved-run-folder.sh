@@ -2,7 +2,7 @@
 disturbed() {
   "$MANTISSA" train "${TINY[@]}" --eval-every 0 --checkpoint-every 0 --steps 100000000 --out r --quiet >out 2>err &
   run=$!
-  until_there 30 r/events.jsonl
+  until_step 30 r/events.jsonl
 }
 disturbed
 mv r r2

@@ -207,7 +207,6 @@ impl Recipe {
         parts.join("-")
     }
 
-    /// Refuses parts that the name does not stand for: a run is found, compared and named by it.
     /// The recipe of the same low dtype and overrides without fp8 layers and loss scale, for steps that train nothing.
     pub fn for_inference(&self) -> Recipe {
         let plain = [RecipeName::F32, RecipeName::Tf32, RecipeName::Bf16, RecipeName::F16];
@@ -215,6 +214,7 @@ impl Recipe {
         Recipe { name, low: self.low, scaler: None, fp8: None, overrides: self.overrides.clone() }
     }
 
+    /// Refuses parts that the name does not stand for: a run is found, compared and named by it.
     fn check_name(&self) -> Result<()> {
         let refuse = |part: &str, want: String, got: &str| Err(Error::config(format!("recipe.{part}"), want, got));
         let fp8 = Recipe::new(self.name).fp8.map(|f| f.scaling.name());
