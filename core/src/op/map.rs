@@ -13,7 +13,7 @@ mod tests;
 
 pub use rewrite::Source;
 
-use super::CastClass;
+use super::cast_class::CastClass;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 

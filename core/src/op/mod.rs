@@ -6,6 +6,7 @@
 //! `trace/rules`.
 
 pub mod attention;
+pub mod cast_class;
 pub mod conv;
 pub mod embedding;
 pub mod expr;
@@ -25,7 +26,8 @@ pub mod update;
 use crate::error::{Error, Result};
 use crate::shape::Ty;
 
-pub use table::{CastClass, Family, Gradient, Row};
+pub use cast_class::CastClass;
+pub use table::{Family, Gradient, Row};
 
 /// A real attribute of an operation: compares and hashes by its bits, so that operations can be dictionary keys.
 #[derive(Clone, Copy, Debug)]
