@@ -97,9 +97,20 @@ fn saved(dir: &Path) -> Vec<String> {
     listing(&dir.join("r/checkpoints"))
 }
 
+/// Whether SIGHUP is ignored here, as under `nohup`. Then it is ignored by the programs started from here, too.
+fn hangups_are_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
 #[test]
 fn every_signal_is_heard_between_steps_and_has_its_exit_code() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        if signal == "-HUP" && hangups_are_ignored() {
+            eprintln!("SKIPPED: SIGHUP is ignored here, as nohup asks for");
+            continue;
+        }
         let dir = tempfile::tempdir().unwrap();
         let mut run = Running::tiny(dir.path(), &[&PLAIN[..], &["--steps", ENDLESS, "--json"]].concat());
         run.prints("{\"kind\":\"step\",\"step\":3,");
@@ -140,9 +151,9 @@ fn the_last_step_is_saved_before_the_last_evaluation() {
         &["--eval-every", "0", "--eval-batches", MANY, "--sample-tokens", "0", "--steps", "2", "--json"],
     );
     run.prints("{\"kind\":\"step\",\"step\":2,");
-    run.signal("-HUP");
+    run.signal("-TERM");
     let (code, _, err) = run.end();
-    assert_eq!((code, saved(dir.path())), (Some(129), vec!["step-00000002".to_string()]), "{err}");
+    assert_eq!((code, saved(dir.path())), (Some(143), vec!["step-00000002".to_string()]), "{err}");
     assert!(err.contains("step 2 is saved") || err.contains("all steps are saved"), "{err}");
 }
 
