@@ -14,10 +14,7 @@ use serde::Deserialize;
 
 /// What a line of a log turns out to be.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(
-    target_pointer_width = "64",
-    expect(clippy::large_enum_variant, reason = "one lives at a time; a box would cost an allocation a line")
-)]
+#[expect(clippy::large_enum_variant, reason = "one lives at a time; a box would cost an allocation a line")]
 pub enum Read {
     /// An event.
     Event(Event),
