@@ -24,7 +24,7 @@ use crate::op::scale::{BlockAxis, MX_BLOCK};
 use crate::par::{self, simd};
 
 /// Quantizes `x: [R, C]` (any float dtype, `C = cols`) into codes `q: [R, C]` (E4M3 or E5M2) and E8M0 bytes `scales`
-/// ([`scales_shape`]). `stats`, where given, is overwritten.
+/// ([`BlockAxis::scales_shape`]). `stats`, where given, is overwritten.
 pub fn quantize_mx(
     x: View<'_>,
     cols: usize,
